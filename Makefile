@@ -1,0 +1,63 @@
+# Every command of the project. Each one first makes .venv, if it is missing or older than the lock.
+# Another Python than the first of 3.12, 3.11, 3.10 that runs: make tutorial PYTHON=/path/to/python
+
+PYTHON :=
+READY := .venv/.ready
+BIN := .venv/bin
+
+# in reading order: each notebook may use what the one before it left in runs/
+NOTEBOOKS := \
+    notebooks/setup.ipynb \
+    notebooks/problem.ipynb \
+    notebooks/data.ipynb \
+    notebooks/sft.ipynb \
+    notebooks/rl.ipynb \
+    notebooks/evaluation.ipynb
+
+# outputs and counts stay, because nbval compares only cells that have both; what a run adds to the metadata goes
+STRIP := $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys "metadata.widgets \
+    metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
+
+# only a set-up in this very call counts as its time, so an earlier figure goes before anything runs
+$(shell rm -f .venv/.setup_seconds)
+
+.PHONY: help tutorial test test-slow test-gpu lab lint notebooks lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s  %s\n", $$1, $$2}' Makefile
+
+$(READY): pyproject.toml requirements.lock
+	@.ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
+
+tutorial: $(READY) ## the main job from data to report: base, SFT, RL, evaluation
+	@$(BIN)/python -m cookbook.tutorial --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
+
+test: lint ## lint, unit tests, and every notebook under nbval
+	$(BIN)/python -m pytest tests --durations=15 --nbval --nbval-current-env $(NOTEBOOKS)
+
+test-slow: $(READY) ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow tests
+
+test-gpu: $(READY) ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu tests
+
+lab: $(READY) ## open the first notebook in JupyterLab
+	$(BIN)/jupyter lab notebooks/setup.ipynb
+
+lint: $(READY) ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+notebooks: $(READY) ## run the notebooks again, in order and in place, and clean their metadata
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	    --ExecutePreprocessor.kernel_name=python3 $(NOTEBOOKS)
+	$(STRIP) $(NOTEBOOKS)
+
+lock: ## resolve pyproject.toml into requirements.lock; pins that still fit are kept
+	@test -x $(BIN)/uv || .ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
+	$(BIN)/uv pip compile --universal --python-version 3.10 --extra dev --no-header --no-emit-index-url \
+	    pyproject.toml -o requirements.lock
+
+clean: ## remove .venv and every cache; runs/ stays
+	rm -rf .venv .venv-setup.log .pytest_cache .ruff_cache *.egg-info
+	find . -name runs -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
