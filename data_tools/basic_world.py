@@ -29,6 +29,7 @@ RELATIONS = {
     "none": "none of them moves",
 }
 LAMPS = {"red": (255, 45, 40), "green": (50, 230, 90), "blue": (60, 110, 255), "yellow": (255, 220, 60)}
+NUMBERS = ("one", "two", "three", "four")
 LETTERS = "ABCD"
 
 THINK_PROMPTS = (
@@ -54,7 +55,7 @@ class Thing:
 
     @property
     def name(self) -> str:
-        return f"{self.color} {self.shape}"
+        return f"{self.color} thing"
 
 
 # ---- scenes -----------------------------------------------------------------------------------------------------
@@ -115,11 +116,12 @@ def plan_scene(rng: np.random.Generator) -> dict:
     """Returns the facts of one scene: things, relation of the first two, contact, lamp. Nothing is ambiguous."""
     colors = [str(c) for c in rng.permutation(list(drawing.COLORS))]
     lamp = str(rng.choice(list(LAMPS))) if rng.random() < 0.6 else None
-    if rng.random() < 0.3:
-        count = int(rng.integers(1, 5))
+    kind = rng.random()
+    if kind < 0.4:
+        count = 1 if kind < 0.25 else int(rng.integers(2, 5))
         things: list[Thing] = []
         while len(things) < count:
-            path = str(rng.choice(list(PATHS))) if not things else "still"
+            path = str(rng.choice(["straight", *PATHS])) if not things else "still"
             new = _thing(colors[len(things)], path, str(rng.choice(list(DIRECTIONS))), rng)
             if all(_gap(new, old).min() > 0.04 for old in things):
                 things.append(new)
@@ -207,9 +209,9 @@ def _path_words(thing: Thing) -> str:
 
 def describe(scene: dict) -> str:
     """Returns all facts of the scene in short sentences."""
-    parts = [_path_words(t) for t in scene["things"]] if len(scene["things"]) <= 2 else []
-    if not parts:
-        parts = ["There are " + ", ".join(f"a {t.name}" for t in scene["things"][:-1]) + f" and a {scene['things'][-1].name}."]
+    parts = [_path_words(t) for t in scene["things"]]
+    if len(parts) > 2:
+        parts = [parts[0], f"There are {NUMBERS[len(parts) - 1]} things."]
     if scene["relation"]:
         parts.append(RELATIONS[scene["relation"]].capitalize() + ".")
         parts.append("They touch." if scene["touch"] else "They stay apart.")
@@ -235,8 +237,6 @@ def _questions(scene: dict, rng: np.random.Generator) -> list[tuple[str, str, li
     words = {k: v for k, v in PATHS.items() if k != "back" or thing.path == "back"}
     ask("path", [f"What does the {thing.name} do?", f"How does the {thing.name} move?"],
         list(words.values()), PATHS[thing.path], f"The {thing.name} {PATHS[thing.path]}.")  # fmt: skip
-    ask("shape", [f"What shape is {thing.color}?", f"What is the {thing.color} thing?"],
-        ["ball", "box", "bar", "ring"], thing.shape, f"The {thing.color} thing is a {thing.shape}.")  # fmt: skip
     if lamp:
         ask("lamp", ["What color is the lamp?", "What does the lamp show?"], list(LAMPS), lamp, f"The lamp is {lamp}.")
     if scene["relation"]:
@@ -254,26 +254,40 @@ def _questions(scene: dict, rng: np.random.Generator) -> list[tuple[str, str, li
             ask("mover", ["Which thing moves?", "What color is the thing that moves?"], colors, mover.color,
                 f"The {mover.color} thing moves.")  # fmt: skip
     else:
-        number = ["one", "two", "three", "four"]
-        ask("count", ["How many things are there?", "Count the things."], number, number[len(things) - 1],
-            f"There are {number[len(things) - 1]} things.")  # fmt: skip
+        number = NUMBERS[len(things) - 1]
+        ask("count", ["How many things are there?", "Count the things."], list(NUMBERS), number,
+            "There is one thing." if len(things) == 1 else f"There are {number} things.")  # fmt: skip
         if len(things) == 1:
             ask("color", ["What color is the thing?"], colors, thing.color, f"The thing is {thing.color}.")
     return out
 
 
+def _phrase(phrases: list[str], rng: np.random.Generator) -> str:
+    """Returns a known phrase, or two to five words in any order: matching must not depend on knowing the phrase."""
+    if rng.random() < 0.4:
+        return str(rng.choice(phrases))
+    words = sorted({word for phrase in phrases for word in phrase.split()})
+    return " ".join(rng.choice(words, rng.integers(2, 6), replace=False).tolist())
+
+
 def _read(phrases: list[str], rng: np.random.Generator) -> tuple[str, str, list[str], str, str]:
     """Returns a question about a text, not about the clip: find the option, or answer yes or no."""
-    picked = [str(p) for p in rng.choice(phrases, min(4, len(phrases)), replace=False)]
+    picked: list[str] = []
+    while len(picked) < 4:
+        new = _phrase(phrases, rng)
+        if new not in picked:
+            picked.append(new)
     right = picked[0]
-    if rng.random() < 0.3:
+    if rng.random() < 0.25:
         same = bool(rng.integers(2))
         said = right if same else picked[1]
         fact = f"The note says {right}. {'That is the same.' if same else 'That is not the same.'}"
-        return "read", f"The note says: {right}. Does it say {said}? [Yes/No]", ["No" if same else "Yes"], \
-            "Yes" if same else "No", fact  # fmt: skip
-    question = str(rng.choice([f"The note says: {right}. Which option is that?", f"Find the option that says {right}."]))
-    return "read", question, picked[1:], right, f"The note says {right}."
+        answer = "Yes" if same else "No"
+        return "read", f"The note says: {right}. Does it say {said}? [Yes/No]", ["No" if same else "Yes"], answer, fact
+    question = str(rng.choice([f"The note says: {right}. Which option is that?", f"Find the option that says {right}.",
+                               f"The note is: {right}. What is the note?"]))  # fmt: skip
+    fact = str(rng.choice(["The note says {}.", "It {}.", "It is {}.", "The note is {}."])).format(right)
+    return "read", question, picked[1:], right, fact
 
 
 def make_question(scene: dict, phrases: list[str], rng: np.random.Generator, task: str | None = None) -> dict:
@@ -283,17 +297,20 @@ def make_question(scene: dict, phrases: list[str], rng: np.random.Generator, tas
     `phrases` are the texts of the reading task; `task` fixes the skill ("describe", "read", …), else it is drawn.
     """
     draw = rng.random()
-    if task == "describe" or (task is None and draw < 0.25):
+    if task == "describe" or (task is None and draw < 0.35):
         wording = str(rng.choice(["Describe what you see in this video.", "What happens in this video?"]))
         text = describe(scene)
         return {"task": "describe", "system": DESCRIBE_PROMPT, "question": wording, "target": text, "answer": text}
-    if task == "read" or (task is None and draw < 0.40):
+    if task == "read" or (task is None and draw < 0.57):
         skill, question, wrong, right, fact = _read(phrases, rng)
     else:
         choices = _questions(scene, rng)
         if task:
             choices = [c for c in choices if c[0] == task] or choices
         skill, question, wrong, right, fact = choices[int(rng.integers(len(choices)))]
+        if rng.random() < 0.3:  # reasoning of two sentences: another fact first
+            other = [c[-1] for c in _questions(scene, rng) if c[0] != skill]
+            fact = f"{rng.choice(other)} {fact}" if other else fact
     answer = right
     if not question.endswith("[Yes/No]"):
         k = min(len(wrong), int(rng.choice([1, 2, 3, 3, 3, 3])))

@@ -13,6 +13,19 @@ import numpy as np
 from data_tools.road_world import CAUSES, MANEUVERS
 
 LETTERS = "ABCD"
+# the written reasoning starts from what can be seen, and ends in the domain's words
+SEEN = {
+    "straight": "moves straight on",
+    "lane_change": "moves and shifts to the side",
+    "stop": "moves and then stops",
+    "waits": "stays still",
+}
+RELATIONS = {
+    "crossing": "Their paths cross.",
+    "lane_change": "They move the same way, {driver} shifts to the side.",
+    "following": "Only {driver} moves.",
+    "debris": "Only {driver} moves, debris lies there.",
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
     hit = label["collision"] == "yes"
     signal = f"The signal is {label['signal']}."
     contact = f"{driver.capitalize()} {'hits' if hit else 'stays clear of'} {other}."
+    motion = SEEN[label["driver_maneuver"]]
     found: list[Question] = []
 
     def add(task: str, text: str, options: tuple[str, ...], answer: str, reasoning: str) -> None:
@@ -54,14 +68,15 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
         cause = CAUSES[label["primary_cause"]]
         text, letter = _mcq("What is the primary cause of the accident in this video?", cause,
                             [c for c in CAUSES.values() if c != cause], rng)  # fmt: skip
-        add("cause", text, tuple(LETTERS), letter, f"{signal} {contact} The cause is {cause}.")
+        scene = RELATIONS[label["scenario"]].format(driver=driver)
+        add("cause", text, tuple(LETTERS), letter, f"{signal} {scene} The cause is {cause}.")
     if label["follows_rules"]:
         good = label["follows_rules"] == "yes"
-        stops = label["driver_maneuver"] == "stop"
-        did = f"{driver.capitalize()} {'stops' if stops else 'drives on'}."
         add("rules", "Is the driver following traffic rules? [Yes/No]", ("Yes", "No"), "Yes" if good else "No",
-            f"{signal} {did}")  # fmt: skip
-    maneuver = MANEUVERS[label["driver_maneuver"]]
-    text, letter = _mcq(f"What does {driver} do?", maneuver, [m for m in MANEUVERS.values() if m != maneuver], rng)
-    add("maneuver", text, tuple(LETTERS), letter, f"{driver.capitalize()} {maneuver}.")
+            f"{signal} {driver.capitalize()} {motion}.")  # fmt: skip
+    # most vehicles just drive on; asking that of every clip would make "keeps driving" a good blind guess
+    if label["driver_maneuver"] != "straight" or rng.random() < 0.3:
+        maneuver = MANEUVERS[label["driver_maneuver"]]
+        text, letter = _mcq(f"What does {driver} do?", maneuver, [m for m in MANEUVERS.values() if m != maneuver], rng)
+        add("maneuver", text, tuple(LETTERS), letter, f"{driver.capitalize()} {motion}. It {maneuver}.")
     return found

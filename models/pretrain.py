@@ -12,6 +12,7 @@ about roads.
 import argparse
 import json
 import math
+import mmap
 import multiprocessing as mp
 import os
 import time
@@ -159,40 +160,45 @@ def build_model(tokenizer, width: int, layers: int, vision_width: int, vision_de
 # ---- data: rendered and tokenized once, by all cores --------------------------------------------------------------
 
 
-def _make_part(job: tuple) -> tuple:
+SHARED: list = []
+
+
+def _make_part(job: tuple) -> list:
     """Render `count` scenes and tokenize `per_scene` questions on each."""
-    processor, seed, count, per_scene, task = job
+    start, count, per_scene, seed, task = job
+    processor, clips = SHARED
     rng = np.random.default_rng([7, seed])
     texts, known = phrases(), processor.tokenizer
     tokens_per_clip = (basic_world.FRAMES // 2) * (PIXELS // 28) ** 2
-    clips = np.empty((count, basic_world.FRAMES, PIXELS, PIXELS, 3), np.uint8)
+    talk = [
+        {"role": "system", "content": "{system}"},
+        {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "{question}"}]},
+    ]
+    frame = processor.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+    frame = frame.replace("<|video_pad|>", "<|video_pad|>" * tokens_per_clip)
     rows = []
-    for i in range(count):
+    for i in range(start, start + count):
         scene = basic_world.plan_scene(rng)
         clips[i] = basic_world.render(scene, rng, PIXELS)
         for _ in range(per_scene):
             q = basic_world.make_question(scene, texts, rng, task)
-            talk = [
-                {"role": "system", "content": q["system"]},
-                {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": q["question"]}]},
-            ]
-            prompt = processor.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
-            prompt = prompt.replace("<|video_pad|>", "<|video_pad|>" * tokens_per_clip)
+            prompt = frame.replace("{system}", q["system"]).replace("{question}", q["question"])
             rows.append((i, known(prompt)["input_ids"], known(q["target"] + "<|im_end|>")["input_ids"], q))
-    return clips, rows
+    return rows
 
 
 def make_data(processor, scenes: int, per_scene: int, seed: int, task: str | None = None):
     """Returns clips (scenes, 8, 56, 56, 3) uint8, and rows (clip index, prompt ids, target ids, question)."""
     cores = os.cpu_count() or 1
-    jobs = [(processor, seed * 1000 + i, math.ceil(scenes / cores), per_scene, task) for i in range(cores)]
+    each = math.ceil(scenes / cores)
+    shape = (each * cores, basic_world.FRAMES, PIXELS, PIXELS, 3)
+    # memory that the forked workers write into: sending gigabytes through pipes would take longer than drawing them
+    clips = np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
+    jobs = [(i * each, each, per_scene, seed * 1000 + i, task) for i in range(cores)]
+    SHARED[:] = [processor, clips]
     with mp.get_context("fork").Pool(cores) as pool:
-        parts = pool.map(_make_part, jobs)
-    rows, start = [], 0
-    for clips, part in parts:
-        rows += [(start + i, *rest) for i, *rest in part]
-        start += len(clips)
-    return torch.from_numpy(np.concatenate([clips for clips, _ in parts])), rows
+        parts = pool.map(_make_part, jobs, chunksize=1)
+    return torch.from_numpy(clips), [row for part in parts for row in part]
 
 
 def pack(rows, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -328,9 +334,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--scenes", type=int, default=160_000)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--seconds", type=float, default=540, help="stop after this long, learning rate included")
+    parser.add_argument("--scenes", type=int, default=140_000)
+    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--seconds", type=float, default=385, help="stop after this long, learning rate included")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--width", type=int, default=192)

@@ -1,0 +1,137 @@
+"""The run folder: everything that one run leaves, under one name, in files that any tool can read.
+
+Why: a curve that cannot be traced to its seed, versions and configuration teaches nothing, and two runs with
+one seed can only be compared when their figures hold no clock. Training loops write the folder; plots,
+evaluation and the report read it.
+
+    run = Run("tutorial/sft", seed=0)               # starts runs/tutorial/sft
+    run.write_manifest(config=config, clips=480)    # manifest.json: what went in
+    run.log_metrics(step, loss=loss)                # metrics.jsonl: numbers only, the same for the same seed
+    run.log("step 20: saved the checkpoint")        # log.txt: words, with the time of day
+    run.keep_generations(rows)                      # generations.jsonl: what the model wrote
+
+    read_metrics("tutorial/sft")                    # reads a run without starting it again
+"""
+
+import json
+import logging
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "runs"
+
+MANIFEST, METRICS, GENERATIONS, LOG = "manifest.json", "metrics.jsonl", "generations.jsonl", "log.txt"
+PACKAGES = {"cookbook": "cosmos-reason1-cookbook", "torch": "torch", "transformers": "transformers"}
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """A run that is being written. Creating one starts it."""
+
+    def __init__(self, path: str | Path, *, seed: int) -> None:
+        """Make the folder, begin its files and write a first manifest.
+
+        A relative path counts from `RUNS`, wherever the process stands. The manifest, metrics, generations
+        and log of an earlier run in this folder are replaced, so that two runs never mix; other files stay.
+        """
+        self.path = RUNS / path
+        self.seed = seed
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name in (METRICS, GENERATIONS, LOG):
+            (self.path / name).write_text("")
+        self._facts = _origin() | {"seed": seed}
+        self.write_manifest()
+
+    def write_manifest(self, **facts: object) -> None:
+        """Write facts to manifest.json, beside those it has; a fact of the same name is replaced.
+
+        What JSON does not know, such as a path, is written as text.
+        """
+        self._facts |= facts
+        text = json.dumps(self._facts, indent=2, ensure_ascii=False, default=str)
+        (self.path / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+    def log_metrics(self, step: int, **values: float) -> None:
+        """Append one line to metrics.jsonl: the step, then the values in the order given, floats in full.
+
+        A tensor or array of one element is written as its number. No clock goes in here: durations belong in
+        the manifest, or two runs with one seed would differ.
+        """
+        row = {"step": step, **values}
+        self._append(METRICS, json.dumps(row, default=lambda value: value.item()))
+
+    def log(self, text: str) -> None:
+        """Append a line with the time of day to log.txt; programs that show `logging` at INFO show it too."""
+        self._append(LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}")
+        logger.info("%s: %s", self.path.name, text)
+
+    def keep_generations(self, rows: Iterable[dict]) -> None:
+        """Append what the model wrote to generations.jsonl, one row a line."""
+        for row in rows:
+            self._append(GENERATIONS, json.dumps(row, ensure_ascii=False, default=str))
+
+    def metrics(self) -> list[dict]:
+        """Returns the rows logged so far."""
+        return read_metrics(self.path)
+
+    def _append(self, name: str, line: str) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """Returns the rows of a run's metrics, one dictionary a line.
+
+    `path` is the run's folder or its metrics file; a relative one counts from `RUNS`.
+    Raises FileNotFoundError where there is no run, ValueError with file and line for a line that is not JSON.
+    """
+    path = RUNS / path
+    file = path / METRICS if path.suffix != ".jsonl" else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no metrics. Has this run been started?")
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file}:{number}: not a line of JSON; was the run cut off? ({error})") from None
+    return rows
+
+
+def _origin() -> dict:
+    """Returns what made the run: versions, commit, machine, command."""
+    versions = {"python": platform.python_version()}
+    versions |= {name: _version(distribution) for name, distribution in PACKAGES.items()}
+    return {"versions": versions, "commit": _commit(), "platform": platform.platform(), "command": _command()}
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Returns the checkout's commit, with "-dirty" where files differ from it; None without git."""
+    if not (ROOT / ".git").exists():  # or git would answer for a repository further up
+        return None
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _command() -> str:
+    name = Path(sys.argv[0]).name
+    # a kernel's own command line is a connection file that is gone tomorrow
+    return "notebook" if name == "ipykernel_launcher.py" else shlex.join([name, *sys.argv[1:]])

@@ -1,0 +1,91 @@
+"""Generate completions, and score them: the two places where the model meets a prompt.
+
+Why: RL asks for many completions of one prompt. The prompt, and the clip in it, go through the model once; its
+key-value cache is then copied for each completion. Scoring does the same with gradients, so that a training step
+costs the completions, not the prompts. Both equal the plain forward: `tests/test_sampling.py`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Completions:
+    """Sampled tokens (n, length), their mask (1 up to and with the end token), and whether each one ended itself."""
+
+    tokens: Tensor
+    mask: Tensor
+    ended: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens per completion, the end token included."""
+        return self.mask.sum(1)
+
+
+def prefill(model, prompts: dict[str, Tensor], copies: int):
+    """Run left-padded prompts once. Returns their last hidden state (n·copies, 1, width) and cache, repeated."""
+    out = model.model(**prompts, use_cache=True)
+    cache = out.past_key_values
+    cache.batch_repeat_interleave(copies)
+    return out.last_hidden_state[:, -1:].repeat_interleave(copies, dim=0), cache
+
+
+def _go_on(model, tokens: Tensor, cache, prompts: dict[str, Tensor], copies: int, done: int) -> Tensor:
+    """Run `tokens` (n·copies, k), the first `done` completion tokens being in the cache. Returns hidden states."""
+    start = prompts["position_ids"].amax((0, 2)).repeat_interleave(copies) + 1 + done
+    position = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+    seen = prompts["attention_mask"].repeat_interleave(copies, dim=0)
+    seen = torch.cat([seen, seen.new_ones(len(seen), done + tokens.shape[1])], dim=1)
+    return model.model.language_model(
+        inputs_embeds=model.get_input_embeddings()(tokens),
+        position_ids=position.expand(3, -1, -1),
+        attention_mask=seen,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+
+
+@torch.no_grad()
+def generate(
+    model,
+    prompts: dict[str, Tensor],
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    copies: int = 1,
+    generator: torch.Generator | None = None,
+) -> Completions:
+    """Continue left-padded prompts, `copies` times each. Greedy at temperature 0, else sampled with `generator`.
+
+    Returns Completions with n·copies rows; rows of one prompt stand together.
+    """
+    ends = torch.tensor(model.generation_config.eos_token_id, device=model.device)
+    pad = model.generation_config.pad_token_id
+    hidden, cache = prefill(model, prompts, copies)
+    running = torch.ones(len(hidden), dtype=torch.bool, device=model.device)
+    tokens, masks = [], []
+    for step in range(max_new_tokens):
+        logits = model.lm_head(hidden[:, -1]).float()
+        if temperature > 0:
+            chances = torch.softmax(logits / temperature, dim=-1)
+            token = torch.multinomial(chances, 1, generator=generator)[:, 0]
+        else:
+            token = logits.argmax(-1)
+        tokens.append(torch.where(running, token, pad))
+        masks.append(running)
+        running = running & ~torch.isin(token, ends)
+        if not running.any():
+            break
+        hidden = _go_on(model, tokens[-1][:, None], cache, prompts, copies, step)
+    return Completions(torch.stack(tokens, 1), torch.stack(masks, 1), ~running)
+
+
+def token_logits(model, prompts: dict[str, Tensor], tokens: Tensor, copies: int) -> Tensor:
+    """Returns the logits (n·copies, length, vocabulary) that the model gives each completion token's place."""
+    hidden, cache = prefill(model, prompts, copies)
+    if tokens.shape[1] > 1:
+        rest = _go_on(model, tokens[:, :-1], cache, prompts, copies, 0)
+        hidden = torch.cat([hidden, rest], dim=1)
+    return model.lm_head(hidden).float()

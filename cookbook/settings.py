@@ -1,0 +1,237 @@
+"""Settings: the cell after a notebook's parameters says what holds, and refuses what cannot.
+
+Why: papermill runs the defaults when a parameter's name is misspelt, and hands over `-p flag true` as the
+text "true"; an hour later somebody reads the wrong curve. So every notebook reads its own parameters cell,
+where names, types, defaults and meanings stand, and compares it with the values that it really got.
+
+    settings = check_settings()     # in the cell after the one tagged `parameters`
+    settings                        # shows name, value, default where changed, and meaning
+    show_source(check_settings)     # shows the code that a notebook is about to use
+
+A parameters cell has one literal a line: `name: type = value  # help`.
+"""
+
+import ast
+import difflib
+import html
+import inspect
+import linecache
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ipykernel.compiler import get_tmp_directory
+from IPython import get_ipython
+from IPython.display import display
+
+TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list)}
+FORM = "one literal a line: name: type = value  # help"
+INJECTED = "# Parameters"  # the first line of the cell that papermill adds
+OWN_NAMES = "PAPERMILL_"  # what papermill's --inject-paths adds is no parameter of ours
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line of the parameters cell, and the value that holds in this run."""
+
+    name: str
+    type: type
+    default: object
+    help: str
+    value: object
+
+    @property
+    def changed(self) -> str:
+        """What the table says where the value is not the default."""
+        return "" if self.value == self.default else f"default {self.default!r}"
+
+    def accept(self, value: object) -> "Parameter":
+        """Returns the parameter with this value; an int may stand for a float. Raises TypeError."""
+        if self.type is float and type(value) is int:
+            value = float(value)
+        if type(value) is not self.type:
+            found, wanted = type(value).__name__, self.type.__name__
+            raise TypeError(f"{self.name} is {value!r} ({found}), but takes {wanted}. {self._remedy(value)}")
+        return replace(self, value=value)
+
+    def _remedy(self, value: object) -> str:
+        if self.type is bool:
+            return f"Write -p {self.name} True or -p {self.name} False, with a capital letter."
+        if self.type is str:
+            return f"Write -r {self.name} {value}: with -r instead of -p papermill keeps it as text."
+        return f"The default is {self.default!r}."
+
+
+class Settings:
+    """The parameters of this run, by name: `settings.epochs`; `dict(settings)` gives name → value."""
+
+    def __init__(self, parameters: Iterable[Parameter]) -> None:
+        """The order of the parameters is the order of the table."""
+        object.__setattr__(self, "_parameters", {p.name: p for p in parameters})
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("_"):  # copy and pickle ask for these before there are parameters
+            raise AttributeError(name)
+        if name not in self._parameters:
+            raise AttributeError(_unknown(name, self._parameters))
+        return self._parameters[name].value
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(
+            f"{name}: settings are fixed; change the parameters cell and run both cells again"
+        )
+
+    def __iter__(self) -> Iterator[tuple[str, object]]:
+        return ((p.name, p.value) for p in self._parameters.values())
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._parameters]
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        rows = [(p.name, repr(p.value), p.changed, p.help) for p in self._parameters.values()]
+        return [("name", "value", "changed", "meaning"), *rows]
+
+    def __repr__(self) -> str:
+        widths = [max(map(len, column)) for column in zip(*self._rows())]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in self._rows()]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        head, *body = ([html.escape(cell) for cell in row] for row in self._rows())
+        left = 'style="text-align: left"'
+        rows = ["".join(f"<th {left}>{cell}</th>" for cell in head)]
+        for name, value, changed, meaning in body:
+            cells = (name, f"<code>{value}</code>", changed and f"<b>{changed}</b>", meaning)
+            rows.append("".join(f"<td {left}>{cell}</td>" for cell in cells))
+        return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def check_settings() -> Settings:
+    """Returns the notebook's parameters with the values they have now, checked.
+
+    Works in JupyterLab, under papermill and under nbval. Raises ValueError for a name that the parameters
+    cell does not declare and for a parameters cell that papermill could not read, TypeError for a value of
+    the wrong type, RuntimeError outside of a notebook.
+    """
+    shell = get_ipython()
+    if shell is None:
+        raise RuntimeError("check_settings() reads the cells of a notebook; elsewhere use validate()")
+    declared, injected = find_cells(_executed_cells(shell))
+    names = [*read_parameters(declared), *_assigned(injected)]
+    return validate(declared, {name: shell.user_ns[name] for name in names if name in shell.user_ns})
+
+
+def validate(declared: str, given: Mapping[str, object]) -> Settings:
+    """Returns the settings that the source `declared` and the values in `given` make together.
+
+    What is not given keeps its default. Raises ValueError for a name in `given` that is not declared, naming
+    the nearest that is, and TypeError for a value of the wrong type.
+    """
+    parameters = read_parameters(declared)
+    for name in given:
+        if name not in parameters and not name.startswith(OWN_NAMES):
+            raise ValueError(_unknown(name, parameters))
+    return Settings(p.accept(given.get(name, p.default)) for name, p in parameters.items())
+
+
+def read_parameters(source: str) -> dict[str, Parameter]:
+    """Returns the parameters that a cell declares, by name. Raises ValueError for a line of another form."""
+    lines = source.splitlines()
+    parameters = [_read_line(node, lines[node.lineno - 1]) for node in ast.parse(source).body]
+    return {p.name: p for p in parameters}
+
+
+def _read_line(node: ast.stmt, line: str) -> Parameter:
+    """Returns the parameter of one statement; refuses what papermill's own reader would get wrong."""
+
+    def refuse(why: str) -> ValueError:
+        return ValueError(f"parameters cell: {line.strip()!r} {why}. The form is {FORM}")
+
+    if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+        raise refuse("has no type")
+    kind = ast.unparse(node.annotation)
+    if kind not in TYPES:
+        raise refuse(f"has the type {kind}; known are {', '.join(TYPES)}")
+    try:
+        default = ast.literal_eval(node.value)
+    except ValueError:
+        raise refuse("has no literal value") from None
+    if node.lineno != node.end_lineno or line.count("=") != 1:
+        raise refuse("must stand on one line with a single '=', in the comment too")
+    comment = line.encode()[node.end_col_offset :].decode().strip()  # ast counts in bytes
+    parameter = Parameter(node.target.id, TYPES[kind], default, comment.lstrip("# "), default)
+    accepted = parameter.accept(default)
+    return replace(accepted, default=accepted.value)
+
+
+def _unknown(name: str, parameters: Iterable[str]) -> str:
+    parameters = list(parameters)
+    nearest = difflib.get_close_matches(name, parameters, n=1, cutoff=0.5)
+    question = f"; did you mean {nearest[0]}?" if nearest else "."
+    return f"{name} is no parameter of this notebook{question} Its parameters: {', '.join(parameters)}"
+
+
+# A kernel does not know which notebook it runs, but it knows every cell that it ran.
+
+
+def find_cells(cells: Iterable[str]) -> tuple[str, str]:
+    """Returns the declared and the injected cell ("" where there is none) among executed cells, oldest first.
+
+    The latest parameters cell counts, since somebody may have edited it and run it again; an injected cell
+    counts only when it ran after that. Raises ValueError where no cell declares parameters.
+    """
+    declared, injected = None, ""
+    for cell in cells:
+        statements = _statements(cell)
+        if not statements or not all(isinstance(node, ast.Assign | ast.AnnAssign) for node in statements):
+            continue
+        if any(isinstance(node, ast.AnnAssign) for node in statements):
+            declared, injected = cell, ""
+        elif cell.lstrip().startswith(INJECTED):
+            injected = cell
+    if declared is None:
+        raise ValueError(f"the parameters cell has not run. Run it first; its form is {FORM}")
+    return declared, injected
+
+
+def _statements(cell: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(cell).body
+    except SyntaxError:  # a cell that failed stays in the history
+        return []
+
+
+def _assigned(cell: str) -> list[str]:
+    names = [node for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Name)]
+    return [name.id for name in names if isinstance(name.ctx, ast.Store)]
+
+
+def _executed_cells(shell) -> list[str]:
+    """Returns the source of the cells that the kernel ran, oldest first."""
+    history = [cell for cell in shell.history_manager.input_hist_parsed if cell]
+    if history:
+        return history
+    # nbval runs every cell once and without history; but the sources are kept for tracebacks
+    names = [name for name in linecache.cache if name.startswith(get_tmp_directory())]
+    return ["".join(linecache.getlines(name)) for name in names]
+
+
+def show_source(thing) -> None:
+    """Shows the real source of a function or class of a package, under its file and line.
+
+    Raises ValueError for one that a notebook defines itself, TypeError for one that is not written in Python.
+    """
+    thing = inspect.unwrap(thing)
+    lines, first = inspect.getsourcelines(thing)
+    package = sys.modules[thing.__module__.partition(".")[0]]
+    if not getattr(package, "__file__", None):
+        raise ValueError(
+            f"{thing.__qualname__} is no function of a package; its source stands in the notebook"
+        )
+    path = Path(inspect.getsourcefile(thing)).relative_to(Path(package.__file__).parents[1]).as_posix()
+    code = textwrap.dedent("".join(lines)).rstrip()
+    plain = f"{path}:{first}\n\n{code}"
+    # Markdown, not HTML: the page colours it, in dark themes too, and no cell carries a style sheet
+    display({"text/markdown": f"`{path}:{first}`\n\n```python\n{code}\n```", "text/plain": plain}, raw=True)

@@ -1,0 +1,36 @@
+"""The loader of the toy road world: folders of clips and labels become samples.
+
+Why: training, rollout and evaluation must see the same questions. This file is the one place that makes them.
+
+    samples = load(folder, "train", contract)
+"""
+
+import json
+from pathlib import Path
+
+from cookbook.contract import Contract, write_answer
+from cookbook.samples import Sample
+from data_tools.road_questions import questions
+from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
+
+
+def load(folder: Path, split: str, contract: Contract, seed: int = 0) -> list[Sample]:
+    """Returns all samples of a split, in the order of their clips.
+
+    Raises FileNotFoundError where the split is missing or a label has no video, ValueError where it is empty.
+    """
+    root = Path(folder) / split
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such split; make one with: python -m data_tools.road_world {folder}")
+    samples = []
+    for meta in sorted((root / "metas").glob(f"*{LABEL_SUFFIX}")):
+        clip = meta.name.removesuffix(LABEL_SUFFIX)
+        video = root / "videos" / f"{clip}{VIDEO_SUFFIX}"
+        if not video.is_file():
+            raise FileNotFoundError(f"{video}: the label {meta.name} has no video")
+        for q in questions(json.loads(meta.read_text(encoding="utf-8")), seed):
+            target = write_answer(q.reasoning, q.answer)
+            samples.append(Sample(q.id, q.clip, video, q.task, q.text, q.options, q.answer, target))
+    if not samples:
+        raise ValueError(f"{root}: holds no labels in metas/*{LABEL_SUFFIX}")
+    return samples

@@ -1,0 +1,138 @@
+"""The run folder: what is written comes back unchanged, runs never mix, and nothing else is touched."""
+
+import json
+import logging
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from cookbook import runs
+from cookbook.runs import GENERATIONS, LOG, MANIFEST, METRICS, Run, read_metrics
+
+
+def manifest(run: Run) -> dict:
+    return json.loads((run.path / MANIFEST).read_text())
+
+
+@pytest.mark.parametrize("value", [0.1 + 0.2, 1e-300, 2 / 3, -0.0, 10**20, 7])
+def test_a_metric_comes_back_to_the_last_bit(tmp_path, value):
+    run = Run(tmp_path, seed=0)
+    run.log_metrics(1, loss=value)
+    (row,) = run.metrics()
+    assert row == {"step": 1, "loss": value} and type(row["loss"]) is type(value)
+
+
+def test_metrics_keep_the_order_of_their_names(tmp_path):
+    run = Run(tmp_path, seed=0)
+    run.log_metrics(3, **{"train/loss": 0.5, "a": 1})
+    assert (tmp_path / METRICS).read_text() == '{"step": 3, "train/loss": 0.5, "a": 1}\n'
+
+
+def test_a_tensor_is_logged_as_its_number(tmp_path):
+    run = Run(tmp_path, seed=0)
+    run.log_metrics(1, loss=torch.tensor(0.1, requires_grad=True))
+    assert run.metrics() == [{"step": 1, "loss": torch.tensor(0.1).item()}]
+
+
+def test_two_runs_with_one_seed_leave_the_same_metrics_and_generations(tmp_path, monkeypatch):
+    for number in (1, 2):
+        monkeypatch.setattr(runs.time, "strftime", lambda form, number=number: f"day {number}")
+        monkeypatch.chdir(tmp_path)
+        run = Run(tmp_path / str(number), seed=5)
+        torch.manual_seed(run.seed)
+        for step in range(3):
+            run.log_metrics(step, loss=torch.rand(()))
+            run.log(f"step {step}")
+        run.keep_generations([{"id": 1, "text": "<answer>A</answer>"}])
+    for name in (METRICS, GENERATIONS):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes() != b""
+    assert (tmp_path / "1" / LOG).read_text() != (tmp_path / "2" / LOG).read_text()
+
+
+def test_a_second_run_in_a_folder_replaces_the_first_and_nothing_else(tmp_path):
+    first = Run(tmp_path, seed=1)
+    first.write_manifest(config="old")
+    first.log_metrics(1, loss=9.0)
+    first.log("old")
+    first.keep_generations([{"text": "old"}])
+    (tmp_path / "safetensors").mkdir()
+    kept = [tmp_path / "safetensors/weights", tmp_path / "config.toml", tmp_path / "predictions.jsonl"]
+    for path in kept:
+        path.write_text("old")
+
+    second = Run(tmp_path, seed=2)
+    assert second.metrics() == []
+    second.log_metrics(1, loss=3.0)
+    assert second.metrics() == [{"step": 1, "loss": 3.0}]
+    assert (tmp_path / LOG).read_text() == (tmp_path / GENERATIONS).read_text() == ""
+    assert manifest(second)["seed"] == 2 and "config" not in manifest(second)
+    assert [path.read_text() for path in kept] == ["old"] * 3
+
+
+def test_the_manifest_says_what_made_the_run_and_merges_facts(tmp_path):
+    run = Run(tmp_path, seed=7)
+    run.write_manifest(clips=3, contract="abc")
+    run.write_manifest(clips=4, data=Path("videos"))
+    facts = manifest(run)
+    assert {"seed": 7, "clips": 4, "contract": "abc", "data": "videos"}.items() <= facts.items()
+    assert facts["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert {"python", "transformers", "cookbook"} <= set(facts["versions"])
+    assert facts["platform"] and facts["command"] and "commit" in facts
+
+
+def test_the_commit_is_this_checkouts_or_none(tmp_path, monkeypatch):
+    commit = runs._commit()
+    assert commit is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", commit)
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    assert runs._commit() is None
+    (tmp_path / ".git").mkdir()  # a broken checkout
+    assert runs._commit() is None
+
+
+def test_a_relative_path_counts_from_runs_wherever_the_process_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run = Run("tutorial/sft", seed=0)
+    run.log_metrics(1, loss=1.0)
+    assert run.path == tmp_path / "runs/tutorial/sft"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert read_metrics("tutorial/sft") == read_metrics(run.path / METRICS) == run.metrics()
+
+
+def test_reading_a_run_does_not_start_it_again(tmp_path):
+    Run(tmp_path, seed=0).log_metrics(1, loss=1.0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    read_metrics(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_missing_and_broken_metrics_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl: no metrics"):
+        read_metrics(tmp_path / "nothing")
+    run = Run(tmp_path, seed=0)
+    run.log_metrics(1, loss=1.0)
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step": 2, "lo')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: not a line of JSON"):
+        run.metrics()
+
+
+def test_log_lines_have_the_time_and_reach_programs_that_show_logging(tmp_path, caplog):
+    run = Run(tmp_path / "sft", seed=0)
+    with caplog.at_level(logging.INFO, logger="cookbook"):
+        run.log("saved é")
+    (line,) = (run.path / LOG).read_text(encoding="utf-8").splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  saved é", line)
+    assert caplog.messages == ["sft: saved é"]
+
+
+def test_generations_are_kept_as_they_were_written(tmp_path):
+    run = Run(tmp_path, seed=0)
+    rows = [{"id": "a", "text": "<think>\u2028 é\n</think>"}, {"id": "b", "reward": 0.5}]
+    run.keep_generations(rows[:1])
+    run.keep_generations(rows[1:])
+    lines = (tmp_path / GENERATIONS).read_text(encoding="utf-8").strip().split("\n")
+    assert [json.loads(line) for line in lines] == rows
