@@ -11,7 +11,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -110,22 +110,20 @@ def sort_items(predictions: dict[str, Sequence[dict]]) -> dict[str, list[int]]:
 def choose(kinds: dict[str, list[int]], items: Sequence[dict], limit: int) -> dict[str, list[int]]:
     """Returns at most `limit` positions in all, by heading, chosen without looking at the models' words.
 
-    The headings take turns. Each gives its first item of the task that was shown least so far, so that six
-    examples are not six times one question; no clip comes twice.
+    The headings take turns. Each gives its first item of a clip, and then of a task, that was shown least so
+    far: six examples should not be six times one question.
     """
     left = {kind: list(positions) for kind, positions in kinds.items()}
     chosen: dict[str, list[int]] = {kind: [] for kind in kinds}
-    clips, tasks = set(), Counter()
-    while any(left.values()):
-        for kind in kinds:
-            left[kind] = [i for i in left[kind] if items[i]["group"] not in clips]
-            if len(clips) == limit:
-                return chosen
-            if left[kind]:
-                pick = min(left[kind], key=lambda i: tasks[items[i]["task"]])  # of equal ones the first
-                chosen[kind].append(pick)
-                clips.add(items[pick]["group"])
-                tasks[items[pick]["task"]] += 1
+    shown: Counter = Counter()  # of clips and of tasks
+    turns = (kind for _ in items for kind in kinds if left[kind])
+    for kind in islice(turns, limit):
+        clip_and_task = [
+            (shown["clip", items[i]["group"]], shown["task", items[i]["task"]]) for i in left[kind]
+        ]
+        pick = left[kind].pop(clip_and_task.index(min(clip_and_task)))  # of equal ones the first
+        chosen[kind].append(pick)
+        shown.update([("clip", items[pick]["group"]), ("task", items[pick]["task"])])
     return chosen
 
 

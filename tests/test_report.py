@@ -45,7 +45,7 @@ class Page(HTMLParser):
 
 
 def predict(items, right, words: str) -> list[dict]:
-    """Predictions that are right on the items numbered in `right`; the model writes `words` and its answer."""
+    """Predictions that are right on the items numbered in `right`; the model writes `words` and an answer."""
     rows = []
     for i, (question, video) in enumerate(items):
         wrong = next(option for option in question.options if option != question.answer)
@@ -265,8 +265,14 @@ def test_headings_take_turns_so_that_losses_are_shown_beside_gains():
     assert list(map(len, chosen.values())) == [4, 0, 1, 1]
 
 
-def test_no_clip_is_shown_twice_and_the_least_shown_task_comes_first():
+def test_new_clips_come_first_and_then_new_tasks():
     items = [{"group": "one", "task": "a"}, {"group": "one", "task": "b"}, {"group": "two", "task": "a"},
              {"group": "two", "task": "b"}, {"group": "three", "task": "a"}]  # fmt: skip
-    assert report.choose({"gains": [0, 1, 2, 3, 4]}, items, 9) == {"gains": [0, 3, 4]}
+    assert report.choose({"gains": [0, 1, 2, 3, 4]}, items, 4) == {"gains": [0, 3, 4, 1]}
+    assert report.choose({"gains": [0, 1, 2, 3, 4]}, items, 9) == {"gains": [0, 3, 4, 1, 2]}
     assert report.choose({"gains": [0, 1, 2, 3, 4]}, items, 0) == {"gains": []}
+
+
+def test_a_loss_is_shown_though_its_clip_stands_under_the_gains():
+    items = [{"group": "one", "task": "a"}, {"group": "one", "task": "b"}]
+    assert report.choose({"gains": [0], "losses": [1]}, items, 6) == {"gains": [0], "losses": [1]}

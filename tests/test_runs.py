@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -85,9 +86,12 @@ def test_the_manifest_says_what_made_the_run_and_merges_facts(tmp_path):
 def test_the_commit_is_this_checkouts_or_none(tmp_path, monkeypatch):
     commit = runs._commit()
     assert commit is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", commit)
-    monkeypatch.setattr(runs, "ROOT", tmp_path)
-    assert runs._commit() is None
-    (tmp_path / ".git").mkdir()  # a broken checkout
+    (tmp_path / "unpacked").mkdir()
+    monkeypatch.setattr(runs, "ROOT", tmp_path / "unpacked")
+    for command in ("init", "-c user.name=N -c user.email=e commit --allow-empty -m other"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    assert runs._commit() is None  # the repository around it is another one
+    (tmp_path / "unpacked/.git").write_text("broken")
     assert runs._commit() is None
 
 
@@ -131,8 +135,9 @@ def test_log_lines_have_the_time_and_reach_programs_that_show_logging(tmp_path, 
 
 def test_generations_are_kept_as_they_were_written(tmp_path):
     run = Run(tmp_path, seed=0)
-    rows = [{"id": "a", "text": "<think>\u2028 é\n</think>"}, {"id": "b", "reward": 0.5}]
+    rows = [{"id": "A", "text": "<think>\u2028 é\n</think>"}, {"id": "B", "reward": 0.5}]
     run.keep_generations(rows[:1])
     run.keep_generations(rows[1:])
     lines = (tmp_path / GENERATIONS).read_text(encoding="utf-8").strip().split("\n")
     assert [json.loads(line) for line in lines] == rows
+    assert "é" in lines[0]  # people read this file too

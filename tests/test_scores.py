@@ -53,14 +53,14 @@ def test_the_accuracy_is_the_mean_of_the_tasks_weighted_by_their_items():
 
 
 def test_compare_pairs_neighbours_in_the_order_given():
-    patterns = {"base": "--+-", "sft": "+-+-", "rl": "++--"}
+    patterns = {"base": "--+-", "sft": "+-+-", "rl": "+++-"}
     found = compare({name: rows(pattern) for name, pattern in patterns.items()}, TRAIN)
     assert list(found["models"]) == ["base", "sft", "rl"]
     assert found["models"]["sft"] == score(rows("+-+-"))
     assert list(found["paired"]) == ["sft_vs_base", "rl_vs_sft"]
     right = {name: [mark == "+" for mark in pattern] for name, pattern in patterns.items()}
     assert found["paired"]["rl_vs_sft"] == asdict(paired(right["sft"], right["rl"]))
-    assert (found["paired"]["rl_vs_sft"]["won"], found["paired"]["rl_vs_sft"]["lost"]) == (1, 1)
+    assert (found["paired"]["rl_vs_sft"]["won"], found["paired"]["rl_vs_sft"]["lost"]) == (1, 0)
 
 
 def test_compare_gives_the_levels_without_a_model_for_all_and_by_task():

@@ -39,6 +39,10 @@ def test_a_parameter_has_name_type_default_and_help():
     ]
 
 
+def test_letters_outside_of_ascii_do_not_shift_the_help():
+    assert read_parameters('run: str = "épée à été"  # its folder')["run"].help == "its folder"
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

@@ -1,0 +1,109 @@
+"""The steps of the main job, each in one call: data, SFT, RL, evaluation.
+
+Why: a notebook explains a step and then runs it; the step itself stands here, so that papermill, `make tutorial` and
+the tests run the same lines. All of a job lies under `runs/NAME/`: data, sft, rl, evaluation, report.html. A step whose
+input is not there yet makes it first, so each notebook also runs alone.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cookbook import checkpoint, evaluation
+from cookbook.config import Config
+from cookbook.contract import Contract
+from cookbook.grpo import grpo
+from cookbook.runs import ROOT, RUNS, Run, read_metrics
+from cookbook.samples import Encoder, Sample
+from cookbook.scores import compare
+from cookbook.sft import sft
+from data_tools import road_vqa, road_world
+
+log = logging.getLogger(__name__)
+
+CLIPS = {"train": 800, "validation": 40, "test": 200}
+CONTRACT = "configs/prompts/road.yaml"
+BASE = "models/tiny-base"
+MODELS = ("base", "sft", "rl")
+
+
+def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) -> Path:
+    """Returns the job's data folder. Builds it where it is not there, or where `clips` asks for other sizes."""
+    folder = RUNS / name / "data"
+    if clips is not None or not (folder / "world.json").exists():
+        road_world.build(folder, dict(clips or CLIPS), seed)
+    return folder
+
+
+def contract() -> Contract:
+    """Returns the contract that every step of the job is bound to."""
+    return Contract.load(ROOT / CONTRACT)
+
+
+def samples(name: str, split: str, clips: int | None = None, seed: int = 0) -> list[Sample]:
+    """Returns the questions of a split, of its first `clips` clips only where that is given."""
+    found = road_vqa.load(road_data(name, seed), split, contract())
+    kept = sorted({s.clip for s in found})[:clips]
+    return [s for s in found if s.clip in set(kept)]
+
+
+def open_model(path: str | Path):
+    """Returns (model, encoder) of a checkpoint, bound to the contract."""
+    model, processor = checkpoint.load(path)
+    return model, Encoder(processor, contract(), model.config)
+
+
+def _start(step: str, name: str, config: Config, seed: int) -> Run:
+    """Start the run folder of a step, with its configuration and manifest."""
+    torch.manual_seed(seed)
+    run = Run(f"{name}/{step}", seed=seed)
+    (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
+    facts: dict[str, Any] = {"contract": contract().hash, "start": config["policy.model_name_or_path"]}
+    run.write_manifest(data=(RUNS / name / "data").relative_to(ROOT), **facts)
+    return run
+
+
+def train_sft(config: Config, name: str, seed: int = 0) -> Path:
+    """Run SFT from the configuration's model. Returns the last export, in `runs/NAME/sft`."""
+    train = samples(name, "train", config.table("custom").get("clips"), seed)
+    config = config.edit({"train.output_dir": f"runs/{name}/sft", "train.train_policy.dataloader_seed": seed})
+    model, encoder = open_model(config["policy.model_name_or_path"])
+    run = _start("sft", name, config, seed)
+    return sft(config, train, samples(name, "validation", seed=seed), encoder, model, run)
+
+
+def train_rl(config: Config, name: str, seed: int = 0) -> Path:
+    """Run GRPO from the job's SFT export, which is trained first where it is missing. Returns the last export."""
+    start = config["policy.model_name_or_path"] or f"runs/{name}/sft"
+    if start == f"runs/{name}/sft" and not (ROOT / start / "safetensors").exists():
+        log.info("runs/%s/sft holds no export; training it first", name)
+        train_sft(Config.load("configs/tiny_sft.toml"), name, seed)
+    config = config.edit({"train.output_dir": f"runs/{name}/rl", "policy.model_name_or_path": start})
+    model, encoder = open_model(start)
+    run = _start("rl", name, config, seed)
+    return grpo(config, samples(name, "train", seed=seed), encoder, model, run, seed)
+
+
+def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[dict, dict[str, list[dict]]]:
+    """Let base, SFT and RL answer the held-out questions. Returns (comparison, rows by model).
+
+    Writes `runs/NAME/evaluation/predictions_MODEL.jsonl`. Models that are missing are trained first.
+    """
+    if not (RUNS / name / "rl" / "safetensors").exists():
+        train_rl(Config.load("configs/tiny_rl.toml"), name, seed)
+    items = samples(name, "test", seed=seed)[:questions]
+    rows = {}
+    for model_name in MODELS:
+        model, encoder = open_model(BASE if model_name == "base" else f"runs/{name}/{model_name}")
+        rows[model_name] = evaluation.predict(model, encoder, items, model_name)
+        evaluation.save(rows[model_name], RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl")
+    train = [evaluation.judge(s, "") for s in samples(name, "train", seed=seed)]
+    return compare(rows, train), rows
+
+
+def metrics(name: str, step: str) -> list[dict]:
+    """Returns the metrics of one step of a job."""
+    return read_metrics(f"{name}/{step}")

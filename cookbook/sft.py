@@ -1,0 +1,125 @@
+"""Supervised fine-tuning, in one process: the loop that `sft.ipynb` explains.
+
+Why: to see what SFT does, read it. The keys are those of cosmos-rl, so the same TOML file describes a run on eight GPUs.
+
+    for every step:  batch → loss on the assistant's tokens → gradients → AdamW
+    now and then:    the same loss on clips that are not trained on → an export
+"""
+
+import random
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from cookbook import checkpoint
+from cookbook.config import Config, ConfigError
+from cookbook.optimizer import Optimizer
+from cookbook.progress import progress
+from cookbook.runs import Run
+from cookbook.samples import IGNORE, Encoder, Sample
+
+
+def token_losses(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Returns the cross-entropy of each assistant token: a vector as long as there are labels that count."""
+    batch = dict(batch)
+    labels = batch.pop("labels")[:, 1:]  # the token at i is predicted from those before it
+    logits = model(**batch, use_cache=False).logits[:, :-1]
+    counts = labels != IGNORE
+    return F.cross_entropy(logits[counts].float(), labels[counts], reduction="none")
+
+
+@torch.no_grad()
+def validation_loss(model, encoder: Encoder, samples: list[Sample], size: int) -> float:
+    """Returns the mean loss per assistant token over all samples."""
+    model.eval()
+    batches = [samples[i : i + size] for i in range(0, len(samples), size)]
+    losses = torch.cat([token_losses(model, to(model, encoder.training_batch(b))) for b in batches])
+    model.train()
+    return losses.mean().item()
+
+
+def to(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns the batch on the model's device."""
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+
+def batches(samples: list[Sample], size: int, epochs: int, seed: int) -> list[list[Sample]]:
+    """Returns the batches of all epochs. An epoch shuffles anew, has each sample once, and drops its incomplete rest."""
+    rng = random.Random(seed)
+    out = []
+    for _ in range(epochs):
+        shuffled = rng.sample(samples, len(samples))
+        out += [shuffled[i : i + size] for i in range(0, len(samples) - size + 1, size)]
+    return out
+
+
+def plan_steps(config: Config, samples: list[Sample]) -> int:
+    """Returns the number of steps: whole batches per epoch, times epochs, at most `train.max_num_steps`.
+
+    Raises ConfigError where the configuration and the data do not fit together, before any work starts.
+    """
+    size, mini = config["train.train_batch_per_replica"], config["train.train_policy.mini_batch"]
+    if config.kind != "sft":
+        raise ConfigError(f"{config.name}: [train.train_policy] type is {config.kind!r}, for SFT it must be 'sft'")
+    if size % mini:
+        raise ConfigError(
+            f"{config.name}: train.train_batch_per_replica = {size} is not divisible by "
+            f"train.train_policy.mini_batch = {mini}"
+        )
+    if len(samples) < size:
+        raise ConfigError(
+            f"{config.name}: {len(samples)} training samples do not fill one batch; "
+            f"lower train.train_batch_per_replica = {size}, or add data"
+        )
+    steps = len(samples) // size * config["train.epoch"]
+    return min(steps, config["train.max_num_steps"] or steps)
+
+
+def sft(config: Config, train: list[Sample], validation: list[Sample], encoder: Encoder, model, run: Run) -> Path:
+    """Train the model on the samples' targets. Returns the folder of the last export.
+
+    Leaves metrics.jsonl, log.txt and `safetensors/step_N` in the run's folder.
+    Raises ConfigError before the first step where configuration and data do not fit.
+    """
+    steps = plan_steps(config, train)
+    size, mini = config["train.train_batch_per_replica"], config["train.train_policy.mini_batch"]
+    plan = batches(train, size, config["train.epoch"], config["train.train_policy.dataloader_seed"])[:steps]
+    optimizer = Optimizer(model, config, steps)
+    check_every = config["validation.freq"] if config["validation.enable"] else 0
+    save_every = config["train.ckpt.save_freq"] if config["train.ckpt.enable_checkpoint"] else 0
+    run.log(f"SFT: {len(train)} samples, {steps} steps of {size}")
+    model.train()
+    started = time.monotonic()
+
+    for step, batch in enumerate(bar := progress(plan, "SFT"), start=1):
+        # ---- loss: the mean over all assistant tokens of the batch, in mini-batches that fit the memory
+        parts = [to(model, encoder.training_batch(batch[i : i + mini])) for i in range(0, size, mini)]
+        tokens = sum((part["labels"] != IGNORE).sum().item() for part in parts)
+        loss = 0.0
+        for part in parts:
+            share = token_losses(model, part).sum() / tokens
+            share.backward()
+            loss += share.item()
+
+        # ---- update
+        norm = optimizer.step()
+        values = {"train/loss_avg": loss, "optimizer/grad_norm": norm, "optimizer/lr": optimizer.rate}
+        if loss != loss:
+            raise FloatingPointError(f"the loss is not a number at step {step}; lower train.optm_lr")
+
+        # ---- look at clips that are not trained on, and keep what is there
+        last = step == steps
+        if check_every and validation and (step % check_every == 0 or last):
+            values["val/avg_loss"] = validation_loss(model, encoder, validation, 2 * mini)
+        run.log_metrics(step, **values)
+        bar.set(loss=loss)
+        if save_every and (step % save_every == 0 or last):
+            dtype = getattr(torch, config["train.param_dtype"])
+            folder = checkpoint.export(model, encoder.processor, run.path, step, dtype)
+            checkpoint.keep_last(run.path, config["train.ckpt.max_keep"])
+            run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
+
+    run.write_manifest(seconds={"train": round(time.monotonic() - started, 1)}, steps=steps)
+    return checkpoint.find(run.path)
