@@ -33,12 +33,28 @@ def prefill(model, prompts: dict[str, Tensor], copies: int):
     return out.last_hidden_state[:, -1:].repeat_interleave(copies, dim=0), cache
 
 
-def _go_on(model, tokens: Tensor, cache, prompts: dict[str, Tensor], copies: int, done: int) -> Tensor:
-    """Run `tokens` (n·copies, k), the first `done` completion tokens being in the cache. Returns hidden states."""
-    start = prompts["position_ids"].amax((0, 2)).repeat_interleave(copies) + 1 + done
-    position = start[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-    seen = prompts["attention_mask"].repeat_interleave(copies, dim=0)
-    seen = torch.cat([seen, seen.new_ones(len(seen), done + tokens.shape[1])], dim=1)
+@dataclass
+class Place:
+    """Where each row goes on: its next rotary position (n), and which columns of its prompt are real (n, length)."""
+
+    position: Tensor
+    prompt: Tensor
+
+    @classmethod
+    def after(cls, prompts: dict[str, Tensor], copies: int) -> "Place":
+        """The place after each prompt, `copies` times."""
+        position = prompts["position_ids"].amax((0, 2)) + 1
+        return cls(position.repeat_interleave(copies), prompts["attention_mask"].repeat_interleave(copies, dim=0))
+
+    def select(self, rows: Tensor) -> "Place":
+        """The same for some rows."""
+        return Place(self.position[rows], self.prompt[rows])
+
+
+def _go_on(model, tokens: Tensor, cache, place: Place, done: int) -> Tensor:
+    """Run `tokens` (n, k), the first `done` completion tokens being in the cache. Returns hidden states."""
+    position = place.position[:, None] + done + torch.arange(tokens.shape[1], device=tokens.device)
+    seen = torch.cat([place.prompt, place.prompt.new_ones(len(tokens), done + tokens.shape[1])], dim=1)
     return model.model.language_model(
         inputs_embeds=model.get_input_embeddings()(tokens),
         position_ids=position.expand(3, -1, -1),
@@ -62,30 +78,35 @@ def generate(
     Returns Completions with n·copies rows; rows of one prompt stand together.
     """
     ends = torch.tensor(model.generation_config.eos_token_id, device=model.device)
-    pad = model.generation_config.pad_token_id
     hidden, cache = prefill(model, prompts, copies)
-    running = torch.ones(len(hidden), dtype=torch.bool, device=model.device)
-    tokens, masks = [], []
+    place = Place.after(prompts, copies)
+    tokens = torch.full((len(hidden), max_new_tokens), model.generation_config.pad_token_id, device=model.device)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    running = torch.arange(len(hidden), device=model.device)  # rows that have not ended
     for step in range(max_new_tokens):
         logits = model.lm_head(hidden[:, -1]).float()
         if temperature > 0:
-            chances = torch.softmax(logits / temperature, dim=-1)
-            token = torch.multinomial(chances, 1, generator=generator)[:, 0]
+            token = torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1, generator=generator)[:, 0]
         else:
             token = logits.argmax(-1)
-        tokens.append(torch.where(running, token, pad))
-        masks.append(running)
-        running = running & ~torch.isin(token, ends)
-        if not running.any():
+        tokens[running, step], mask[running, step] = token, True
+        left = (~torch.isin(token, ends)).nonzero()[:, 0]
+        if len(left) < len(running):  # rows that ended leave the batch, so that the slow ones do not hold it up
+            running, place, token = running[left], place.select(left), token[left]
+            cache.batch_select_indices(left)
+        if not len(running):
             break
-        hidden = _go_on(model, tokens[-1][:, None], cache, prompts, copies, step)
-    return Completions(torch.stack(tokens, 1), torch.stack(masks, 1), ~running)
+        hidden = _go_on(model, token[:, None], cache, place, step)
+    longest = int(mask.sum(1).max())
+    ended = torch.ones(len(tokens), dtype=torch.bool, device=model.device)
+    ended[running] = False
+    return Completions(tokens[:, :longest], mask[:, :longest], ended)
 
 
 def token_logits(model, prompts: dict[str, Tensor], tokens: Tensor, copies: int) -> Tensor:
     """Returns the logits (n·copies, length, vocabulary) that the model gives each completion token's place."""
     hidden, cache = prefill(model, prompts, copies)
     if tokens.shape[1] > 1:
-        rest = _go_on(model, tokens[:, :-1], cache, prompts, copies, 0)
+        rest = _go_on(model, tokens[:, :-1], cache, Place.after(prompts, copies), 0)
         hidden = torch.cat([hidden, rest], dim=1)
     return model.lm_head(hidden).float()

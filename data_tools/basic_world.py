@@ -290,23 +290,39 @@ def _read(phrases: list[str], rng: np.random.Generator) -> tuple[str, str, list[
     return "read", question, picked[1:], right, fact
 
 
+def _pick(phrases: list[str], scene: dict, rng: np.random.Generator) -> tuple[str, str, list[str], str, str]:
+    """Returns a question whose only right answer is the one that the reasoning settled on: answers follow reasoning."""
+    options: list[str] = []
+    while len(options) < 4:
+        new = _phrase(phrases, rng)
+        if new not in options:
+            options.append(new)
+    question = str(rng.choice(["Pick one option.", "Choose any option.", "Which one do you take?"]))
+    fact = str(rng.choice(["I pick {}.", "It {}.", "It is {}.", "I take {}.", "The {}."])).format(options[0])
+    if rng.random() < 0.5:
+        facts = [c[-1] for c in _questions(scene, rng)]
+        fact = f"{rng.choice(facts)} {fact}"
+    return "pick", question, options[1:], options[0], fact
+
+
 def make_question(scene: dict, phrases: list[str], rng: np.random.Generator, task: str | None = None) -> dict:
     """Returns one question on the scene: {task, system, question, target, answer}.
 
     The style varies: described, direct, or reasoned answers; letters or yes/no; two to four options.
-    `phrases` are the texts of the reading task; `task` fixes the skill ("describe", "read", …), else it is drawn.
+    `phrases` are the texts of the tasks "read" and "pick"; `task` fixes the task, else it is drawn.
     """
-    draw = rng.random()
-    if task == "describe" or (task is None and draw < 0.35):
+    if task is None:
+        task = str(rng.choice(["describe", "read", "pick", "see"], p=[0.3, 0.15, 0.15, 0.4]))
+    if task == "describe":
         wording = str(rng.choice(["Describe what you see in this video.", "What happens in this video?"]))
         text = describe(scene)
         return {"task": "describe", "system": DESCRIBE_PROMPT, "question": wording, "target": text, "answer": text}
-    if task == "read" or (task is None and draw < 0.57):
+    if task == "read":
         skill, question, wrong, right, fact = _read(phrases, rng)
+    elif task == "pick":
+        skill, question, wrong, right, fact = _pick(phrases, scene, rng)
     else:
         choices = _questions(scene, rng)
-        if task:
-            choices = [c for c in choices if c[0] == task] or choices
         skill, question, wrong, right, fact = choices[int(rng.integers(len(choices)))]
         if rng.random() < 0.3:  # reasoning of two sentences: another fact first
             other = [c[-1] for c in _questions(scene, rng) if c[0] != skill]
@@ -318,7 +334,7 @@ def make_question(scene: dict, phrases: list[str], rng: np.random.Generator, tas
         options = [options[i] for i in rng.permutation(len(options))]
         answer = LETTERS[options.index(right)]
         question += "".join(f"\n{LETTERS[i]}) {o}" for i, o in enumerate(options))
-    direct = rng.random() < 0.2
+    direct = skill != "pick" and rng.random() < 0.2
     prompts = DIRECT_PROMPTS if direct else THINK_PROMPTS
     target = answer if direct else f"<think>{fact}</think>\n\n<answer>{answer}</answer>"
     return {"task": skill, "system": str(rng.choice(prompts)), "question": question, "target": target, "answer": answer}

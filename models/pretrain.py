@@ -23,6 +23,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F
 from transformers import (
+    AutoProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
@@ -278,7 +279,7 @@ def forward(model, ids: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
 def train(args: argparse.Namespace) -> None:
     """Make the data, train, check, save."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    processor = build_processor(args.vocabulary)
+    processor = AutoProcessor.from_pretrained(args.init) if args.init else build_processor(args.vocabulary)
     tokenizer = processor.tokenizer
     start = time.time()
     clips, rows = make_data(processor, args.scenes, 3, seed=1)
@@ -287,7 +288,11 @@ def train(args: argparse.Namespace) -> None:
     which = torch.tensor([r[0] for r in rows])
     print(f"{len(clips)} scenes, {len(rows)} questions, {ids.shape[1]} tokens, {time.time() - start:.0f} s", flush=True)
 
-    model = batch_vision(build_model(tokenizer, args.width, args.layers, args.vision_width, args.vision_depth, args.seed))
+    if args.init:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(args.init, dtype=torch.float32)
+    else:
+        model = build_model(tokenizer, args.width, args.layers, args.vision_width, args.vision_depth, args.seed)
+    batch_vision(model)
     model.to(device)
     model.answer_close = tokenizer("</answer>")["input_ids"]
     count = sum(p.numel() for p in model.parameters())
@@ -297,6 +302,7 @@ def train(args: argparse.Namespace) -> None:
     groups = [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=device == "cuda")
     clips, ids, labels, which = (t.to(device) for t in (clips, ids, labels, which))
+    torch.manual_seed(args.seed)
 
     start, losses, step = time.time(), [], 0
     while step < args.steps and time.time() - start < args.seconds:
@@ -317,7 +323,7 @@ def train(args: argparse.Namespace) -> None:
             print(step, f"{time.time() - start:.0f} s, loss {mean:.4f}", json.dumps(check(model, held_clips, held_rows, 256)), flush=True)
 
     figures = {"parameters": count, "steps": step, "seconds": round(time.time() - start), "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-               "recipe": vars(args) | {"out": None}, "held_out": check(model, held_clips, held_rows, 256)}  # fmt: skip
+               "recipe": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "out"}, "held_out": check(model, held_clips, held_rows, 256)}  # fmt: skip
     print(json.dumps(figures))
     out = Path(args.out)
     model.float().to(torch.bfloat16).save_pretrained(out)
@@ -334,6 +340,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--init", type=Path, help="go on from this checkpoint instead of random weights")
     parser.add_argument("--scenes", type=int, default=140_000)
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=385, help="stop after this long, learning rate included")

@@ -1,0 +1,44 @@
+"""What several tests share: a small road world, and the tiny base with its encoder."""
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from cookbook.contract import Contract
+from cookbook.runs import ROOT
+from cookbook.samples import Encoder
+from data_tools import road_vqa, road_world
+
+BASE = ROOT / "models" / "tiny-base"
+
+
+@pytest.fixture(scope="session")
+def contract() -> Contract:
+    return Contract.load(ROOT / "configs/prompts/road.yaml")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A folder with a few clips of each split."""
+    return road_world.build(tmp_path_factory.mktemp("world"), {"train": 20, "validation": 4, "test": 10}, seed=5)
+
+
+@pytest.fixture(scope="session")
+def samples(world, contract):
+    return road_vqa.load(world, "train", contract)
+
+
+@pytest.fixture(scope="session")
+def processor():
+    return AutoProcessor.from_pretrained(BASE, use_fast=True)
+
+
+@pytest.fixture
+def stock():
+    """The tiny base as transformers loads it, nothing batched."""
+    return AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32).eval()
+
+
+@pytest.fixture
+def encoder(processor, contract, stock) -> Encoder:
+    return Encoder(processor, contract, stock.config)
