@@ -43,7 +43,9 @@ def find(path: str | Path) -> Path:
     folder = exports[-1] if exports else path
     for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
-            raise CheckpointError(f"{folder}: holds no {name}, so it is no checkpoint. Has the run before this one ended?")
+            raise CheckpointError(
+                f"{folder}: holds no {name}, so it is no checkpoint. Has the run before this one ended?"
+            )
     if not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{folder}: holds no *.safetensors, so it has no weights")
     return folder

@@ -42,7 +42,10 @@ class Contract:
         """Read a contract file. Raises ValueError for missing or unknown keys, naming them."""
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         vision = data.pop("video", {})
-        for found, wanted in ((data, {"system", "answer_format"}), (vision, {"fps", "min_pixels", "max_pixels"})):
+        for found, wanted in (
+            (data, {"system", "answer_format"}),
+            (vision, {"fps", "min_pixels", "max_pixels"}),
+        ):
             if set(found) != wanted:
                 raise ValueError(f"{path}: expected the keys {sorted(wanted)}, found {sorted(found)}")
         if data["answer_format"] != "think_answer":

@@ -15,7 +15,9 @@ from cookbook.sampling import generate
 from cookbook.sft import to
 
 
-def predict(model, encoder: Encoder, samples: Sequence[Sample], name: str, size: int = 64, limit: int = 48) -> list[dict]:
+def predict(
+    model, encoder: Encoder, samples: Sequence[Sample], name: str, size: int = 64, limit: int = 48
+) -> list[dict]:
     """Returns one row a sample: what was asked, what came back, and whether it is right.
 
     `size` is the batch, `limit` the most new tokens. Fields: id, group (the clip), task, kind, question, options,

@@ -78,7 +78,14 @@ def advantages(rewards: Tensor) -> Tensor:
 
 
 def policy_loss(
-    logp: Tensor, old: Tensor, reference: Tensor, advantage: Tensor, mask: Tensor, low: float, high: float, beta: float
+    logp: Tensor,
+    old: Tensor,
+    reference: Tensor,
+    advantage: Tensor,
+    mask: Tensor,
+    low: float,
+    high: float,
+    beta: float,
 ) -> tuple[Tensor, Tensor]:
     """Returns the summed loss and the summed KL over the tokens that the mask keeps; all tensors (n, length).
 
@@ -129,7 +136,10 @@ def grpo(config: Config, train: list[Sample], encoder: Encoder, model, run: Run,
     `safetensors/step_N` in the run's folder. Raises ConfigError before the first step where the set-up cannot work.
     """
     steps, prompts = plan_steps(config, train)
-    copies, mini = config["rollout.n_generation"], config["train.train_policy.mini_batch"] // config["rollout.n_generation"]
+    copies, mini = (
+        config["rollout.n_generation"],
+        config["train.train_policy.mini_batch"] // config["rollout.n_generation"],
+    )
     low, high = config["train.train_policy.epsilon_low"], config["train.train_policy.epsilon_high"]
     beta, inner = config["train.train_policy.kl_beta"], config["train.train_policy.mu_iterations"]
     reference = checkpoint.batch_vision(copy.deepcopy(model)).eval().requires_grad_(False)
@@ -177,7 +187,10 @@ def grpo(config: Config, train: list[Sample], encoder: Encoder, model, run: Run,
         values = {
             "train/reward_mean": totals.mean().item(),
             "train/reward_std": totals.std(1).mean().item(),
-            **{f"train/reward_{name}": mean(r.parts[name] for r in rollout.rewards) for name in rollout.rewards[0].parts},
+            **{
+                f"train/reward_{name}": mean(r.parts[name] for r in rollout.rewards)
+                for name in rollout.rewards[0].parts
+            },
             "train/zero_variance_share": 1 - len(live) / prompts,
             "train/kl_loss_avg": kl_sum / max(seen, 1),
             "train/entropy": entropy_sum / max(seen, 1),

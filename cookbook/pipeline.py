@@ -5,8 +5,10 @@ the tests run the same lines. All of a job lies under `runs/NAME/`: data, sft, r
 input is not there yet makes it first, so each notebook also runs alone.
 """
 
+import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from cookbook import checkpoint, evaluation
 from cookbook.config import Config
 from cookbook.contract import Contract
 from cookbook.grpo import grpo
-from cookbook.runs import ROOT, RUNS, Run, read_metrics
+from cookbook.report import write_report
+from cookbook.runs import MANIFEST, ROOT, RUNS, Run, read_metrics
 from cookbook.samples import Encoder, Sample
 from cookbook.scores import compare
 from cookbook.sft import sft
@@ -68,7 +71,8 @@ def _start(step: str, name: str, config: Config, seed: int) -> Run:
 
 def train_sft(config: Config, name: str, seed: int = 0) -> Path:
     """Run SFT from the configuration's model. Returns the last export, in `runs/NAME/sft`."""
-    train = samples(name, "train", config.table("custom").get("clips"), seed)
+    clips = config.table("custom").get("clips", -1)
+    train = samples(name, "train", None if clips < 0 else clips, seed)
     config = config.edit({"train.output_dir": f"runs/{name}/sft", "train.train_policy.dataloader_seed": seed})
     model, encoder = open_model(config["policy.model_name_or_path"])
     run = _start("sft", name, config, seed)
@@ -102,6 +106,36 @@ def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[di
         evaluation.save(rows[model_name], RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl")
     train = [evaluation.judge(s, "") for s in samples(name, "train", seed=seed)]
     return compare(rows, train), rows
+
+
+def shuffled_frames(name: str, model_name: str, questions: int, seed: int = 0) -> list[dict]:
+    """Let a model answer each question on the clip of another one. Returns the rows.
+
+    A model that looks at the clip falls back to what the words alone give away; one that does not, stays.
+    """
+    items = samples(name, "test", seed=seed)[:questions]
+    clips = {s.clip: s.video for s in items}
+    others = dict(zip(clips, [*list(clips.values())[1:], *list(clips.values())[:1]]))
+    model, encoder = open_model(f"runs/{name}/{model_name}")
+    return evaluation.predict(model, encoder, [replace(s, video=others[s.clip]) for s in items], "other clips")
+
+
+def report(name: str, comparison: dict, rows: dict[str, list[dict]], clips: int = 6) -> Path:
+    """Write `runs/NAME/evaluation/comparison.json` and `runs/NAME/report.html`. Returns the report's path."""
+    root = RUNS / name
+    (root / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1))
+    manifests = {step: json.loads((root / step / MANIFEST).read_text()) for step in ("sft", "rl")}
+    fps = contract().vision.fps
+    return write_report(
+        root / "report.html",
+        comparison,
+        metrics(name, "sft"),
+        metrics(name, "rl"),
+        rows,
+        manifests,
+        clips,
+        fps,
+    )
 
 
 def metrics(name: str, step: str) -> list[dict]:

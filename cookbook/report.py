@@ -52,9 +52,7 @@ def _steps(comparison: dict) -> list[tuple[str, str, dict]]:
 
 def short_answer(comparison: dict) -> str:
     """Returns the answer to "did it get better?"; only a step whose p is below 0.05 counts."""
-    sure = [
-        (plots.label(later), pair["difference"]) for _, later, pair in _steps(comparison) if pair["p"] < SURE
-    ]
+    sure = [(plots.label(later), pair["difference"]) for _, later, pair in _steps(comparison) if pair["p"] < SURE]
     up = " and ".join(name for name, difference in sure if difference > 0)
     down = " and ".join(name for name, difference in sure if difference < 0)
     if not comparison["paired"]:
@@ -118,9 +116,7 @@ def choose(kinds: dict[str, list[int]], items: Sequence[dict], limit: int) -> di
     shown: Counter = Counter()  # of clips and of tasks
     turns = (kind for _ in items for kind in kinds if left[kind])
     for kind in islice(turns, limit):
-        clip_and_task = [
-            (shown["clip", items[i]["group"]], shown["task", items[i]["task"]]) for i in left[kind]
-        ]
+        clip_and_task = [(shown["clip", items[i]["group"]], shown["task", items[i]["task"]]) for i in left[kind]]
         pick = left[kind].pop(clip_and_task.index(min(clip_and_task)))  # of equal ones the first
         chosen[kind].append(pick)
         shown.update([("clip", items[pick]["group"]), ("task", items[pick]["task"])])

@@ -79,9 +79,7 @@ class Settings:
         return self._parameters[name].value
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(
-            f"{name}: settings are fixed; change the parameters cell and run both cells again"
-        )
+        raise AttributeError(f"{name}: settings are fixed; change the parameters cell and run both cells again")
 
     def __iter__(self) -> Iterator[tuple[str, object]]:
         return ((p.name, p.value) for p in self._parameters.values())
@@ -227,9 +225,7 @@ def show_source(thing) -> None:
     lines, first = inspect.getsourcelines(thing)
     package = sys.modules[thing.__module__.partition(".")[0]]
     if not getattr(package, "__file__", None):
-        raise ValueError(
-            f"{thing.__qualname__} is no function of a package; its source stands in the notebook"
-        )
+        raise ValueError(f"{thing.__qualname__} is no function of a package; its source stands in the notebook")
     path = Path(inspect.getsourcefile(thing)).relative_to(Path(package.__file__).parents[1]).as_posix()
     code = textwrap.dedent("".join(lines)).rstrip()
     plain = f"{path}:{first}\n\n{code}"

@@ -1,6 +1,6 @@
 """Supervised fine-tuning, in one process: the loop that `sft.ipynb` explains.
 
-Why: to see what SFT does, read it. The keys are those of cosmos-rl, so the same TOML file describes a run on eight GPUs.
+Why: to see what SFT does, read it. The keys are those of cosmos-rl.
 
     for every step:  batch → loss on the assistant's tokens → gradients → AdamW
     now and then:    the same loss on clips that are not trained on → an export
@@ -46,7 +46,7 @@ def to(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def batches(samples: list[Sample], size: int, epochs: int, seed: int) -> list[list[Sample]]:
-    """Returns the batches of all epochs. An epoch shuffles anew, has each sample once, and drops its incomplete rest."""
+    """Returns the batches of all epochs. Each epoch shuffles anew, has a sample once, drops its incomplete rest."""
     rng = random.Random(seed)
     out = []
     for _ in range(epochs):

@@ -109,7 +109,15 @@ def _thing(color: str, path: str, direction: str, rng: np.random.Generator) -> T
         width, height = rng.uniform(0.19, 0.26), rng.uniform(0.11, 0.15)
         if DIRECTIONS[direction][0] == 0:
             width, height = height, width
-    return Thing(color, shape, width, height, path, None if path == "still" else direction, _track(path, direction, rng))
+    return Thing(
+        color,
+        shape,
+        width,
+        height,
+        path,
+        None if path == "still" else direction,
+        _track(path, direction, rng),
+    )
 
 
 def plan_scene(rng: np.random.Generator) -> dict:
@@ -158,7 +166,12 @@ def render(scene: dict, rng: np.random.Generator, size: int) -> np.ndarray:
     """Draw the scene before a random backdrop of bands, dashes and grain. Returns (8, size, size, 3) uint8."""
     base = drawing.background(size, rng.uniform(60, 215) + rng.uniform(-30, 30, 3), rng, rng.uniform(0, 5))
     for _ in range(rng.integers(0, 4)):
-        drawing.disc(base, *rng.uniform(0, 1, 2), rng.uniform(0.03, 0.07), rng.uniform(60, 200) + rng.uniform(-25, 25, 3))
+        drawing.disc(
+            base,
+            *rng.uniform(0, 1, 2),
+            rng.uniform(0.03, 0.07),
+            rng.uniform(60, 200) + rng.uniform(-25, 25, 3),
+        )
     for _ in range(rng.integers(0, 3)):
         gray, at, wide = rng.uniform(70, 150), rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.45)
         across = rng.random() < 0.5
@@ -194,7 +207,14 @@ def render(scene: dict, rng: np.random.Generator, size: int) -> np.ndarray:
                 if thing.width > thing.height:
                     drawing.box(image, x + side * thing.width * 0.2, y, thing.width * 0.16, thing.height * 0.76, shade)
                 else:
-                    drawing.box(image, x, y + side * thing.height * 0.2, thing.width * 0.76, thing.height * 0.16, shade)
+                    drawing.box(
+                        image,
+                        x,
+                        y + side * thing.height * 0.2,
+                        thing.width * 0.76,
+                        thing.height * 0.16,
+                        shade,
+                    )
         frames.append(image)
     return drawing.to_uint8(frames)
 
@@ -238,13 +258,22 @@ def _questions(scene: dict, rng: np.random.Generator) -> list[tuple[str, str, li
     ask("path", [f"What does the {thing.name} do?", f"How does the {thing.name} move?"],
         list(words.values()), PATHS[thing.path], f"The {thing.name} {PATHS[thing.path]}.")  # fmt: skip
     if lamp:
-        ask("lamp", ["What color is the lamp?", "What does the lamp show?"], list(LAMPS), lamp, f"The lamp is {lamp}.")
+        ask(
+            "lamp",
+            ["What color is the lamp?", "What does the lamp show?"],
+            list(LAMPS),
+            lamp,
+            f"The lamp is {lamp}.",
+        )
     if scene["relation"]:
         a, b = things
         ask("relation", ["How do the two things move?", "What is true of the two things?"],
-            list(RELATIONS.values()), RELATIONS[scene["relation"]], f"I see that {RELATIONS[scene['relation']]}.")  # fmt: skip
+            list(RELATIONS.values()), RELATIONS[scene["relation"]],
+            f"I see that {RELATIONS[scene['relation']]}.")  # fmt: skip
         said = "Yes" if scene["touch"] else "No"
-        fact = f"The {a.name} and the {b.name} touch." if scene["touch"] else f"The {a.name} and the {b.name} stay apart."
+        fact = (
+            f"The {a.name} and the {b.name} touch." if scene["touch"] else f"The {a.name} and the {b.name} stay apart."
+        )
         ask("touch", ["Do the two things touch? [Yes/No]", f"Does the {a.name} touch the {b.name}? [Yes/No]"],
             ["Yes", "No"], said, fact)  # fmt: skip
         ask("touch", ["Do they touch?", "What happens between the two things?"],
@@ -283,7 +312,13 @@ def _read(phrases: list[str], rng: np.random.Generator) -> tuple[str, str, list[
         said = right if same else picked[1]
         fact = f"The note says {right}. {'That is the same.' if same else 'That is not the same.'}"
         answer = "Yes" if same else "No"
-        return "read", f"The note says: {right}. Does it say {said}? [Yes/No]", ["No" if same else "Yes"], answer, fact
+        return (
+            "read",
+            f"The note says: {right}. Does it say {said}? [Yes/No]",
+            ["No" if same else "Yes"],
+            answer,
+            fact,
+        )
     question = str(rng.choice([f"The note says: {right}. Which option is that?", f"Find the option that says {right}.",
                                f"The note is: {right}. What is the note?"]))  # fmt: skip
     fact = str(rng.choice(["The note says {}.", "It {}.", "It is {}.", "The note is {}."])).format(right)
@@ -305,18 +340,24 @@ def _pick(phrases: list[str], scene: dict, rng: np.random.Generator) -> tuple[st
     return "pick", question, options[1:], options[0], fact
 
 
-def make_question(scene: dict, phrases: list[str], rng: np.random.Generator, task: str | None = None) -> dict:
+def make_question(scene: dict, phrases: list[str], rng: np.random.Generator, pick: float = 0.15) -> dict:
     """Returns one question on the scene: {task, system, question, target, answer}.
 
     The style varies: described, direct, or reasoned answers; letters or yes/no; two to four options.
-    `phrases` are the texts of the tasks "read" and "pick"; `task` fixes the task, else it is drawn.
+    `phrases` are the texts of the tasks "read" and "pick"; `pick` is the share of the latter.
     """
-    if task is None:
-        task = str(rng.choice(["describe", "read", "pick", "see"], p=[0.3, 0.15, 0.15, 0.4]))
+    others = (1 - pick) * np.array([0.35, 0.18, 0.47])
+    task = str(rng.choice(["describe", "read", "see", "pick"], p=[*others, 1 - others.sum()]))
     if task == "describe":
         wording = str(rng.choice(["Describe what you see in this video.", "What happens in this video?"]))
         text = describe(scene)
-        return {"task": "describe", "system": DESCRIBE_PROMPT, "question": wording, "target": text, "answer": text}
+        return {
+            "task": "describe",
+            "system": DESCRIBE_PROMPT,
+            "question": wording,
+            "target": text,
+            "answer": text,
+        }
     if task == "read":
         skill, question, wrong, right, fact = _read(phrases, rng)
     elif task == "pick":
@@ -337,4 +378,10 @@ def make_question(scene: dict, phrases: list[str], rng: np.random.Generator, tas
     direct = skill != "pick" and rng.random() < 0.2
     prompts = DIRECT_PROMPTS if direct else THINK_PROMPTS
     target = answer if direct else f"<think>{fact}</think>\n\n<answer>{answer}</answer>"
-    return {"task": skill, "system": str(rng.choice(prompts)), "question": question, "target": target, "answer": answer}
+    return {
+        "task": skill,
+        "system": str(rng.choice(prompts)),
+        "question": question,
+        "target": target,
+        "answer": answer,
+    }

@@ -63,7 +63,13 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
     def add(task: str, text: str, options: tuple[str, ...], answer: str, reasoning: str) -> None:
         found.append(Question(f"{clip}/{task}", clip, task, text, options, answer, reasoning))
 
-    add("collision", "Does this video show a collision? [Yes/No]", ("Yes", "No"), "Yes" if hit else "No", contact)
+    add(
+        "collision",
+        "Does this video show a collision? [Yes/No]",
+        ("Yes", "No"),
+        "Yes" if hit else "No",
+        contact,
+    )
     if hit:
         cause = CAUSES[label["primary_cause"]]
         text, letter = _mcq("What is the primary cause of the accident in this video?", cause,

@@ -153,9 +153,7 @@ def test_bars_are_as_high_as_the_accuracies_and_carry_their_intervals():
         "mcq\nn = 4",
     ]
 
-    lines = {
-        found.get_label(): found for found in ax.collections if found.get_label() in ("chance", "majority")
-    }
+    lines = {found.get_label(): found for found in ax.collections if found.get_label() in ("chance", "majority")}
     levels = {name: [segment[0][1] for segment in found.get_segments()] for name, found in lines.items()}
     assert levels == {
         "chance": [pytest.approx(5 / 12), 0.5, 0.25],

@@ -60,9 +60,7 @@ def predict(items, right, words: str) -> list[dict]:
 @pytest.fixture(scope="module")
 def items(tmp_path_factory) -> list[tuple[Question, Path]]:
     """All questions about six clips of the toy road world, each with its video."""
-    world = road_world.build(
-        tmp_path_factory.mktemp("world"), {"train": 2, "validation": 1, "test": 6}, seed=0
-    )
+    world = road_world.build(tmp_path_factory.mktemp("world"), {"train": 2, "validation": 1, "test": 6}, seed=0)
     metas = sorted((world / "test/metas").glob("*.json"))
     videos = sorted((world / "test/videos").glob("*.mp4"))
     return [(q, video) for meta, video in zip(metas, videos) for q in questions(json.loads(meta.read_text()))]
@@ -180,9 +178,7 @@ def test_the_same_arguments_give_the_same_bytes(run, written, tmp_path):
 def test_what_is_missing_is_left_out_or_named(run, tmp_path):
     predictions, comparison = run
     gone = {name: [{**row, "video": "gone/clip.mp4"} for row in rows] for name, rows in predictions.items()}
-    page = Page(
-        report.write_report(tmp_path / "r.html", comparison, [], [], gone, {}).read_text(encoding="utf-8")
-    )
+    page = Page(report.write_report(tmp_path / "r.html", comparison, [], [], gone, {}).read_text(encoding="utf-8"))
     assert page.text.count("No picture: clip.mp4 cannot be read as a video") == 6
     assert [attrs["alt"][:4] for tag, attrs in page.tags if tag == "img"] == ["Bars"]
     assert "Training" not in page.text
@@ -192,9 +188,7 @@ def test_one_model_alone_has_a_report_too(run, tmp_path):
     predictions, _ = run
     only = {"base": predictions["base"]}
     comparison = compare(only, only["base"])
-    page = Page(
-        report.write_report(tmp_path / "r.html", comparison, [], [], only, {}).read_text(encoding="utf-8")
-    )
+    page = Page(report.write_report(tmp_path / "r.html", comparison, [], [], only, {}).read_text(encoding="utf-8"))
     assert "One model, nothing to compare it with" in page.text
     assert "base is still wrong" in page.text
 

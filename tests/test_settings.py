@@ -106,9 +106,7 @@ def test_a_default_of_the_wrong_type_is_refused():
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_others():
-    with pytest.raises(
-        ValueError, match=r"^epoch is no parameter.*mean epochs\?.*epochs, rate, shuffle, run"
-    ):
+    with pytest.raises(ValueError, match=r"^epoch is no parameter.*mean epochs\?.*epochs, rate, shuffle, run"):
         validate(DECLARED, {"epoch": 50})
     with pytest.raises(ValueError, match=r"^zzz is no parameter of this notebook\. Its parameters: epochs"):
         validate(DECLARED, {"zzz": 50})

@@ -1,0 +1,83 @@
+"""The main job from a shell: `make tutorial`. Runs the notebooks through papermill, in order, and sums them up.
+
+Why: what a person clicks through in JupyterLab must be what a machine can repeat. Nothing is trained here; the
+notebooks do it, with their own defaults but for the longer RL that a few more minutes buy.
+
+    python -m cookbook.tutorial                      # runs/tutorial
+    python -m cookbook.tutorial --name seed1 --seed 1
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from cookbook.runs import ROOT, RUNS
+
+NOTEBOOKS = ("setup", "problem", "data", "sft", "rl", "evaluation")
+RL_STEPS = 150  # the notebook's own default is shorter, so that it can be tested in a minute
+
+
+def run_notebooks(name: str, seed: int) -> dict[str, float]:
+    """Run every notebook into `runs/NAME/notebooks`. Returns the seconds that each took."""
+    warnings.filterwarnings("ignore")
+    import nbformat
+    import papermill
+
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    out = RUNS / name / "notebooks"
+    out.mkdir(parents=True, exist_ok=True)
+    seconds = {}
+    for notebook in NOTEBOOKS:
+        source = ROOT / "notebooks" / f"{notebook}.ipynb"
+        declared = next(c.source for c in nbformat.read(source, 4).cells if "parameters" in c.metadata.get("tags", []))
+        wanted = {"run_name": name, "seed": seed} | ({"steps": RL_STEPS} if notebook == "rl" else {})
+        parameters = {k: v for k, v in wanted.items() if f"{k}:" in declared}
+        print(f"{notebook}.ipynb …", end=" ", flush=True)
+        started = time.monotonic()
+        papermill.execute_notebook(source, out / source.name, parameters, progress_bar=False, kernel_name="python3")
+        seconds[notebook] = time.monotonic() - started
+        print(f"{seconds[notebook]:.0f} s", flush=True)
+    return seconds
+
+
+def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: float) -> Path:
+    """Write `runs/NAME/summary.json` from the evaluation's own comparison. Returns its path."""
+    comparison = json.loads((RUNS / name / "evaluation" / "comparison.json").read_text())
+    summary = {
+        "seed": seed,
+        "chance": comparison["chance"],
+        "majority": comparison["majority"],
+        "n": comparison["n"],
+        "models": {
+            model: {key: found[key] for key in ("accuracy", "ci95", "format_rate")}
+            for model, found in comparison["models"].items()
+        },
+        "paired": {pair: {"p": found["p"]} for pair, found in comparison["paired"].items()},
+        "seconds": {"setup": setup_seconds}
+        | {step: round(seconds[step], 1) for step in ("data", "sft", "rl", "evaluation")}
+        | {"total": round(setup_seconds + sum(seconds.values()), 1)},
+    }
+    path = RUNS / name / "summary.json"
+    path.write_text(json.dumps(summary, indent=1))
+    return path
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--name", default="tutorial", help="the job's folder below runs/")
+    parser.add_argument("--seed", type=int, default=0, help="decides the clips, the order and the sampling")
+    parser.add_argument("--setup-seconds", type=float, default=0.0, help="what the installation took (make says it)")
+    args = parser.parse_args()
+    summary = summarize(args.name, args.seed, run_notebooks(args.name, args.seed), args.setup_seconds)
+    print(summary.read_text())
+    print(f"summary: {summary.relative_to(ROOT)}\nreport:  {(RUNS / args.name / 'report.html').relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

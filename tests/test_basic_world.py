@@ -1,0 +1,165 @@
+"""The shapes that the base is pretrained on: every fact is true of the scene, every answer is well formed."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from cookbook.contract import is_well_formed, read_answer
+from data_tools import basic_world
+
+PHRASES = [
+    "a red house",
+    "two small birds",
+    "the end of the road",
+    "nothing at all",
+    "over the hills",
+    "ten green bottles",
+]
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[dict]:
+    return [basic_world.plan_scene(np.random.default_rng(seed)) for seed in range(400)]
+
+
+@pytest.fixture(scope="module")
+def asked(scenes) -> list[tuple[dict, dict]]:
+    """(scene, question): three questions on every scene."""
+    rng = np.random.default_rng(0)
+    return [(scene, basic_world.make_question(scene, PHRASES, rng)) for scene in scenes for _ in range(3)]
+
+
+def options(question: dict) -> dict[str, str]:
+    """The options of a question by what stands in its answer: letters, or Yes and No."""
+    if question["question"].endswith("[Yes/No]"):
+        return {"Yes": "Yes", "No": "No"}
+    return dict(line.split(") ", 1) for line in question["question"].splitlines()[1:])
+
+
+def gap(a, b) -> np.ndarray:
+    """The free space between two things' boxes in each frame."""
+    return (np.abs(a.xy - b.xy) - [(a.width + b.width) / 2, (a.height + b.height) / 2]).max(axis=1)
+
+
+# Scenes
+
+
+def test_two_things_touch_exactly_where_the_label_says(scenes):
+    pairs = [scene for scene in scenes if scene["relation"]]
+    for scene in pairs:
+        free = gap(*scene["things"])
+        if scene["touch"]:
+            # both halt between two frames, which leaves some of them a little inside each other
+            assert -0.08 < free[-1] < 1e-6 and free[0] > 0.04 and np.ptp(free[free < 1e-6]) < 1e-6
+        else:
+            assert free.min() > 0.04
+    share = np.mean([scene["touch"] for scene in pairs])
+    assert 0.35 < share < 0.6  # neither answer is worth guessing
+
+
+def test_things_without_a_relation_never_touch(scenes):
+    groups = [scene["things"] for scene in scenes if not scene["relation"]]
+    assert Counter(map(len, groups)).keys() == {1, 2, 3, 4}
+    assert all(gap(a, b).min() > 0.04 for things in groups for a in things for b in things if a is not b)
+
+
+def test_a_thing_goes_its_way_and_stays_in_the_picture(scenes):
+    for thing in (thing for scene in scenes for thing in scene["things"]):
+        assert thing.xy.min() > 0 and thing.xy.max() < 1
+        steps = np.diff(thing.xy, axis=0)
+        if thing.path == "still":
+            assert thing.direction is None and np.abs(steps).max() == 0
+        elif thing.path != "back":
+            ahead = steps @ np.array(basic_world.DIRECTIONS[thing.direction])
+            assert ahead.min() > -1e-9 and ahead.sum() >= 0.14
+
+
+def test_a_relation_fits_the_ways_of_the_two_things(scenes):
+    opposite = {"left": "right", "right": "left", "up": "down", "down": "up"}
+    fits = {
+        "across": lambda a, b: a and b and b not in (a, opposite[a]),
+        "same": lambda a, b: a and a == b,
+        "opposite": lambda a, b: a and b == opposite[a],
+        "one": lambda a, b: a and b is None,
+        "none": lambda a, b: a is b is None,
+    }
+    pairs = [scene for scene in scenes if scene["relation"]]
+    assert {scene["relation"] for scene in pairs} == set(fits)
+    for scene in pairs:
+        assert fits[scene["relation"]](*(thing.direction for thing in scene["things"])), scene
+
+
+def test_colours_are_distinct_within_a_scene(scenes):
+    for scene in scenes:
+        assert len({thing.color for thing in scene["things"]}) == len(scene["things"])
+
+
+def test_the_same_generator_draws_the_same_clip(scenes):
+    for scene in scenes[:5]:
+        first, second = (basic_world.render(scene, np.random.default_rng(1), 56) for _ in range(2))
+        assert first.shape == (basic_world.FRAMES, 56, 56, 3) and first.dtype == np.uint8
+        assert np.array_equal(first, second)
+
+
+# Questions
+
+
+def test_every_answer_is_among_distinct_options(asked):
+    for _, question in asked:
+        if question["task"] != "describe":
+            found = options(question)
+            assert question["answer"] in found and len(set(found.values())) == len(found) >= 2, question
+
+
+def test_a_target_has_the_form_that_its_prompt_asks_for(asked):
+    forms = Counter()
+    for _, question in asked:
+        if question["task"] == "describe":
+            form = "described"
+            assert question["target"] and question["system"] == basic_world.DESCRIBE_PROMPT
+        elif question["system"] in basic_world.DIRECT_PROMPTS:
+            form = "direct"
+            assert question["target"] == question["answer"]
+        else:
+            form = "reasoned"
+            assert question["system"] in basic_world.THINK_PROMPTS and is_well_formed(question["target"])
+            assert read_answer(question["target"], tuple(options(question))) == question["answer"]
+        forms[form] += 1
+    assert forms.keys() == {"described", "direct", "reasoned"}
+
+
+def test_answers_are_true_of_the_scene(asked):
+    seen = Counter()
+    for scene, question in asked:
+        task, things = question["task"], scene["things"]
+        said = options(question)[question["answer"]] if task != "describe" else ""
+        thing = next((t for t in things if t.name in question["question"]), things[0])
+        truth = {
+            "count": basic_world.NUMBERS[len(things) - 1],
+            "color": things[0].color,
+            "lamp": scene["lamp"],
+            "direction": thing.direction,
+            "path": basic_world.PATHS[thing.path],
+            "relation": basic_world.RELATIONS.get(scene["relation"]),
+            "mover": next((t.color for t in things if t.path != "still"), None),
+        }
+        if task in truth:
+            assert said == truth[task], (said, truth[task], question)
+        elif task == "touch":
+            assert (said in ("Yes", "they touch")) == scene["touch"]
+        seen[task] += 1
+    assert set(seen) == {*truth, "touch", "read", "pick", "describe"}
+
+
+def test_a_picked_option_is_the_one_that_the_reasoning_ends_with(asked):
+    picked = [question for _, question in asked if question["task"] == "pick"]
+    for question in picked:
+        reasoning = question["target"].split("</think>")[0]
+        assert reasoning.endswith(f" {options(question)[question['answer']]}."), question
+
+
+def test_letters_are_not_worth_guessing(asked):
+    four = [q["answer"] for _, q in asked if q["task"] != "describe" and len(options(q)) == 4]
+    found = Counter(four)
+    assert all(0.17 < found[letter] / len(four) < 0.33 for letter in "ABCD"), found

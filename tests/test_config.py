@@ -1,0 +1,86 @@
+"""Configurations: the engine's keys and defaults, nothing dropped in silence."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cookbook.config import SCHEMA, Config, ConfigError
+from cookbook.runs import ROOT
+
+SHIPPED = sorted((ROOT / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_shipped_files_hold_only_keys_that_the_engine_knows(path):
+    assert Config.load(path).stated
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("train.epochs", "train.epoch"),
+        ("train.train_policy.kl_betta", "train.train_policy.kl_beta"),
+        ("rollout_batch_size", "rollout.batch_size"),
+        ("grpo.n_generation", "rollout.n_generation"),
+        ("train.model_gradient_checkpointing", "policy.model_gradient_checkpointing"),
+    ],
+)
+def test_an_unknown_key_is_refused_and_the_real_one_named(key, hint):
+    with pytest.raises(ConfigError, match=f"{key}.*{hint}"):
+        Config.load("configs/tiny_rl.toml").edit({key: 1})
+
+
+def test_a_file_with_an_unknown_key_is_refused(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text('[train]\nepochs = 50\n[train.train_policy]\ntype = "sft"\n')
+    with pytest.raises(ConfigError, match=r"train\.epochs"):
+        Config.load(path)
+
+
+def test_what_a_file_leaves_out_has_the_engines_default():
+    config = Config.load("configs/tiny_sft.toml")
+    assert config["train.optm_warmup_start_factor"] == 0.0
+    assert config["train.ckpt.save_mode"] == "async"
+
+
+def test_an_edit_keeps_comments_and_leaves_the_original(tmp_path):
+    config = Config.load("configs/tiny_sft.toml")
+    edited = config.edit({"train.epoch": 7, "custom.clips": 5})
+    assert (config["train.epoch"], edited["train.epoch"], edited.table("custom")) == (1, 7, {"clips": 5})
+    assert "# samples a step" in edited.text()
+
+
+def test_missing_and_broken_files_say_so(tmp_path):
+    with pytest.raises(ConfigError, match="no such"):
+        Config.load(tmp_path / "none.toml")
+    (tmp_path / "broken.toml").write_text("[train\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        Config.load(tmp_path / "broken.toml")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
+def test_the_schema_and_the_files_are_what_the_engine_takes():
+    """One process, because importing the engine takes seconds: schema is current, every stated value comes back."""
+    program = (
+        "import json, sys, tomlkit\n"
+        "from cosmos_rl.policy.config import Config\n"
+        "out = {'schema': Config.model_json_schema(), 'files': {}}\n"
+        "for path in sys.argv[1:]:\n"
+        "    config = Config.from_dict(tomlkit.parse(open(path).read()).unwrap())\n"
+        "    out['files'][path] = config.model_dump(mode='json')\n"
+        "print('RESULT' + json.dumps(out))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, SHIPPED)], capture_output=True, text=True, check=True
+    )
+    result = json.loads(done.stdout.split("RESULT")[1])
+    assert result["schema"] == json.loads(SCHEMA.read_text())
+    for path in SHIPPED:
+        for key, value in Config.load(path).stated.items():
+            got = result["files"][str(path)]
+            for part in key.split("."):
+                got = got[part]
+            # the engine appends the time of day to the folder for outputs
+            assert got == value or (key == "train.output_dir" and got.startswith(value)), key

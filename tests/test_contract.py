@@ -1,0 +1,70 @@
+"""The contract: one prompt, one answer format, one parser, one hash."""
+
+import pytest
+
+from cookbook.contract import Contract, is_well_formed, read_answer, write_answer
+
+LETTERS, BINARY = ("A", "B", "C", "D"), ("Yes", "No")
+
+
+@pytest.mark.parametrize(
+    ("completion", "options", "answer"),
+    [
+        ("<think>x</think>\n\n<answer>B</answer>", LETTERS, "B"),
+        ("<think>x</think>\n\n<answer>(b)</answer>", LETTERS, "B"),
+        ("<think>x</think>\n\n<answer>\nB.\n</answer>", LETTERS, "B"),
+        ("<answer>C) rain</answer>", LETTERS, "C"),
+        ("<answer>A</answer> no, <answer>D</answer>", LETTERS, "D"),  # the last stated answer counts
+        ("<answer>yes</answer>", BINARY, "Yes"),
+        ("<answer>No.</answer>", BINARY, "No"),
+        ("The answer is B.", LETTERS, None),  # no tag, no answer
+        ("<answer>Because</answer>", LETTERS, None),  # a word that begins like a letter is no letter
+        ("<answer>E</answer>", LETTERS, None),
+        ("<answer></answer>", LETTERS, None),
+        ("<answer>B", LETTERS, None),
+        ("", LETTERS, None),
+    ],
+)
+def test_answers_are_read(completion, options, answer):
+    assert read_answer(completion, options) == answer
+
+
+@pytest.mark.parametrize(
+    ("completion", "good"),
+    [
+        (write_answer("It is red.", "A"), True),
+        ("<think>a\nb</think>\n\n<answer>A</answer>", True),
+        ("<think>a</think> <answer>A</answer>", False),
+        ("<think>a</think>\n<answer>A</answer>", False),
+        ("<answer>A</answer>", False),
+        ("<think>a<think>b</think>\n\n<answer>A</answer>", False),
+        ("<think>a</think>\n\n<answer>A</answer> and more", False),
+    ],
+)
+def test_format_is_exact(completion, good):
+    assert is_well_formed(completion) is good
+
+
+def test_every_gold_target_passes_its_own_parser(samples):
+    for sample in samples:
+        assert is_well_formed(sample.target)
+        assert read_answer(sample.target, sample.options) == sample.answer
+
+
+def test_hash_changes_with_every_part(tmp_path, contract):
+    text = (
+        "system: {system}\nanswer_format: think_answer\nvideo: {{fps: {fps}, min_pixels: 784, max_pixels: {pixels}}}\n"
+    )
+    hashes = set()
+    for i, values in enumerate([("a", 2, 3136), ("b", 2, 3136), ("a", 4, 3136), ("a", 2, 6272)]):
+        path = tmp_path / f"{i}.yaml"
+        path.write_text(text.format(system=values[0], fps=values[1], pixels=values[2]))
+        hashes.add(Contract.load(path).hash)
+    assert len(hashes) == 4
+
+
+def test_a_misspelt_key_is_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("sytem: a\nanswer_format: think_answer\nvideo: {fps: 2, min_pixels: 1, max_pixels: 2}\n")
+    with pytest.raises(ValueError, match="sytem"):
+        Contract.load(path)

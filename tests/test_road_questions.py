@@ -1,0 +1,101 @@
+"""Questions of the road world: every one has exactly one right answer, and no answer pays without looking."""
+
+from collections import Counter
+
+import pytest
+
+from cookbook.contract import is_well_formed, read_answer, write_answer
+from data_tools import road_world
+from data_tools.road_questions import LETTERS, questions
+
+CLIPS = 400
+
+
+@pytest.fixture(scope="module")
+def labels() -> list[dict]:
+    return [clip.label for clip, _ in road_world.plan_split("train", CLIPS, seed=0)]
+
+
+@pytest.fixture(scope="module")
+def asked(labels) -> list:
+    """(label, question) for every question of 400 clips."""
+    return [(label, question) for label in labels for question in questions(label)]
+
+
+def choices(question) -> dict[str, str]:
+    """The options of an MCQ as they stand in its text, by letter."""
+    return dict(line.split(") ", 1) for line in question.text.splitlines()[1:])
+
+
+def test_the_reference_is_always_among_the_options(asked):
+    assert all(question.answer in question.options for _, question in asked)
+
+
+def test_ids_are_unique_and_name_their_clip(asked):
+    assert len({question.id for _, question in asked}) == len(asked)
+    assert all(question.clip == label["video_id"] for label, question in asked)
+
+
+def test_an_mcq_has_four_distinct_options_and_its_letter_is_the_labels(asked):
+    right = {
+        "cause": (road_world.CAUSES, "primary_cause"),
+        "maneuver": (road_world.MANEUVERS, "driver_maneuver"),
+    }
+    for label, question in asked:
+        if question.task in right:
+            words, field = right[question.task]
+            found = choices(question)
+            assert "".join(found) == "".join(question.options) == LETTERS
+            assert len(set(found.values())) == 4 and set(found.values()) <= set(words.values())
+            assert found[question.answer] == words[label[field]]
+
+
+def test_a_binary_question_says_so_and_answers_its_label(asked):
+    field = {"collision": "collision", "rules": "follows_rules"}
+    for label, question in asked:
+        if question.task in field:
+            assert question.options == ("Yes", "No") and question.text.endswith("[Yes/No]")
+            assert question.answer.lower() == label[field[question.task]]
+
+
+def test_only_what_a_clip_can_answer_is_asked(labels):
+    for label in labels:
+        tasks = {question.task for question in questions(label)}
+        assert "collision" in tasks
+        assert ("cause" in tasks) == (label["collision"] == "yes")
+        assert ("rules" in tasks) == (label["follows_rules"] is not None)
+
+
+def test_no_letter_and_no_word_is_worth_guessing(asked):
+    letters = Counter(question.answer for _, question in asked if len(question.options) == 4)
+    total = sum(letters.values())
+    assert total > 300 and all(0.19 < letters[letter] / total < 0.31 for letter in LETTERS), letters
+    collisions = Counter(question.answer for _, question in asked if question.task == "collision")
+    assert collisions == {"Yes": CLIPS // 2, "No": CLIPS // 2}
+    maneuvers = Counter(choices(q)[q.answer] for _, q in asked if q.task == "maneuver")
+    assert max(maneuvers.values()) < 0.5 * sum(maneuvers.values()), maneuvers
+
+
+def test_the_seed_decides_the_order_of_the_options_and_nothing_else(labels):
+    assert [questions(label, 1) for label in labels] == [questions(label, 1) for label in labels]
+    before, after = ([q for label in labels for q in questions(label, seed) if q.task == "cause"] for seed in (0, 1))
+    assert [q.id for q in before] == [q.id for q in after]
+    assert [choices(q)[q.answer] for q in before] == [choices(q)[q.answer] for q in after]
+    changed = sum(b.answer != a.answer for b, a in zip(before, after))
+    assert changed > 0.6 * len(before)
+
+
+def test_the_written_answer_passes_the_contracts_own_parser(asked):
+    for _, question in asked:
+        target = write_answer(question.reasoning, question.answer)
+        assert is_well_formed(target) and read_answer(target, question.options) == question.answer
+
+
+def test_the_reasoning_states_the_fact_that_decides(asked):
+    for label, question in asked:
+        if question.task in ("cause", "rules"):
+            assert f"The signal is {label['signal']}." in question.reasoning
+        if question.task in ("cause", "maneuver"):
+            assert choices(question)[question.answer] in question.reasoning
+        if question.task == "collision":
+            assert ("hits" in question.reasoning) == (label["collision"] == "yes")
