@@ -27,7 +27,7 @@ from data_tools import road_vqa, road_world
 
 log = logging.getLogger(__name__)
 
-CLIPS = {"train": 800, "validation": 40, "test": 200}
+CLIPS = {"train": 480, "validation": 40, "test": 200}
 CONTRACT = "configs/prompts/road.yaml"
 BASE = "models/tiny-base"
 MODELS = ("base", "sft", "rl")
@@ -46,10 +46,13 @@ def contract() -> Contract:
     return Contract.load(ROOT / CONTRACT)
 
 
-def samples(name: str, split: str, clips: int | None = None, seed: int = 0) -> list[Sample]:
-    """Returns the questions of a split, of its first `clips` clips only where that is given."""
-    found = road_vqa.load(road_data(name, seed), split, contract())
-    kept = sorted({s.clip for s in found})[:clips]
+def samples(name: str, split: str, seed: int = 0, reasoned: float = 1.0, clips: int = -1) -> list[Sample]:
+    """Returns the questions of a split; of its first `clips` clips only, where that is not negative.
+
+    `reasoned` is the share of targets that come with written reasoning (see data_tools/road_vqa.py).
+    """
+    found = road_vqa.load(road_data(name, seed), split, contract(), seed, reasoned)
+    kept = sorted({s.clip for s in found})[: None if clips < 0 else clips]
     return [s for s in found if s.clip in set(kept)]
 
 
@@ -71,12 +74,11 @@ def _start(step: str, name: str, config: Config, seed: int) -> Run:
 
 def train_sft(config: Config, name: str, seed: int = 0) -> Path:
     """Run SFT from the configuration's model. Returns the last export, in `runs/NAME/sft`."""
-    clips = config.table("custom").get("clips", -1)
-    train = samples(name, "train", None if clips < 0 else clips, seed)
+    train = samples(name, "train", seed, **config.table("custom"))
     config = config.edit({"train.output_dir": f"runs/{name}/sft", "train.train_policy.dataloader_seed": seed})
     model, encoder = open_model(config["policy.model_name_or_path"])
     run = _start("sft", name, config, seed)
-    return sft(config, train, samples(name, "validation", seed=seed), encoder, model, run)
+    return sft(config, train, samples(name, "validation", seed), encoder, model, run)
 
 
 def train_rl(config: Config, name: str, seed: int = 0) -> Path:
@@ -88,7 +90,7 @@ def train_rl(config: Config, name: str, seed: int = 0) -> Path:
     config = config.edit({"train.output_dir": f"runs/{name}/rl", "policy.model_name_or_path": start})
     model, encoder = open_model(start)
     run = _start("rl", name, config, seed)
-    return grpo(config, samples(name, "train", seed=seed), encoder, model, run, seed)
+    return grpo(config, samples(name, "train", seed), encoder, model, run, seed)
 
 
 def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[dict, dict[str, list[dict]]]:
@@ -98,13 +100,13 @@ def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[di
     """
     if not (RUNS / name / "rl" / "safetensors").exists():
         train_rl(Config.load("configs/tiny_rl.toml"), name, seed)
-    items = samples(name, "test", seed=seed)[:questions]
+    items = samples(name, "test", seed)[:questions]
     rows = {}
     for model_name in MODELS:
         model, encoder = open_model(BASE if model_name == "base" else f"runs/{name}/{model_name}")
         rows[model_name] = evaluation.predict(model, encoder, items, model_name)
         evaluation.save(rows[model_name], RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl")
-    train = [evaluation.judge(s, "") for s in samples(name, "train", seed=seed)]
+    train = [evaluation.judge(s, "") for s in samples(name, "train", seed)]
     return compare(rows, train), rows
 
 
@@ -113,7 +115,7 @@ def shuffled_frames(name: str, model_name: str, questions: int, seed: int = 0) -
 
     A model that looks at the clip falls back to what the words alone give away; one that does not, stays.
     """
-    items = samples(name, "test", seed=seed)[:questions]
+    items = samples(name, "test", seed)[:questions]
     clips = {s.clip: s.video for s in items}
     others = dict(zip(clips, [*list(clips.values())[1:], *list(clips.values())[:1]]))
     model, encoder = open_model(f"runs/{name}/{model_name}")

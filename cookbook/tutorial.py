@@ -1,7 +1,7 @@
 """The main job from a shell: `make tutorial`. Runs the notebooks through papermill, in order, and sums them up.
 
 Why: what a person clicks through in JupyterLab must be what a machine can repeat. Nothing is trained here; the
-notebooks do it, with their own defaults but for the longer RL that a few more minutes buy.
+notebooks do it, with their own defaults but for the longer training that two more minutes buy.
 
     python -m cookbook.tutorial                      # runs/tutorial
     python -m cookbook.tutorial --name seed1 --seed 1
@@ -18,7 +18,7 @@ from pathlib import Path
 from cookbook.runs import ROOT, RUNS
 
 NOTEBOOKS = ("setup", "problem", "data", "sft", "rl", "evaluation")
-RL_STEPS = 150  # the notebook's own default is shorter, so that it can be tested in a minute
+LONGER = {"sft": {"epochs": 3}, "rl": {"steps": 50}}  # the defaults are shorter, to be tested in a minute
 
 
 def run_notebooks(name: str, seed: int) -> dict[str, float]:
@@ -34,7 +34,7 @@ def run_notebooks(name: str, seed: int) -> dict[str, float]:
     for notebook in NOTEBOOKS:
         source = ROOT / "notebooks" / f"{notebook}.ipynb"
         declared = next(c.source for c in nbformat.read(source, 4).cells if "parameters" in c.metadata.get("tags", []))
-        wanted = {"run_name": name, "seed": seed} | ({"steps": RL_STEPS} if notebook == "rl" else {})
+        wanted = {"run_name": name, "seed": seed, **LONGER.get(notebook, {})}
         parameters = {k: v for k, v in wanted.items() if f"{k}:" in declared}
         print(f"{notebook}.ipynb …", end=" ", flush=True)
         started = time.monotonic()

@@ -110,13 +110,7 @@ def _thing(color: str, path: str, direction: str, rng: np.random.Generator) -> T
         if DIRECTIONS[direction][0] == 0:
             width, height = height, width
     return Thing(
-        color,
-        shape,
-        width,
-        height,
-        path,
-        None if path == "still" else direction,
-        _track(path, direction, rng),
+        color, shape, width, height, path, None if path == "still" else direction, _track(path, direction, rng)
     )
 
 
@@ -167,10 +161,7 @@ def render(scene: dict, rng: np.random.Generator, size: int) -> np.ndarray:
     base = drawing.background(size, rng.uniform(60, 215) + rng.uniform(-30, 30, 3), rng, rng.uniform(0, 5))
     for _ in range(rng.integers(0, 4)):
         drawing.disc(
-            base,
-            *rng.uniform(0, 1, 2),
-            rng.uniform(0.03, 0.07),
-            rng.uniform(60, 200) + rng.uniform(-25, 25, 3),
+            base, *rng.uniform(0, 1, 2), rng.uniform(0.03, 0.07), rng.uniform(60, 200) + rng.uniform(-25, 25, 3)
         )
     for _ in range(rng.integers(0, 3)):
         gray, at, wide = rng.uniform(70, 150), rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.45)
@@ -207,14 +198,7 @@ def render(scene: dict, rng: np.random.Generator, size: int) -> np.ndarray:
                 if thing.width > thing.height:
                     drawing.box(image, x + side * thing.width * 0.2, y, thing.width * 0.16, thing.height * 0.76, shade)
                 else:
-                    drawing.box(
-                        image,
-                        x,
-                        y + side * thing.height * 0.2,
-                        thing.width * 0.76,
-                        thing.height * 0.16,
-                        shade,
-                    )
+                    drawing.box(image, x, y + side * thing.height * 0.2, thing.width * 0.76, thing.height * 0.16, shade)
         frames.append(image)
     return drawing.to_uint8(frames)
 
@@ -258,13 +242,7 @@ def _questions(scene: dict, rng: np.random.Generator) -> list[tuple[str, str, li
     ask("path", [f"What does the {thing.name} do?", f"How does the {thing.name} move?"],
         list(words.values()), PATHS[thing.path], f"The {thing.name} {PATHS[thing.path]}.")  # fmt: skip
     if lamp:
-        ask(
-            "lamp",
-            ["What color is the lamp?", "What does the lamp show?"],
-            list(LAMPS),
-            lamp,
-            f"The lamp is {lamp}.",
-        )
+        ask("lamp", ["What color is the lamp?", "What does the lamp show?"], list(LAMPS), lamp, f"The lamp is {lamp}.")
     if scene["relation"]:
         a, b = things
         ask("relation", ["How do the two things move?", "What is true of the two things?"],
@@ -312,56 +290,26 @@ def _read(phrases: list[str], rng: np.random.Generator) -> tuple[str, str, list[
         said = right if same else picked[1]
         fact = f"The note says {right}. {'That is the same.' if same else 'That is not the same.'}"
         answer = "Yes" if same else "No"
-        return (
-            "read",
-            f"The note says: {right}. Does it say {said}? [Yes/No]",
-            ["No" if same else "Yes"],
-            answer,
-            fact,
-        )
+        return "read", f"The note says: {right}. Does it say {said}? [Yes/No]", ["No" if same else "Yes"], answer, fact
     question = str(rng.choice([f"The note says: {right}. Which option is that?", f"Find the option that says {right}.",
                                f"The note is: {right}. What is the note?"]))  # fmt: skip
     fact = str(rng.choice(["The note says {}.", "It {}.", "It is {}.", "The note is {}."])).format(right)
     return "read", question, picked[1:], right, fact
 
 
-def _pick(phrases: list[str], scene: dict, rng: np.random.Generator) -> tuple[str, str, list[str], str, str]:
-    """Returns a question whose only right answer is the one that the reasoning settled on: answers follow reasoning."""
-    options: list[str] = []
-    while len(options) < 4:
-        new = _phrase(phrases, rng)
-        if new not in options:
-            options.append(new)
-    question = str(rng.choice(["Pick one option.", "Choose any option.", "Which one do you take?"]))
-    fact = str(rng.choice(["I pick {}.", "It {}.", "It is {}.", "I take {}.", "The {}."])).format(options[0])
-    if rng.random() < 0.5:
-        facts = [c[-1] for c in _questions(scene, rng)]
-        fact = f"{rng.choice(facts)} {fact}"
-    return "pick", question, options[1:], options[0], fact
-
-
-def make_question(scene: dict, phrases: list[str], rng: np.random.Generator, pick: float = 0.15) -> dict:
+def make_question(scene: dict, phrases: list[str], rng: np.random.Generator) -> dict:
     """Returns one question on the scene: {task, system, question, target, answer}.
 
     The style varies: described, direct, or reasoned answers; letters or yes/no; two to four options.
-    `phrases` are the texts of the tasks "read" and "pick"; `pick` is the share of the latter.
+    `phrases` are the texts of the reading task.
     """
-    others = (1 - pick) * np.array([0.35, 0.18, 0.47])
-    task = str(rng.choice(["describe", "read", "see", "pick"], p=[*others, 1 - others.sum()]))
-    if task == "describe":
+    draw = rng.random()
+    if draw < 0.35:
         wording = str(rng.choice(["Describe what you see in this video.", "What happens in this video?"]))
         text = describe(scene)
-        return {
-            "task": "describe",
-            "system": DESCRIBE_PROMPT,
-            "question": wording,
-            "target": text,
-            "answer": text,
-        }
-    if task == "read":
+        return {"task": "describe", "system": DESCRIBE_PROMPT, "question": wording, "target": text, "answer": text}
+    if draw < 0.57:
         skill, question, wrong, right, fact = _read(phrases, rng)
-    elif task == "pick":
-        skill, question, wrong, right, fact = _pick(phrases, scene, rng)
     else:
         choices = _questions(scene, rng)
         skill, question, wrong, right, fact = choices[int(rng.integers(len(choices)))]
@@ -375,13 +323,7 @@ def make_question(scene: dict, phrases: list[str], rng: np.random.Generator, pic
         options = [options[i] for i in rng.permutation(len(options))]
         answer = LETTERS[options.index(right)]
         question += "".join(f"\n{LETTERS[i]}) {o}" for i, o in enumerate(options))
-    direct = skill != "pick" and rng.random() < 0.2
+    direct = rng.random() < 0.2
     prompts = DIRECT_PROMPTS if direct else THINK_PROMPTS
     target = answer if direct else f"<think>{fact}</think>\n\n<answer>{answer}</answer>"
-    return {
-        "task": skill,
-        "system": str(rng.choice(prompts)),
-        "question": question,
-        "target": target,
-        "answer": answer,
-    }
+    return {"task": skill, "system": str(rng.choice(prompts)), "question": question, "target": target, "answer": answer}

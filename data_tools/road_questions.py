@@ -20,6 +20,7 @@ SEEN = {
     "stop": "moves and then stops",
     "waits": "stays still",
 }
+SIGNALS = {"red": "red", "green": "green"}
 RELATIONS = {
     "crossing": "Their paths cross.",
     "lane_change": "They move the same way, {driver} shifts to the side.",
@@ -80,9 +81,19 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
         good = label["follows_rules"] == "yes"
         add("rules", "Is the driver following traffic rules? [Yes/No]", ("Yes", "No"), "Yes" if good else "No",
             f"{signal} {driver.capitalize()} {motion}.")  # fmt: skip
-    # most vehicles just drive on; asking that of every clip would make "keeps driving" a good blind guess
-    if label["driver_maneuver"] != "straight" or rng.random() < 0.3:
-        maneuver = MANEUVERS[label["driver_maneuver"]]
-        text, letter = _mcq(f"What does {driver} do?", maneuver, [m for m in MANEUVERS.values() if m != maneuver], rng)
-        add("maneuver", text, tuple(LETTERS), letter, f"{driver.capitalize()} {motion}. It {maneuver}.")
+    truths = {
+        "maneuver": (
+            MANEUVERS,
+            label["driver_maneuver"],
+            f"{driver} {{}}",
+            f"{driver.capitalize()} {motion}. It {{}}.",
+        ),
+        "signal": (SIGNALS, label["signal"], "the signal is {}", "The signal is {}."),
+    }
+    for task, (names, right, statement, reasoning) in truths.items():
+        # a true and a false statement are equally likely, so neither answer is worth guessing
+        true = bool(rng.random() < 0.5)
+        named = names[right] if true else str(rng.choice([n for key, n in names.items() if key != right]))
+        add(task, f"Is it true that {statement.format(named)}? [Yes/No]", ("Yes", "No"), "Yes" if true else "No",
+            reasoning.format(names[right]))  # fmt: skip
     return found

@@ -8,15 +8,22 @@ Why: training, rollout and evaluation must see the same questions. This file is 
 import json
 from pathlib import Path
 
+import numpy as np
+
 from cookbook.contract import Contract, write_answer
 from cookbook.samples import Sample
 from data_tools.road_questions import questions
 from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
 
+HURRIED_ERRORS = 0.25  # of the answers that stand without reasoning
 
-def load(folder: Path, split: str, contract: Contract, seed: int = 0) -> list[Sample]:
+
+def load(folder: Path, split: str, contract: Contract, seed: int = 0, reasoned: float = 1.0) -> list[Sample]:
     """Returns all samples of a split, in the order of their clips.
 
+    Not every annotator takes the time: `reasoned` is the share of targets with written reasoning. The others are a bare
+    answer in the same format, and one in four of those is wrong, as hurried labels are. The reference `answer` is right
+    in any case. Which target is which depends on the seed and the sample only.
     Raises FileNotFoundError where the split is missing or a label has no video, ValueError where it is empty.
     """
     root = Path(folder) / split
@@ -30,6 +37,11 @@ def load(folder: Path, split: str, contract: Contract, seed: int = 0) -> list[Sa
             raise FileNotFoundError(f"{video}: the label {meta.name} has no video")
         for q in questions(json.loads(meta.read_text(encoding="utf-8")), seed):
             target = write_answer(q.reasoning, q.answer)
+            annotator = np.random.default_rng([seed, *q.id.encode()])
+            if annotator.random() >= reasoned:
+                slip = annotator.random() < HURRIED_ERRORS
+                others = [option for option in q.options if option != q.answer]
+                target = write_answer("", str(annotator.choice(others)) if slip else q.answer)
             samples.append(Sample(q.id, q.clip, video, q.task, q.text, q.options, q.answer, target))
     if not samples:
         raise ValueError(f"{root}: holds no labels in metas/*{LABEL_SUFFIX}")

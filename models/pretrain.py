@@ -23,7 +23,6 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F
 from transformers import (
-    AutoProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
@@ -41,7 +40,6 @@ SPECIAL = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
     "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
 ]  # fmt: skip
-ANSWER_TOKENS = 5  # ">A", "</", "answer", ">" and the end
 TIME_STEP = 2  # positions between two temporal patches: 1 s apart (two frames at 2 fps) x tokens_per_second 2
 
 
@@ -52,12 +50,7 @@ def phrases() -> list[str]:
     """Returns the texts of the reading task: general ones, and the domain's words without anything they name."""
     road = [*road_world.CAUSES.values(), *road_world.MANEUVERS.values(), "a collision", "an accident", "the vehicle",
             "the signal is red", "the signal is green", "the primary cause", "the driver", "traffic rules"]  # fmt: skip
-    basic = [
-        *basic_world.PATHS.values(),
-        *basic_world.RELATIONS.values(),
-        *basic_world.LAMPS,
-        *basic_world.DIRECTIONS,
-    ]
+    basic = [*basic_world.PATHS.values(), *basic_world.RELATIONS.values(), *basic_world.LAMPS, *basic_world.DIRECTIONS]
     return sorted({*road, *basic, "they touch", "they stay apart", "one", "two", "three", "four"})
 
 
@@ -170,7 +163,7 @@ SHARED: list = []
 
 def _make_part(job: tuple) -> list:
     """Render `count` scenes and tokenize `per_scene` questions on each."""
-    start, count, per_scene, seed, pick = job
+    start, count, per_scene, seed = job
     processor, clips = SHARED
     rng = np.random.default_rng([7, seed])
     texts, known = phrases(), processor.tokenizer
@@ -186,20 +179,20 @@ def _make_part(job: tuple) -> list:
         scene = basic_world.plan_scene(rng)
         clips[i] = basic_world.render(scene, rng, PIXELS)
         for _ in range(per_scene):
-            q = basic_world.make_question(scene, texts, rng, pick)
+            q = basic_world.make_question(scene, texts, rng)
             prompt = frame.replace("{system}", q["system"]).replace("{question}", q["question"])
             rows.append((i, known(prompt)["input_ids"], known(q["target"] + "<|im_end|>")["input_ids"], q))
     return rows
 
 
-def make_data(processor, scenes: int, per_scene: int, seed: int, pick: float):
+def make_data(processor, scenes: int, per_scene: int, seed: int):
     """Returns clips (scenes, 8, 56, 56, 3) uint8, and rows (clip index, prompt ids, target ids, question)."""
     cores = os.cpu_count() or 1
     each = math.ceil(scenes / cores)
     shape = (each * cores, basic_world.FRAMES, PIXELS, PIXELS, 3)
     # memory that the forked workers write into: sending gigabytes through pipes would take longer than drawing them
     clips = np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
-    jobs = [(i * each, each, per_scene, seed * 1000 + i, pick) for i in range(cores)]
+    jobs = [(i * each, each, per_scene, seed * 1000 + i) for i in range(cores)]
     SHARED[:] = [processor, clips]
     with mp.get_context("fork").Pool(cores) as pool:
         parts = pool.map(_make_part, jobs, chunksize=1)
@@ -207,18 +200,13 @@ def make_data(processor, scenes: int, per_scene: int, seed: int, pick: float):
 
 
 def pack(rows, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns token ids and labels (rows, longest), padded on the right; labels are -100 outside the target.
-
-    In the task "pick" the reasoning is arbitrary, so only the answer that follows from it is trained.
-    """
+    """Returns token ids and labels (rows, longest), padded on the right; labels are -100 outside the target."""
     longest = max(len(p) + len(t) for _, p, t, _ in rows)
     ids, labels = torch.full((len(rows), longest), pad), torch.full((len(rows), longest), -100)
-    for i, (_, prompt, target, q) in enumerate(rows):
+    for i, (_, prompt, target, _) in enumerate(rows):
         n = len(prompt) + len(target)
         ids[i, :n] = torch.tensor(prompt + target)
         labels[i, len(prompt) : n] = torch.tensor(target)
-        if q["task"] == "pick":
-            labels[i, len(prompt) : n - ANSWER_TOKENS] = -100
     return ids, labels
 
 
@@ -288,23 +276,18 @@ def forward(model, ids: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
 def train(args: argparse.Namespace) -> None:
     """Make the data, train, check, save."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    processor = AutoProcessor.from_pretrained(args.init) if args.init else build_processor(args.vocabulary)
+    processor = build_processor(args.vocabulary)
     tokenizer = processor.tokenizer
     start = time.time()
-    clips, rows = make_data(processor, args.scenes, 3, 1, args.pick)
-    held_clips, held_rows = make_data(processor, 512, 2, 2, 0.15)
+    clips, rows = make_data(processor, args.scenes, 3, seed=1)
+    held_clips, held_rows = make_data(processor, 1024, 2, seed=2)
     ids, labels = pack(rows, tokenizer.pad_token_id)
     which = torch.tensor([r[0] for r in rows])
-    print(
-        f"{len(clips)} scenes, {len(rows)} questions, {ids.shape[1]} tokens, {time.time() - start:.0f} s",
-        flush=True,
-    )
+    print(f"{len(clips)} scenes, {len(rows)} questions, {ids.shape[1]} tokens, {time.time() - start:.0f} s", flush=True)
 
-    if args.init:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(args.init, dtype=torch.float32)
-    else:
-        model = build_model(tokenizer, args.width, args.layers, args.vision_width, args.vision_depth, args.seed)
-    batch_vision(model)
+    model = batch_vision(
+        build_model(tokenizer, args.width, args.layers, args.vision_width, args.vision_depth, args.seed)
+    )
     model.to(device)
     model.answer_close = tokenizer("</answer>")["input_ids"]
     count = sum(p.numel() for p in model.parameters())
@@ -314,7 +297,6 @@ def train(args: argparse.Namespace) -> None:
     groups = [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=device == "cuda")
     clips, ids, labels, which = (t.to(device) for t in (clips, ids, labels, which))
-    torch.manual_seed(args.seed)
 
     start, losses, step = time.time(), [], 0
     while step < args.steps and time.time() - start < args.seconds:
@@ -344,12 +326,9 @@ def train(args: argparse.Namespace) -> None:
         "steps": step,
         "seconds": round(time.time() - start),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "recipe": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k != "out"},
+        "recipe": {key: value for key, value in vars(args).items() if key != "out"},
         "held_out": check(model, held_clips, held_rows, 256),
     }
-    earlier = args.init / "pretraining.json" if args.init else None
-    if earlier and earlier.exists():  # what the checkpoint had behind it
-        figures["before"] = json.loads(earlier.read_text())
     print(json.dumps(figures))
     out = Path(args.out)
     model.float().to(torch.bfloat16).save_pretrained(out)
@@ -366,10 +345,6 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--init", type=Path, help="go on from this checkpoint instead of random weights")
-    parser.add_argument(
-        "--pick", type=float, default=0.15, help="share of questions that train answer-follows-reasoning"
-    )
     parser.add_argument("--scenes", type=int, default=140_000)
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=385, help="stop after this long, learning rate included")

@@ -37,25 +37,28 @@ def test_ids_are_unique_and_name_their_clip(asked):
 
 
 def test_an_mcq_has_four_distinct_options_and_its_letter_is_the_labels(asked):
-    right = {
-        "cause": (road_world.CAUSES, "primary_cause"),
-        "maneuver": (road_world.MANEUVERS, "driver_maneuver"),
-    }
-    for label, question in asked:
-        if question.task in right:
-            words, field = right[question.task]
-            found = choices(question)
-            assert "".join(found) == "".join(question.options) == LETTERS
-            assert len(set(found.values())) == 4 and set(found.values()) <= set(words.values())
-            assert found[question.answer] == words[label[field]]
+    right = {"cause": (road_world.CAUSES, "primary_cause"), "maneuver": (road_world.MANEUVERS, "driver_maneuver")}
+    mcqs = [(label, question) for label, question in asked if len(question.options) == 4]
+    assert "cause" in {question.task for _, question in mcqs}
+    for label, question in mcqs:
+        words, field = right[question.task]
+        found = choices(question)
+        assert "".join(found) == "".join(question.options) == LETTERS
+        assert len(set(found.values())) == 4 and set(found.values()) <= set(words.values())
+        assert found[question.answer] == words[label[field]]
 
 
 def test_a_binary_question_says_so_and_answers_its_label(asked):
-    field = {"collision": "collision", "rules": "follows_rules"}
     for label, question in asked:
-        if question.task in field:
-            assert question.options == ("Yes", "No") and question.text.endswith("[Yes/No]")
-            assert question.answer.lower() == label[field[question.task]]
+        if len(question.options) == 2:
+            assert question.options == ("Yes", "No") and question.text.endswith(" [Yes/No]")
+            truth = {
+                "collision": label["collision"] == "yes",
+                "rules": label["follows_rules"] == "yes",
+                "maneuver": road_world.MANEUVERS[label["driver_maneuver"]] in question.text,
+                "signal": f"signal is {label['signal']}" in question.text,
+            }
+            assert question.answer == ("Yes" if truth[question.task] else "No"), question
 
 
 def test_only_what_a_clip_can_answer_is_asked(labels):
@@ -68,12 +71,15 @@ def test_only_what_a_clip_can_answer_is_asked(labels):
 
 def test_no_letter_and_no_word_is_worth_guessing(asked):
     letters = Counter(question.answer for _, question in asked if len(question.options) == 4)
-    total = sum(letters.values())
-    assert total > 300 and all(0.19 < letters[letter] / total < 0.31 for letter in LETTERS), letters
+    # four standard deviations of an even letter, for about 200 questions
+    assert all(0.13 < letters[letter] / letters.total() < 0.37 for letter in LETTERS), letters
     collisions = Counter(question.answer for _, question in asked if question.task == "collision")
     assert collisions == {"Yes": CLIPS // 2, "No": CLIPS // 2}
-    maneuvers = Counter(choices(q)[q.answer] for _, q in asked if q.task == "maneuver")
-    assert max(maneuvers.values()) < 0.5 * sum(maneuvers.values()), maneuvers
+    causes = Counter(choices(q)[q.answer] for _, q in asked if q.task == "cause")
+    assert max(causes.values()) < 0.3 * causes.total(), causes
+    for task in {question.task for _, question in asked} - {"cause", "collision"}:
+        answers = Counter(choices(q).get(q.answer, q.answer) for _, q in asked if q.task == task)
+        assert max(answers.values()) < 0.7 * answers.total(), (task, answers)
 
 
 def test_the_seed_decides_the_order_of_the_options_and_nothing_else(labels):
@@ -93,9 +99,12 @@ def test_the_written_answer_passes_the_contracts_own_parser(asked):
 
 def test_the_reasoning_states_the_fact_that_decides(asked):
     for label, question in asked:
-        if question.task in ("cause", "rules"):
-            assert f"The signal is {label['signal']}." in question.reasoning
-        if question.task in ("cause", "maneuver"):
-            assert choices(question)[question.answer] in question.reasoning
-        if question.task == "collision":
-            assert ("hits" in question.reasoning) == (label["collision"] == "yes")
+        maneuver = road_world.MANEUVERS[label["driver_maneuver"]]
+        stated = {
+            "collision": "hits" if label["collision"] == "yes" else "stays clear of",
+            "cause": road_world.CAUSES.get(label["primary_cause"]),
+            "rules": f"The signal is {label['signal']}.",
+            "signal": f"The signal is {label['signal']}.",
+            "maneuver": f"It {maneuver}.",
+        }
+        assert stated[question.task] in question.reasoning, question

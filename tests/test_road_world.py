@@ -9,6 +9,8 @@ import av
 import numpy as np
 import pytest
 
+from cookbook import pipeline
+from cookbook.settings import read_parameters
 from cookbook.video import read_frames
 from data_tools import drawing, road_world
 
@@ -137,7 +139,16 @@ def test_the_rules_label_says_whether_the_driver_crossed_the_line_on_red(clips):
         assert clip.label["follows_rules"] == ("no" if broken else "yes"), clip.label
 
 
-@pytest.mark.parametrize("seed", range(6))
+def test_only_one_cause_can_be_meant(clips):
+    """Where the cause is not the signal, the driver has not passed the line, so red or green does not matter."""
+    for clip in clips:
+        if clip.label["collision"] == "yes" and clip.label["scenario"] != "crossing":
+            driver = clip.actors[0]
+            front = driver.xy[-1, 0] + driver.length / 2
+            assert front < road_world.STOP_X + 0.0125 + TOUCH, clip.label  # the paint is 0.025 wide
+
+
+@pytest.mark.parametrize("seed", range(10))
 def test_the_picture_shows_the_driver_going_where_the_label_says(seed):
     rng = np.random.default_rng(seed)
     clip = road_world.plan_clip("x", "crossing", True, rng)
@@ -186,3 +197,10 @@ def test_an_unknown_scenario_is_refused_and_the_known_ones_named():
     with pytest.raises(ValueError, match="'roundabout'") as refusal:
         road_world.plan_clip("x", "roundabout", True, np.random.default_rng(0))
     assert all(scenario in str(refusal.value) for scenario in road_world.SCENARIOS)
+
+
+def test_the_data_notebook_builds_the_world_that_every_other_step_expects():
+    cells = json.loads((pipeline.ROOT / "notebooks/data.ipynb").read_text())["cells"]
+    (source,) = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    defaults = {name: parameter.default for name, parameter in read_parameters(source).items()}
+    assert {split: defaults[f"{split}_clips"] for split in road_world.SPLITS} == pipeline.CLIPS

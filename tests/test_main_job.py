@@ -1,0 +1,45 @@
+"""The claim of the cookbook, end to end: SFT beats base, RL beats SFT, on unseen clips, for three seeds (slow)."""
+
+import json
+
+import pytest
+
+from cookbook import pipeline
+from cookbook.runs import RUNS
+from cookbook.tutorial import run_notebooks, summarize
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="module", params=[0, 1, 2], ids=lambda seed: f"seed {seed}")
+def job(request):
+    name = f"slow_seed{request.param}"
+    summary = json.loads(summarize(name, request.param, run_notebooks(name, request.param), 0.0).read_text())
+    return name, summary
+
+
+def test_each_step_helps(job):
+    _, summary = job
+    accuracy = {model: found["accuracy"] for model, found in summary["models"].items()}
+    assert summary["n"] >= 300
+    assert accuracy["sft"] >= accuracy["base"] + 0.20, accuracy
+    assert accuracy["rl"] >= accuracy["sft"] + 0.04, accuracy
+    assert summary["paired"]["rl_vs_sft"]["p"] < 0.05
+    assert accuracy["rl"] >= 0.85, accuracy
+
+
+def test_rl_rises_and_stays_near(job):
+    name, _ = job
+    rows = pipeline.metrics(name, "rl")
+    quarter = len(rows) // 4
+
+    def mean(key, part):
+        return sum(row[key] for row in part) / len(part)
+
+    assert mean("train/reward_mean", rows[-quarter:]) > mean("train/reward_mean", rows[:quarter])
+    assert max(row["train/kl_loss_avg"] for row in rows) < 0.1
+
+
+def test_the_report_is_there(job):
+    name, _ = job
+    assert (RUNS / name / "report.html").stat().st_size < 3_000_000

@@ -1,0 +1,46 @@
+"""The model looks at the clip: with another clip's frames, accuracy falls to what the words alone give away."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cookbook.batched_vision import batch_vision
+from cookbook.contract import write_answer
+from cookbook.evaluation import predict
+from cookbook.samples import Sample
+from data_tools import basic_world, drawing
+
+COUNT = 48
+
+
+@pytest.fixture(scope="module")
+def lamp_questions(tmp_path_factory):
+    """Scenes with a lamp in one of four colours, in equal parts, as mp4 files, and the question which it is."""
+    folder, rng = tmp_path_factory.mktemp("lamps"), np.random.default_rng(0)
+    colors, samples = list(basic_world.LAMPS), []
+    for i in range(COUNT):
+        color = colors[i % 4]
+        scene = basic_world.plan_scene(rng) | {"lamp": color}
+        path = folder / f"{i}.mp4"
+        drawing.write_mp4(path, basic_world.render(scene, rng, 112), fps=2)
+        options = [colors[k] for k in rng.permutation(4)]
+        question = "What color is the lamp?" + "".join(f"\n{a}) {o}" for a, o in zip("ABCD", options))
+        answer = "ABCD"[options.index(color)]
+        target = write_answer(f"The lamp is {color}.", answer)
+        samples.append(Sample(str(i), str(i), path, "lamp", question, tuple("ABCD"), answer, target))
+    return samples
+
+
+def accuracy(rows):
+    return sum(row["correct"] for row in rows) / len(rows)
+
+
+def test_frames_of_other_clips_take_the_accuracy_to_chance(stock, encoder, lamp_questions):
+    model = batch_vision(stock)
+    own = accuracy(predict(model, encoder, lamp_questions, "own clip"))
+    # the next clip has the next colour: what it shows is never the right answer
+    others = [replace(s, video=lamp_questions[(i + 1) % COUNT].video) for i, s in enumerate(lamp_questions)]
+    other = accuracy(predict(model, encoder, others, "another clip"))
+    assert own >= 0.8
+    assert other <= 0.3
