@@ -27,17 +27,23 @@ from data_tools import road_vqa, road_world
 
 log = logging.getLogger(__name__)
 
-CLIPS = {"train": 480, "validation": 40, "test": 200}
+CLIPS = {"train": 480, "validation": 40, "test": 120}
 CONTRACT = "configs/prompts/road.yaml"
 BASE = "models/tiny-base"
 MODELS = ("base", "sft", "rl")
 
 
 def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) -> Path:
-    """Returns the job's data folder. Builds it where it is not there, or where `clips` asks for other sizes."""
+    """Returns the job's data folder. Builds it where it is not there, or where `clips` asks for other sizes.
+
+    Raises ValueError where the folder holds another seed's clips: a comparison across them would mean nothing.
+    """
     folder = RUNS / name / "data"
-    if clips is not None or not (folder / "world.json").exists():
-        road_world.build(folder, dict(clips or CLIPS), seed)
+    stamp = folder / "world.json"
+    if clips is not None or not stamp.exists():
+        return road_world.build(folder, dict(clips or CLIPS), seed)
+    if (found := json.loads(stamp.read_text())["seed"]) != seed:
+        raise ValueError(f"runs/{name}/data holds the clips of seed {found}, not {seed}; give another run_name")
     return folder
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from cookbook.runs import ROOT, RUNS
 
 NOTEBOOKS = ("setup", "problem", "data", "sft", "rl", "evaluation")
-LONGER = {"sft": {"epochs": 3}, "rl": {"steps": 50}}  # the defaults are shorter, to be tested in a minute
+LONGER = {"sft": {"epochs": 3}, "rl": {"steps": 30}}  # the defaults are shorter, to be tested in a minute
 
 
 def run_notebooks(name: str, seed: int) -> dict[str, float]:
