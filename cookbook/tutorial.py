@@ -36,11 +36,10 @@ def run_notebooks(name: str, seed: int) -> dict[str, float]:
         declared = next(c.source for c in nbformat.read(source, 4).cells if "parameters" in c.metadata.get("tags", []))
         wanted = {"run_name": name, "seed": seed, **LONGER.get(notebook, {})}
         parameters = {k: v for k, v in wanted.items() if f"{k}:" in declared}
-        print(f"{notebook}.ipynb …", end=" ", flush=True)
         started = time.monotonic()
         papermill.execute_notebook(source, out / source.name, parameters, progress_bar=False, kernel_name="python3")
         seconds[notebook] = time.monotonic() - started
-        print(f"{seconds[notebook]:.0f} s", flush=True)
+        print(f"{notebook}.ipynb: {seconds[notebook]:.0f} s", flush=True)
     return seconds
 
 
