@@ -7,6 +7,7 @@ input is not there yet makes it first, so each notebook also runs alone.
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -69,12 +70,16 @@ def open_model(path: str | Path):
 
 
 def _start(step: str, name: str, config: Config, seed: int) -> Run:
-    """Start the run folder of a step, with its configuration and manifest."""
+    """Start the run folder of a step, with its configuration and manifest.
+
+    Exports of an earlier run go: a longer one's higher step would pass for the last export of this one.
+    """
     torch.manual_seed(seed)
     run = Run(f"{name}/{step}", seed=seed)
+    shutil.rmtree(run.path / "safetensors", ignore_errors=True)
     (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
     facts: dict[str, Any] = {"contract": contract().hash, "start": config["policy.model_name_or_path"]}
-    run.write_manifest(data=(RUNS / name / "data").relative_to(ROOT), **facts)
+    run.write_manifest(data=f"{name}/data", **facts)
     return run
 
 
