@@ -157,7 +157,7 @@ def _reward_panel(ax: Axes, metrics: Sequence[dict], window: int) -> None:
     if rows:
         ax.fill_between(steps, mean - std, mean + std, color=BLUE, alpha=0.12, linewidth=0, label="± std")
     _curve(ax, metrics, "train/reward_mean", window, "total")
-    _curve(ax, metrics, "train/reward_answer", window, "answer", VERMILION, "--")
+    _curve(ax, metrics, "train/reward_single_choice", window, "right answer", VERMILION, "--")
     _curve(ax, metrics, "train/reward_format", window, "format", GREEN, ":")
     if ax.lines:
         ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))

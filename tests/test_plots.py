@@ -14,7 +14,7 @@ from data_tools import road_world
 RL_KEYS = (
     "train/reward_mean",
     "train/reward_std",
-    "train/reward_answer",
+    "train/reward_single_choice",
     "train/reward_format",
     "train/kl_loss_avg",
     "train/entropy",
