@@ -38,6 +38,7 @@ THINK_PROMPTS = (
     "Use this format: <think>reasoning</think>\n\n<answer>answer</answer>",
 )
 DIRECT_PROMPTS = ("Answer with the letter or the word only.", "Give only the answer, nothing else.")
+MIX = (0.28, 0.14, 0.18, 0.4)  # shares of the tasks describe, read, pick, and questions on what is seen
 DESCRIBE_PROMPT = "You watch a short video."
 
 
@@ -86,8 +87,10 @@ def _track(path: str, direction: str, rng: np.random.Generator) -> np.ndarray:
 
 def _gap(a: Thing, b: Thing) -> np.ndarray:
     """Returns the free space between two things in each frame (negative: they overlap)."""
-    d = np.abs(a.xy - b.xy) - np.array([(a.width + b.width) / 2, (a.height + b.height) / 2])
-    return d.max(axis=1)
+    box = sum(np.array([0.0, 0.0] if t.shape == "ball" else [t.width / 2, t.height / 2]) for t in (a, b))
+    d = np.abs(a.xy - b.xy) - box
+    radii = sum(t.width / 2 for t in (a, b) if t.shape == "ball")
+    return np.hypot(*np.maximum(d, 0).T) + np.minimum(d.max(axis=1), 0) - radii
 
 
 def _halt_at_contact(a: Thing, b: Thing) -> bool:
@@ -269,21 +272,21 @@ def _questions(scene: dict, rng: np.random.Generator) -> list[tuple[str, str, li
     return out
 
 
-def _phrase(phrases: list[str], rng: np.random.Generator) -> str:
-    """Returns a known phrase, or two to five words in any order: matching must not depend on knowing the phrase."""
-    if rng.random() < 0.4:
-        return str(rng.choice(phrases))
-    words = sorted({word for phrase in phrases for word in phrase.split()})
-    return " ".join(rng.choice(words, rng.integers(2, 6), replace=False).tolist())
+def _phrases(count: int, known: list[str], rng: np.random.Generator) -> list[str]:
+    """Returns different phrases, known ones or two to five words in any order: matching must not need to know them."""
+    words = sorted({word for phrase in known for word in phrase.split()})
+    picked: list[str] = []
+    while len(picked) < count:
+        mixed = " ".join(rng.choice(words, rng.integers(2, 6), replace=False).tolist())
+        new = str(rng.choice(known)) if rng.random() < 0.4 else mixed
+        if new not in picked:
+            picked.append(new)
+    return picked
 
 
 def _read(phrases: list[str], rng: np.random.Generator) -> tuple[str, str, list[str], str, str]:
     """Returns a question about a text, not about the clip: find the option, or answer yes or no."""
-    picked: list[str] = []
-    while len(picked) < 4:
-        new = _phrase(phrases, rng)
-        if new not in picked:
-            picked.append(new)
+    picked = _phrases(4, phrases, rng)
     right = picked[0]
     if rng.random() < 0.25:
         same = bool(rng.integers(2))
@@ -297,19 +300,34 @@ def _read(phrases: list[str], rng: np.random.Generator) -> tuple[str, str, list[
     return "read", question, picked[1:], right, fact
 
 
+def _pick(phrases: list[str], scene: dict, rng: np.random.Generator) -> tuple[str, str, list[str], str, str]:
+    """Returns a question that only its reasoning settles, for no reason: the answer must follow what was reasoned."""
+    right, *wrong = _phrases(4, phrases, rng)
+    question = str(rng.choice(["Pick one option.", "Choose any option.", "Which option do you take?",
+                               "Which option is right?"]))  # fmt: skip
+    fact = str(rng.choice(["I pick {}.", "It {}.", "It is {}.", "The {}.", "The answer is {}.", "I see that {}."]))
+    fact = fact.format(right)
+    if rng.random() < 0.6:
+        facts = [c[-1] for c in _questions(scene, rng)]
+        fact = f"{' '.join(rng.choice(facts, min(len(facts), int(rng.integers(1, 3))), replace=False))} {fact}"
+    return "pick", question, wrong, right, fact
+
+
 def make_question(scene: dict, phrases: list[str], rng: np.random.Generator) -> dict:
     """Returns one question on the scene: {task, system, question, target, answer}.
 
     The style varies: described, direct, or reasoned answers; letters or yes/no; two to four options.
-    `phrases` are the texts of the reading task.
+    `phrases` are the texts of the tasks "read" and "pick".
     """
-    draw = rng.random()
-    if draw < 0.35:
+    task = str(rng.choice(["describe", "read", "pick", "see"], p=MIX))
+    if task == "describe":
         wording = str(rng.choice(["Describe what you see in this video.", "What happens in this video?"]))
         text = describe(scene)
         return {"task": "describe", "system": DESCRIBE_PROMPT, "question": wording, "target": text, "answer": text}
-    if draw < 0.57:
+    if task == "read":
         skill, question, wrong, right, fact = _read(phrases, rng)
+    elif task == "pick":
+        skill, question, wrong, right, fact = _pick(phrases, scene, rng)
     else:
         choices = _questions(scene, rng)
         skill, question, wrong, right, fact = choices[int(rng.integers(len(choices)))]
@@ -323,7 +341,7 @@ def make_question(scene: dict, phrases: list[str], rng: np.random.Generator) -> 
         options = [options[i] for i in rng.permutation(len(options))]
         answer = LETTERS[options.index(right)]
         question += "".join(f"\n{LETTERS[i]}) {o}" for i, o in enumerate(options))
-    direct = rng.random() < 0.2
+    direct = skill != "pick" and rng.random() < 0.2
     prompts = DIRECT_PROMPTS if direct else THINK_PROMPTS
     target = answer if direct else f"<think>{fact}</think>\n\n<answer>{answer}</answer>"
     return {"task": skill, "system": str(rng.choice(prompts)), "question": question, "target": target, "answer": answer}

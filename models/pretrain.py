@@ -174,6 +174,7 @@ def _make_part(job: tuple) -> list:
     ]
     frame = processor.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
     frame = frame.replace("<|video_pad|>", "<|video_pad|>" * tokens_per_clip)
+    after_think = 2 + len(known("</answer>")["input_ids"])  # the letter, the closing tag, the end of the turn
     rows = []
     for i in range(start, start + count):
         scene = basic_world.plan_scene(rng)
@@ -181,7 +182,10 @@ def _make_part(job: tuple) -> list:
         for _ in range(per_scene):
             q = basic_world.make_question(scene, texts, rng)
             prompt = frame.replace("{system}", q["system"]).replace("{question}", q["question"])
-            rows.append((i, known(prompt)["input_ids"], known(q["target"] + "<|im_end|>")["input_ids"], q))
+            prompt, target = known(prompt)["input_ids"], known(q["target"] + "<|im_end|>")["input_ids"]
+            if q["task"] == "pick":  # what it picks is chance: only the answer that follows is learned
+                prompt, target = prompt + target[:-after_think], target[-after_think:]
+            rows.append((i, prompt, target, q))
     return rows
 
 
@@ -252,7 +256,7 @@ def check(model, clips, rows, batch: int) -> dict[str, float]:
             else:
                 last = len(target) - (2 + len(close) if "<think>" in q["target"] else 2)
                 spots = [len(prompt) + last]
-                if "<think>" in q["target"]:  # the written fact, as a whole
+                if last > 0 and "<think>" in q["target"]:  # the written fact, as a whole
                     fact = range(len(prompt) + 1, len(prompt) + last - 1)
                     ok = all(best[j, s - 1] == ids[j, s] for s in fact)
                     right.setdefault(q["task"] + "/fact", []).append(ok)
