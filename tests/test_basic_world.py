@@ -61,7 +61,7 @@ def test_two_things_touch_exactly_where_the_label_says(scenes):
         free = gap(*scene["things"])
         if scene["touch"]:
             contact = np.argmax(free < 0.012)
-            assert free[0] > 0.04 and 0 < contact and free[contact:].max() < 0.012  # and ends every motion
+            assert free[0] > 0.04 and contact > 0 and free[contact:].max() < 0.012  # and ends every motion
         else:
             assert free.min() > 0.04
     share = np.mean([scene["touch"] for scene in pairs])
