@@ -38,7 +38,7 @@ THINK_PROMPTS = (
     "Use this format: <think>reasoning</think>\n\n<answer>answer</answer>",
 )
 DIRECT_PROMPTS = ("Answer with the letter or the word only.", "Give only the answer, nothing else.")
-MIX = (0.28, 0.14, 0.18, 0.4)  # shares of the tasks describe, read, pick, and questions on what is seen
+MIX = (0.26, 0.12, 0.24, 0.38)  # shares of the tasks describe, read, pick, and questions on what is seen
 DESCRIBE_PROMPT = "You watch a short video."
 
 
@@ -302,15 +302,25 @@ def _read(phrases: list[str], rng: np.random.Generator) -> tuple[str, str, list[
 
 def _pick(phrases: list[str], scene: dict, rng: np.random.Generator) -> tuple[str, str, list[str], str, str]:
     """Returns a question that only its reasoning settles, for no reason: the answer must follow what was reasoned."""
-    right, *wrong = _phrases(4, phrases, rng)
-    question = str(rng.choice(["Pick one option.", "Choose any option.", "Which option do you take?",
-                               "Which option is right?"]))  # fmt: skip
+    settled, *others = _phrases(4, phrases, rng)
     fact = str(rng.choice(["I pick {}.", "It {}.", "It is {}.", "The {}.", "The answer is {}.", "I see that {}."]))
-    fact = fact.format(right)
+    fact = fact.format(settled)
     if rng.random() < 0.6:
         facts = [c[-1] for c in _questions(scene, rng)]
         fact = f"{' '.join(rng.choice(facts, min(len(facts), int(rng.integers(1, 3))), replace=False))} {fact}"
-    return "pick", question, wrong, right, fact
+    if rng.random() < 0.4:
+        other = others[0]
+        if rng.random() < 0.5:  # nearly the same: one word differs
+            words = settled.split()
+            words[int(rng.integers(len(words)))] = str(rng.choice(other.split()))
+            other = " ".join(words)
+        asked = settled if rng.random() < 0.5 else other
+        answer, wrong = ("Yes", "No") if asked == settled else ("No", "Yes")
+        question = str(rng.choice(["Is it true that {}?", "Is it {}?", "Do you see that {}?"])).format(asked)
+        return "pick", f"{question} [Yes/No]", [wrong], answer, fact
+    question = str(rng.choice(["Pick one option.", "Choose any option.", "Which option do you take?",
+                               "Which option is right?"]))  # fmt: skip
+    return "pick", question, others, settled, fact
 
 
 def make_question(scene: dict, phrases: list[str], rng: np.random.Generator) -> dict:

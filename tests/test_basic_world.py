@@ -174,12 +174,19 @@ def test_reasoning_about_a_text_ends_with_the_text_that_is_asked_for(asked):
 
 def test_a_pick_is_settled_by_its_reasoning_alone(asked):
     picks = [q for _, q in asked if q["task"] == "pick"]
-    assert picks
+    claims = [q for q in picks if q["question"].endswith("[Yes/No]")]
+    assert claims and len(claims) < len(picks)
     for question in picks:
         asks, reasoning = question["question"].split("\n")[0], question["target"].split("</think>")[0]
-        named = [letter for letter, text in options(question).items() if reasoning.endswith(f" {text}.")]
-        assert question["answer"] in named
-        assert not any(text in asks for text in options(question).values())
+        if question in claims:
+            ends = [reasoning.endswith(f" {asks.removesuffix('? [Yes/No]').split(' ', n)[-1]}.") for n in (2, 4)]
+            assert any(ends) == (question["answer"] == "Yes"), question
+        else:
+            named = [letter for letter, text in options(question).items() if reasoning.endswith(f" {text}.")]
+            assert question["answer"] in named
+            assert not any(text in asks for text in options(question).values())
+    said = Counter(q["answer"] for q in claims)
+    assert 0.35 < said["Yes"] / len(claims) < 0.65
 
 
 def test_letters_are_not_worth_guessing(asked):

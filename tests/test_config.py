@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from cookbook.config import SCHEMA, Config, ConfigError
+from cookbook.config import Config, ConfigError, difference, lint
+from cookbook.config.__main__ import main
+from cookbook.config.schema import SCHEMA
 from cookbook.runs import ROOT
 
 SHIPPED = sorted((ROOT / "configs").glob("*.toml"))
@@ -30,6 +32,18 @@ def test_shipped_files_hold_only_keys_that_the_engine_knows(path):
 def test_an_unknown_key_is_refused_and_the_real_one_named(key, hint):
     with pytest.raises(ConfigError, match=f"{key}.*{hint}"):
         Config.load("configs/tiny_rl.toml").edit({key: 1})
+
+
+def test_an_edit_of_the_wrong_type_is_refused():
+    with pytest.raises(ConfigError, match=r"train\.epoch: takes a whole number"):
+        Config.load("configs/tiny_sft.toml").edit({"train.epoch": "50"})
+
+
+def test_a_line_is_that_of_the_key_or_of_its_nearest_table():
+    text = 'mode = "x"\n[train]\nnote = """\nepoch = 1\n"""\nepoch = 2\n[train.ckpt]\n"save_freq" = 3\n[a]\nb.c = 4\n'
+    config = Config.parse(text)
+    keys = ("mode", "train.epoch", "train.ckpt.save_freq", "a.b.c", "train.ckpt.max_keep", "policy.x")
+    assert [config.line(key) for key in keys] == [1, 6, 8, 10, 7, 1]
 
 
 def test_a_file_with_an_unknown_key_is_refused(tmp_path):
@@ -84,3 +98,49 @@ def test_the_schema_and_the_files_are_what_the_engine_takes():
                 got = got[part]
             # the engine appends the time of day to the folder for outputs
             assert got == value or (key == "train.output_dir" and got.startswith(value)), key
+
+
+# the difference table
+
+
+def test_the_worked_example_differs_from_the_default_in_the_rows_that_it_explains():
+    rows = difference(Config.load("configs/sft.toml"), Config.load("configs/avha_sft.toml"))
+    dataset = "train.train_policy.dataset"
+    assert {row.key: (row.default, row.custom) for row in rows} == {
+        "train.epoch": ("1", "50"),
+        "train.output_dir": ('"./outputs/sft"', '"./outputs/avha_sft_vqa_standard"'),
+        f"{dataset}.name": ('"nvidia/Cosmos-Reason1-SFT-Dataset"', '"/path/to/your/local/dataset"'),
+        f"{dataset}.subset": ('"robovqa"', "*removed*"),
+        f"{dataset}.split": ('"understanding"', "*removed*"),
+        "train.ckpt.save_freq": ("100", "50"),
+        "train.ckpt.max_keep": ("2", "4"),
+        "policy.parallelism.dp_shard_size": ("4", "8"),
+        "logging.project_name": ('"cosmos_reason1"', '"cosmos_reason1_vqa"'),
+        "logging.experiment_name": ('"post_training/sft"', '"post_training/avha_sft_vqa_standard"'),
+    }
+    assert all(row.why for row in rows)
+
+
+def test_the_difference_of_an_edit_is_the_edit():
+    config = Config.load("configs/sft.toml")
+    (row,) = difference(config, config.edit({"custom.note": "a | b"}))
+    assert (row.key, row.default, row.custom) == ("custom.note", "*not stated*", '"a | b"')
+    assert difference(config, config) == []
+
+
+def test_the_table_is_markdown_with_one_header_a_table(capsys):
+    assert main(["diff", str(SHIPPED[0].parent / "sft.toml"), str(SHIPPED[0].parent / "avha_sft.toml")]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "| key | default | custom | why |"
+    assert sum(line.startswith("| **[") for line in out) == 5
+    assert all(line.count(" | ") == 3 for line in out if line.startswith("| `"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_a_shipped_file_opens_with_what_it_is_for_and_its_hardware(path):
+    head = path.read_text().split("\n\n")[0]
+    assert "Hardware:" in head or "CPU" in head
+    assert "Change first:" in head and ("--config configs/" + path.name in head or "papermill" in head)
+    if Config.load(path).kind == "grpo":
+        assert Config.load(path)["train.train_policy.kl_beta"] > 0
+    assert lint(Config.load(path)) == []

@@ -1,0 +1,97 @@
+"""Check, compare and plan configurations from the command line.
+
+python -m cookbook.config lint configs/*.toml
+python -m cookbook.config diff configs/sft.toml configs/avha_sft.toml
+python -m cookbook.config plan configs/sft.toml --gpus 4 --gpu-gib 80 --samples 10000 --tokens 2000 --json
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from cookbook.config import Config, ConfigError, Finding, difference, lint, plan
+from cookbook.config.planner import PEAK_TFLOPS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cookbook.config", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    check = commands.add_parser("lint", help="what is wrong, one finding a line; exit 1 where there is any")
+    check.add_argument("files", nargs="+", type=Path)
+    check.add_argument("--gpus", type=int, help="visible GPUs of one node")
+    check.add_argument("--samples", type=int, help="items in the training set")
+    check.add_argument("--tokens", type=int, help="tokens of the longest sample; in RL of its prompt")
+    compare = commands.add_parser("diff", help="default | custom | why, as Markdown")
+    compare.add_argument("default", type=Path)
+    compare.add_argument("custom", type=Path)
+    book = commands.add_parser("plan", help="memory, steps, hours, disk; exit 1 where it does not fit")
+    book.add_argument("file", type=Path)
+    book.add_argument("--gpus", type=int, required=True)
+    book.add_argument("--gpu-gib", type=float, required=True)
+    book.add_argument("--samples", type=int, required=True)
+    book.add_argument("--tokens", type=int, required=True)
+    book.add_argument("--gpu", choices=PEAK_TFLOPS, default="H200", help="whose speed to take (default H200)")
+    book.add_argument("--json", action="store_true")
+    return parser
+
+
+def _lint(args: argparse.Namespace) -> int:
+    found = 0
+    for path in args.files:
+        try:
+            findings = lint(_read(path), gpus=args.gpus, samples=args.samples, tokens=args.tokens)
+        except ConfigError as error:
+            print(error)
+            found += 1
+            continue
+        for finding in findings:
+            print(f"{path}:{finding}" + _mark(finding))
+        found += len(findings)
+    return 1 if found else 0
+
+
+def _mark(finding: Finding) -> str:
+    return "" if finding.level == "error" else f" ({finding.level})"
+
+
+def _read(path: Path) -> Config:
+    """Read a file as it is: the lint says what is wrong with its keys. Raises ConfigError."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such configuration file")
+    return Config.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    args = _parser().parse_args(arguments)
+    if args.command == "lint":
+        return _lint(args)
+    try:
+        if args.command == "diff":
+            print(difference(_read(args.default), _read(args.custom)).markdown())
+            return 0
+        found = plan(
+            _read(args.file),
+            gpus=args.gpus,
+            gpu_gib=args.gpu_gib,
+            samples=args.samples,
+            tokens=args.tokens,
+            gpu=args.gpu,
+        )
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
+        for key, value in found.as_dict().items():
+            lines = value if isinstance(value, tuple) and value and isinstance(value[0], str) else [value]
+            print(f"{key:12}", *lines, sep="\n             " if len(lines) > 1 else " ")
+    return 0 if found.fits else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

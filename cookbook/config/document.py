@@ -1,0 +1,115 @@
+"""One configuration file: read, looked up and edited by dotted key, with its comments kept.
+
+config = Config.load("configs/tiny_sft.toml").edit({"train.epoch": 50})
+config["train.optm_lr"]
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from cookbook.config import schema
+from cookbook.runs import ROOT
+
+
+class ConfigError(ValueError):
+    """A configuration that must not be run; each line of the message names the file, the key, and what to do."""
+
+
+def _walk(table: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted key, value) of all leaves."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _walk(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+class Config:
+    """One configuration; immutable. What the file leaves out has the engine's default."""
+
+    def __init__(self, document: tomlkit.TOMLDocument, name: str) -> None:
+        """`name` stands in messages. Nothing is checked yet: `load` and `edit` do, `lint` says more."""
+        self.document, self.name = document, name
+        self.stated = dict(_walk(document.unwrap()))
+        # where the file does not say what it is for, a table for rollouts means RL
+        guess = "grpo" if {"rollout", "grpo"} & document.keys() else "sft"
+        kind = self.stated.get("train.train_policy.type")
+        self.kind = kind if kind in ("sft", "grpo") else guess
+
+    @classmethod
+    def parse(cls, text: str, name: str = "config") -> "Config":
+        """Read TOML without a check of its keys. Raises ConfigError where it is not TOML."""
+        try:
+            return cls(tomlkit.parse(text), name)
+        except tomlkit.exceptions.TOMLKitError as error:
+            line = getattr(error, "line", 1)
+            raise ConfigError(f"{name}:{line}: not valid TOML ({error})") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Config":
+        """Read a file; a relative path counts from the project's root.
+
+        Raises ConfigError where the file is missing, is not TOML, or holds a key that the engine would drop or a
+        value that it would refuse.
+        """
+        path = ROOT / path
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such configuration file")
+        return cls.parse(path.read_text(encoding="utf-8"), path.name)._checked()
+
+    def _checked(self) -> "Config":
+        from cookbook.config.rules import check_schema  # the rules look at configurations, so they come later
+
+        found = list(check_schema(self))
+        if found:
+            raise ConfigError("\n".join(f"{self.name}:{f}" for f in found))
+        return self
+
+    def __getitem__(self, key: str) -> Any:
+        """Returns the file's value, else the engine's default. Raises ConfigError for a key it does not have."""
+        leaf = schema.find(key, self.kind)
+        if leaf is None:
+            raise ConfigError(f"{self.name}: the engine has no key {key!r}")
+        return self.stated.get(key, leaf.get("default"))
+
+    def table(self, key: str) -> dict:
+        """Returns all stated values below a table, by the rest of their keys: table("custom")["data.train"]."""
+        return {k.removeprefix(f"{key}."): v for k, v in self.stated.items() if k.startswith(f"{key}.")}
+
+    def edit(self, changes: Mapping[str, Any]) -> "Config":
+        """Returns a copy with the dotted keys set (None removes a key), comments kept. Raises ConfigError."""
+        document = tomlkit.parse(tomlkit.dumps(self.document))
+        for key, value in changes.items():
+            *tables, name = key.split(".")
+            node = document
+            for table in tables:
+                node = node.setdefault(table, tomlkit.table())
+            if value is None:
+                node.pop(name, None)
+            else:
+                node[name] = value
+        return Config(document, self.name)._checked()
+
+    def text(self) -> str:
+        """Returns the configuration as TOML."""
+        return tomlkit.dumps(self.document)
+
+    def line(self, key: str) -> int:
+        """Returns the line on which a dotted key stands; of a missing key the line of its nearest table, else 1."""
+        best, found, table, quoted = 0, 1, "", False
+        parts = key.split(".")
+        for number, text in enumerate(self.text().splitlines(), 1):
+            inside, quoted = quoted, quoted ^ (text.count('"""') % 2 == 1) ^ (text.count("'''") % 2 == 1)
+            match = None if inside else re.match(r"\s*(?:\[+([^\]]+)\]+|([\w\-.\"' ]+?)\s*=)", text)
+            if not match:
+                continue
+            if match[1]:
+                table = match[1].strip()
+            here = ".".join(filter(None, [table, (match[2] or "").strip().replace('"', "")])).split(".")
+            if here == parts[: len(here)] and len(here) > best:
+                best, found = len(here), number
+        return found

@@ -1,0 +1,317 @@
+"""The plan: memory, steps, hours and disk that a configuration asks for, before a GPU is booked.
+
+Why: "does it fit, and will it be done by tomorrow?" is answered today by trying. The formulas below were fitted to
+runs of an 8.29 B Qwen2.5-VL (random weights) in cosmos-rl 0.4.7 on NVIDIA H200s, with gradient checkpointing, SDPA
+attention, float32 master weights, one sample a mini-batch and two mini-batches a step. `MEASURED` holds those runs, and
+a test compares. Everything else that a plan takes for granted stands in its `assumptions`.
+
+    plan(Config.load("configs/sft.toml"), gpus=4, gpu_gib=80, samples=10_000, tokens=2000).why
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cookbook.config.document import Config
+from cookbook.config.rules import (
+    BATCH,
+    GENERATIONS,
+    LENGTH,
+    MINI,
+    POLICY,
+    RESPONSE,
+    ROLLOUT,
+    VISIBLE,
+    View,
+    gpus_needed,
+    lint,
+    processes,
+    steps_per_epoch,
+)
+from cookbook.runs import ROOT
+
+GIB = 2**30
+PARAMETERS_7B = 8.292e9  # Qwen2.5-VL-7B and Cosmos-Reason1-7B, vision tower included
+PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312}  # dense bfloat16, from NVIDIA's data sheets
+
+# seconds of one mini-batch on one H200: max(floor, tokens * rate); and of the rest of the step
+FULL = {"floor": 0.675, "floor_alone": 0.47, "rate": 0.258e-3, "rest": 0.4}
+LORA = {"floor": 0.35, "floor_alone": 0.35, "rate": 0.1335e-3, "rest": 0.0}
+RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on the same tokens (one run)
+SECONDS_A_TOKEN = 7.8 / 64  # of one generate call of a sharded policy (the same run)
+CACHE_BYTES = 28 * 2 * 4 * 128 * 2  # keys and values of one token: layers x 2 x heads x width x bfloat16
+
+# what the formulas were fitted to: (GPUs, LoRA, tokens of a mini-batch) -> (peak GiB, seconds of a two-mini-batch step)
+MEASURED: dict[tuple[int, bool, int], tuple[float | None, float | None]] = {
+    (1, False, 516): (130.04, None),  # its step took 1.72 s, longer than the larger ones: not used
+    (1, False, 916): (None, 1.36),
+    (1, False, 1716): (130.40, 1.345),
+    (2, False, 1716): (68.62, 1.75),
+    (2, False, 4916): (75.00, 2.92),
+    (2, False, 9716): (87.42, 5.40),
+    (1, True, 1716): (35.35, 0.70),
+    (1, True, 4916): (42.40, 1.32),
+    (1, True, 9716): (52.97, 2.6),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a configuration asks for. `why` says what does not fit and what to turn first, or where it is tight."""
+
+    fits: bool
+    gpus: tuple[int, int]  # policy, rollout
+    peak_gib: float  # on one policy GPU, as PyTorch counts its allocations
+    steps: int
+    hours: float
+    disk_gib: float
+    why: tuple[str, ...]
+    assumptions: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the plan as plain values, rounded."""
+        return {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+# ---- tokens -----------------------------------------------------------------------------------------------------
+
+
+def clip_tokens(
+    seconds: float,
+    fps: float,
+    width: int,
+    height: int,
+    max_pixels: int = 768 * 28 * 28,
+    min_pixels: int = 128 * 28 * 28,
+    total_pixels: int = 0,
+) -> int:
+    """Returns the vision tokens of one clip in Qwen2.5-VL: frames / 2 x height / 28 x width / 28, after resizing.
+
+    Frames and sizes as in qwen-vl-utils: an even number of frames, at least 4; both sides multiples of 28, the picture
+    inside the pixel limits; `total_pixels` (0: none) limits all frames of the clip together.
+    """
+    frames = max(4, math.ceil(min(4, seconds * fps) / 2) * 2, math.floor(seconds * fps / 2) * 2)
+    limit = min(max_pixels, max(total_pixels / frames * 2, min_pixels * 1.05)) if total_pixels else max_pixels
+    h, w = (max(28, round(side / 28) * 28) for side in (height, width))
+    if h * w > limit:
+        shrink = math.sqrt(height * width / limit)
+        h, w = (max(28, math.floor(side / shrink / 28) * 28) for side in (height, width))
+    elif h * w < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        h, w = (math.ceil(side * grow / 28) * 28 for side in (height, width))
+    return frames // 2 * (h // 28) * (w // 28)
+
+
+# ---- memory, time, disk -----------------------------------------------------------------------------------------
+
+
+def _parameters(view: View) -> tuple[float, str]:
+    """Returns the model's parameters, and where the number comes from."""
+    name = view["policy.model_name_or_path"]
+    files = list((ROOT / name).glob("**/*.safetensors"))
+    if files:
+        return sum(f.stat().st_size for f in files) / 2, f"{name}: the size of its files, two bytes a parameter"
+    return PARAMETERS_7B, f"{name} has {PARAMETERS_7B / 1e9:.2f} B parameters, as Cosmos-Reason1-7B"
+
+
+def memory(parameters: float, shards: int, tokens: int, lora: bool = False) -> float:
+    """Returns GiB allocated at the peak of a training step on one GPU.
+
+    `tokens` are those of one mini-batch on one GPU, padding included. Sharded states: float32 weights, gradients and
+    both AdamW moments (16 bytes a parameter), or the frozen float32 base under LoRA (4 bytes). The rest is unsharded
+    layers and the logits.
+    """
+    scale = parameters / PARAMETERS_7B
+    if lora:
+        return 4 * parameters / shards / GIB + (0.66 + 2.20e-3 * tokens) * scale
+    return 16 * parameters / shards / GIB + max(6.5, 0.5 + 2.59e-3 * tokens) * scale
+
+
+def step_seconds(shards: int, tokens: int, batches: int, lora: bool = False, gpu: str = "H200") -> float:
+    """Returns the seconds of one optimizer step of `batches` mini-batches of `tokens` each, on every GPU."""
+    speed = LORA if lora else FULL
+    floor = speed["floor"] if shards > 1 else speed["floor_alone"]
+    slower = PEAK_TFLOPS["H200"] / PEAK_TFLOPS[gpu]
+    return batches * max(floor, tokens * speed["rate"] * slower) + speed["rest"] * slower
+
+
+def _used(peak: float) -> float:
+    """Returns GiB that the card shows as used: the allocator reserves 3 to 9 % more, CUDA itself takes 1.4 GiB."""
+    return peak * 1.03 + 1.4
+
+
+def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
+    """Returns (shards, tokens of a mini-batch, mini-batches a step on one GPU, samples a step on one GPU)."""
+    sharded = max(view[f"{POLICY}.dp_shard_size"], 1)
+    ranks = sharded * view[f"{POLICY}.dp_replicate_size"]
+    rows = view[BATCH] // ranks if view.is_rl else view[BATCH]
+    longest = tokens + (view[RESPONSE] if view.is_rl else 0)
+    return sharded * view[f"{POLICY}.tp_size"], view[MINI] * longest, max(rows // view[MINI], 1), rows
+
+
+def _peak(view: View, parameters: float, tokens: int) -> float:
+    shards, packed, _, _ = _shape(view, tokens)
+    peak = memory(parameters, shards, packed, bool(view.config.table("policy.lora")))
+    if view.is_rl and view["mode"] == "colocated":
+        cache = view["rollout.batch_size"] * view[GENERATIONS] * (tokens + view[RESPONSE]) * CACHE_BYTES / GIB
+        peak = max(peak, 16 * parameters / shards / GIB + 6.5 + cache)
+    return peak
+
+
+def _seconds(view: View, tokens: int, gpu: str) -> float:
+    """Returns the seconds of one optimizer step; in GRPO with its generation, where that is known."""
+    shards, packed, batches, rows = _shape(view, tokens)
+    seconds = step_seconds(shards, packed, batches, bool(view.config.table("policy.lora")), gpu)
+    if not view.is_rl:
+        return seconds
+    seconds *= RL_FACTOR
+    if view["mode"] == "colocated":
+        calls = math.ceil(rows / view[GENERATIONS] / view["rollout.batch_size"])
+        seconds += calls * view[RESPONSE] * SECONDS_A_TOKEN
+    return seconds
+
+
+def _disk(view: View, parameters: float, steps: int) -> float:
+    """Returns GiB of checkpoints and exports at the end, the best one kept beside the last ones."""
+    if not view["train.ckpt.enable_checkpoint"]:
+        return 0.0
+    every = view["train.ckpt.save_freq_in_epoch"]
+    saves = math.ceil(view["train.epoch"] / every) if every > 0 else math.ceil(steps / view["train.ckpt.save_freq"])
+    keep = view["train.ckpt.max_keep"]
+    kept = (saves if keep < 0 else min(saves, keep)) + bool(view["validation.enable"])
+    lora = view.config.table("policy.lora")
+    state = 4 if lora else 12  # float32 weights, and two AdamW moments of what is trained
+    state += 4 if view.is_rl and view["train.train_policy.kl_beta"] else 0  # the reference
+    return kept * parameters * (state + (0 if lora else 2)) / GIB
+
+
+# ---- the plan ---------------------------------------------------------------------------------------------------
+
+
+def plan(
+    config: Config, *, gpus: int, gpu_gib: float, samples: int, tokens: int, gpu: str = "H200", advise: bool = True
+) -> Plan:
+    """Returns what the configuration asks for on `gpus` GPUs of `gpu_gib` GiB.
+
+    `samples`: items in the training set. `tokens`: of a typical long sample, vision and text; in RL of its prompt.
+    `gpu`: one of PEAK_TFLOPS. Memory reproduces the measured runs within 1 %, step times within 5 %; RL times rest on
+    one run. With `advise`, a plan that does not fit names the first change that would.
+    """
+    view = View(config)
+    parameters, source = _parameters(view)
+    peak = _peak(view, parameters, tokens)
+    per_epoch = steps_per_epoch(view, samples)
+    steps = math.floor(per_epoch * view["train.epoch"])
+    steps = min(steps, view["train.max_num_steps"] or steps)
+    policy, rollout = gpus_needed(view)
+    why = [f"{f.key}: {f.message}" for f in lint(config, gpus=gpus, samples=samples, tokens=tokens)
+           if f.level == "error"]  # fmt: skip
+    if _used(peak) > gpu_gib:
+        why.append(f"a policy GPU needs {_used(peak):.0f} GiB (peak {peak:.0f}) and has {gpu_gib:g}")
+    if rollout:
+        weights = 2 * parameters / GIB / view[f"{ROLLOUT}.tp_size"]
+        room = view["rollout.gpu_memory_utilization"] * gpu_gib
+        if weights * 1.1 > room:
+            why.append(f"a rollout GPU needs {weights:.0f} GiB for weights alone and may use {room:.0f}")
+    fits = not why
+    if fits and peak * 1.09 + 1.4 > gpu_gib:
+        why.append(f"tight: {_used(peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more")
+    result = Plan(
+        fits=fits,
+        gpus=(policy, rollout),
+        peak_gib=peak,
+        steps=steps,
+        hours=steps * _seconds(view, tokens, gpu) / 3600,
+        disk_gib=_disk(view, parameters, steps),
+        why=tuple(why),
+        assumptions=tuple(_assumptions(view, source, tokens, gpu)),
+    )
+    if not fits and advise:
+        known = {"gpus": gpus, "gpu_gib": gpu_gib, "samples": samples, "tokens": tokens, "gpu": gpu}
+        result = replace(result, why=(*result.why, _advice(config, known)))
+    return result
+
+
+def _assumptions(view: View, source: str, tokens: int, gpu: str) -> Iterator[str]:
+    yield source
+    yield f"every sample has {tokens} tokens" + (f" and an answer of {view[RESPONSE]}" if view.is_rl else "")
+    yield "time as on an H200" + ("" if gpu == "H200" else f", scaled by the peak bfloat16 rate of an {gpu}")
+    yield "waiting for clips to decode, validation and saving are not counted"
+    sharded_lora = view.config.table("policy.lora") and view[f"{POLICY}.dp_shard_size"] > 1
+    if view[f"{POLICY}.tp_size"] > 1 or sharded_lora:
+        yield "tensor parallelism, and LoRA on several GPUs, are taken to share memory evenly: not measured"
+    if not view["policy.model_gradient_checkpointing"]:
+        yield "gradient checkpointing is off: the peak is higher than this, not measured"
+    if view.is_rl:
+        yield "GRPO's time rests on one measured run"
+        if view["mode"] != "colocated":
+            yield "rollouts are taken to keep up with training: their own time was not measured, this is a lower bound"
+
+
+def _advice(config: Config, known: Mapping[str, Any]) -> str:
+    """Returns the first single change with which the plan fits."""
+    view = View(config)
+    rollout = gpus_needed(view)[1]
+    sizes = [f"{POLICY}.dp_shard_size"] + ([f"{ROLLOUT}.dp_shard_size"] if view["mode"] == "colocated" else [])
+    tries: list[dict[str, Any]] = [dict.fromkeys(sizes, n) for n in VISIBLE if n + rollout <= known["gpus"]]
+    tries += [{MINI: n} for n in (8, 4, 2, 1) if n < view[MINI]]
+    tries += [dict.fromkeys(sizes, n) | {MINI: 1} for n in VISIBLE if n + rollout <= known["gpus"]]
+    tries += [dict.fromkeys(sizes, n) | {MINI: 1, "policy.lora.r": 16, "policy.lora.target_modules": "all-linear"}
+              for n in VISIBLE if n + rollout <= known["gpus"]]  # fmt: skip
+    for changes in tries:
+        if plan(config.edit(changes), **known, advise=False).fits:
+            return "first turn " + ", ".join(f"{key} = {value!r}".replace("'", '"') for key, value in changes.items())
+    for more in VISIBLE:
+        if more > known["gpus"]:
+            return f"no single change fits: take {more} GPUs, larger GPUs, or fewer tokens a sample"
+    return "no single change fits: take larger GPUs, or fewer tokens a sample"
+
+
+def layouts(config: Config, *, gpu_gib: float, samples: int, tokens: int, gpu: str = "H200") -> dict[int, Plan]:
+    """Returns a plan for 1, 2, 4 and 8 GPUs: the policy takes all that the rollouts leave."""
+    view = View(config)
+    rollout = gpus_needed(view)[1]
+    found = {}
+    for gpus in VISIBLE:
+        size = max(gpus - rollout, 1) // (processes(view, POLICY) // max(view[f"{POLICY}.dp_shard_size"], 1)) or 1
+        changes = {f"{POLICY}.dp_shard_size": size}
+        if view["mode"] == "colocated":
+            changes[f"{ROLLOUT}.dp_shard_size"] = size
+        found[gpus] = plan(
+            config.edit(changes), gpus=gpus, gpu_gib=gpu_gib, samples=samples, tokens=tokens, gpu=gpu, advise=False
+        )
+    return found
+
+
+# ---- against published times ------------------------------------------------------------------------------------
+
+
+def published() -> list[dict[str, Any]]:
+    """Returns the setups of the four published recipes: our hours beside theirs (None where they give none).
+
+    Source: the Cosmos cookbook's recipe pages; all on eight A100s. Their token counts are ours to derive: a warehouse
+    sample holds two images of 646 tokens, a traffic clip has 75 s.
+    """
+    sft, rl = Config.load("configs/sft_8gpu.toml"), Config.load("configs/rl_8gpu.toml")
+    text = 150  # tokens of question and answer, taken
+    traffic = {BATCH: 16, MINI: 1, LENGTH: 32768, "train.epoch": 1}
+    warehouse = {BATCH: 32, MINI: 4, LENGTH: 8192, "train.epoch": 1}
+    av = {BATCH: 16, MINI: 4, LENGTH: 4096, "train.epoch": 20}
+    rewards = {BATCH: 128, MINI: 2, GENERATIONS: 8, RESPONSE: 6144, LENGTH: 10240, "train.epoch": 80}
+    rows = [
+        ("intelligent transportation, 81,920 pixels", sft, traffic, 5_000, 3952, 35 / 60),
+        ("intelligent transportation, 8k tokens", sft, traffic, 5_000, 8192, 63 / 60),
+        ("warehouse, 20k samples", sft, warehouse, 20_000, 2 * 646, 2.0),
+        ("warehouse, 80k samples", sft, warehouse, 80_000, 2 * 646, 7.0),
+        ("warehouse, 500k samples", sft, warehouse, 500_000, 2 * 646, 36.0),
+        ("AV captions", sft, av, 9_273, 1440 + 450, None),
+        ("video rewards, RL", rl, rewards, 3_400, 1560, None),
+    ]
+    out = []
+    for name, config, changes, samples, vision, hours in rows:
+        ours = plan(
+            config.edit(changes), gpus=8, gpu_gib=80, samples=samples, tokens=vision + text, gpu="A100", advise=False
+        )
+        out.append({"recipe": name, "steps": ours.steps, "hours": ours.hours, "published": hours})
+    return out

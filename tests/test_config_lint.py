@@ -1,0 +1,321 @@
+"""The lint: every wrong configuration is refused with key, line and fix; no good one is."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import tomlkit
+
+from cookbook.config import Config, ConfigError, lint, require
+from cookbook.config.__main__ import main
+from cookbook.runs import ROOT
+
+SHIPPED = sorted(p.name for p in (ROOT / "configs").glob("*.toml"))
+SFT, RL, COLOCATED, LORA = "sft_8gpu.toml", "rl_8gpu.toml", "rl_2gpu.toml", "sft_1gpu_lora.toml"
+
+
+def changed(name: str, changes: dict[str, Any]) -> Config:
+    """A shipped file with dotted keys set, or removed where the value is None; nothing is checked."""
+    document = tomlkit.parse((ROOT / "configs" / name).read_text())
+    for key, value in changes.items():
+        *tables, last = key.split(".")
+        node = document
+        for table in tables:
+            node = node.setdefault(table, tomlkit.table())
+        if value is None:
+            del node[last]
+        else:
+            node[last] = value
+    return Config.parse(tomlkit.dumps(document), name)
+
+
+@dataclass
+class Wrong:
+    """One wrong configuration: the change, the key that must be named, words of the fix."""
+
+    base: str
+    changes: dict[str, Any]
+    key: str
+    fix: str
+    known: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ",".join([self.base.split(".")[0], *(f"{k}={v}" for k, v in (self.changes | self.known).items())])
+
+
+def one(base: str, key: str, value: Any, fix: str) -> Wrong:
+    """A single wrong key, which is also the key that must be named."""
+    return Wrong(base, {key: value}, key, fix)
+
+
+POLICY, ROLLOUT, TP = "policy.parallelism", "rollout.parallelism", "train.train_policy"
+WRONG = [
+    # typos
+    one(SFT, "train.epochs", 50, "train.epoch"),
+    one(SFT, "train.optim_lr", 1e-6, "train.optm_lr"),
+    one(SFT, "train.train_batch_per_replicas", 32, "train.train_batch_per_replica"),
+    one(SFT, "train.output_directory", "x", "train.output_dir"),
+    one(SFT, "train.optm_grad_clip", 1.0, "train.optm_grad_norm_clip"),
+    one(SFT, "train.ckpt.enable_checkpoints", True, "train.ckpt.enable_checkpoint"),
+    one(SFT, "train.ckpt.save_frequency", 50, "train.ckpt.save_freq"),
+    one(SFT, "policy.model_max_len", 4096, "policy.model_max_length"),
+    one(SFT, f"{POLICY}.dp_shard", 8, f"{POLICY}.dp_shard_size"),
+    one(SFT, "logging.loggers", ["console"], "logging.logger"),
+    one(SFT, "validation.enabled", True, "validation.enable"),
+    one(SFT, f"{TP}.minibatch", 4, f"{TP}.mini_batch"),
+    one(LORA, "policy.lora.alpha", 32, "policy.lora.lora_alpha"),
+    one(RL, f"{TP}.kl_betta", 0.01, f"{TP}.kl_beta"),
+    one(RL, f"{TP}.reward_functions", ["format"], f"{TP}.reward_function"),
+    one(RL, f"{TP}.epsilon_hi", 0.3, f"{TP}.epsilon_high"),
+    one(RL, "rollout.n_generations", 4, "rollout.n_generation"),
+    one(RL, "rollout.max_response_len", 512, "rollout.max_response_length"),
+    one(RL, "rollout.gpu_memory_utilisation", 0.7, "rollout.gpu_memory_utilization"),
+    one(RL, "rollout.sampling_config.temprature", 0.9, "rollout.sampling_config.temperature"),
+    # a key of another table
+    one(SFT, "epoch", 50, "train.epoch"),
+    one(SFT, "train.model_gradient_checkpointing", True, "policy.model_gradient_checkpointing"),
+    one(SFT, "train.model_max_length", 4096, "policy.model_max_length"),
+    one(SFT, "train.mini_batch", 4, f"{TP}.mini_batch"),
+    one(SFT, "train.enable_checkpoint", True, "train.ckpt.enable_checkpoint"),
+    one(SFT, "train.dataset.name", "x", "train.train_policy.dataset.name"),
+    one(SFT, "policy.dp_shard_size", 8, f"{POLICY}.dp_shard_size"),
+    one(SFT, f"{TP}.kl_beta", 0.1, "grpo"),
+    one(RL, "train.n_generation", 8, "rollout.n_generation"),
+    one(RL, "train.kl_beta", 0.01, f"{TP}.kl_beta"),
+    one(COLOCATED, "logging.mode", "colocated", "mode"),
+    # dead keys, and names of other libraries
+    one(SFT, "train.enable_validation", True, "validation.enable"),
+    one(SFT, "train.validation_step", 30, "validation.freq"),
+    one(SFT, "train.validation_batch_per_replica", 2, "validation.batch_size"),
+    one(SFT, f"{POLICY}.cp_rotate_method", "allgather", "delete the line"),
+    one(SFT, "train.learning_rate", 1e-6, "train.optm_lr"),
+    one(SFT, "train.per_device_train_batch_size", 4, "train.train_batch_per_replica"),
+    one(RL, "grpo.num_samples_per_prompt", 4, "rollout.n_generation"),
+    one(RL, f"{TP}.rollout_batch_size", 32, "rollout.batch_size"),
+    one(RL, "grpo.kl_penalty", 0.01, f"{TP}.kl_beta"),
+    one(RL, "rollout.max_new_tokens", 512, "rollout.max_response_length"),
+    # types and choices
+    one(SFT, "train.epoch", "50", "a whole number"),
+    one(SFT, "train.epoch", 1.5, "a whole number"),
+    one(SFT, "train.compile", "false", "true or false"),
+    one(SFT, "train.optm_lr", "1e-6", "a number"),
+    one(SFT, "train.optm_betas", 0.9, "a list"),
+    one(SFT, "train.resume", 1, "true or false"),
+    one(SFT, "redis", 12800, "a text"),
+    one(SFT, "logging.logger", "console", "a list"),
+    one(SFT, "train.optm_name", "adamw", "'AdamW'"),
+    one(SFT, "train.param_dtype", "bf16", "'bfloat16'"),
+    one(SFT, "train.ckpt.save_mode", "background", "'async'"),
+    one(SFT, "policy.parallelism", 8, "[policy.parallelism]"),
+    Wrong(SFT, {"train.epoch": {"first": 1}}, "train.epoch.first", "a whole number"),
+    one(RL, f"{TP}.type", "dpo", "'grpo'"),
+    one(RL, f"{TP}.variant", "drgrpo", "'dapo'"),
+    one(COLOCATED, "mode", "collocated", "'colocated'"),
+    # values
+    one(SFT, "train.epoch", 0, "at least 1"),
+    one(SFT, "train.optm_lr", 0.0, "above 0"),
+    one(SFT, "train.optm_betas", [0.9, 1.0], "below 1"),
+    one(SFT, f"{TP}.mini_batch", 0, "at least 1"),
+    one(SFT, "train.ckpt.save_freq", 0, "at least 1"),
+    one(RL, "rollout.n_generation", 1, "at least 2"),
+    one(RL, f"{TP}.kl_beta", -0.1, "at least 0"),
+    one(RL, f"{TP}.temperature", 0.0, "above 0"),
+    one(RL, "rollout.gpu_memory_utilization", 1.0, "0.95"),
+    # GPUs
+    Wrong(RL, {f"{POLICY}.dp_shard_size": 8, f"{ROLLOUT}.tp_size": 2}, f"{POLICY}.dp_shard_size", "write 4"),
+    Wrong(SFT, {}, f"{POLICY}.dp_shard_size", "write 4", {"gpus": 4}),
+    Wrong(SFT, {}, f"{POLICY}.dp_shard_size", "1, 2, 4 or 8", {"gpus": 6}),
+    one(SFT, f"{POLICY}.dp_shard_size", -1, "write the number of GPUs"),
+    one(SFT, f"{POLICY}.tp_size", 3, "1, 2 or 4"),
+    one(SFT, "mode", "colocated", "remove the line"),
+    one(RL, f"{POLICY}.dp_replicate_size", 2, "n_init_replicas"),
+    one(COLOCATED, f"{ROLLOUT}.dp_shard_size", 1, "the policy's sizes"),
+    one(COLOCATED, f"{ROLLOUT}.n_init_replicas", 2, "write 1"),
+    # batches
+    one(SFT, f"{TP}.mini_batch", 5, "write 4"),
+    one(RL, f"{TP}.mini_batch", 3, "write 2"),
+    one(RL, "rollout.n_generation", 6, "write 4"),
+    one(RL, f"{TP}.batch_size_per_optimize", 48, "multiple"),
+    Wrong(RL, {"train.train_batch_per_replica": 126}, f"{TP}.mini_batch", "a multiple of 4"),
+    Wrong(SFT, {}, "train.train_batch_per_replica", "256 samples", {"samples": 200}),
+    Wrong(SFT, {f"{POLICY}.pp_size": 2, f"{POLICY}.dp_shard_size": 4, f"{POLICY}.pp_micro_batch_size": 5},
+          f"{POLICY}.pp_micro_batch_size", "multiple"),
+    # lengths
+    one(RL, "rollout.max_response_length", 10240, "must hold the prompt"),
+    Wrong(RL, {}, "policy.model_max_length", "11144", {"tokens": 5000}),
+    Wrong(SFT, {}, "policy.model_max_length", "5000 or more", {"tokens": 5000}),
+    # left out, where the default bites
+    one(SFT, f"{TP}.type", None, 'type = "sft"'),
+    one(SFT, "train.output_dir", None, "write where"),
+    one(SFT, "train.ckpt.enable_checkpoint", None, "write true"),
+    one(SFT, "policy.model_name_or_path", None, "write the model's name"),
+    one(SFT, f"{POLICY}.tp_size", None, "write 1"),
+    one(RL, f"{ROLLOUT}.tp_size", None, "write 1"),
+    # keys that contradict each other
+    one(LORA, "policy.lora.target_modules", None, "all-linear"),
+    Wrong(RL, {"policy.lora": {"r": 16, "target_modules": "all-linear"}, "train.compile": True}, "train.compile",
+          "must be false"),
+    one(COLOCATED, "train.compile", True, "must be false"),
+    one(SFT, "train.async_tp_enabled", True, "write false"),
+    Wrong(RL, {f"{TP}.on_policy": True, "train.sync_weight_interval": 2}, "train.sync_weight_interval", "must be 1"),
+    Wrong(SFT, {"policy.freeze_pattern": ["a"], "policy.trainable_pattern": ["b"]}, "policy.freeze_pattern",
+          "keep one"),
+    Wrong(SFT, {"train.ckpt.upload_s3": "final"}, "train.ckpt.s3_bucket", "must be stated"),
+    Wrong(SFT, {"train.optm_lr": {"visual": 1e-6}}, "train.optm_lr", "global"),
+    Wrong(SFT, {f"{TP}.enable_dp_load_balancing": True}, "train.max_num_steps", "must be stated"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_a_wrong_configuration_is_refused_with_key_line_and_fix(wrong):
+    config = changed(wrong.base, wrong.changes)
+    errors = [f for f in lint(config, **wrong.known) if f.level == "error"]
+    told = [f for f in errors if f.key == wrong.key and wrong.fix in f.message]
+    assert told, [str(f) for f in errors]
+    line = config.text().splitlines()[told[0].line - 1]
+    last = next((part for part in reversed(wrong.key.split(".")) if part in line), None)
+    assert last, f"line {told[0].line} says {line!r}"
+    with pytest.raises(ConfigError, match=wrong.base):
+        require(config, **wrong.known)
+
+
+def test_the_table_is_large_and_no_case_stands_twice():
+    assert len({str(w) for w in WRONG}) == len(WRONG) >= 60
+
+
+# what people rightly write: each is one or two keys away from a shipped file too
+GOOD = [
+    *((name, {}, {}) for name in SHIPPED),
+    (SFT, {}, {"gpus": 8, "samples": 10_000, "tokens": 4096}),
+    (SFT, {"train.epoch": 3, "train.optm_lr": 1e-6}, {}),
+    (SFT, {"train.optm_lr": [1e-6, 2e-6]}, {}),
+    (SFT, {"train.optm_lr": {"global": 1e-6, "visual": 1e-7}}, {}),
+    (SFT, {"train.optm_decay_type": "cosine", "train.optm_warmup_steps": 0.03}, {}),
+    (SFT, {"train.resume": "outputs/x/checkpoints/step_6/policy"}, {}),
+    (SFT, {"custom": {"anything": {"goes": 1}}}, {}),
+    (SFT, {"train.ckpt.enable_checkpoint": False}, {}),  # said, so it is meant
+    (SFT, {f"{POLICY}.dp_shard_size": 4, f"{POLICY}.tp_size": 2}, {"gpus": 8}),
+    (SFT, {f"{POLICY}.dp_shard_size": 4, f"{POLICY}.dp_replicate_size": 2}, {"gpus": 8}),
+    (RL, {f"{TP}.kl_beta": 0.0}, {"gpus": 8, "samples": 1000, "tokens": 4096}),
+    (RL, {f"{TP}.reward_function": {"single_choice": 1.0, "format": 0.1}}, {}),
+    (RL, {"rollout.backend": "my_own"}, {}),
+    (RL, {f"{POLICY}.dp_shard_size": 2, f"{ROLLOUT}.tp_size": 2}, {"gpus": 4}),
+    (COLOCATED, {}, {"gpus": 2, "samples": 8, "tokens": 1500}),
+    (COLOCATED, {f"{POLICY}.dp_shard_size": 8, f"{ROLLOUT}.dp_shard_size": 8}, {"gpus": 8}),
+    (LORA, {"policy.lora.target_modules": ["q_proj", "v_proj"]}, {"gpus": 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "known"), GOOD, ids=str)
+def test_a_good_configuration_raises_no_alarm(name, changes, known):
+    assert lint(changed(name, changes), **known) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "key"),
+    [
+        (SFT, {"logging.logger": None}, "logging.logger"),
+        (SFT, {"train.compile": None}, "train.compile"),
+        (SFT, {"train.timestamp": None}, "train.timestamp"),
+        (RL, {f"{TP}.kl_beta": None}, f"{TP}.kl_beta"),
+        (RL, {"rollout.sampling_config.temperature": None}, f"{TP}.temperature"),
+    ],
+)
+def test_a_default_that_surprises_is_a_warning_and_does_not_stop_a_run(name, changes, key):
+    config = changed(name, changes)
+    assert [(f.level, f.key) for f in lint(config)] == [("warning", key)]
+    assert require(config) is config
+
+
+def test_all_findings_come_at_once_in_the_order_of_the_file():
+    found = lint(changed(SFT, {"train.epochs": 1, f"{TP}.mini_batch": 5, "redis": 12800}))
+    assert [f.key for f in found] == ["redis", "train.epochs", f"{TP}.mini_batch"]
+    with pytest.raises(ConfigError) as error:
+        require(changed(SFT, {"train.epochs": 1, "redis": 12800}))
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_wrong_type_does_not_hide_what_else_is_wrong():
+    found = lint(changed(RL, {"rollout.n_generation": "8", f"{TP}.mini_batch": 3}))
+    assert {f.key for f in found} >= {"rollout.n_generation", f"{TP}.mini_batch"}
+
+
+def test_a_file_without_a_train_table_is_refused():
+    assert "[train]" in lint(Config.parse('redis = "12800"\n'))[0].message
+
+
+# what was published
+
+
+def test_the_guides_sft_snippet_is_refused_for_what_it_does():
+    found = {f.key: f.message for f in lint(Config.parse((ROOT / "configs/lessons/guide_sft.toml").read_text()))}
+    assert "nothing is saved" in found["train.ckpt.enable_checkpoint"]
+    assert "workers take the default 2" in found["policy.parallelism.tp_size"]
+    assert "Qwen2.5-VL-7B-Instruct" in found["policy.model_name_or_path"]
+    assert {"logging.logger", "train.train_policy.type"} <= set(found)
+
+
+def test_the_guides_rl_snippet_is_refused_for_what_it_does():
+    found = {f.key: f.message for f in lint(Config.parse((ROOT / "configs/lessons/guide_rl.toml").read_text()))}
+    assert "workers run SFT" in found["train.train_policy.type"]
+    assert "10 GPUs (8 for the policy, 2 for rollouts)" in found["policy.parallelism.dp_shard_size"]
+    assert "rollout.n_generation" in found["grpo.num_samples_per_prompt"]
+    assert "rollout.batch_size" in found["train.train_policy.rollout_batch_size"]
+    assert "default 0" in found["train.train_policy.kl_beta"]
+    assert "nothing is saved" in found["train.ckpt.enable_checkpoint"]
+
+
+# The dead keys of the published training files, by repository and file (public checkouts of 2026-11, cosmos-rl 0.4.7).
+VALIDATION = ("train.enable_validation", "train.validation_step", "train.validation_batch_per_replica")
+ROTATE = "policy.parallelism.cp_rotate_method"
+PUBLISHED_DEAD = {
+    "cosmos-reason1/examples/post_training/configs/sft.toml": (SFT, (*VALIDATION, ROTATE)),
+    "cosmos-reason1/examples/post_training/configs/rl.toml": (RL, (ROTATE,)),
+    "cosmos-cookbook/reason1/av_video_caption_vqa/avha_sft.toml": (SFT, (*VALIDATION, ROTATE)),
+    "cosmos-cookbook/reason1/spatial-ai-warehouse/sft.toml": (SFT, (*VALIDATION, ROTATE)),
+    "cosmos-cookbook/reason1/intelligent-transportation/sft_config.toml": (SFT, VALIDATION[:1]),
+    "cosmos-cookbook/reason2/intelligent-transportation/sft_config.toml": (SFT, VALIDATION[:1]),
+    "cosmos-cookbook/reason1/physical-plausibility-check/rl_config.toml": (RL, (ROTATE,)),
+}
+
+
+@pytest.mark.parametrize("published", PUBLISHED_DEAD)
+def test_the_dead_keys_of_published_files_are_found(published):
+    base, dead = PUBLISHED_DEAD[published]
+    values = {ROTATE: "allgather", VALIDATION[0]: True, VALIDATION[1]: 30, VALIDATION[2]: 2}
+    assert {f.key for f in lint(changed(base, {key: values[key] for key in dead}))} == set(dead)
+
+
+# the command line
+
+
+def test_the_command_names_file_line_and_key_and_says_so_in_its_exit_code(tmp_path, capsys):
+    path = tmp_path / "x.toml"
+    path.write_text(tomlkit.dumps(changed(SFT, {"train.epochs": 50}).document))
+    assert main(["lint", str(ROOT / "configs/sft.toml")]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["lint", str(path)]) == 1
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if text.startswith("epochs"))
+    assert capsys.readouterr().out.startswith(f"{path}:{line}: train.epochs: ")
+    assert main(["lint", str(ROOT / "configs/sft.toml"), "--gpus", "2"]) == 1
+    assert "2 are visible" in capsys.readouterr().out
+
+
+def test_the_command_says_what_is_not_toml(tmp_path, capsys):
+    path = tmp_path / "x.toml"
+    path.write_text("[train]\nepoch = \n")
+    assert main(["lint", str(path)]) == 1
+    assert f"{path}:2: not valid TOML" in capsys.readouterr().out
+    assert main(["lint", str(tmp_path / "none.toml")]) == 1
+    assert "no such" in capsys.readouterr().out
+
+
+def test_a_check_takes_milliseconds():
+    config = Config.load("configs/rl.toml")
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        lint(config, gpus=4, samples=1000, tokens=1000)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.05

@@ -1,0 +1,187 @@
+"""The plan: reproduces what was measured, refuses what cannot fit, and imports nothing heavy."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cookbook.config import Config, clip_tokens, layouts, plan
+from cookbook.config.__main__ import main
+from cookbook.config.planner import MEASURED, PARAMETERS_7B, memory, published, step_seconds
+from cookbook.runs import ROOT
+
+BATCH, MINI = "train.train_batch_per_replica", "train.train_policy.mini_batch"
+
+
+def seven_b(config: Config) -> Config:
+    """The configuration of the measured runs: one sample a mini-batch, two mini-batches a step."""
+    return config.edit({BATCH: 2, MINI: 1, "policy.model_max_length": 16384})
+
+
+@pytest.mark.parametrize(("point", "found"), MEASURED.items(), ids=str)
+def test_the_formula_reproduces_each_measured_run(point, found):
+    shards, lora, tokens = point
+    peak, seconds = found
+    if peak is not None:
+        assert memory(PARAMETERS_7B, shards, tokens, lora) == pytest.approx(peak, rel=0.01)
+    if seconds is not None:
+        assert step_seconds(shards, tokens, 2, lora) == pytest.approx(seconds, rel=0.05)
+
+
+@pytest.mark.parametrize(("point", "found"), [(p, f) for p, f in MEASURED.items() if f[0]], ids=str)
+def test_the_plan_gives_the_formulas_number_for_the_same_run(point, found):
+    shards, lora, tokens = point
+    config = seven_b(Config.load("configs/sft_1gpu_lora.toml" if lora else "configs/sft.toml"))
+    config = config.edit({"policy.parallelism.dp_shard_size": shards})
+    assert plan(config, gpus=shards, gpu_gib=141, samples=100, tokens=tokens).peak_gib == pytest.approx(
+        found[0], rel=0.01
+    )
+
+
+def test_the_measured_rl_run_is_reproduced():
+    changes = {BATCH: 16, "rollout.max_response_length": 64, "policy.model_max_length": 8192}
+    config = Config.load("configs/rl_2gpu.toml").edit(changes)
+    found = plan(config, gpus=2, gpu_gib=141, samples=4, tokens=2500)
+    assert found.peak_gib == pytest.approx(68.7, rel=0.05)
+    assert found.steps == 2
+    assert found.hours * 3600 == pytest.approx(2 * 22, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "gib", "tokens"),
+    [
+        ("sft.toml", 4, 80, 2000),
+        ("sft_8gpu.toml", 8, 80, 4000),
+        ("sft_2gpu.toml", 2, 80, 2000),
+        ("sft_2gpu.toml", 2, 141, 2500),
+        ("sft_1gpu_lora.toml", 1, 48, 4000),
+        ("rl.toml", 4, 80, 1700),
+        ("rl_8gpu.toml", 8, 80, 1700),
+        ("rl_2gpu.toml", 2, 80, 1400),
+        ("avha_sft.toml", 8, 80, 2000),
+    ],
+)
+def test_every_shipped_file_fits_the_hardware_that_it_names(name, gpus, gib, tokens):
+    found = plan(Config.load(f"configs/{name}"), gpus=gpus, gpu_gib=gib, samples=10_000, tokens=tokens)
+    assert found.fits, found.why
+    assert found.steps > 0 and found.hours > 0 and found.disk_gib > 0
+    assert sum(found.gpus) == gpus
+
+
+def test_what_does_not_fit_says_why_and_the_advice_fits():
+    found = plan(Config.load("configs/sft.toml"), gpus=4, gpu_gib=48, samples=10_000, tokens=2000)
+    assert not found.fits and "has 48" in found.why[0]
+    assert found.why[-1] == "first turn train.train_policy.mini_batch = 2"
+    changed = Config.load("configs/sft.toml").edit({MINI: 2})
+    assert plan(changed, gpus=4, gpu_gib=48, samples=10_000, tokens=2000).fits
+
+
+def test_what_cannot_fit_on_these_gpus_says_so():
+    found = plan(Config.load("configs/sft_2gpu.toml"), gpus=2, gpu_gib=16, samples=10_000, tokens=2000)
+    assert not found.fits and "take 4 GPUs" in found.why[-1]
+
+
+def test_a_wrong_configuration_does_not_fit_any_machine():
+    config = Config.load("configs/rl_8gpu.toml")
+    found = plan(config, gpus=4, gpu_gib=80, samples=10_000, tokens=1700)
+    assert not found.fits and "asks for 8 GPUs" in found.why[0]
+
+
+def test_long_responses_of_the_published_rl_file_need_more_than_its_gpus_have():
+    changes = {MINI: 2, "rollout.max_response_length": 6144, "policy.model_max_length": 10240}
+    found = plan(Config.load("configs/rl.toml").edit(changes), gpus=4, gpu_gib=80, samples=10_000, tokens=1700)
+    assert not found.fits and found.peak_gib > 80
+
+
+def test_steps_follow_from_epochs_data_and_batch():
+    config = Config.load("configs/sft.toml")  # 4 ranks x 32 samples
+    known = {"gpus": 4, "gpu_gib": 80, "tokens": 2000}
+    assert plan(config, samples=10_000, **known).steps == 10_000 // 128
+    assert plan(config.edit({"train.epoch": 3}), samples=10_000, **known).steps == 3 * (10_000 // 128)
+    assert plan(config.edit({"train.max_num_steps": 5}), samples=10_000, **known).steps == 5
+    # 128 completions are 16 prompts: five prompts over 80 epochs make 25 steps
+    assert plan(Config.load("configs/rl.toml"), gpus=4, gpu_gib=80, samples=5, tokens=1700).steps == 25
+
+
+def test_disk_counts_kept_checkpoints_with_optimizer_and_export():
+    config = Config.load("configs/sft.toml").edit({"validation.enable": False})
+    known = {"gpus": 4, "gpu_gib": 80, "samples": 100_000, "tokens": 2000}
+    one = 14 * PARAMETERS_7B / 2**30  # float32 weights, two moments, the bfloat16 export
+    assert plan(config, **known).disk_gib == pytest.approx(2 * one)
+    assert plan(config.edit({"train.ckpt.max_keep": -1}), **known).disk_gib == pytest.approx(8 * one)
+    assert plan(config.edit({"validation.enable": True}), **known).disk_gib == pytest.approx(3 * one)
+    assert plan(config.edit({"train.ckpt.enable_checkpoint": False}), **known).disk_gib == 0
+
+
+def test_layouts_give_the_policy_what_the_rollouts_leave():
+    found = layouts(Config.load("configs/rl.toml"), gpu_gib=80, samples=10_000, tokens=1700)
+    assert {n: p.fits for n, p in found.items()} == {1: False, 2: False, 4: True, 8: False}
+    assert found[4].gpus == (2, 2)
+    assert "6" in found[8].why[0] and "multiple" in found[8].why[0]  # six ranks do not divide 128 completions
+    sft = layouts(Config.load("configs/sft.toml"), gpu_gib=80, samples=10_000, tokens=900)
+    assert {n: p.fits for n, p in sft.items()} == {1: False, 2: False, 4: True, 8: True}
+
+
+def test_the_tiny_model_is_counted_from_its_files():
+    found = plan(Config.load("configs/tiny_sft.toml"), gpus=1, gpu_gib=16, samples=1_000, tokens=400)
+    assert found.fits and found.peak_gib < 1 and "models/tiny-base" in found.assumptions[0]
+
+
+def test_published_times_stand_beside_ours():
+    rows = {row["recipe"]: row for row in published()}
+    assert len(rows) == 7
+    assert {name: row["published"] for name, row in rows.items() if row["published"] is None} == {
+        "AV captions": None,
+        "video rewards, RL": None,
+    }
+    ratios = {name: row["hours"] / row["published"] for name, row in rows.items() if row["published"]}
+    assert all(0.3 < ratio < 1.5 for ratio in ratios.values()), ratios
+    assert all(0.8 < ratio < 1.3 for name, ratio in ratios.items() if "transportation" in name), ratios
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (640, 480), (112, 112), (3840, 600), (100, 2000)])
+@pytest.mark.parametrize("pixels", [81920 + 28 * 28 * 24, 768 * 28 * 28, 200_704])
+def test_clip_tokens_are_those_of_the_library(size, pixels):
+    from qwen_vl_utils.vision_process import smart_nframes, smart_resize
+
+    width, height = size
+    h, w = smart_resize(height, width, factor=28, min_pixels=128 * 28 * 28, max_pixels=pixels)
+    for seconds, fps in ((10, 1), (7.5, 2), (1, 1), (75, 1)):
+        frames = smart_nframes({"fps": fps}, total_frames=round(seconds * 30), video_fps=30)
+        assert clip_tokens(seconds, fps, width, height, pixels) == frames // 2 * (h // 28) * (w // 28)
+
+
+def test_published_token_counts_are_reproduced():
+    # 75 s at 1 fps within 81,920 pixels: 37 or 38 pairs of frames of 104 tokens at most
+    assert 3300 < clip_tokens(75, 1, 1920, 1080, 81920, 28 * 28) <= 38 * 104
+
+
+def test_the_command_plans_as_json(capsys):
+    arguments = ["--gpus", "4", "--gpu-gib", "80", "--samples", "10000", "--tokens", "2000", "--json"]
+    assert main(["plan", str(ROOT / "configs/sft.toml"), *arguments]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"fits", "peak_gib", "steps", "hours", "disk_gib", "why"} <= found.keys()
+    assert found["fits"] is True and found["steps"] == 78
+    assert main(["plan", str(ROOT / "configs/sft.toml"), *arguments[:2], "--gpu-gib", "24", *arguments[4:-1]]) == 1
+    assert "first turn" in capsys.readouterr().out or "take" in capsys.readouterr().out
+
+
+def test_lint_and_plan_start_at_once():
+    """In a fresh interpreter, without torch or the engine; the best of three, because the machine is shared."""
+    program = (
+        "import time; started = time.perf_counter()\n"
+        "from cookbook.config import Config, lint, plan\n"
+        "config = Config.load('configs/rl.toml')\n"
+        "lint(config, gpus=4, samples=1000, tokens=1000)\n"
+        "plan(config, gpus=4, gpu_gib=80, samples=1000, tokens=1000)\n"
+        "import sys; heavy = {'torch', 'cosmos_rl', 'transformers', 'numpy'} & set(sys.modules)\n"
+        "print(time.perf_counter() - started, *heavy)\n"
+    )
+    times = []
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+        seconds, *heavy = done.stdout.split()
+        assert heavy == []
+        times.append(float(seconds))
+    assert min(times) < 0.2
