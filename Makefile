@@ -10,6 +10,7 @@ NOTEBOOKS := \
     notebooks/setup.ipynb \
     notebooks/problem.ipynb \
     notebooks/data.ipynb \
+    notebooks/configuration.ipynb \
     notebooks/sft.ipynb \
     notebooks/rl.ipynb \
     notebooks/evaluation.ipynb

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cookbook import checkpoint
-from cookbook.config import Config, ConfigError
+from cookbook.config import Config, ConfigError, require
 from cookbook.optimizer import Optimizer
 from cookbook.progress import progress
 from cookbook.rewards import Reward, reward
@@ -106,25 +106,15 @@ def policy_loss(
 
 def plan_steps(config: Config, samples: list[Sample]) -> tuple[int, int]:
     """Returns (steps, prompts per step). Raises ConfigError where configuration and data do not fit together."""
+    require(config, kind="grpo", gpus=1, samples=len(samples))
     size, copies = config["train.train_batch_per_replica"], config["rollout.n_generation"]
     mini = config["train.train_policy.mini_batch"]
-    if config.kind != "grpo":
-        raise ConfigError(f"{config.name}: [train.train_policy] type is {config.kind!r}, for RL it must be 'grpo'")
-    if copies < 2:
-        raise ConfigError(f"{config.name}: rollout.n_generation = {copies}; a group needs two completions or more")
-    for key, part in (("rollout.n_generation", copies), ("train.train_policy.mini_batch", mini)):
-        if size % part:
-            raise ConfigError(
-                f"{config.name}: train.train_batch_per_replica = {size} completions is not divisible by {key} = {part}"
-            )
     if mini % copies:
         raise ConfigError(
             f"{config.name}: train.train_policy.mini_batch = {mini} cuts groups of rollout.n_generation = {copies}; "
             "the local engine keeps a group together, so make it a multiple"
         )
     prompts = size // copies
-    if len(samples) < prompts:
-        raise ConfigError(f"{config.name}: {len(samples)} training samples are fewer than {prompts} prompts a step")
     steps = len(samples) // prompts * config["train.epoch"]
     return min(steps, config["train.max_num_steps"] or steps), prompts
 

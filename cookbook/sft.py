@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from cookbook import checkpoint
-from cookbook.config import Config, ConfigError
+from cookbook.config import Config, require
 from cookbook.optimizer import Optimizer
 from cookbook.progress import progress
 from cookbook.runs import Run
@@ -60,20 +60,8 @@ def plan_steps(config: Config, samples: list[Sample]) -> int:
 
     Raises ConfigError where the configuration and the data do not fit together, before any work starts.
     """
-    size, mini = config["train.train_batch_per_replica"], config["train.train_policy.mini_batch"]
-    if config.kind != "sft":
-        raise ConfigError(f"{config.name}: [train.train_policy] type is {config.kind!r}, for SFT it must be 'sft'")
-    if size % mini:
-        raise ConfigError(
-            f"{config.name}: train.train_batch_per_replica = {size} is not divisible by "
-            f"train.train_policy.mini_batch = {mini}"
-        )
-    if len(samples) < size:
-        raise ConfigError(
-            f"{config.name}: {len(samples)} training samples do not fill one batch; "
-            f"lower train.train_batch_per_replica = {size}, or add data"
-        )
-    steps = len(samples) // size * config["train.epoch"]
+    require(config, kind="sft", gpus=1, samples=len(samples))
+    steps = len(samples) // config["train.train_batch_per_replica"] * config["train.epoch"]
     return min(steps, config["train.max_num_steps"] or steps)
 
 

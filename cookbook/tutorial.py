@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cookbook.runs import ROOT, RUNS
 
-NOTEBOOKS = ("setup", "problem", "data", "sft", "rl", "evaluation")
+NOTEBOOKS = ("setup", "problem", "data", "configuration", "sft", "rl", "evaluation")
 LONGER = {"sft": {"epochs": 3}, "rl": {"steps": 30}}  # the defaults are shorter, to be tested in a minute
 
 

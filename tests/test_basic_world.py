@@ -1,5 +1,6 @@
 """The shapes that the base is pretrained on: every fact is true of the scene, every answer is well formed."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -179,8 +180,8 @@ def test_a_pick_is_settled_by_its_reasoning_alone(asked):
     for question in picks:
         asks, reasoning = question["question"].split("\n")[0], question["target"].split("</think>")[0]
         if question in claims:
-            ends = [reasoning.endswith(f" {asks.removesuffix('? [Yes/No]').split(' ', n)[-1]}.") for n in (2, 4)]
-            assert any(ends) == (question["answer"] == "Yes"), question
+            claim = re.fullmatch(r"(?:Is it true that|Do you see that|Is it) (.*)\? \[Yes/No\]", asks)[1]
+            assert reasoning.endswith((f" {claim}.", f">{claim}.")) == (question["answer"] == "Yes"), question
         else:
             named = [letter for letter, text in options(question).items() if reasoning.endswith(f" {text}.")]
             assert question["answer"] in named

@@ -100,8 +100,8 @@ def test_steps_follow_from_epochs_data_and_batch():
     assert plan(config, samples=10_000, **known).steps == 10_000 // 128
     assert plan(config.edit({"train.epoch": 3}), samples=10_000, **known).steps == 3 * (10_000 // 128)
     assert plan(config.edit({"train.max_num_steps": 5}), samples=10_000, **known).steps == 5
-    # 128 completions are 16 prompts: five prompts over 80 epochs make 25 steps
-    assert plan(Config.load("configs/rl.toml"), gpus=4, gpu_gib=80, samples=5, tokens=1700).steps == 25
+    # 128 completions are 16 prompts: 24 prompts over 80 epochs make 120 steps, nothing dropped between them
+    assert plan(Config.load("configs/rl.toml"), gpus=4, gpu_gib=80, samples=24, tokens=1700).steps == 120
 
 
 def test_disk_counts_kept_checkpoints_with_optimizer_and_export():
@@ -119,7 +119,7 @@ def test_layouts_give_the_policy_what_the_rollouts_leave():
     assert {n: p.fits for n, p in found.items()} == {1: False, 2: False, 4: True, 8: False}
     assert found[4].gpus == (2, 2)
     assert "6" in found[8].why[0] and "multiple" in found[8].why[0]  # six ranks do not divide 128 completions
-    sft = layouts(Config.load("configs/sft.toml"), gpu_gib=80, samples=10_000, tokens=900)
+    sft = layouts(Config.load("configs/sft.toml"), gpu_gib=80, samples=10_000, tokens=1500)
     assert {n: p.fits for n, p in sft.items()} == {1: False, 2: False, 4: True, 8: True}
 
 
@@ -133,7 +133,7 @@ def test_published_times_stand_beside_ours():
     assert len(rows) == 7
     assert {name: row["published"] for name, row in rows.items() if row["published"] is None} == {
         "AV captions": None,
-        "video rewards, RL": None,
+        "video rewards, 900 steps of RL": None,
     }
     ratios = {name: row["hours"] / row["published"] for name, row in rows.items() if row["published"]}
     assert all(0.3 < ratio < 1.5 for ratio in ratios.values()), ratios

@@ -94,18 +94,19 @@ def test_token_losses_are_those_of_the_stock_model(stock, encoder, samples):
 @pytest.mark.parametrize(
     ("plan", "config", "changes", "words"),
     [
-        (sft, SFT, {"train.train_policy.mini_batch": 3}, "not divisible"),
-        (sft, SFT, {"train.train_batch_per_replica": 6400}, "do not fill one batch"),
-        (sft, RL, {}, "must be 'sft'"),
-        (grpo, SFT, {}, "must be 'grpo'"),
-        (grpo, RL, {"rollout.n_generation": 3}, "not divisible by rollout.n_generation"),
-        (grpo, RL, {"rollout.n_generation": 1}, "two completions or more"),
+        (sft, SFT, {"train.train_policy.mini_batch": 3}, "must be a multiple of it"),
+        (sft, SFT, {"train.train_batch_per_replica": 6400}, "fill at least one step"),
+        (sft, SFT, {"policy.parallelism.dp_shard_size": 2}, "asks for 2 GPUs"),
+        (sft, RL, {}, 'must be "sft"'),
+        (grpo, SFT, {}, 'must be "grpo"'),
+        (grpo, RL, {"rollout.n_generation": 3}, "rollout.n_generation: is 3"),
+        (grpo, RL, {"rollout.n_generation": 1}, "at least 2"),
         (grpo, RL, {"train.train_policy.mini_batch": 2}, "cuts groups"),
         (
             grpo,
             RL,
             {"train.train_batch_per_replica": 6400, "train.train_policy.mini_batch": 6400},
-            "fewer than",
+            "fill at least one step",
         ),
     ],
 )

@@ -73,6 +73,24 @@ class Plan:
         """Returns the plan as plain values, rounded."""
         return {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
+    def markdown(self) -> str:
+        """Returns the plan as a table."""
+        policy, rollout = self.gpus
+        rows = {
+            "fits": "yes" if self.fits else "**no**",
+            "GPUs": f"{policy} for the policy" + (f", {rollout} for rollouts" if rollout else ""),
+            "peak memory of a policy GPU": f"{self.peak_gib:.1f} GiB",
+            "steps": str(self.steps),
+            "hours": f"{self.hours:.2f}",
+            "disk": f"{self.disk_gib:.0f} GiB",
+            "why": "<br>".join(self.why),
+            "taken for granted": "<br>".join(self.assumptions),
+        }
+        return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items() if text)])
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
 
 # ---- tokens -----------------------------------------------------------------------------------------------------
 
@@ -299,6 +317,7 @@ def published() -> list[dict[str, Any]]:
     warehouse = {BATCH: 32, MINI: 4, LENGTH: 8192, "train.epoch": 1}
     av = {BATCH: 16, MINI: 4, LENGTH: 4096, "train.epoch": 20}
     rewards = {BATCH: 128, MINI: 2, GENERATIONS: 8, RESPONSE: 6144, LENGTH: 10240, "train.epoch": 80}
+    rewards["train.max_num_steps"] = 900  # where they took their result
     rows = [
         ("intelligent transportation, 81,920 pixels", sft, traffic, 5_000, 3952, 35 / 60),
         ("intelligent transportation, 8k tokens", sft, traffic, 5_000, 8192, 63 / 60),
@@ -306,7 +325,7 @@ def published() -> list[dict[str, Any]]:
         ("warehouse, 80k samples", sft, warehouse, 80_000, 2 * 646, 7.0),
         ("warehouse, 500k samples", sft, warehouse, 500_000, 2 * 646, 36.0),
         ("AV captions", sft, av, 9_273, 1440 + 450, None),
-        ("video rewards, RL", rl, rewards, 3_400, 1560, None),
+        ("video rewards, 900 steps of RL", rl, rewards, 3_400, 1560, None),
     ]
     out = []
     for name, config, changes, samples, vision, hours in rows:

@@ -385,8 +385,10 @@ def check_batches(view: View) -> Iterator[Finding]:
     if view[f"{POLICY}.pp_size"] > 1 and (micro < 1 or batch % micro):
         yield view.error(f"{POLICY}.pp_micro_batch_size", f"is {micro}; {BATCH} = {batch} must be a multiple of it")
     if view.samples is not None and steps_per_epoch(view, view.samples) < 1:
-        rows = batch * shard if not view.is_rl else -(-batch // max(view[GENERATIONS], 1))
-        yield view.error(BATCH, f"one step takes {rows} samples, and there are {view.samples}: no step would run")
+        rows = batch // max(view[GENERATIONS], 1) if view.is_rl else batch * shard
+        yield view.error(
+            BATCH, f"one step takes {rows} samples, and there are {view.samples}: lower it to fill at least one step"
+        )
 
 
 def check_lengths(view: View) -> Iterator[Finding]:
@@ -442,8 +444,13 @@ def lint(
     return sorted(found, key=lambda f: (f.line, f.level))
 
 
-def require(config: Config, **known: int | None) -> Config:
-    """Returns the configuration. Raises ConfigError with every error of `lint`; warnings pass."""
+def require(config: Config, *, kind: str | None = None, **known: int | None) -> Config:
+    """Returns the configuration. Raises ConfigError with every error of `lint`; warnings pass.
+
+    `kind`: "sft" or "grpo", what the caller is about to run; `known`: as in `lint`.
+    """
+    if kind and config.kind != kind:
+        raise ConfigError(f'{config.name}: [train.train_policy] type is "{config.kind}", and must be "{kind}" here')
     errors = [f"{config.name}:{f}" for f in lint(config, **known) if f.level == "error"]
     if errors:
         raise ConfigError("\n".join(errors))
