@@ -57,6 +57,7 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
     other = f"the {label['other_color']} vehicle" if label["other_color"] else "the debris"
     hit = label["collision"] == "yes"
     signal = f"The signal is {label['signal']}."
+    scene = RELATIONS[label["scenario"]].format(driver=driver)
     contact = f"{driver.capitalize()} {'hits' if hit else 'stays clear of'} {other}."
     motion = SEEN[label["driver_maneuver"]]
     found: list[Question] = []
@@ -69,18 +70,17 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
         "Does this video show a collision? [Yes/No]",
         ("Yes", "No"),
         "Yes" if hit else "No",
-        contact,
+        f"{scene} {contact}",
     )
     if hit:
         cause = CAUSES[label["primary_cause"]]
         text, letter = _mcq("What is the primary cause of the accident in this video?", cause,
                             [c for c in CAUSES.values() if c != cause], rng)  # fmt: skip
-        scene = RELATIONS[label["scenario"]].format(driver=driver)
         add("cause", text, tuple(LETTERS), letter, f"{signal} {scene} The cause is {cause}.")
     if label["follows_rules"]:
         good = label["follows_rules"] == "yes"
         add("rules", "Is the driver following traffic rules? [Yes/No]", ("Yes", "No"), "Yes" if good else "No",
-            f"{signal} {driver.capitalize()} {motion}.")  # fmt: skip
+            f"{signal} {driver.capitalize()} {motion}. It {'follows' if good else 'breaks'} the rules.")  # fmt: skip
     truths = {
         "maneuver": (
             MANEUVERS,

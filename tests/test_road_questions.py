@@ -103,7 +103,7 @@ def test_the_reasoning_states_the_fact_that_decides(asked):
         stated = {
             "collision": "hits" if label["collision"] == "yes" else "stays clear of",
             "cause": road_world.CAUSES.get(label["primary_cause"]),
-            "rules": f"The signal is {label['signal']}.",
+            "rules": f"It {'follows' if label['follows_rules'] == 'yes' else 'breaks'} the rules.",
             "signal": f"The signal is {label['signal']}.",
             "maneuver": f"It {maneuver}.",
         }

@@ -268,22 +268,21 @@ def _assumptions(view: View, source: str, tokens: int, gpu: str) -> Iterator[str
 
 
 def _advice(config: Config, known: Mapping[str, Any]) -> str:
-    """Returns the first single change with which the plan fits."""
+    """Returns the first change, from small to large, with which the plan fits."""
     view = View(config)
     rollout = gpus_needed(view)[1]
     sizes = [f"{POLICY}.dp_shard_size"] + ([f"{ROLLOUT}.dp_shard_size"] if view["mode"] == "colocated" else [])
-    tries: list[dict[str, Any]] = [dict.fromkeys(sizes, n) for n in VISIBLE if n + rollout <= known["gpus"]]
-    tries += [{MINI: n} for n in (8, 4, 2, 1) if n < view[MINI]]
-    tries += [dict.fromkeys(sizes, n) | {MINI: 1} for n in VISIBLE if n + rollout <= known["gpus"]]
-    tries += [dict.fromkeys(sizes, n) | {MINI: 1, "policy.lora.r": 16, "policy.lora.target_modules": "all-linear"}
-              for n in VISIBLE if n + rollout <= known["gpus"]]  # fmt: skip
+    layout = [dict.fromkeys(sizes, n) for n in VISIBLE if n + rollout <= known["gpus"]]
+    lora = {"policy.lora.r": 16, "policy.lora.target_modules": "all-linear"}
+    tries: list[dict[str, Any]] = [*layout, *({MINI: n} for n in (8, 4, 2, 1) if n < view[MINI])]
+    tries += [*(size | {MINI: 1} for size in layout), lora, lora | {MINI: 1}]
     for changes in tries:
         if plan(config.edit(changes), **known, advise=False).fits:
             return "first turn " + ", ".join(f"{key} = {value!r}".replace("'", '"') for key, value in changes.items())
     for more in VISIBLE:
         if more > known["gpus"]:
-            return f"no single change fits: take {more} GPUs, larger GPUs, or fewer tokens a sample"
-    return "no single change fits: take larger GPUs, or fewer tokens a sample"
+            return f"no change of layout, batch or LoRA fits: take {more} GPUs, larger GPUs, or fewer tokens a sample"
+    return "no change of layout, batch or LoRA fits: take larger GPUs, or fewer tokens a sample"
 
 
 def layouts(config: Config, *, gpu_gib: float, samples: int, tokens: int, gpu: str = "H200") -> dict[int, Plan]:
