@@ -13,9 +13,12 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cookbook.batched_vision import batch_vision
+from cookbook.contract import Contract
+from cookbook.encoder import Encoder
 from cookbook.runs import ROOT
 
 INDEX = "model.safetensors.index.json"
+CONTRACT = "contract.yaml"
 
 
 class CheckpointError(FileNotFoundError):
@@ -51,15 +54,26 @@ def find(path: str | Path) -> Path:
     return folder
 
 
-def export(model, processor, run: Path, step: int, dtype: torch.dtype = torch.float32) -> Path:
-    """Write `run/safetensors/step_N`. Returns that folder."""
+def require_contract(path: str | Path, contract: Contract) -> None:
+    """Raises ContractError where a checkpoint says that it was trained under another contract."""
+    own = find(path) / CONTRACT
+    if own.is_file():
+        contract.require(Contract.load(own), str(path))
+
+
+def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = torch.float32) -> Path:
+    """Write `run/safetensors/step_N`: weights, processor, and the contract that they were trained under.
+
+    Returns that folder.
+    """
     folder = run / "safetensors" / f"step_{step}"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
     weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=weights)
-    processor.save_pretrained(folder)
+    encoder.processor.save_pretrained(folder)
+    encoder.contract.save(folder / CONTRACT)
     shard = (folder / "model.safetensors").rename(folder / "00000.safetensors")
     with safe_open(shard, "pt") as file:
         names = list(file.keys())

@@ -4,29 +4,37 @@ Why: half of all bad results come from a prompt, a frame rate or an answer parse
 evaluation. Here the three stand in one small file (`configs/prompts/*.yaml`) with one hash, and every step reads it.
 
     contract = Contract.load("configs/prompts/road.yaml")
-    contract.conversation("clip.mp4", "Does this video show a collision? [Yes/No]")
+    contract.conversation(sample.prompt)    # with its system prompt, and its limits on every clip
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
+
+from cookbook.samples import Message, message, text
 
 # the same shape as the format reward of cosmos-rl 0.4.7: exactly one empty line between the two tags
 WELL_FORMED = re.compile(r"<think>((?:(?!</?think>).)*)</think>\n\n<answer>(.*?)</answer>", re.DOTALL)
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
+class ContractError(ValueError):
+    """Two steps that should share a contract do not; the message says what differs."""
+
+
 @dataclass(frozen=True)
 class Vision:
-    """What the model sees of a clip: frames per second, and the range of pixels per frame (height × width)."""
+    """What the model sees of a clip: frames a second, frames at most, and the range of pixels (height × width)."""
 
     fps: float
     min_pixels: int
     max_pixels: int
+    max_frames: int = 768  # the limit of qwen-vl-utils
 
 
 @dataclass(frozen=True)
@@ -42,31 +50,47 @@ class Contract:
         """Read a contract file. Raises ValueError for missing or unknown keys, naming them."""
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         vision = data.pop("video", {})
-        for found, wanted in (
-            (data, {"system", "answer_format"}),
-            (vision, {"fps", "min_pixels", "max_pixels"}),
+        for found, wanted, free in (
+            (data, {"system", "answer_format"}, set()),
+            (vision, {"fps", "min_pixels", "max_pixels"}, {"max_frames"}),
         ):
-            if set(found) != wanted:
+            if set(found) - free != wanted:
                 raise ValueError(f"{path}: expected the keys {sorted(wanted)}, found {sorted(found)}")
         if data["answer_format"] != "think_answer":
             raise ValueError(f"{path}: answer_format is {data['answer_format']!r}; the one known is 'think_answer'")
         return cls(**data, vision=Vision(**vision))
+
+    def save(self, path: str | Path) -> None:
+        """Write the contract as `load` reads it; every checkpoint carries its own."""
+        data = asdict(self)
+        data["video"] = data.pop("vision")
+        Path(path).write_text(yaml.safe_dump(data, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+    def require(self, other: "Contract", owner: str) -> None:
+        """Raises ContractError where another contract, that of `owner`, is not this one."""
+        if self.hash == other.hash:
+            return
+        ours, theirs = ({**asdict(c), **asdict(c.vision)} for c in (self, other))
+        differs = [
+            f"{k}: {theirs[k]!r} there, {ours[k]!r} here" for k in ours if k != "vision" and ours[k] != theirs[k]
+        ]
+        raise ContractError(
+            f"{owner} was made under contract {other.hash}, and {self.hash} is asked for here: " + "; ".join(differs)
+        )
 
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that change when any word or limit changes."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
-    def conversation(self, video: str | Path, question: str, target: str | None = None) -> list[dict]:
-        """Returns the chat messages that cosmos-rl loaders yield; with `target`, the assistant's turn too."""
-        clip = {"type": "video", "video": str(video), **asdict(self.vision)}
-        messages = [
-            {"role": "system", "content": [{"type": "text", "text": self.system}]},
-            {"role": "user", "content": [clip, {"type": "text", "text": question}]},
-        ]
-        if target is not None:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": target}]})
-        return messages
+    def conversation(self, messages: Sequence[Message]) -> list[dict]:
+        """Returns chat messages as cosmos-rl loaders yield them: the system prompt first, limits on every clip."""
+        limits = asdict(self.vision)
+        pixels = {key: limits[key] for key in ("min_pixels", "max_pixels")}
+        own = {"video": limits, "image": pixels, "text": {}}
+        turns = [{"role": m["role"], "content": [{**p, **own[p["type"]]} for p in m["content"]]} for m in messages]
+        has_system = bool(turns) and turns[0]["role"] == "system"
+        return turns if has_system or not self.system else [message("system", text(self.system)), *turns]
 
 
 def write_answer(reasoning: str, answer: str) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cookbook.contract import is_well_formed, read_answer
+from cookbook.encoder import Encoder
 from cookbook.progress import progress
-from cookbook.samples import Encoder, Sample
+from cookbook.samples import Sample
 from cookbook.sampling import generate
 from cookbook.sft import to
 
@@ -38,7 +39,7 @@ def judge(sample: Sample, output: str) -> dict:
     answer = read_answer(output, sample.options)
     return {
         "id": sample.id,
-        "group": sample.clip,
+        "group": sample.group,
         "task": sample.task,
         "kind": "binary" if len(sample.options) == 2 else "mcq",
         "question": sample.question,

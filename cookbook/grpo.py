@@ -21,11 +21,12 @@ from torch import Tensor
 
 from cookbook import checkpoint
 from cookbook.config import Config, ConfigError, require
+from cookbook.encoder import Encoder
 from cookbook.optimizer import Optimizer
 from cookbook.progress import progress
 from cookbook.rewards import Reward, reward
 from cookbook.runs import Run
-from cookbook.samples import Encoder, Sample
+from cookbook.samples import Sample
 from cookbook.sampling import Completions, generate, token_logits
 from cookbook.sft import batches, to
 
@@ -200,7 +201,7 @@ def grpo(config: Config, train: list[Sample], encoder: Encoder, model, run: Run,
         bar.set(reward=values["train/reward_mean"], kl=values["train/kl_loss_avg"])
         if save_every and (step % save_every == 0 or step == steps):
             dtype = getattr(torch, config["train.param_dtype"])
-            folder = checkpoint.export(model, encoder.processor, run.path, step, dtype)
+            folder = checkpoint.export(model, encoder, run.path, step, dtype)
             checkpoint.keep_last(run.path, config["train.ckpt.max_keep"])
             run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
 

@@ -9,7 +9,6 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ import torch
 from cookbook import checkpoint, evaluation
 from cookbook.config import Config
 from cookbook.contract import Contract
+from cookbook.encoder import Encoder
 from cookbook.grpo import grpo
 from cookbook.report import write_report
 from cookbook.runs import MANIFEST, ROOT, RUNS, Run, read_metrics
-from cookbook.samples import Encoder, Sample
+from cookbook.samples import Sample
 from cookbook.scores import compare
 from cookbook.sft import sft
 from data_tools import road_vqa, road_world
@@ -58,14 +58,18 @@ def samples(name: str, split: str, seed: int = 0, reasoned: float = 1.0, clips: 
 
     `reasoned` is the share of targets that come with written reasoning (see data_tools/road_vqa.py).
     """
-    found = road_vqa.load(road_data(name, seed), split, contract(), seed, reasoned)
-    kept = sorted({s.clip for s in found})[: None if clips < 0 else clips]
-    return [s for s in found if s.clip in set(kept)]
+    found = road_vqa.load(road_data(name, seed), split, seed, reasoned)
+    kept = sorted({s.group for s in found})[: None if clips < 0 else clips]
+    return [s for s in found if s.group in set(kept)]
 
 
 def open_model(path: str | Path):
-    """Returns (model, encoder) of a checkpoint, bound to the contract."""
+    """Returns (model, encoder) of a checkpoint, bound to the contract.
+
+    Raises ContractError where the checkpoint was trained under another one.
+    """
     model, processor = checkpoint.load(path)
+    checkpoint.require_contract(path, contract())
     return model, Encoder(processor, contract(), model.config)
 
 
@@ -127,10 +131,10 @@ def shuffled_frames(name: str, model_name: str, questions: int, seed: int = 0) -
     A model that looks at the clip falls back to what the words alone give away; one that does not, stays.
     """
     items = samples(name, "test", seed)[:questions]
-    clips = {s.clip: s.video for s in items}
-    others = dict(zip(clips, [*list(clips.values())[1:], *list(clips.values())[:1]]))
+    clips = list(dict.fromkeys(s.video for s in items))
+    others = dict(zip(clips, [*clips[1:], *clips[:1]]))
     model, encoder = open_model(f"runs/{name}/{model_name}")
-    return evaluation.predict(model, encoder, [replace(s, video=others[s.clip]) for s in items], "other clips")
+    return evaluation.predict(model, encoder, [s.with_media(others) for s in items], "other clips")
 
 
 def report(name: str, comparison: dict, rows: dict[str, list[dict]], clips: int = 6) -> Path:

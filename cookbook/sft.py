@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from cookbook import checkpoint
 from cookbook.config import Config, require
+from cookbook.encoder import IGNORE, Encoder
 from cookbook.optimizer import Optimizer
 from cookbook.progress import progress
 from cookbook.runs import Run
-from cookbook.samples import IGNORE, Encoder, Sample
+from cookbook.samples import Sample
 
 
 def token_losses(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -105,7 +106,7 @@ def sft(config: Config, train: list[Sample], validation: list[Sample], encoder: 
         bar.set(loss=loss)
         if save_every and (step % save_every == 0 or last):
             dtype = getattr(torch, config["train.param_dtype"])
-            folder = checkpoint.export(model, encoder.processor, run.path, step, dtype)
+            folder = checkpoint.export(model, encoder, run.path, step, dtype)
             checkpoint.keep_last(run.path, config["train.ckpt.max_keep"])
             run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
 

@@ -18,8 +18,8 @@ class VideoError(ValueError):
     """A clip that cannot be read; the message names the file and the reason."""
 
 
-def read_frames(path: str | Path, fps: float) -> tuple[torch.Tensor, float]:
-    """Decode a clip and sample it at about `fps` frames a second.
+def read_frames(path: str | Path, fps: float, most: int = 768) -> tuple[torch.Tensor, float]:
+    """Decode a clip and sample it at about `fps` frames a second, `most` frames at most.
 
     Returns (frames, channels, height, width) uint8, and the rate that the sampled frames really have.
     Raises VideoError where the file is missing, unreadable or without frames.
@@ -35,7 +35,7 @@ def read_frames(path: str | Path, fps: float) -> tuple[torch.Tensor, float]:
     if not frames:
         raise VideoError(f"{path}: holds no frames")
     count = len(frames) / rate * fps
-    count = int(min(max(count, 4), len(frames)) // TEMPORAL_PATCH * TEMPORAL_PATCH)
+    count = int(min(max(count, 4), most, len(frames)) // TEMPORAL_PATCH * TEMPORAL_PATCH)
     if count < TEMPORAL_PATCH:
         raise VideoError(f"{path}: holds {len(frames)} frame, needs {TEMPORAL_PATCH} or more")
     picked = np.linspace(0, len(frames) - 1, count).round().astype(int)

@@ -2,7 +2,7 @@
 
 Why: training, rollout and evaluation must see the same questions. This file is the one place that makes them.
 
-    samples = load(folder, "train", contract)
+    samples = load(folder, "train")
 """
 
 import json
@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from cookbook.contract import Contract, write_answer
-from cookbook.samples import Sample
+from cookbook.contract import write_answer
+from cookbook.samples import Sample, message, text, video
 from data_tools.road_questions import questions
 from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
 
 HURRIED_ERRORS = 0.25  # of the answers that stand without reasoning
 
 
-def load(folder: Path, split: str, contract: Contract, seed: int = 0, reasoned: float = 1.0) -> list[Sample]:
+def load(folder: Path, split: str, seed: int = 0, reasoned: float = 1.0) -> list[Sample]:
     """Returns all samples of a split, in the order of their clips.
 
     Not every annotator takes the time: `reasoned` is the share of targets with written reasoning. The others are a bare
@@ -32,9 +32,9 @@ def load(folder: Path, split: str, contract: Contract, seed: int = 0, reasoned: 
     samples = []
     for meta in sorted((root / "metas").glob(f"*{LABEL_SUFFIX}")):
         clip = meta.name.removesuffix(LABEL_SUFFIX)
-        video = root / "videos" / f"{clip}{VIDEO_SUFFIX}"
-        if not video.is_file():
-            raise FileNotFoundError(f"{video}: the label {meta.name} has no video")
+        path = root / "videos" / f"{clip}{VIDEO_SUFFIX}"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: the label {meta.name} has no video")
         for q in questions(json.loads(meta.read_text(encoding="utf-8")), seed):
             target = write_answer(q.reasoning, q.answer)
             annotator = np.random.default_rng([seed, *q.id.encode()])
@@ -42,7 +42,8 @@ def load(folder: Path, split: str, contract: Contract, seed: int = 0, reasoned: 
                 slip = annotator.random() < HURRIED_ERRORS
                 others = [option for option in q.options if option != q.answer]
                 target = write_answer("", str(annotator.choice(others)) if slip else q.answer)
-            samples.append(Sample(q.id, q.clip, video, q.task, q.text, q.options, q.answer, target))
+            turns = (message("user", video(path), text(q.text)), message("assistant", text(target)))
+            samples.append(Sample(q.id, q.clip, turns, q.answer, q.options, label=q.answer, task=q.task))
     if not samples:
         raise ValueError(f"{root}: holds no labels in metas/*{LABEL_SUFFIX}")
     return samples

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cookbook.contract import Contract
+from cookbook.encoder import Encoder
 from cookbook.runs import ROOT
-from cookbook.samples import Encoder
 from data_tools import road_vqa, road_world
 
 BASE = ROOT / "models" / "tiny-base"
@@ -24,8 +24,8 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def samples(world, contract):
-    return road_vqa.load(world, "train", contract)
+def samples(world):
+    return road_vqa.load(world, "train")
 
 
 @pytest.fixture(scope="session")

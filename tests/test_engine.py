@@ -11,10 +11,10 @@ import torch
 from cookbook import checkpoint, grpo, sft
 from cookbook.batched_vision import batch_vision
 from cookbook.config import Config, ConfigError
+from cookbook.encoder import Encoder
 from cookbook.optimizer import rate_factor
 from cookbook.rewards import reward
 from cookbook.runs import Run
-from cookbook.samples import Encoder
 
 SFT = Config.load("configs/tiny_sft.toml").edit(
     {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 4}

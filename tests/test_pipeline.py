@@ -28,7 +28,7 @@ def test_the_share_of_reasoned_targets_is_kept_and_answers_stay_right(runs):
     assert bare == pytest.approx(0.55, abs=0.08)
     assert [s.answer for s in careful] == [s.answer for s in mixed]
     assert not any("<think></think>" in s.target for s in careful)
-    assert len({s.clip for s in pipeline.samples("job", "train", clips=7)}) == 7
+    assert len({s.group for s in pipeline.samples("job", "train", clips=7)}) == 7
 
 
 def test_a_shorter_run_replaces_the_exports_of_a_longer_one(runs):

@@ -2,14 +2,14 @@
 
 import torch
 
-from cookbook.samples import IGNORE
+from cookbook.encoder import IGNORE
 from cookbook.video import read_frames
 
 
 def test_prompt_equals_the_stock_processor(encoder, processor, samples, stock):
     sample = samples[0]
     frames, fps = read_frames(sample.video, encoder.contract.vision.fps)
-    chat = encoder.contract.conversation(sample.video, sample.question)
+    chat = encoder.contract.conversation(sample.prompt)
     text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     want = processor(text=[text], videos=[frames], fps=fps, do_sample_frames=False, return_tensors="pt")
     got = encoder.prompt_batch([sample])
@@ -32,6 +32,7 @@ def test_labels_are_the_assistants_tokens_and_the_end(encoder, samples):
         kept = labels != IGNORE
         assert torch.equal(ids[kept], labels[kept])
         assert encoder.tokenizer.decode(labels[kept]) == sample.target + encoder.tokenizer.eos_token
+        assert labels[-1] == IGNORE  # the line break behind the end of the turn
 
 
 def test_padding_is_left_for_prompts_and_right_for_training(encoder, samples):

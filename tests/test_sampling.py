@@ -65,7 +65,7 @@ def test_greedy_generation_equals_the_stock_generate(stock, encoder, samples):
     for i, sample in enumerate(picked):
         prompt = encoder.prompt_batch([sample])
         prompt.pop("position_ids")
-        seconds = torch.tensor([encoder.clip(sample.video).seconds_per_step])
+        seconds = torch.tensor([encoder.media("video", sample.video).seconds_per_step])
         theirs = stock.generate(**prompt, second_per_grid_ts=seconds, max_new_tokens=24, do_sample=False)
         new = theirs[0, prompt["input_ids"].shape[1] :]
         assert ours.tokens[i][ours.mask[i]].tolist() == new.tolist()

@@ -1,14 +1,12 @@
 """The model looks at the clip: with another clip's frames, accuracy falls to what the words alone give away."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from cookbook.batched_vision import batch_vision
 from cookbook.contract import write_answer
 from cookbook.evaluation import predict
-from cookbook.samples import Sample
+from cookbook.samples import Sample, message, text, video
 from data_tools import basic_world, drawing
 
 COUNT = 48
@@ -28,7 +26,8 @@ def lamp_questions(tmp_path_factory):
         question = "What color is the lamp?" + "".join(f"\n{a}) {o}" for a, o in zip("ABCD", options))
         answer = "ABCD"[options.index(color)]
         target = write_answer(f"The lamp is {color}.", answer)
-        samples.append(Sample(str(i), str(i), path, "lamp", question, tuple("ABCD"), answer, target))
+        turns = (message("user", video(path), text(question)), message("assistant", text(target)))
+        samples.append(Sample(str(i), str(i), turns, answer, tuple("ABCD"), task="lamp"))
     return samples
 
 
@@ -40,7 +39,8 @@ def test_frames_of_other_clips_take_the_accuracy_to_chance(stock, encoder, lamp_
     model = batch_vision(stock)
     own = accuracy(predict(model, encoder, lamp_questions, "own clip"))
     # the next clip has the next colour: what it shows is never the right answer
-    others = [replace(s, video=lamp_questions[(i + 1) % COUNT].video) for i, s in enumerate(lamp_questions)]
+    clips = [s.video for s in lamp_questions]
+    others = [s.with_media(dict(zip(clips, clips[1:] + clips[:1]))) for s in lamp_questions]
     other = accuracy(predict(model, encoder, others, "another clip"))
     assert own >= 0.8
     assert other <= 0.3

@@ -1,0 +1,163 @@
+"""The encoder: from conversations to the tensors that the model takes.
+
+Why: reading a clip and cutting it into patches costs more than the tiny model itself, and a question is asked of the
+same clip many times. So each clip is read once, each sample is tokenized once, and batches only stack what is there.
+Token for token and label for label this is what cosmos-rl's Qwen2_5_VLM_DataPacker makes; a test compares them.
+
+    encoder = Encoder(processor, contract, model.config)
+    batch = encoder.training_batch(samples)     # labels are -100 outside the assistant's turns
+    batch = encoder.prompt_batch(samples)       # left-padded, for generation
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import Qwen2_5_VLProcessor
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+
+from cookbook.contract import Contract
+from cookbook.samples import Message, Sample
+from cookbook.video import TEMPORAL_PATCH, VideoError, read_frames
+
+IGNORE = -100  # the label that the cross-entropy leaves out
+
+
+@dataclass(frozen=True)
+class Media:
+    """A clip or image as the vision tower takes it: patches (t·h·w, values), grid (t, h, w), seconds per step."""
+
+    kind: str  # "video" or "image"
+    patches: torch.Tensor
+    grid: tuple[int, int, int]
+    seconds_per_step: float
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A conversation as the language model takes it: token ids, and labels that are IGNORE where nothing is learned."""
+
+    ids: list[int]
+    labels: list[int]
+    media: tuple[Media, ...]
+
+
+class Encoder:
+    """Turns samples into batches by the model's own processor; remembers every clip and sample it has seen."""
+
+    def __init__(self, processor: Qwen2_5_VLProcessor, contract: Contract, model_config) -> None:
+        """`model_config` is the model's config: its token ids and vision settings decide the positions."""
+        self.processor, self.contract, self.config = processor, contract, model_config
+        self.tokenizer = processor.tokenizer
+        self.media = cache(self._media)
+        self._seen: dict[tuple[int, bool], tuple[Sample, Tokens]] = {}
+
+    def _media(self, kind: str, path: Path) -> Media:
+        vision = self.contract.vision
+        limits = {"shortest_edge": vision.min_pixels, "longest_edge": vision.max_pixels}
+        if kind == "image":
+            try:
+                with Image.open(path) as image:
+                    out = self.processor.image_processor(
+                        images=[image.convert("RGB")], size=limits, return_tensors="pt"
+                    )
+            except OSError as error:
+                raise VideoError(f"{path}: cannot be read as an image ({error})") from None
+            out = self.processor.image_processor(images=[image], size=limits, return_tensors="pt")
+            return Media(kind, out["pixel_values"], tuple(out["image_grid_thw"][0].tolist()), 0.0)
+        frames, fps = read_frames(path, vision.fps, vision.max_frames)
+        out = self.processor.video_processor(videos=[frames], size=limits, do_sample_frames=False, return_tensors="pt")
+        grid = tuple(out["video_grid_thw"][0].tolist())
+        return Media(kind, out["pixel_values_videos"], grid, TEMPORAL_PATCH / fps)
+
+    def _tokens(self, messages: Sequence[Message], generate: bool) -> Tokens:
+        """Tokenize a conversation. With `generate`, it ends where the assistant begins to speak."""
+        chat = self.contract.conversation(messages)
+        media = tuple(
+            self.media(part["type"], Path(part[part["type"]]))
+            for turn in chat
+            for part in turn["content"]
+            if part["type"] != "text"
+        )
+        # the assistant's words are tokenized on their own: what they become must not depend on what stands before
+        mark = self.tokenizer.pad_token
+        said = ["".join(part["text"] for part in turn["content"]) for turn in chat if turn["role"] == "assistant"]
+        chat = [turn | {"content": mark} if turn["role"] == "assistant" else turn for turn in chat]
+        frame = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=generate)
+        parts = self._with_vision(frame, media).split(mark)
+        if len(parts) != len(said) + 1:
+            raise ValueError(f"the text of a conversation must not hold the special token {mark!r}")
+        ids, labels, end = [], [], self.tokenizer.eos_token_id
+        for i, part in enumerate(parts):
+            words = self.tokenizer(part)["input_ids"]
+            ids += words
+            # the token that ends the assistant's turn is learned too
+            labels += [end if i and j == 0 and token == end else IGNORE for j, token in enumerate(words)]
+            if i < len(said):
+                words = self.tokenizer(said[i])["input_ids"]
+                ids, labels = ids + words, labels + words
+        return Tokens(ids, labels, media)
+
+    def _with_vision(self, frame: str, media: Sequence[Media]) -> str:
+        """Returns the text with every placeholder repeated once per vision token of its clip or image."""
+        merge = self.processor.video_processor.merge_size
+        for kind, pad in (("video", self.processor.video_token), ("image", self.processor.image_token)):
+            first, *rest = frame.split(pad)
+            found = [m.grid[0] * m.grid[1] * m.grid[2] // merge**2 for m in media if m.kind == kind]
+            if len(rest) != len(found):
+                raise ValueError(f"{len(rest)} placeholders of kind {kind} in the text for {len(found)} files")
+            frame = first + "".join(pad * count + part for count, part in zip(found, rest))
+        return frame
+
+    def tokens(self, sample: Sample, generate: bool = False) -> Tokens:
+        """Returns the sample's tokens: the whole conversation, or with `generate` its prompt."""
+        key = (id(sample), generate)
+        if key not in self._seen:  # the sample is kept with its tokens, so that its id stays its own
+            self._seen[key] = sample, self._tokens(sample.prompt if generate else sample.messages, generate)
+        return self._seen[key][1]
+
+    def positions(self, ids: torch.Tensor, mask: torch.Tensor, media: Sequence[Media]) -> torch.Tensor:
+        """Returns the 3-D rotary positions (3, batch, length) that the stock model would compute."""
+        grids = {kind: [m.grid for m in media if m.kind == kind] for kind in ("image", "video")}
+        image, video = (torch.tensor(grids[kind]) if grids[kind] else None for kind in ("image", "video"))
+        seconds = torch.tensor([m.seconds_per_step for m in media if m.kind == "video"])
+        owner = type("Positions", (), {"config": self.config})
+        return Qwen2_5_VLModel.get_rope_index(owner, ids, image, video, seconds if len(seconds) else None, mask)[0]
+
+    def _batch(self, rows: Sequence[Tokens], side: str) -> dict[str, torch.Tensor]:
+        media = [m for row in rows for m in row.media]
+        longest = max(len(row.ids) for row in rows)
+        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
+        mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)
+        for i, row in enumerate(rows):
+            n = len(row.ids)
+            where = slice(0, n) if side == "right" else slice(longest - n, longest)
+            ids[i, where], mask[i, where], labels[i, where] = torch.tensor(row.ids), 1, torch.tensor(row.labels)
+        batch = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": self.positions(ids, mask, media),
+            "labels": labels,
+        }
+        for kind, values, grid in (
+            ("video", "pixel_values_videos", "video_grid_thw"),
+            ("image", "pixel_values", "image_grid_thw"),
+        ):
+            found = [m for m in media if m.kind == kind]
+            if found:
+                batch[values] = torch.cat([m.patches for m in found])
+                batch[grid] = torch.tensor([m.grid for m in found])
+        return batch
+
+    def prompt_batch(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        """Returns the prompts, padded on the left so that generation goes on from the last column."""
+        batch = self._batch([self.tokens(sample, generate=True) for sample in samples], "left")
+        del batch["labels"]
+        return batch
+
+    def training_batch(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        """Returns whole conversations, padded on the right, and labels for the assistant's tokens only."""
+        return self._batch([self.tokens(sample) for sample in samples], "right")
