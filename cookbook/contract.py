@@ -18,6 +18,7 @@ import yaml
 
 from cookbook.samples import Message, message, text
 
+FORMATS = ("think_answer", "text")
 # the same shape as the format reward of cosmos-rl 0.4.7: exactly one empty line between the two tags
 WELL_FORMED = re.compile(r"<think>((?:(?!</?think>).)*)</think>\n\n<answer>(.*?)</answer>", re.DOTALL)
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -56,8 +57,8 @@ class Contract:
         ):
             if set(found) - free != wanted:
                 raise ValueError(f"{path}: expected the keys {sorted(wanted)}, found {sorted(found)}")
-        if data["answer_format"] != "think_answer":
-            raise ValueError(f"{path}: answer_format is {data['answer_format']!r}; the one known is 'think_answer'")
+        if data["answer_format"] not in FORMATS:
+            raise ValueError(f"{path}: answer_format is {data['answer_format']!r}; known are {', '.join(FORMATS)}")
         return cls(**data, vision=Vision(**vision))
 
     def save(self, path: str | Path) -> None:
@@ -84,13 +85,25 @@ class Contract:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
     def conversation(self, messages: Sequence[Message]) -> list[dict]:
-        """Returns chat messages as cosmos-rl loaders yield them: the system prompt first, limits on every clip."""
+        """Returns chat messages as cosmos-rl loaders yield them: the system prompt first, limits on every clip.
+
+        What the contract says holds: a system turn of the messages gives way to the contract's, where it has one, and
+        so do all limits that stand on a clip. Raises ContractError for a part of a clip.
+        """
         limits = asdict(self.vision)
-        pixels = {key: limits[key] for key in ("min_pixels", "max_pixels")}
-        own = {"video": limits, "image": pixels, "text": {}}
-        turns = [{"role": m["role"], "content": [{**p, **own[p["type"]]} for p in m["content"]]} for m in messages]
-        has_system = bool(turns) and turns[0]["role"] == "system"
-        return turns if has_system or not self.system else [message("system", text(self.system)), *turns]
+        own = {"video": limits, "image": {key: limits[key] for key in ("min_pixels", "max_pixels")}}
+
+        def bound(part: Message) -> dict:
+            if part.keys() & {"video_start", "video_end"}:
+                raise ContractError(
+                    f"{part['video']}: only whole clips are read; cut it, and leave out video_start/_end"
+                )
+            kind = part["type"]
+            return {"type": kind, kind: part[kind], **own.get(kind, {})}
+
+        kept = [turn for turn in messages if not (self.system and turn["role"] == "system")]
+        turns = [{"role": turn["role"], "content": [bound(part) for part in turn["content"]]} for turn in kept]
+        return [message("system", text(self.system)), *turns] if self.system else turns
 
 
 def write_answer(reasoning: str, answer: str) -> str:

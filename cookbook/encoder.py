@@ -16,10 +16,12 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import resize
 from transformers import Qwen2_5_VLProcessor
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
 from cookbook.contract import Contract
+from cookbook.resizing import resized
 from cookbook.samples import Message, Sample
 from cookbook.video import TEMPORAL_PATCH, VideoError, read_frames
 
@@ -42,6 +44,7 @@ class Tokens:
 
     ids: list[int]
     labels: list[int]
+    positions: torch.Tensor  # (3, length)
     media: tuple[Media, ...]
 
 
@@ -56,20 +59,21 @@ class Encoder:
         self._seen: dict[tuple[int, bool], tuple[Sample, Tokens]] = {}
 
     def _media(self, kind: str, path: Path) -> Media:
-        vision = self.contract.vision
-        limits = {"shortest_edge": vision.min_pixels, "longest_edge": vision.max_pixels}
+        """Read, resize as qwen-vl-utils does, and cut into patches by the model's own processor."""
+        vision, process = self.contract.vision, {"do_resize": False, "return_tensors": "pt"}
         if kind == "image":
             try:
-                with Image.open(path) as image:
-                    out = self.processor.image_processor(
-                        images=[image.convert("RGB")], size=limits, return_tensors="pt"
-                    )
+                with Image.open(path) as file:
+                    image = file.convert("RGB")
             except OSError as error:
                 raise VideoError(f"{path}: cannot be read as an image ({error})") from None
-            out = self.processor.image_processor(images=[image], size=limits, return_tensors="pt")
+            h, w = resized(image.height, image.width, vision.min_pixels, vision.max_pixels)
+            out = self.processor.image_processor(images=[image.resize((w, h))], **process)
             return Media(kind, out["pixel_values"], tuple(out["image_grid_thw"][0].tolist()), 0.0)
         frames, fps = read_frames(path, vision.fps, vision.max_frames)
-        out = self.processor.video_processor(videos=[frames], size=limits, do_sample_frames=False, return_tensors="pt")
+        size = resized(*frames.shape[-2:], vision.min_pixels, vision.max_pixels)
+        frames = resize(frames, list(size), InterpolationMode.BICUBIC, antialias=True).float()
+        out = self.processor.video_processor(videos=[frames], do_sample_frames=False, **process)
         grid = tuple(out["video_grid_thw"][0].tolist())
         return Media(kind, out["pixel_values_videos"], grid, TEMPORAL_PATCH / fps)
 
@@ -99,7 +103,7 @@ class Encoder:
             if i < len(said):
                 words = self.tokenizer(said[i])["input_ids"]
                 ids, labels = ids + words, labels + words
-        return Tokens(ids, labels, media)
+        return Tokens(ids, labels, self._positions(ids, media), media)
 
     def _with_vision(self, frame: str, media: Sequence[Media]) -> str:
         """Returns the text with every placeholder repeated once per vision token of its clip or image."""
@@ -119,29 +123,38 @@ class Encoder:
             self._seen[key] = sample, self._tokens(sample.prompt if generate else sample.messages, generate)
         return self._seen[key][1]
 
-    def positions(self, ids: torch.Tensor, mask: torch.Tensor, media: Sequence[Media]) -> torch.Tensor:
-        """Returns the 3-D rotary positions (3, batch, length) that the stock model would compute."""
-        grids = {kind: [m.grid for m in media if m.kind == kind] for kind in ("image", "video")}
-        image, video = (torch.tensor(grids[kind]) if grids[kind] else None for kind in ("image", "video"))
-        seconds = torch.tensor([m.seconds_per_step for m in media if m.kind == "video"])
-        owner = type("Positions", (), {"config": self.config})
-        return Qwen2_5_VLModel.get_rope_index(owner, ids, image, video, seconds if len(seconds) else None, mask)[0]
+    def _positions(self, ids: list[int], media: Sequence[Media]) -> torch.Tensor:
+        """Returns the rotary positions (time, height, width; 3, length) of one conversation.
+
+        Text counts up in all three; a clip spreads over its own grid, and the text behind it goes on after the largest.
+        Time is in `tokens_per_second`. As in cosmos-rl and Qwen's own code, seconds are not rounded before they are
+        multiplied; transformers 4.57.6 does that, and so puts all frames of a clip at 4 fps to one time.
+        """
+        rate, merge = self.config.vision_config.tokens_per_second, self.config.vision_config.spatial_merge_size
+        pad = {"video": self.config.video_token_id, "image": self.config.image_token_id}
+        out, at, place = [], 0, 0
+        for m in media:
+            start, (t, h, w) = ids.index(pad[m.kind], at), (m.grid[0], m.grid[1] // merge, m.grid[2] // merge)
+            words = torch.arange(start - at).expand(3, -1) + place
+            times = (torch.arange(t) * m.seconds_per_step * rate).long()
+            grid = torch.stack(torch.meshgrid(times, torch.arange(h), torch.arange(w), indexing="ij")).flatten(1)
+            grid += place + start - at
+            out += [words, grid]
+            at, place = start + t * h * w, int(grid.max()) + 1
+        return torch.cat([*out, torch.arange(len(ids) - at).expand(3, -1) + place], dim=1)
 
     def _batch(self, rows: Sequence[Tokens], side: str) -> dict[str, torch.Tensor]:
         media = [m for row in rows for m in row.media]
         longest = max(len(row.ids) for row in rows)
         ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)
+        positions = torch.ones(3, *ids.shape, dtype=torch.long)
         for i, row in enumerate(rows):
             n = len(row.ids)
             where = slice(0, n) if side == "right" else slice(longest - n, longest)
             ids[i, where], mask[i, where], labels[i, where] = torch.tensor(row.ids), 1, torch.tensor(row.labels)
-        batch = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": self.positions(ids, mask, media),
-            "labels": labels,
-        }
+            positions[:, i, where] = row.positions
+        batch = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "labels": labels}
         for kind, values, grid in (
             ("video", "pixel_values_videos", "video_grid_thw"),
             ("image", "pixel_values", "image_grid_thw"),

@@ -63,7 +63,7 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
     found: list[Question] = []
 
     def add(task: str, text: str, options: tuple[str, ...], answer: str, reasoning: str) -> None:
-        found.append(Question(f"{clip}/{task}", clip, task, text, options, answer, reasoning))
+        found.append(Question(f"{clip}-{task}", clip, task, text, options, answer, reasoning))
 
     add(
         "collision",

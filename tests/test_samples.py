@@ -14,7 +14,8 @@ def test_prompt_equals_the_stock_processor(encoder, processor, samples, stock):
     want = processor(text=[text], videos=[frames], fps=fps, do_sample_frames=False, return_tensors="pt")
     got = encoder.prompt_batch([sample])
     assert got["input_ids"].tolist() == want["input_ids"].tolist()
-    assert torch.equal(got["pixel_values_videos"], want["pixel_values_videos"])
+    # the processor resizes with another kernel than qwen-vl-utils and the engine do; a few levels of 255
+    assert (got["pixel_values_videos"] - want["pixel_values_videos"]).abs().max() < 0.06
     assert got["video_grid_thw"].tolist() == want["video_grid_thw"].tolist()
     positions, _ = stock.model.get_rope_index(
         want["input_ids"],

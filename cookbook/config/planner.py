@@ -29,6 +29,7 @@ from cookbook.config.rules import (
     processes,
     steps_per_epoch,
 )
+from cookbook.resizing import UNIT, resized
 from cookbook.runs import ROOT
 
 GIB = 2**30
@@ -111,14 +112,8 @@ def clip_tokens(
     """
     frames = max(4, math.ceil(min(4, seconds * fps) / 2) * 2, math.floor(seconds * fps / 2) * 2)
     limit = min(max_pixels, max(total_pixels / frames * 2, min_pixels * 1.05)) if total_pixels else max_pixels
-    h, w = (max(28, round(side / 28) * 28) for side in (height, width))
-    if h * w > limit:
-        shrink = math.sqrt(height * width / limit)
-        h, w = (max(28, math.floor(side / shrink / 28) * 28) for side in (height, width))
-    elif h * w < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width))
-        h, w = (math.ceil(side * grow / 28) * 28 for side in (height, width))
-    return frames // 2 * (h // 28) * (w // 28)
+    h, w = resized(height, width, min_pixels, limit)
+    return frames // 2 * (h // UNIT) * (w // UNIT)
 
 
 # ---- memory, time, disk -----------------------------------------------------------------------------------------

@@ -1,0 +1,114 @@
+"""What all loader files share: the dataset that cosmos-rl takes, and the start of each of its processes.
+
+Why: the engine starts a loader file in every one of its roles, with arguments of its own. A loader file is a
+`load(config)` and a call of `serve`; how a sample becomes what the model sees is decided here, once.
+
+    cosmos-rl --config X.toml data_tools/llava_sft.py
+    python data_tools/llava_sft.py --config X.toml --check      # looks at the data; needs no GPU and no cosmos_rl
+"""
+
+import argparse
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from cookbook.config import Config, ConfigError
+from cookbook.samples import DataError, Sample
+from data_tools.loading import contract
+
+Load = Callable[[Config], dict[str, list[Sample]]]
+
+
+class EngineDataset(Dataset):
+    """Samples as cosmos-rl's Qwen2_5_VLM_DataPacker takes them: whole conversations for SFT, prompts for GRPO."""
+
+    def __init__(self, samples: Sequence[Sample], config: Config) -> None:
+        """Raises DataError where SFT has no answer to learn from, or the engine could not batch the samples."""
+        self.samples, self.kind = list(samples), config.kind
+        self.contract = contract(config)
+        if self.kind == "sft" and (bare := [r.id for r in self.samples if r.target is None]):
+            raise DataError(f"{len(bare)} samples, such as {bare[0]}, end without an answer; SFT has nothing to learn")
+        shown = {tuple(sorted({kind for kind, _ in r.media()})) for r in self.samples}
+        if len(shown) > 1 and config["train.train_policy.mini_batch"] > 1:  # its collate function asserts otherwise
+            kinds = ", ".join(" and ".join(kinds) or "text only" for kinds in sorted(shown))
+            raise DataError(
+                f"samples show {kinds}; the engine cannot mix them: train them apart, or set mini_batch = 1"
+            )
+
+    def setup(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        """Called by the engine with its own configuration. Raises DataError where that is for another training."""
+        if (kind := config.train.train_policy.type) != self.kind:
+            raise DataError(f"the dataset was made for {self.kind}, and the engine runs {kind}")
+
+    def __len__(self) -> int:
+        """Returns the number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+        """Returns the messages: the user's as parts with the vision limits on each clip, the others as plain text."""
+        sample = self.samples[index]
+        turns = self.contract.conversation(sample.messages if self.kind == "sft" else sample.prompt)
+        return [turn if turn["role"] == "user" else {"role": turn["role"], "content": said(turn)} for turn in turns]
+
+    def get_reference_answer(self, index: int) -> str:
+        """Returns what rewards compare with: the reference answer, else the written answer, else ""."""
+        sample = self.samples[index]
+        return sample.answer if sample.answer is not None else sample.target or ""
+
+
+def said(turn: Mapping[str, Any]) -> str:
+    """Returns a turn's text: the packer takes an assistant's turn in no other form."""
+    return "".join(part["text"] for part in turn["content"])
+
+
+def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
+    """Run one process of the engine, or with --check print what the data looks like and end.
+
+    `reward_fns` are functions of (completion, reference); without them the TOML's `reward_function` says what counts.
+    """
+    about = inspect.getmodule(load).__doc__
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", required=True, help="the TOML file of the training")
+    parser.add_argument("--check", action="store_true", help="print counts and the first sample, and end")
+    args, _ = parser.parse_known_args()  # the engine adds arguments of its own
+    try:
+        config = Config.load(Path(args.config).resolve())
+        splits = cache(lambda: load(config))
+
+        def dataset(split: str) -> EngineDataset:
+            return EngineDataset(splits()[split], config)
+
+        if args.check:
+            print(preview(splits(), config))
+            return
+        if os.environ.get("COSMOS_ROLE") == "Controller":  # the one role whose end the launcher notices
+            for split in splits():
+                dataset(split)
+    except (DataError, ConfigError) as error:
+        parser.exit(1, f"{error}\n")
+
+    from cosmos_rl.launcher.worker_entry import main as launch_worker  # 13 seconds: only where the engine runs
+
+    from data_tools import engine_video
+
+    engine_video.install()
+    launch_worker(
+        dataset=lambda _: dataset("train"),
+        val_dataset=(lambda _: dataset("validation")) if config["validation.enable"] else None,
+        reward_fns=list(reward_fns) if reward_fns else None,
+    )
+
+
+def preview(splits: Mapping[str, Sequence[Sample]], config: Config) -> str:
+    """Returns the number of samples of each split, and the first sample as the engine gets it."""
+    counts = ", ".join(f"{len(samples)} {name}" for name, samples in splits.items())
+    first = EngineDataset(splits["train"], config)[0]
+    return f"{config.kind}: {counts}\n{json.dumps(first, indent=1, ensure_ascii=False)}"

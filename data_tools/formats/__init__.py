@@ -1,0 +1,111 @@
+"""Every dataset format of the guide and its recipes, read into samples and written from them.
+
+Why: each format says the same in its own way. With samples between them, any can become any other, and checking,
+splitting and balancing are written once.
+
+    samples = read("data/train", problems=(bad := []))     # the format is recognised; bad rows are told, not lost
+    write(samples, "data/train_llava", "llava")
+
+    python -m data_tools.convert data/train data/train_llava --to llava
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cookbook.samples import DataError, Sample
+from data_tools.formats import av_folder, hf_rl, hf_sft, hub, llava, samples_jsonl, saved
+from data_tools.formats.source import Problems, shown, skipping
+
+FORMATS = {m.__name__.rpartition(".")[2]: m for m in (av_folder, hf_sft, hf_rl, llava, saved, samples_jsonl)}
+HEAD = 1 << 20  # characters of a JSON file that are looked at; its first item is in them
+
+
+def detect(path: str | Path) -> str:
+    """Returns the name of the format. Raises DataError that says what was looked for and what was found."""
+    if hub.is_hub_name(path):
+        return "hf_rl" if any(word in str(path) for word in ("RL-Dataset", "Benchmark")) else "hf_sft"
+    place = Path(path)
+    if not place.exists():
+        raise DataError(f"{path}: no such file, folder or dataset of the hub")
+    if place.is_dir():
+        if (place / "videos").is_dir() and (place / "metas").is_dir():
+            return "av_folder"
+        if any((place / mark).is_file() for mark in saved.MARKS):
+            return "saved"
+        if (place / samples_jsonl.FILE).is_file():
+            return "samples_jsonl"
+    for file in _candidates(place):
+        if name := _by_first_item(file):
+            return name
+    below = sorted(child.name for child in place.iterdir()) if place.is_dir() else [place.name]
+    raise DataError(
+        f"{path}: no format is recognised. Looked for videos/ with metas/; {' or '.join(saved.MARKS)}; "
+        f"{samples_jsonl.FILE}; .json, .jsonl or .parquet with conversations or qa_pairs. "
+        f"Found {shown(', '.join(below[:10]) or 'an empty folder')}. Name one of its folders, or the format"
+    )
+
+
+def _candidates(place: Path) -> list[Path]:
+    """Returns the files whose first item tells the format: of the folder, else of its folders (subsets of the hub)."""
+    if place.is_file():
+        return [place]
+    below = [child for child in sorted(place.iterdir()) if child.is_dir()]
+    return hub.data_files(place) or [file for folder in below for file in hub.data_files(folder)]
+
+
+def _by_first_item(file: Path) -> str | None:
+    item = _first_item(file)
+    turns = item.get("conversations")
+    if isinstance(turns, list) and turns and isinstance(turns[0], dict):
+        return "llava" if "from" in turns[0] else "hf_sft"
+    if item.keys() >= samples_jsonl.NEEDED:
+        return "samples_jsonl"
+    return "hf_rl" if hf_rl.PAIRS in item else None
+
+
+def _first_item(file: Path) -> dict[str, Any]:
+    """Returns the first item of a JSON list, JSON lines or parquet file; {} where that cannot be told."""
+    if file.suffix == ".parquet":
+        return next(iter(hub.parquet_rows(file, [])), {})
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        head = stream.read(HEAD).lstrip("\ufeff \t\r\n")
+    try:
+        item, _ = json.JSONDecoder().raw_decode(head.removeprefix("[").lstrip())
+    except (ValueError, RecursionError):
+        return {}
+    return item if isinstance(item, dict) else {}
+
+
+def read(path: str | Path, format: str | None = None, problems: Problems | None = None, **options: Any) -> list[Sample]:
+    """Returns the samples of a dataset, in its order; `options` are those of the format's own `read`.
+
+    Bad rows and files raise DataError, or go into `problems` as (name, reason) where that list is given. An id that
+    comes twice is a problem too: its later samples would be taken for the first.
+    """
+    samples, seen = [], set()
+    for sample in _module(format or detect(path)).read(path, problems, **options):
+        with skipping(problems, sample.id):
+            if sample.id in seen:
+                raise DataError("the id comes more than once; ids must differ")
+            seen.add(sample.id)
+            samples.append(sample)
+    return samples
+
+
+def write(
+    samples: Iterable[Sample], path: str | Path, format: str, problems: Problems | None = None, **options: Any
+) -> Counter[str]:
+    """Write a dataset, with its clips. Returns what had no place in the format, and for how many samples.
+
+    A sample that the format cannot hold raises DataError, or goes into `problems`. Nothing is ever overwritten.
+    """
+    return _module(format).write(samples, path, problems, **options)
+
+
+def _module(name: str) -> Any:
+    if name not in FORMATS:
+        raise DataError(f"unknown format {name!r}; the formats are {', '.join(FORMATS)}")
+    return FORMATS[name]

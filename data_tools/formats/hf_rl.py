@@ -1,0 +1,123 @@
+"""NVIDIA's RL dataset: rows with `video` and `qa_pairs`, a question with choices by letter and the right letter.
+
+Why: `nvidia/Cosmos-Reason1-RL-Dataset` (and -Benchmark) hold no written answers: RL needs only what to compare with.
+The question lists the choices; how to answer is said by the contract, whose format the reward pays for.
+
+    read("nvidia/Cosmos-Reason1-RL-Dataset", subset="robovqa", split="rl")
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cookbook.samples import DataError, Sample, text
+from data_tools.formats import hub
+from data_tools.formats.hf_sft import media_part, write_rows
+from data_tools.formats.sink import tagged
+from data_tools.formats.source import Find, Problems, conversation, make_sample, shown, skipping
+
+PAIRS = "qa_pairs"
+CHOICE = re.compile(r"^[ \t]*\(?([A-Z])[).:][ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
+
+
+def read(
+    path: str | Path,
+    problems: Problems | None = None,
+    *,
+    subset: str | None = None,
+    split: str | Iterable[str] | None = None,
+    clips: str | Path | None = None,
+) -> list[Sample]:
+    """Returns one sample a question, without an answer to learn: question, choices and the right letter."""
+    find, samples = hub.Clips(path, subset, clips), []
+    for name, place, row in hub.rows(path, subset, split, problems):
+        with skipping(problems, place):
+            samples.extend(_samples(row, name, find))
+    return samples
+
+
+def _samples(row: dict[str, Any], name: str, find: Find) -> Iterator[Sample]:
+    several = row.get(PAIRS) if isinstance(row.get(PAIRS), list) else [row.get(PAIRS)]
+    part, group = media_part(row, find)
+    for number, pair in enumerate(several):
+        choices, answer = _checked(pair)
+        asked = prompt(pair["question"], choices)
+        messages = conversation([{"role": "user", "content": [part, text(asked)]}], Path)
+        one = row | {PAIRS: pair, "id": row.get("id", name) if len(several) == 1 else f"{row.get('id', name)}-{number}"}
+        known = {"answer": answer, "options": tuple(choices)}
+        yield make_sample(one, messages, name, group, {part["type"]}, **known)
+
+
+def _checked(pair: object) -> tuple[dict[str, str], str]:
+    """Returns (choices by letter, right answer)."""
+    if not isinstance(pair, dict) or not isinstance(pair.get("question"), str) or not pair["question"].strip():
+        raise DataError(f"{PAIRS} is not a question with index2ans and answer")
+    choices, answer = pair.get("index2ans") or {}, pair.get("answer")
+    if not isinstance(choices, dict):
+        raise DataError("index2ans is not a table of choices by letter")
+    choices = {str(letter): str(words) for letter, words in choices.items() if words is not None}
+    if not isinstance(answer, str) or not answer or (choices and answer not in choices):
+        raise DataError(f"the answer {shown(repr(answer))} is none of the choices {', '.join(choices)}")
+    return choices, answer
+
+
+def prompt(question: str, choices: Mapping[str, str]) -> str:
+    """Returns the question and one choice a line."""
+    return "\n".join([question, *(f"({letter}) {words}" for letter, words in choices.items())])
+
+
+def choices_of(words: str) -> tuple[str, dict[str, str]]:
+    """Returns (question, choices by letter) of a text that lists them line by line: "(A) rain", "A) rain", "A: rain".
+
+    Without at least two lines that begin with A, B, … in order, the choices are {}.
+    """
+    found = list(CHOICE.finditer(words))
+    letters = [match[1] for match in found]
+    if len(found) < 2 or letters != [chr(ord("A") + i) for i in range(len(found))]:
+        return words.strip(), {}
+    return words[: found[0].start()].strip(), {match[1]: match[2] for match in found}
+
+
+def write(
+    samples: Iterable[Sample],
+    path: str | Path,
+    problems: Problems | None = None,
+    *,
+    subset: str = "data",
+    split: str = "rl",
+) -> Counter[str]:
+    """Write questions about one clip each. Returns what had no place in the format, and for how many samples.
+
+    A sample that was not read from this format must list its choices in the question, and name the right letter.
+    """
+    left: Counter[str] = Counter()
+
+    def one(sample: Sample, kind: str, turns: list[dict]) -> dict:
+        asked = [turn["content"] for turn in turns if turn["role"] == "user"]
+        if len(asked) != 1:
+            raise DataError("asks more than one question")
+        pair = sample.extra.get(PAIRS) or _pair(sample, asked[0])
+        choices, answer = _checked(pair)
+        if sample.answer not in (None, answer):
+            raise DataError(f"its answer {shown(sample.answer)!r} is not that of its {PAIRS}, {shown(answer)!r}")
+        lost = {
+            "answer in words": turns[-1]["role"] == "assistant",
+            "system": turns[0]["role"] == "system",
+            "options": sample.options not in ((), tuple(choices)),
+            "wording of the prompt": asked[0] != prompt(pair["question"], choices),
+        }
+        left.update(name for name, value in lost.items() if value)
+        extra = {key: value for key, value in sample.extra.items() if key != PAIRS}
+        return tagged(replace(sample, answer=None, options=(), extra=extra), {kind: "", PAIRS: pair})
+
+    return left + write_rows(samples, Path(path), problems, f"{subset}/{subset}_{split}_qa_pairs.json", split, one)
+
+
+def _pair(sample: Sample, asked: str) -> dict[str, Any]:
+    question, choices = choices_of(asked)
+    if sample.answer is None:
+        raise DataError("has no reference answer to compare with")
+    return {"question": question, "index2ans": choices, "answer": sample.answer}

@@ -1,0 +1,214 @@
+"""Rows and clips of NVIDIA's datasets, as they lie on the Hugging Face hub, in its cache, or in a folder of yours.
+
+Why: the annotations are JSON or parquet (`robovqa/robovqa_understanding.json`), the clips are archives beside them
+(`robovqa/clips.tar.gz`), and the engine unpacks those to `$COSMOS_CACHE/datasets/NAME/SUBSET/video_clips`. A row gives
+only the name of its clip. `hf_sft` and `hf_rl` read through this file.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cookbook.samples import DataError
+from data_tools.archives import extract
+from data_tools.formats.source import Problems, inside, read_rows, shown, skipping
+
+ROWS = (".json", ".jsonl", ".parquet")
+CLIPS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".jpg", ".jpeg", ".png")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def is_hub_name(path: str | Path) -> bool:
+    """Whether this names a dataset of the hub (owner/name) and not a file or folder of this machine."""
+    return not Path(path).exists() and HUB_NAME.fullmatch(str(path)) is not None
+
+
+def cache_folder(name: str | Path, subset: str | None) -> Path:
+    """Returns where cosmos-rl keeps the unpacked clips of a dataset: by the last two parts of its name."""
+    home = os.environ.get("COSMOS_CACHE") or "~/.cache/cosmos"
+    if not subset and not is_hub_name(name) and (place := rows_folder(Path(name), None)) != Path(name):
+        subset = place.name  # the only one that there is
+    return Path(home, "datasets", *Path(name).parts[-2:], subset or "", "video_clips").expanduser()
+
+
+# ---- rows -------------------------------------------------------------------------------------------------------
+
+
+def rows(
+    path: str | Path, subset: str | None, split: str | Iterable[str] | None, problems: Problems | None
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields (id, file and row, row) of the wanted splits, all where none is named; the id is SPLIT-NUMBER.
+
+    Raises DataError where the path, the subset or a split is not there, naming those that are.
+    """
+    wanted = {split} if isinstance(split, str) else set(split or ())
+    parts = (
+        _hub_rows(str(path), subset, wanted) if is_hub_name(path) else _local_rows(Path(path), subset, wanted, problems)
+    )
+    counts: dict[str, int] = {}
+    for part, name, row in parts:
+        number = counts[part] = counts.get(part, -1) + 1
+        if wanted and part not in wanted:
+            continue
+        with skipping(problems, name):
+            if not isinstance(row, dict):
+                raise DataError(f"is not a row with columns, but {type(row).__name__}")
+            yield f"{part}-{number:06d}", name, row
+    if missing := wanted - counts.keys():
+        there = ", ".join(sorted(counts)) or "no rows at all"
+        raise DataError(f"{path}: has no rows of the split {', '.join(sorted(missing))}; it has {there}")
+
+
+def _hub_rows(name: str, subset: str | None, wanted: set[str]) -> Iterator[tuple[str, str, dict]]:
+    import datasets  # takes a second, and only the hub needs it
+
+    try:
+        loaded = datasets.load_dataset(name, subset or None)
+    except Exception as error:  # the library raises its own errors, the network's and the file formats'
+        raise DataError(f"{name}: cannot be loaded from the hub ({type(error).__name__}: {shown(error)})") from None
+    for split, table in loaded.items():
+        if wanted and split not in wanted:
+            yield split, name, {}  # the split is there, but nobody wants its rows read
+            continue
+        for number, row in enumerate(table):
+            yield split, f"{name} {split}[{number}]", without_nulls(row)
+
+
+def _local_rows(path: Path, subset: str | None, wanted: set[str], problems: Problems | None) -> Iterator[tuple]:
+    place = rows_folder(path, subset)
+    folder, files = (place.parent, [place]) if place.is_file() else (place, data_files(place))
+    for file in files:
+        split = split_name(file, subset or folder.name)
+        if wanted and split not in wanted:
+            yield split, file.name, None  # the split is there, but nobody wants its rows read
+        elif file.suffix == ".parquet":
+            yield from ((split, f"{file.name}, row {i}", row) for i, row in enumerate(parquet_rows(file, problems)))
+        else:
+            yield from ((split, name, row) for name, row in read_rows(file, problems))
+
+
+def rows_folder(path: Path, subset: str | None) -> Path:
+    """Returns the folder (or file) that holds the rows: the subset's, or the only one that there is."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if path.is_file() or (not subset and data_files(path)):
+        return path
+    if subset and (path / subset).is_dir():
+        return path / subset
+    there = sorted(child.name for child in path.iterdir() if child.is_dir() and data_files(child))
+    if subset or len(there) != 1:
+        raise DataError(f"{path}: name a subset; it has {', '.join(there) or 'none'}")
+    return path / there[0]
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Returns the files of a folder that may hold rows, sorted."""
+    return sorted(f for f in folder.iterdir() if f.suffix in ROWS and f.is_file() and not f.name.startswith("."))
+
+
+def split_name(file: Path, subset: str) -> str:
+    """Returns the split that a file belongs to: robovqa_rl_qa_pairs.json is rl, robovqa_reasoning_3.json reasoning."""
+    name = file.stem.removeprefix(f"{subset}_").removesuffix("_qa_pairs")
+    return re.sub(r"[-_]\d+(-of-\d+)?$", "", name) or "train"
+
+
+def parquet_rows(file: Path, problems: Problems | None) -> Iterator[dict]:
+    """Yields the rows of a parquet file, a batch at a time in memory."""
+    import pyarrow
+    from pyarrow import parquet
+
+    with skipping(problems, file.name):
+        try:
+            for batch in parquet.ParquetFile(file).iter_batches(batch_size=1000):
+                yield from map(without_nulls, batch.to_pylist())
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"cannot be read as parquet ({shown(error)})") from None
+
+
+def without_nulls(value: Any) -> Any:
+    """Returns a row without the empty fields: a table gives every row the columns, and every choice, of all others."""
+    if isinstance(value, dict):
+        return {key: without_nulls(v) for key, v in value.items() if v is not None}
+    return [without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+# ---- clips ------------------------------------------------------------------------------------------------------
+
+
+class Clips:
+    """Finds the clips of a dataset by the name that a row gives, below any of its folders."""
+
+    def __init__(self, path: str | Path, subset: str | None, clips: str | Path | None = None) -> None:
+        """`clips` is the folder of the clips, where it is not the cache's or the dataset's own."""
+        own = [] if is_hub_name(path) else [rows_folder(Path(path), subset)]
+        own = [folder.parent if folder.is_file() else folder for folder in own]
+        self.folders = [Path(clips)] if clips else [cache_folder(path, subset), *own]
+
+    def __call__(self, name: str) -> Path:
+        """Returns the clip's file. Raises DataError where it is missing, ambiguous, or outside by a link."""
+        base = Path(name).name
+        for folder, index in zip(self.folders, self._indexes):
+            found = index.get(name) or index.get(base) or index.get(_bare(base)) or []
+            if len(found) == 1:
+                return inside(folder, found[0])
+            if found:
+                raise DataError(f"{len(found)} clips are named {shown(base)} below {folder}; rename them")
+        raise DataError(f"no clip named {shown(base)} below {' or '.join(map(str, self.folders))}")
+
+    @cached_property
+    def _indexes(self) -> list[dict[str, list[str]]]:
+        """For each folder {name: paths below it}. Names are the path, the file's name, and that up to its first dot:
+
+        the engine renames the clips of the subset `av` so.
+        """
+        indexes: list[dict[str, list[str]]] = []
+        for folder in self.folders:
+            indexes.append(index := {})
+            for root, _, files in os.walk(folder):
+                for file in files:
+                    if file.lower().endswith(CLIPS):
+                        path = Path(root, file).relative_to(folder).as_posix()
+                        for name in {path, file, _bare(file)}:
+                            index.setdefault(name, []).append(path)
+        return indexes
+
+
+def _bare(name: str) -> str:
+    return name.split(".")[0] + Path(name).suffix
+
+
+def prepare(name: str | Path, subset: str | None) -> Path:
+    """Unpack the clips of a dataset into the engine's cache, once, whichever of its processes comes first.
+
+    Returns the folder. Archives lie beside the rows of a local folder; the hub's are downloaded. A local folder without
+    archives has its clips unpacked already: nothing is done.
+    """
+    folder = cache_folder(name, subset)
+    done = folder / ".prepared"  # the engine's own mark, so neither unpacks what the other has
+    local = None if is_hub_name(name) else rows_folder(Path(name), subset)
+    if done.exists() or (local and not _archives(local)):
+        return folder
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / "prepare.lock"):
+        if not done.exists():
+            for archive in _archives(local or _download(str(name), subset)):
+                extract(archive, folder, replace=True)  # goes over what a broken-off run has left
+            done.touch()
+    return folder
+
+
+def _archives(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("clips*.tar.gz"), *folder.glob("clips/*.tar.gz")]) if folder.is_dir() else []
+
+
+def _download(name: str, subset: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    where = f"{subset}/" if subset else ""
+    patterns = [f"{where}clips*.tar.gz", f"{where}clips/*.tar.gz"]
+    return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns), subset or "")

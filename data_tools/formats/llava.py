@@ -1,0 +1,141 @@
+"""LLaVA JSON: a list of {id, video or image, conversations: [{from, value}]}, with <video> and <image> in the text.
+
+Why: the warehouse, traffic and wafer recipes come in it, and most public instruction data. A placeholder says where in
+the text the clip stands; several turns, several images and a system turn are all possible.
+
+    read("annotations.json", media="train2017")
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cookbook.samples import MEDIA, DataError, Sample, message, text
+from data_tools.formats.sink import Shelf, fresh, limits_of, merged, rows_of, tagged, write_json
+from data_tools.formats.source import (
+    Find,
+    Problems,
+    checked,
+    first_clip,
+    inside,
+    make_sample,
+    read_rows,
+    shown,
+    skipping,
+)
+
+FILE = "annotations.json"
+SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+NAMES = {"user": "human", "assistant": "gpt", "system": "system"}
+KEYS = {"video": ("video", "videos"), "image": ("image", "images")}
+PLACEHOLDER = re.compile(r"<(video|image)>")
+
+
+def annotations(path: str | Path) -> Path:
+    """Returns the file with the items: the path itself, or the only .json or .jsonl file of a folder."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    found = sorted(f for f in path.iterdir() if f.suffix in (".json", ".jsonl")) if path.is_dir() else []
+    if len(found) != 1:
+        names = ", ".join(f.name for f in found) or "none"
+        raise DataError(f"{path}: needs exactly one .json file with the items; found {names}")
+    return found[0]
+
+
+def read(
+    path: str | Path, problems: Problems | None = None, *, media: str | Path | None = None, system: str = ""
+) -> list[Sample]:
+    """Returns one sample an item. `media` is the folder that the items' paths count from, if not the file's own.
+
+    `system` opens conversations that have no system turn. Clips without a placeholder follow those that have one.
+    """
+    file = annotations(path)
+    root, samples = Path(media) if media else file.parent, []
+    for number, (place, item) in enumerate(read_rows(file, problems)):
+        with skipping(problems, place):
+            if not isinstance(item, dict):
+                raise DataError(f"is not an item with fields, but {type(item).__name__}")
+            messages = _messages(item, lambda name: inside(root, name))
+            if system and messages[0]["role"] != "system":
+                messages = (message("system", text(system)), *messages)
+            used = {"conversations", *(key for kind in MEDIA for key in KEYS[kind])}
+            spare = f"{file.stem}-{number:06d}"
+            samples.append(make_sample(item, messages, spare, first_clip(messages, root), used))
+    return samples
+
+
+def _messages(item: dict[str, Any], find: Find) -> tuple[dict[str, Any], ...]:
+    waiting = {kind: _media(item, kind) for kind in MEDIA}
+    turns = item.get("conversations")
+    if not isinstance(turns, list) or not all(isinstance(t, dict) and isinstance(t.get("value"), str) for t in turns):
+        raise DataError("conversations is not a list of turns {from, value}")
+    messages = []
+    for turn in turns:
+        role = SPEAKERS.get(str(turn.get("from")))
+        if role is None:
+            raise DataError(f"the turn is from {shown(repr(turn.get('from')))}, none of {', '.join(SPEAKERS)}")
+        parts = _parts(turn["value"], waiting, find) if role == "user" else [text(turn["value"])]
+        messages.append(message(role, *parts))
+    _add_rest(messages, [{"type": kind, kind: str(find(name))} for kind in MEDIA for name in waiting[kind]])
+    return checked(messages)
+
+
+def _media(item: dict[str, Any], kind: str) -> list[str]:
+    found = [item[key] for key in KEYS[kind] if item.get(key)]
+    names = [name for value in found for name in (value if isinstance(value, list) else [value])]
+    if not all(isinstance(name, str) for name in names):
+        raise DataError(f"{kind} is neither a path nor a list of paths")
+    return names
+
+
+def _parts(value: str, waiting: dict[str, list[str]], find: Find) -> Iterator[dict[str, Any]]:
+    """Yields the parts of a turn; one line end on each side of a placeholder belongs to the placeholder."""
+    pieces = PLACEHOLDER.split(value)  # text, kind, text, kind, …, text
+    for i, piece in enumerate(pieces):
+        if i % 2:
+            if not waiting[piece]:
+                raise DataError(f"there are more <{piece}> in the text than {piece}s in the item")
+            yield {"type": piece, piece: str(find(waiting[piece].pop(0)))}
+            continue
+        words = piece.removeprefix("\n") if i else piece
+        words = words.removesuffix("\n") if i < len(pieces) - 1 else words
+        if words:
+            yield text(words)
+
+
+def _add_rest(messages: list[dict[str, Any]], rest: list[dict[str, Any]]) -> None:
+    """Put clips that have no placeholder behind the last that has one, else before the first question."""
+    spots = [(m["content"], i + 1) for m in messages for i, p in enumerate(m["content"]) if p["type"] in MEDIA]
+    spots = spots or [(m["content"], 0) for m in messages if m["role"] == "user"][:1]
+    for content, at in spots[-1:]:
+        content[at:at] = rest
+
+
+def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None = None) -> Counter[str]:
+    """Write FOLDER/annotations.json (or the .json file named) with the clips in videos/ and images/ beside it.
+
+    Returns what had no place in the format, and for how many samples.
+    """
+    file = Path(path) if Path(path).suffix == ".json" else Path(path) / FILE
+    left: Counter[str] = Counter()
+    shelf = Shelf(fresh(file).parent)
+
+    def one(sample: Sample) -> dict:
+        turns = [{"from": NAMES[m["role"]], "value": _value(merged(m["content"]))} for m in sample.messages]
+        row = tagged(sample, {kind: "" for kind, _ in sample.media()} | {"conversations": turns})
+        left.update(sorted(limits_of(sample)))
+        names = {kind: [shelf.put(p, kind) for k, p in sample.media() if k == kind] for kind in MEDIA}
+        return row | {kind: found[0] if len(found) == 1 else found for kind, found in names.items() if found}
+
+    write_json(file, rows_of(samples, one, problems))
+    return left
+
+
+def _value(parts: list[dict[str, Any]]) -> str:
+    for part in parts:
+        if part["type"] == "text" and PLACEHOLDER.search(part["text"]):
+            raise DataError("the text itself holds <video> or <image>, which would be read as a placeholder")
+    return "\n".join(part["text"] if part["type"] == "text" else f"<{part['type']}>" for part in parts)

@@ -1,0 +1,23 @@
+"""Loader of LLaVA JSON with videos or images: `dataset.name` is the file, or a folder with one such file.
+
+    cosmos-rl --config X.toml data_tools/llava_sft.py
+    python data_tools/llava_sft.py --config X.toml --check
+
+`[custom] media` is the folder that the paths in the file count from, if not the file's own. For `type = "grpo"` the
+same file gives prompts; their reference is the item's `answer`, else its last written answer.
+"""
+
+from cookbook.config import Config
+from cookbook.samples import Sample
+from data_tools import loading
+from data_tools.engine_dataset import serve
+
+
+def load(config: Config) -> dict[str, list[Sample]]:
+    """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
+    loading.custom(config, "media")
+    return loading.load(config, "llava", media=loading.media(config))
+
+
+if __name__ == "__main__":
+    serve(load)

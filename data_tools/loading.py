@@ -1,0 +1,148 @@
+"""Samples from a training configuration: which dataset, which splits, what is held out, what the model sees of a clip.
+
+Why: every loader file and both engines must take the same samples from the same TOML.
+
+    [train.train_policy.dataset]      name: a folder, or a dataset of the hub; subset; split; test_size
+    [validation.dataset]              the same, where validation has a dataset of its own
+    [custom]                          contract: the file of prompt and vision limits; subset = "[:100]"
+
+    load(Config.load("configs/sft.toml"), "hf_sft")["train"]
+"""
+
+import difflib
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cookbook.config import Config
+from cookbook.contract import Contract
+from cookbook.runs import ROOT
+from cookbook.samples import DataError, Sample
+from data_tools import formats
+from data_tools.formats import hub
+from data_tools.formats.source import Problems
+from data_tools.splits import hold_out, subset
+
+log = logging.getLogger(__name__)
+
+TRAIN, VALIDATION = "train.train_policy.dataset", "validation.dataset"
+KEYS = {"contract", "subset"}
+BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
+SPLIT = re.compile(r"(\w*)(\[.*\])?")
+HELD_OUT = 0.1  # the engine's own share where validation is on and nothing says how much
+
+
+def custom(config: Config, *more: str) -> dict[str, Any]:
+    """Returns the stated keys of [custom]; `more` are those of one loader. Raises DataError for any other."""
+    stated, known = config.table("custom"), KEYS | set(more)
+    for key, value in stated.items():
+        where = f"{config.name}:{config.line(f'custom.{key}')}: custom.{key}"
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it reads {', '.join(sorted(known))}"
+            raise DataError(f"{where}: this loader does not read it; {hint}")
+        if key != "drop_fields" and not isinstance(value, str):
+            raise DataError(f"{where} is {value!r}; it is a text in quotes")
+    return stated
+
+
+def media(config: Config) -> Path | None:
+    """Returns the folder of the clips, where [custom] states one: not the dataset's own."""
+    stated = config.table("custom").get("media")
+    return ROOT / stated if stated else None
+
+
+def contract(config: Config) -> Contract:
+    """Returns the contract that `custom.contract` names: prompt, answer format, vision limits. Raises DataError."""
+    name = config.table("custom").get("contract")
+    if not name:
+        raise DataError(
+            f'{config.name}: custom.contract is not stated; write contract = "configs/prompts/captions.yaml", or your '
+            "own, below [custom]: training, rollouts and evaluation read what the model sees from it"
+        )
+    try:
+        return Contract.load(ROOT / name)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{config.name}: custom.contract cannot be read: {error}") from None
+
+
+def load(config: Config, format: str, **options: Any) -> dict[str, list[Sample]]:
+    """Returns {"train": …, "validation": …} as the configuration names them; `options` go to the format's `read`.
+
+    A relative path counts from the project's root. Of a folder with `train` (and `validation`) in it those are read;
+    `split = "train[:100]"` names others, and takes a slice. Where validation has no data of its own, `test_size`
+    samples, or that share, are held out: whole clips, and the same ones whatever the seed of the training is.
+    Rows that cannot be used are counted in a warning. Raises DataError where there is nothing to train on.
+    """
+    problems: Problems = []
+    train = _read(config, TRAIN, format, problems, options)
+    if config[f"{VALIDATION}.name"]:
+        validation = _read(config, VALIDATION, format, problems, options)
+    elif folder := _own_validation(config, format):
+        validation = formats.read(folder, format, problems, **options)
+    else:
+        train, validation = hold_out(train, _held_out(config)) if train else ([], [])
+    train = subset(train, config.table("custom").get("subset", "[:]"))
+    told = "; ".join(f"{name}: {reason}" for name, reason in problems[:3])
+    if not train:
+        raise DataError(f"{config.name}: {_place(config, TRAIN, format)} holds nothing to train on. {told}".rstrip())
+    if problems:
+        log.warning("%d rows cannot be used, such as %s", len(problems), told)
+    return {"train": train, "validation": validation}
+
+
+def _read(config: Config, table: str, format: str, problems: Problems, options: dict[str, Any]) -> list[Sample]:
+    place, wanted = _place(config, table, format), _splits(config, table)
+    found: list[Sample] = []
+    for name, part in wanted:
+        if format in BY_FILE:
+            which = config[f"{table}.subset"] or None
+            if not options.get("clips"):
+                hub.prepare(place, which)
+            samples = formats.read(place, format, problems, subset=which, split=name or None, **options)
+        else:
+            samples = formats.read(_folder(Path(place), name), format, problems, **options)
+            if len(wanted) > 1:  # ids need only differ within one dataset
+                samples = [replace(sample, id=f"{name}-{sample.id}") for sample in samples]
+        found += subset(samples, part)
+    return found
+
+
+def _place(config: Config, table: str, format: str) -> Path | str:
+    """Returns the dataset's folder, or its name on the hub."""
+    name = config[f"{table}.name"]
+    if not name:
+        raise DataError(f"{config.name}: {table}.name is empty; name the folder of your dataset")
+    local = ROOT / name
+    return name if format in BY_FILE and not local.exists() and hub.is_hub_name(name) else local
+
+
+def _splits(config: Config, table: str) -> list[tuple[str, str]]:
+    """Returns (name, slice) of the stated splits; one without a name where none is stated."""
+    stated = config[f"{table}.split"] or ""
+    matches = [(spec, SPLIT.fullmatch(spec)) for spec in ([stated] if isinstance(stated, str) else stated)]
+    if bad := [spec for spec, match in matches if match is None]:
+        raise DataError(f"{config.name}: {table}.split is {bad[0]!r}; write train or train[:100]")
+    return [(match[1], match[2] or "[:]") for _, match in matches]
+
+
+def _folder(place: Path, split: str) -> Path:
+    """Returns the folder of a split; without a name, `train` where there is one, else the place itself."""
+    folder = place / (split or "train")
+    if split and not folder.is_dir():
+        raise DataError(f"{folder}: no such split; a local dataset keeps each split in a folder of its own")
+    return folder if folder.is_dir() else place
+
+
+def _own_validation(config: Config, format: str) -> Path | None:
+    """Returns the folder `validation` beside `train`, where it is not trained on."""
+    place = Path(_place(config, TRAIN, format))
+    apart = (place / "train").is_dir() and "validation" not in {name for name, _ in _splits(config, TRAIN)}
+    return place / "validation" if apart and (place / "validation").is_dir() else None
+
+
+def _held_out(config: Config) -> float:
+    size = config[f"{TRAIN}.test_size"]
+    return size if size is not None else HELD_OUT if config["validation.enable"] else 0
