@@ -25,6 +25,8 @@ from cookbook.samples import Sample
 from cookbook.scores import compare
 from cookbook.sft import sft
 from data_tools import road_vqa, road_world
+from data_tools.passport import Passport, passport, read_quarantine
+from data_tools.passport.tokens import token_counter
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ CLIPS = {"train": 480, "validation": 40, "test": 120}
 CONTRACT = "configs/prompts/road.yaml"
 BASE = "models/tiny-base"
 MODELS = ("base", "sft", "rl")
+PASSPORT = "passport.json"
 
 
 def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) -> Path:
@@ -42,6 +45,7 @@ def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) 
     folder = RUNS / name / "data"
     stamp = folder / "world.json"
     if clips is not None or not stamp.exists():
+        (folder / PASSPORT).unlink(missing_ok=True)  # it was that of other clips
         return road_world.build(folder, dict(clips or CLIPS), seed)
     if (found := json.loads(stamp.read_text())["seed"]) != seed:
         raise ValueError(f"runs/{name}/data holds the clips of seed {found}, not {seed}; give another run_name")
@@ -56,11 +60,27 @@ def contract() -> Contract:
 def samples(name: str, split: str, seed: int = 0, reasoned: float = 1.0, clips: int = -1) -> list[Sample]:
     """Returns the questions of a split; of its first `clips` clips only, where that is not negative.
 
-    `reasoned` is the share of targets that come with written reasoning (see data_tools/road_vqa.py).
+    `reasoned` is the share of targets that come with written reasoning (see data_tools/road_vqa.py). What the data's
+    passport has in quarantine is left out, here and so in training, rollouts and evaluation.
     """
-    found = road_vqa.load(road_data(name, seed), split, seed, reasoned)
+    folder = road_data(name, seed)
+    found = road_vqa.load(folder, split, seed, reasoned)
+    out = read_quarantine(folder / PASSPORT).get(split, {}) if (folder / PASSPORT).is_file() else {}
+    if out:
+        log.warning("%s: %d samples are left out by the passport", split, len(out))
+        found = [s for s in found if s.id not in out]
     kept = sorted({s.group for s in found})[: None if clips < 0 else clips]
     return [s for s in found if s.group in set(kept)]
+
+
+def check_data(name: str, seed: int = 0) -> Passport:
+    """Returns the passport of the job's data, and leaves it in `runs/NAME/data/passport.json` for all later steps."""
+    folder = road_data(name, seed)
+    splits = {split: road_vqa.load(folder, split, seed) for split in CLIPS}
+    longest = Config.load("configs/tiny_sft.toml")["policy.model_max_length"]
+    found = passport(splits, folder=folder, max_length=longest, count_tokens=token_counter(ROOT / BASE, contract()))
+    found.write(folder / PASSPORT)
+    return found
 
 
 def open_model(path: str | Path):
@@ -83,6 +103,8 @@ def _start(step: str, name: str, config: Config, seed: int) -> Run:
     shutil.rmtree(run.path / "safetensors", ignore_errors=True)
     (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
     facts: dict[str, Any] = {"contract": contract().hash, "start": config["policy.model_name_or_path"]}
+    if (path := RUNS / name / "data" / PASSPORT).is_file():
+        facts["passport"] = json.loads(path.read_text(encoding="utf-8"))["hash"]
     run.write_manifest(data=f"{name}/data", **facts)
     return run
 

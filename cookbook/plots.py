@@ -54,7 +54,7 @@ STYLE = {
 }
 
 
-class _Figure(Figure):
+class NotebookFigure(Figure):
     """A figure that JupyterLab shows although pyplot was never imported."""
 
     def _repr_png_(self) -> bytes:
@@ -134,7 +134,7 @@ def _window_legend(window: int) -> list[Line2D]:
 @matplotlib.rc_context(STYLE)
 def sft_curve(metrics: Sequence[dict]) -> Figure:
     """Returns the training loss over the steps, and the validation loss where it was measured."""
-    figure = _Figure(figsize=(7.6, 3.6), dpi=120, layout="constrained")
+    figure = NotebookFigure(figsize=(7.6, 3.6), dpi=120, layout="constrained")
     ax = figure.subplots()
     window = _window(metrics, "train/loss_avg")
     _curve(ax, metrics, "train/loss_avg", window, "training")
@@ -188,7 +188,7 @@ def rl_curves(metrics: Sequence[dict]) -> Figure:
 
     Where the cut share was not logged its panel shows the loss.
     """
-    figure = _Figure(figsize=(10, 5.8), dpi=120, layout="constrained")
+    figure = NotebookFigure(figsize=(10, 5.8), dpi=120, layout="constrained")
     (reward, kl, equal), (entropy, length, cut) = figure.subplots(2, 3)
     window = _window(metrics, "train/reward_mean")
     _reward_panel(reward, metrics, window)
@@ -224,7 +224,7 @@ def accuracy_bars(comparison: dict) -> Figure:
     """
     models = comparison["models"]
     groups = ["all", *comparison["tasks"]]
-    figure = _Figure(figsize=(max(7.6, 1.0 + 1.7 * len(groups)), 3.9), dpi=120, layout="constrained")
+    figure = NotebookFigure(figsize=(max(7.6, 1.0 + 1.7 * len(groups)), 3.9), dpi=120, layout="constrained")
     ax = figure.subplots()
     width = 0.8 / len(models)
     for i, (name, found) in enumerate(models.items()):

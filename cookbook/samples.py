@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 MEDIA = ("video", "image")
+# how FFmpeg may open a clip: "hls", "concat", "tty" and the like would read other files or draw text
+CLIP_OPTIONS = {
+    "format_whitelist": "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,m4v,h264,hevc,ivf",
+    "protocol_whitelist": "file",
+}
 
 Message = Mapping[str, Any]
 

@@ -1,15 +1,20 @@
-"""Read clips: frames as the model sees them.
+"""Read clips: frames as the model sees them, by one reader for both engines.
 
-Why: one reader for training, rollout and evaluation. torchvision 0.26 has no video reader any more, and decord and
-torchcodec are extra installs, so this is PyAV, with the frame sampling of qwen-vl-utils (evenly spaced, an even
-number, at least four).
+Why: torchvision 0.26 has no video reader any more, and decord and torchcodec are extra installs, so this is PyAV, with
+the frame sampling of qwen-vl-utils (evenly spaced, an even number, at least four). Frames are counted first and only
+those that are wanted become pictures: a long clip costs time, not memory.
 """
 
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
+
+from cookbook.samples import CLIP_OPTIONS
 
 TEMPORAL_PATCH = 2  # frames that Qwen2.5-VL joins into one step; the number of frames must be a multiple
 
@@ -18,26 +23,50 @@ class VideoError(ValueError):
     """A clip that cannot be read; the message names the file and the reason."""
 
 
+@contextmanager
+def _stream(path: str | Path):
+    """Opens the first video stream, for decoding. Raises VideoError for whatever goes wrong inside."""
+    try:
+        with av.open(os.path.abspath(path), options=CLIP_OPTIONS) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"  # threads cost more than they save on small clips
+            yield container, stream
+    except (av.FFmpegError, OSError, IndexError, TypeError) as error:
+        raise VideoError(f"{path}: cannot be read as a video ({error or type(error).__name__})") from None
+
+
+def measure(path: str | Path) -> tuple[int, float]:
+    """Returns (frames, frames a second). Frames are counted: a file's own figure can be wrong or missing.
+
+    Raises VideoError where the file is missing, unreadable or without frames.
+    """
+    with _stream(path) as (container, stream):
+        rate = float(stream.average_rate or stream.guessed_rate)
+        count = sum(1 for _ in container.decode(stream))
+    if not count:
+        raise VideoError(f"{path}: holds no frames")
+    return count, rate
+
+
+def pictures(path: str | Path, indices: Sequence[int]) -> torch.Tensor:
+    """Returns the frames at these places, in this order: (frames, channels, height, width) uint8. Raises VideoError."""
+    with _stream(path) as (container, stream):
+        wanted = set(indices)
+        found = {i: f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(stream)) if i in wanted}
+    if len({frame.shape for frame in found.values()}) > 1:
+        raise VideoError(f"{path}: its picture changes size on the way")
+    return torch.from_numpy(np.stack([found[i] for i in indices])).permute(0, 3, 1, 2).contiguous()
+
+
 def read_frames(path: str | Path, fps: float, most: int = 768) -> tuple[torch.Tensor, float]:
     """Decode a clip and sample it at about `fps` frames a second, `most` frames at most.
 
     Returns (frames, channels, height, width) uint8, and the rate that the sampled frames really have.
     Raises VideoError where the file is missing, unreadable or without frames.
     """
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"  # threads cost more than they save on small clips
-            rate = float(stream.average_rate or stream.guessed_rate)
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    except (av.FFmpegError, OSError, IndexError, TypeError) as error:
-        raise VideoError(f"{path}: cannot be read as a video ({error or type(error).__name__})") from None
-    if not frames:
-        raise VideoError(f"{path}: holds no frames")
-    count = len(frames) / rate * fps
-    count = int(min(max(count, 4), most, len(frames)) // TEMPORAL_PATCH * TEMPORAL_PATCH)
+    total, rate = measure(path)
+    count = int(min(max(total / rate * fps, 4), most, total) // TEMPORAL_PATCH * TEMPORAL_PATCH)
     if count < TEMPORAL_PATCH:
-        raise VideoError(f"{path}: holds {len(frames)} frame, needs {TEMPORAL_PATCH} or more")
-    picked = np.linspace(0, len(frames) - 1, count).round().astype(int)
-    sampled = np.stack([frames[i] for i in picked])
-    return torch.from_numpy(sampled).permute(0, 3, 1, 2).contiguous(), count / len(frames) * rate
+        raise VideoError(f"{path}: holds {total} frame, needs {TEMPORAL_PATCH} or more")
+    picked = torch.linspace(0, total - 1, count).round().long().tolist()
+    return pictures(path, picked), count / total * rate

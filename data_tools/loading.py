@@ -4,7 +4,7 @@ Why: every loader file and both engines must take the same samples from the same
 
     [train.train_policy.dataset]      name: a folder, or a dataset of the hub; subset; split; test_size
     [validation.dataset]              the same, where validation has a dataset of its own
-    [custom]                          contract: the file of prompt and vision limits; subset = "[:100]"
+    [custom]                          contract: the file of prompt and vision limits; subset = "[:100]"; passport
 
     load(Config.load("configs/sft.toml"), "hf_sft")["train"]
 """
@@ -23,12 +23,14 @@ from cookbook.samples import DataError, Sample
 from data_tools import formats
 from data_tools.formats import hub
 from data_tools.formats.source import Problems
+from data_tools.passport import read_quarantine
 from data_tools.splits import hold_out, subset
 
 log = logging.getLogger(__name__)
 
 TRAIN, VALIDATION = "train.train_policy.dataset", "validation.dataset"
-KEYS = {"contract", "subset"}
+KEYS = {"contract", "passport", "subset"}
+PASSPORT = "passport.json"  # looked for in the dataset's folder, where [custom] names no other
 BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
 SPLIT = re.compile(r"(\w*)(\[.*\])?")
 HELD_OUT = 0.1  # the engine's own share where validation is on and nothing says how much
@@ -84,6 +86,10 @@ def load(config: Config, format: str, **options: Any) -> dict[str, list[Sample]]
         validation = formats.read(folder, format, problems, **options)
     else:
         train, validation = hold_out(train, _held_out(config)) if train else ([], [])
+    train, validation = (
+        _without_quarantine(config, format, name, found)
+        for name, found in (("train", train), ("validation", validation))
+    )
     train = subset(train, config.table("custom").get("subset", "[:]"))
     told = "; ".join(f"{name}: {reason}" for name, reason in problems[:3])
     if not train:
@@ -91,6 +97,24 @@ def load(config: Config, format: str, **options: Any) -> dict[str, list[Sample]]
     if problems:
         log.warning("%d rows cannot be used, such as %s", len(problems), told)
     return {"train": train, "validation": validation}
+
+
+def _without_quarantine(config: Config, format: str, split: str, samples: list[Sample]) -> list[Sample]:
+    """Returns the samples that the dataset's passport does not have in quarantine, and tells how many it has.
+
+    A passport that names the split speaks for it; what it says of a folder without splits holds for all.
+    """
+    named = config.table("custom").get("passport")
+    path = ROOT / named if named else Path(_place(config, TRAIN, format)) / PASSPORT
+    if not named and not path.is_file():
+        return samples
+    out = read_quarantine(path)
+    by_split = bool(out.keys() & {"validation", "test"})
+    bad = out.get(split, {}) if by_split else {key for rows in out.values() for key in rows}
+    kept = [sample for sample in samples if sample.id not in bad]
+    if len(kept) < len(samples):
+        log.warning("%s: %d of %d samples are left out by %s", split, len(samples) - len(kept), len(samples), path)
+    return kept
 
 
 def _read(config: Config, table: str, format: str, problems: Problems, options: dict[str, Any]) -> list[Sample]:

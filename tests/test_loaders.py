@@ -21,6 +21,8 @@ from cookbook.samples import DataError, Sample, message, text
 from data_tools import drawing, engine_video, formats
 from data_tools.engine_dataset import EngineDataset, serve
 from data_tools.loading import contract, custom, load
+from data_tools.passport import passport
+from data_tools.road_world import VIDEO_SUFFIX
 
 LOADERS = ("cosmos_sft", "cosmos_grpo", "avha_sft_single_caption", "llava_sft", "saved_sft")
 
@@ -180,7 +182,7 @@ def test_the_loaders_options(av, tmp_path):
     ("words", "told"),
     [
         ('subsets = "[:9]"', r"x\.toml:\d+: custom\.subsets: this loader does not read it; did you mean subset"),
-        ("zzz = 3", r"it reads contract, subset"),
+        ("zzz = 3", r"it reads contract, passport, subset"),
         ("subset = 3", "is 3; it is a text in quotes"),
     ],
 )
@@ -450,3 +452,23 @@ def test_the_engines_packer_takes_our_samples(tmp_path):
     assert [row["reference"] for row in grpo] == ["sun", "A cup.", "The first."] and all(row["scored"] for row in grpo)
     assert "pixel_values_videos should be None" in found["mixed"]  # why EngineDataset refuses what it refuses
     assert "Be brief." in sft[0]["text"] and "And then?" in sft[0]["text"]
+
+
+# ---- the passport -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_loader_leaves_out_what_the_passport_has_in_quarantine(stated, av, tmp_path, caplog):
+    clip = av / "videos" / f"c3{VIDEO_SUFFIX}"
+    clip.write_bytes(clip.read_bytes()[:300])
+    path = tmp_path / "elsewhere.json" if stated else av / "passport.json"
+    passport(folder=av, cache=None, workers=0).write(path)
+    words = f'passport = "{path}"' if stated else ""
+    found = load(config(av, dataset="test_size = 3", custom=words), "av_folder")
+    assert sorted(ids(found["train"]) + ids(found["validation"])) == [f"c{i}" for i in range(10) if i != 3]
+    assert "1 of" in caplog.text and str(path) in caplog.text
+
+
+def test_a_passport_that_is_named_must_be_there(av):
+    with pytest.raises(DataError, match="is no passport"):
+        load(config(av, custom='passport = "nowhere.json"'), "av_folder")

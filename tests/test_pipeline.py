@@ -1,9 +1,12 @@
 """The job's steps: one folder a job, nothing of an earlier run passes for this one's."""
 
+import json
+
 import pytest
 
 from cookbook import pipeline
 from cookbook.config import Config
+from cookbook.contract import ContractError
 
 
 @pytest.fixture
@@ -40,3 +43,39 @@ def test_a_shorter_run_replaces_the_exports_of_a_longer_one(runs):
     short = pipeline.train_sft(config.edit({"train.max_num_steps": 1}), "job")
     assert (long.name, short.name) == ("step_2", "step_1")
     assert not long.exists()
+
+
+def test_what_the_passport_quarantines_is_neither_trained_on_nor_asked(runs):
+    folder = pipeline.road_data("job", 0, {"train": 6, "validation": 2, "test": 4})
+    before = {split: pipeline.samples("job", split) for split in pipeline.CLIPS}
+    leaked = next((folder / "test/videos").iterdir())
+    twin = folder / "train/videos" / before["train"][0].video.name
+    twin.write_bytes(leaked.read_bytes())
+    found = pipeline.check_data("job")
+    assert {q.split for q in found.quarantine} == {"train"}
+    after = {split: pipeline.samples("job", split) for split in pipeline.CLIPS}
+    assert {s.group for s in before["train"]} - {s.group for s in after["train"]} == {before["train"][0].group}
+    assert [s.id for s in after["test"]] == [s.id for s in before["test"]]
+    config = Config.load("configs/tiny_sft.toml").edit(
+        {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 8, "train.max_num_steps": 1,
+         "validation.enable": False}
+    )  # fmt: skip
+    pipeline.train_sft(config, "job")
+    manifest = json.loads((folder.parent / "sft/manifest.json").read_text())
+    assert manifest["passport"] == found.hash and manifest["contract"] == pipeline.contract().hash
+    pipeline.road_data("job", 0, {"train": 5, "validation": 2, "test": 4})
+    assert not (folder / "passport.json").exists()
+
+
+def test_a_checkpoint_of_another_contract_is_refused(runs):
+    pipeline.road_data("job", 0, {"train": 8, "validation": 1, "test": 1})
+    config = Config.load("configs/tiny_sft.toml").edit(
+        {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 8, "train.max_num_steps": 1,
+         "validation.enable": False}
+    )  # fmt: skip
+    export = pipeline.train_sft(config, "job")
+    pipeline.open_model(export)
+    own = export / "contract.yaml"
+    own.write_text(own.read_text().replace("fps: 2", "fps: 1"))
+    with pytest.raises(ContractError, match="fps: 1 there, 2 here"):
+        pipeline.open_model(export)

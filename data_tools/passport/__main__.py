@@ -1,0 +1,84 @@
+"""Write the passport of a dataset from the command line: one finding a line, exit 1 where there is an error.
+
+python -m data_tools.passport FOLDER --max-length 4096 --model models/tiny-base
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cookbook.samples import DataError
+from data_tools.passport.clips import CACHE
+from data_tools.passport.dataset import passport
+from data_tools.passport.findings import WARNING
+from data_tools.passport.layout import read_layout
+from data_tools.passport.result import Passport
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_tools.passport", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="holds videos/ and metas/, or splits that do")
+    parser.add_argument("--json", action="store_true", help="print the passport as JSON instead of the findings")
+    parser.add_argument("--out", type=Path, help="write passport.json here too")
+    parser.add_argument("--label", help="the field of the labels whose balance is counted")
+    parser.add_argument("--max-length", type=int, help="tokens; name every sample that would be cut (needs --model)")
+    parser.add_argument("--model", help="the folder or name of the model whose tokenizer counts")
+    parser.add_argument("--fps", type=float, default=1.0, help="frames a second that the model sees (default 1)")
+    parser.add_argument("--max-pixels", type=int, default=81920, help="of a frame that it sees (default 81920)")
+    parser.add_argument("--video-suffix", default=".camera_front_wide_120fov.mp4")
+    parser.add_argument("--label-suffix", default=".label.json")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where facts of clips are kept (default %(default)s)")
+    parser.add_argument("--workers", type=int, default=2)
+    return parser
+
+
+def _check(args: argparse.Namespace) -> Passport:
+    """Returns the passport that the command line asks for. Raises DataError."""
+    count = None
+    if args.max_length is not None:
+        if not args.model:
+            raise DataError("--max-length needs --model, whose tokenizer counts; for example --model models/tiny-base")
+        from data_tools.passport.tokens import token_counter  # needs transformers, which takes seconds to load
+
+        count = token_counter(args.model)
+    vision = {"fps": args.fps, "min_pixels": 28 * 28, "max_pixels": args.max_pixels}
+    suffixes = {"video_suffix": args.video_suffix, "label_suffix": args.label_suffix}
+    layout = read_layout(args.folder, vision=vision, label=args.label, **suffixes)
+    return passport(
+        folder=args.folder, layout=layout, max_length=args.max_length, count_tokens=count,
+        cache=args.cache, workers=args.workers,
+    )  # fmt: skip
+
+
+def _lines(found: Passport) -> Iterator[str]:
+    yield from map(str, found.findings)
+    usable, total = (sum(counts[key] for counts in found.counts.values()) for key in ("usable", "samples"))
+    warnings = sum(finding.severity == WARNING for finding in found.findings)
+    yield f"{len(found.errors)} errors, {warnings} warnings; {usable} of {total} samples usable; passport {found.hash}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 0 without errors, 1 with, 2 where there is nothing to check."""
+    args = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        found = _check(args)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if args.out:
+        found.write(args.out)
+    if args.json:
+        print(json.dumps({"hash": found.hash} | found.as_dict(), indent=1))
+    else:
+        print(*_lines(found), sep="\n")
+    return 1 if found.errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""Inspect clips: what each file really holds, and what is wrong with it.
+
+Why: one corrupt clip kills a run after an hour, or worse, silently alters it. So every clip is decoded once, frame by
+frame, before any GPU is booked. A bad clip is a finding, never an exception; a decoder that crashes or hangs on it
+takes down a worker process, never the caller.
+
+    facts = inspect("clip.mp4")                       # one clip, in this process
+    facts.frames, facts.findings
+    inspect_all(paths, folder=dataset, cache=CACHE)   # many, in worker processes, in the order given
+
+Scripts that call `inspect_all` need the usual `if __name__ == "__main__":`, since workers import the main module;
+where they cannot start, the clips are read in this process, with a warning in the log.
+"""
+
+import faulthandler
+import hashlib
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+from cookbook.runs import RUNS
+from data_tools.passport.cache import ClipCache
+from data_tools.passport.findings import ERROR, Finding, Limits, error, judge
+from data_tools.passport.reader import Content, read_image, read_video
+
+CACHE = RUNS / ".cache" / "clips"
+CHUNK = 16  # clips a worker takes at a time: few enough to share the work evenly, enough to hide the hand-over
+WATCHDOG = 3  # times the patience: hashing and decoding keep to it each, unless the decoder itself never returns
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClipFacts(Content):
+    """What is known of one clip or image file; of a few hundred bytes."""
+
+    path: Path = Path()
+    bytes: int = 0
+    sha256: str = ""  # of the content; "" where it could not be read
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Whether training and evaluation can read it: there may be warnings, but no error."""
+        return all(finding.severity != ERROR for finding in self.findings)
+
+
+def inspect(
+    path: str | Path,
+    *,
+    kind: str = "video",
+    folder: str | Path | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    cache: ClipCache | None = None,
+) -> ClipFacts:
+    """Read one file of the given kind, "video" or "image". Returns its facts and findings; never raises for a bad file.
+
+    With `folder`, a file that lies elsewhere (by a symlink or `..`) is refused unread. With `cache`, a content that
+    was read before is not decoded again.
+    """
+    path = Path(path)
+    try:
+        if refused := _refusal(path, folder):
+            return ClipFacts(path=path, findings=(refused,))
+        size, sha256 = _digest(path, time.monotonic() + limits.patience)
+    except (OSError, ValueError, RuntimeError) as problem:  # no permission, a name with a NUL, a loop of symlinks
+        words = getattr(problem, "strerror", None) or problem
+        return ClipFacts(path=path, findings=(error("unreadable", f"cannot be opened ({words})"),))
+    if not sha256:
+        late = error("slow", f"{size:,} bytes, not read within {limits.patience:g} seconds")
+        return ClipFacts(path=path, bytes=size, findings=(late,))
+    content = cache.get(sha256, kind) if cache else None
+    if content is None:
+        content = read_image(path) if kind == "image" else read_video(path, limits.patience)
+    return ClipFacts(
+        **vars(content), path=path, bytes=size, sha256=sha256, findings=judge(content, path, size, limits, kind)
+    )
+
+
+def _refusal(path: Path, folder: str | Path | None) -> Finding | None:
+    """Returns why the file is not to be opened, None where it may be."""
+    if folder is not None and not path.resolve().is_relative_to(Path(folder).resolve()):
+        place = os.path.relpath(path.resolve(), Path(folder).resolve())
+        return error("outside", f"lies outside of the data folder, at {place}; copy it in")
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return error("missing", "is a symlink to nothing" if path.is_symlink() else "does not exist")
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        return error("not-a-file", "is a folder" if stat.S_ISDIR(status.st_mode) else "is not a regular file")
+    return None if status.st_size else error("empty", "holds no bytes")
+
+
+def _digest(path: Path, deadline: float) -> tuple[int, str]:
+    """Returns the size in bytes and the SHA-256, "" where the time was up. Raises OSError."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+            if time.monotonic() > deadline:
+                return size, ""
+    return size, digest.hexdigest()
+
+
+# ---- many clips -------------------------------------------------------------------------------------------------
+
+
+def inspect_all(
+    paths: Sequence[str | Path],
+    *,
+    kind: str = "video",
+    folder: str | Path | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    cache: str | Path | None = CACHE,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[ClipFacts]:
+    """Inspect files in `workers` processes; with 0, in this one. Returns their facts in the order of `paths`.
+
+    `cache` is a folder, None for none. `progress(done, total)` is called after each file. A file that crashes or
+    hangs the decoder gets the finding "crash", and the others are read all the same.
+    """
+    paths = [Path(path) for path in paths]
+    store = ClipCache(cache) if cache is not None else None
+    task = partial(inspect, kind=kind, folder=folder, limits=limits)
+    if workers and paths:
+        stream = _in_workers(paths, task, limits, cache, min(workers, len(paths)))
+    else:
+        stream = (task(path, cache=store) for path in paths)
+    found = []
+    for facts in stream:
+        found.append(facts)
+        if store is not None:
+            store.put(facts.sha256, kind, facts)
+        if progress:
+            progress(len(found), len(paths))
+    return found
+
+
+def _in_workers(paths: list[Path], task: Callable, limits: Limits, cache, workers: int) -> Iterator[ClipFacts]:
+    """Yields the facts in order. After a crash, the chunk that may have caused it is read clip by clip."""
+    size = max(1, min(CHUNK, len(paths) // (4 * workers)))
+    chunks = [paths[i : i + size] for i in range(0, len(paths), size)]
+    while chunks:
+        for found in _until_a_crash(chunks, task, limits, cache, workers):
+            chunks = chunks[1:]
+            yield from found
+        if chunks and not _can_start(cache):
+            log.warning("worker processes cannot start here; the clips are read in this one")
+            yield from (task(path) for chunk in chunks for path in chunk)
+            return
+        if chunks:
+            yield from _one_by_one(chunks[0], task, limits, cache)
+            chunks = chunks[1:]
+
+
+def _until_a_crash(chunks: list, task: Callable, limits: Limits, cache, workers: int) -> Iterator[list[ClipFacts]]:
+    """Yields the facts of one chunk after the other, up to the first that a dead worker left unfinished."""
+    with _pool(workers, cache) as pool:
+        try:
+            futures = [pool.submit(_work, task, limits.patience, chunk) for chunk in chunks]
+            for future in futures:
+                yield future.result()
+        except BrokenProcessPool:
+            return
+
+
+def _can_start(cache: str | Path | None) -> bool:
+    return any(True for _ in _until_a_crash([[]], _nothing, Limits(), cache, 1))
+
+
+def _nothing(path: Path, cache: ClipCache | None = None) -> ClipFacts:
+    return ClipFacts(path=path)
+
+
+def _one_by_one(paths: list[Path], task: Callable, limits: Limits, cache) -> Iterator[ClipFacts]:
+    """Yields the facts of each clip, each read in a worker of its own."""
+    for path in paths:
+        found = [facts for done in _until_a_crash([[path]], task, limits, cache, 1) for facts in done]
+        words = f"crashes the decoder, or hangs it for more than {WATCHDOG * limits.patience:g} seconds"
+        yield from found or [ClipFacts(path=path, findings=(error("crash", words),))]
+
+
+@contextmanager
+def _pool(workers: int, cache: str | Path | None) -> Iterator[ProcessPoolExecutor]:
+    """A pool of fresh processes; whatever still waits when it is left is not begun."""
+    # not "fork": it copies the threads' locks of a process that has loaded torch
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (cache,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_store: ClipCache | None = None  # of a worker process
+_nowhere = None
+
+
+def _start_worker(cache: str | Path | None) -> None:
+    global _store, _nowhere
+    _store = ClipCache(cache) if cache is not None else None
+    _nowhere = open(os.devnull, "w")  # noqa: SIM115 - the watchdog writes to it as long as the process lives
+
+
+def _work(task: Callable, patience: float, paths: list[Path]) -> list[ClipFacts]:
+    """Read some clips in a worker. One that hangs inside the decoder ends the process: no other way leads out."""
+    found, armed = [], float("-inf")
+    for path in paths:
+        if time.monotonic() - armed > patience:  # not for every clip: each time costs a thread
+            faulthandler.dump_traceback_later((WATCHDOG + 1) * patience, exit=True, file=_nowhere)
+            armed = time.monotonic()
+        found.append(task(path, cache=_store))
+    faulthandler.cancel_dump_traceback_later()
+    return found

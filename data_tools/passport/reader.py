@@ -1,0 +1,248 @@
+"""Decode one clip or image once, and keep what a check needs: facts of a few hundred bytes, never the frames.
+
+Why: a header can promise anything. Only decoding every frame tells how many there are, whether they are whole and
+whether they are evenly spaced. Reading never raises: what went wrong is one of the facts. It never follows a file
+elsewhere either: FFmpeg would take a text file named .mp4 for a play list and open what stands in it, so only real
+video formats and local files are allowed. Used by `data_tools.passport.clips`.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, VideoReformatter
+
+from cookbook.samples import CLIP_OPTIONS
+
+MAX_PIXELS = 1 << 26  # 8192 x 8192; a damaged header may state more, and decoding would take gigabytes
+LOOK_FRAMES, LOOK_SIZE = 4, 8  # a clip's look: four frames of 8 x 8 pixels, the colours at half of that
+PLAIN = {"yuv420p", "yuv422p", "yuv444p"}  # a plane of brightness, two of colours, a byte a pixel
+LOOK_BYTES = LOOK_SIZE * LOOK_SIZE * 3 // 2  # of one frame
+EXIF_TURNS = {3: 180, 6: 90, 8: 270}  # of the tag "orientation", 274
+STARTS = ((0, b"\x1aE\xdf\xa3"), (0, b"RIFF"), (0, b"FLV"), (0, b"OggS"), (0, b"GIF8"), (0, b"\x00\x00\x01"))
+BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp")  # what an mp4 may begin with
+
+
+@dataclass(frozen=True)
+class Content:
+    """What one file holds; depends on its bytes alone (and on the clock where `complete` is False)."""
+
+    container: str = ""  # FFmpeg's (or Pillow's) name of the format; "" where it could not be opened
+    codec: str = ""  # "" without a video stream
+    width: int = 0  # pixels, as stored: the rotation is not applied
+    height: int = 0
+    rotation: int = 0  # degrees that a player would turn the picture
+    frames: int = 0  # decoded
+    stated: int = 0  # frames that the file says it has; 0 where it does not say
+    damaged: int = 0  # decoded frames that the decoder had to make up in part
+    seconds: float = 0.0
+    stated_seconds: float = 0.0  # 0 where the file does not say
+    fps: float = 0.0  # average, as the file states it; frames / seconds where it does not
+    variable_rate: bool = False
+    one_size: bool = True  # False: the picture changes its size on the way
+    audio: bool = False
+    recognised: bool = True  # False: does not even begin like a video
+    complete: bool = True  # False: the time was up before the end
+    error: str = ""  # the decoder's first complaint
+    look: str = ""  # hexadecimal: a few tiny frames, to compare clips by
+    decode_seconds: float = 0.0
+
+
+@dataclass
+class _Tally:
+    """What is counted while frames go by."""
+
+    frames: int = 0
+    damaged: int = 0
+    skipped: int = 0  # packets that the file's edit list hides
+    rotation: int = 0
+    error: str = ""
+    complete: bool = True
+    first: int | None = None  # time stamps, in ticks
+    last: int | None = None
+    steps: Counter = field(default_factory=Counter)  # ticks between two frames
+    sizes: set = field(default_factory=set)
+    look: list[bytes] = field(default_factory=list)
+
+    def see(self, frame: av.VideoFrame) -> None:
+        if not self.frames:
+            self.rotation = frame.rotation % 360
+        self.frames += 1
+        self.damaged += frame.is_corrupt
+        self.sizes.add((frame.width, frame.height))
+        if frame.pts is None:
+            return
+        if self.last is None:
+            self.first = frame.pts
+        else:
+            self.steps[frame.pts - self.last] += 1
+        self.last = frame.pts
+
+    def step(self) -> int:
+        """Returns the median number of ticks between two frames, 0 where there is none."""
+        middle = self.steps.total() / 2
+        passed = 0
+        for step, count in sorted(self.steps.items()):
+            passed += count
+            if passed >= middle:
+                return step
+        return 0
+
+    def is_uneven(self) -> bool:
+        """Whether steps differ by more than 10 % and more than the rounding to whole ticks explains."""
+        middle = self.step()
+        return any(abs(step - middle) > max(1, 0.1 * middle) for step in self.steps)
+
+
+def read_video(path: Path, patience: float = 120.0) -> Content:
+    """Decode every frame of a clip, for at most `patience` seconds. Returns what was found; never raises."""
+    start = time.monotonic()
+    found: dict = {}
+    try:
+        with av.open(os.path.abspath(path), options=CLIP_OPTIONS) as container:
+            found["container"] = container.format.name
+            found["audio"] = bool(container.streams.audio)
+            if container.streams.video and container.streams.video[0].codec_context is None:
+                found |= {"codec": "unknown", "error": "there is no decoder for its codec"}
+            elif container.streams.video:
+                found |= _header(container)
+                if found["width"] * found["height"] <= MAX_PIXELS:
+                    found |= _decode(container, found, start + patience)
+    except Exception as error:  # damaged bytes can make a demuxer raise anything
+        found["error"] = _words(error)
+    if "container" not in found:
+        found["recognised"] = _begins_like_video(path)
+    return Content(**found, decode_seconds=time.monotonic() - start)
+
+
+def read_image(path: Path) -> Content:
+    """Decode an image by Pillow, as qwen-vl-utils does. Returns what was found; never raises."""
+    from PIL import Image
+
+    start = time.monotonic()
+    try:
+        with Image.open(path) as image:
+            image.load()
+            frame = av.VideoFrame.from_image(image.convert("RGB"))
+            found = {"container": image.format.lower(), "codec": image.mode, "frames": 1, "stated": 1}
+            found |= {
+                "width": image.width,
+                "height": image.height,
+                "rotation": EXIF_TURNS.get(image.getexif().get(274), 0),
+            }
+            found["look"] = _tiny(frame).hex()
+    except Exception as error:  # damaged bytes can make a decoder raise anything
+        found = {"error": _words(error), "recognised": "cannot identify" not in str(error)}
+    return Content(**found, decode_seconds=time.monotonic() - start)
+
+
+def _header(container: av.container.InputContainer) -> dict:
+    """Returns what the file says of its first video stream."""
+    stream = container.streams.video[0]
+    rate = stream.average_rate or stream.guessed_rate
+    if stream.duration and stream.time_base:
+        seconds = float(stream.duration * stream.time_base)
+    else:
+        seconds = (container.duration or 0) / av.time_base
+    return {
+        "codec": stream.codec_context.name,
+        "width": stream.width,
+        "height": stream.height,
+        "stated": stream.frames,
+        "stated_seconds": seconds,
+        "fps": float(rate or 0),
+    }
+
+
+def _decode(container: av.container.InputContainer, header: dict, deadline: float) -> dict:
+    """Returns what the frames say: their number, times, sizes, damage, and the clip's look."""
+    stream = container.streams.video[0]
+    stream.thread_type = "NONE"  # each worker has a core; and damage is then the same from run to run
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    expected = header["stated"] or round(header["stated_seconds"] * header["fps"])
+    wanted = Counter(int((i + 0.5) / LOOK_FRAMES * expected) for i in range(LOOK_FRAMES))
+    tally = _Tally()
+    for frame in _frames(container, stream, tally, deadline):
+        if tally.frames in wanted:
+            tally.look += [_tiny(frame)] * wanted[tally.frames]
+        tally.see(frame)
+    found = {key: getattr(tally, key) for key in ("frames", "damaged", "rotation", "error", "complete")}
+    if tally.step() > 0:
+        found["seconds"] = float((tally.last - tally.first + tally.step()) * stream.time_base)
+    elif header["fps"]:
+        found["seconds"] = tally.frames / header["fps"]
+    if not header["fps"] and found.get("seconds"):
+        found["fps"] = tally.frames / found["seconds"]
+    if tally.sizes:
+        found["width"], found["height"] = max(tally.sizes)
+    found |= {"variable_rate": tally.is_uneven(), "one_size": len(tally.sizes) < 2}
+    found["stated"] = max(0, header["stated"] - tally.skipped)
+    found["look"] = b"".join(tally.look).hex() if len(tally.look) == LOOK_FRAMES else ""
+    return found
+
+
+def _frames(container, stream, tally: _Tally, deadline: float) -> Iterator[av.VideoFrame]:
+    """Yields every frame that can be decoded; a packet that cannot is noted and the next one tried."""
+    try:
+        for packet in container.demux(stream):
+            if time.monotonic() > deadline:
+                tally.complete = False
+                return
+            tally.skipped += packet.is_discard
+            try:
+                yield from packet.decode()
+            except av.FFmpegError as error:
+                tally.error = tally.error or _words(error)
+    except av.FFmpegError as error:
+        tally.error = tally.error or _words(error)
+
+
+def _tiny(frame: av.VideoFrame) -> bytes:
+    """Returns the frame at 8 x 8 pixels, brightness and colours (LOOK_BYTES): each value the mean of an area."""
+    if frame.format.name not in PLAIN or frame.color_range == ColorRange.JPEG:
+        frame = VideoReformatter().reformat(frame, format="yuv420p", dst_color_range=ColorRange.MPEG)
+    sizes = (LOOK_SIZE, LOOK_SIZE // 2, LOOK_SIZE // 2)
+    return b"".join(_means(plane, size).tobytes() for plane, size in zip(frame.planes, sizes))
+
+
+def _means(plane, size: int) -> np.ndarray:
+    """Returns the means of size x size areas of a plane, each of some 16 x 16 of its pixels: (size, size) uint8."""
+    pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+    pixels = pixels[:: max(1, plane.height // (16 * size)), :: max(1, plane.width // (16 * size))]
+    rows, columns, areas = _areas(*pixels.shape, size)
+    return (rows @ pixels.astype(np.float32) @ columns / areas).round().astype(np.uint8)  # whole numbers up to `/`
+
+
+@cache
+def _areas(height: int, width: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what sums a picture (height, width) over size x size areas from both sides, and the pixels in each."""
+
+    def sums(side: int) -> np.ndarray:
+        ends = np.arange(size + 1) * side // size
+        places = np.arange(side)
+        return ((places >= ends[:-1, None]) & (places < np.maximum(ends[1:], ends[:-1] + 1)[:, None])).astype(
+            np.float32
+        )
+
+    rows, columns = sums(height), sums(width).T
+    return rows, columns, np.outer(rows.sum(1), columns.sum(0))
+
+
+def _begins_like_video(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head[4:8] in BOXES or any(head[at : at + len(start)] == start for at, start in STARTS)
+
+
+def _words(error: Exception) -> str:
+    """Returns what an exception says, without the file's name, which FFmpeg adds."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,156 @@
+"""What a passport says: facts, findings, quarantine, figures by split; as JSON with a hash, and as tables.
+
+Why: three readers need it. A run's manifest takes the hash, training and evaluation take the quarantine, a person takes
+the tables. Made by `data_tools.passport`.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cookbook.samples import DataError, Sample
+from data_tools.passport.clips import ClipFacts
+from data_tools.passport.findings import ERROR, Finding
+from data_tools.passport.layout import shown
+
+VERSION = 1
+MOST_LABELS = 4  # shown in the table
+CLIP_FIELDS = ("bytes", "sha256", "container", "codec", "width", "height", "rotation", "frames", "stated", "seconds",
+               "fps", "variable_rate", "audio")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A sample that training and evaluation leave out."""
+
+    split: str
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Passport:
+    """What was found; the same data gives the same passport, byte for byte, on any machine."""
+
+    facts: tuple[ClipFacts, ...]  # every clip and image, by name
+    findings: tuple[Finding, ...]  # errors first
+    quarantine: tuple[Quarantined, ...]
+    counts: Mapping[str, Mapping[str, Any]]  # by split: samples, usable, clips, seconds, …
+    labels: Mapping[str, Mapping[str, int]]  # by split, of the usable samples
+    answers: Mapping[str, Mapping[str, int]]  # the right options, likewise
+    tokens: Mapping[str, Sequence[tuple[int, int]]]  # (prompt, answer) of each sample that could be counted
+    digests: Mapping[str, str]  # SHA-256 of each split's samples
+    max_length: int | None
+    decode_seconds: Mapping[str, float]  # by split, to read each sample's clips once in one process
+    folder: Path | None
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that keep something out."""
+        return tuple(finding for finding in self.findings if finding.severity == ERROR)
+
+    def usable(self, samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[Sample]]:
+        """Returns the samples, by split, without those in quarantine."""
+        out = {(q.split, q.id) for q in self.quarantine}
+        return {split: [r for r in rows if (split, str(r.id)) not in out] for split, rows in samples.items()}
+
+    def as_dict(self) -> dict:
+        """Returns everything that depends on the data alone, ready for JSON: no clock, no place on the disk."""
+        return {
+            "version": VERSION,
+            "splits": {split: dict(counts) for split, counts in self.counts.items()},
+            "samples_sha256": dict(self.digests),
+            "max_length": self.max_length,
+            "labels": {split: dict(sorted(found.items())) for split, found in self.labels.items()},
+            "answers": {split: dict(sorted(found.items())) for split, found in self.answers.items()},
+            "findings": [vars(finding) for finding in self.findings],
+            "quarantine": [vars(q) for q in self.quarantine],
+            "clips": {shown(f.path, self.folder): {k: getattr(f, k) for k in CLIP_FIELDS} for f in self.facts},
+        }
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that change with any clip, sample, label or finding."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def write(self, path: str | Path) -> Path:
+        """Write passport.json: the hash, what it covers, and beside it the decode times, which it does not cover."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        times = {split: round(seconds, 3) for split, seconds in self.decode_seconds.items()}
+        text = json.dumps({"hash": self.hash} | self.as_dict() | {"decode_seconds": times}, indent=1)
+        path.write_text(text + "\n", encoding="utf-8")
+        return path
+
+    def markdown(self) -> str:
+        """Returns the tables that a person reads: figures by split, findings by kind, the hash."""
+        return "\n\n".join("\n".join(rows) for rows in (_split_table(self), _finding_table(self)) if rows)
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
+
+def read_quarantine(path: str | Path) -> dict[str, dict[str, str]]:
+    """Returns {split: {id: reason}} of a passport.json, for loaders that run elsewhere. Raises DataError."""
+    found: dict[str, dict[str, str]] = {}
+    try:
+        for row in json.loads(Path(path).read_text(encoding="utf-8"))["quarantine"]:
+            found.setdefault(row["split"], {})[row["id"]] = row["reason"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is no passport ({shown(str(error))}); write one with Passport.write") from None
+    return found
+
+
+def _split_table(found: Passport) -> list[str]:
+    rows = [
+        "| split | samples | usable | clips | minutes | to decode | labels | majority | longest |",
+        "|" + "---|" * 9,
+    ]
+    for split, n in found.counts.items():
+        minutes, decode = f"{n['seconds'] / 60:.1f}", f"{found.decode_seconds[split]:.1f} s"
+        majority = "" if n["majority"] is None else f"{100 * n['majority']:.0f} %"
+        longest = "" if n["longest"] is None else f"{n['longest']:,} tokens"
+        cells = (
+            split,
+            n["samples"],
+            n["usable"],
+            n["clips"],
+            minutes,
+            decode,
+            _shares(found, split),
+            majority,
+            longest,
+        )
+        rows.append(_row(*cells))
+    return rows
+
+
+def _shares(found: Passport, split: str) -> str:
+    """Returns the most frequent labels with their shares."""
+    counts = Counter(found.labels[split])
+    parts = [f"{shown(label)} {100 * n / counts.total():.0f} %" for label, n in counts.most_common(MOST_LABELS)]
+    return ", ".join(parts + ["…"] * (len(counts) > MOST_LABELS))
+
+
+def _finding_table(found: Passport) -> list[str]:
+    """Returns a row for each kind of finding: how many, and the first as an example."""
+    left = f"{len(found.quarantine)} samples in quarantine; passport `{found.hash}`"
+    if not found.findings:
+        return [f"No findings; {left}"]
+    return ["| finding | | number | the first |", "|---|---|---|---|", *_kinds(found), "", left]
+
+
+def _kinds(found: Passport) -> Iterator[str]:
+    numbers = Counter((finding.severity, finding.code) for finding in found.findings)
+    firsts = {(finding.severity, finding.code): finding for finding in reversed(found.findings)}
+    for (severity, code), number in numbers.items():
+        first = firsts[severity, code]
+        yield _row(code, severity, number, f"`{first.name}`: {first.message}")
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

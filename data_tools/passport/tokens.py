@@ -1,0 +1,97 @@
+"""Count the tokens of a sample exactly, without decoding a frame: the words by the tokenizer, the clips by their facts.
+
+Why: cosmos-rl's packer cuts what is longer than `model_max_length` from the right, where the answer stands, and says
+nothing. The number of vision tokens follows from a clip's size, frames and rate, which the passport knows already.
+
+    count = token_counter("models/tiny-base")
+    passport(samples, max_length=4096, count_tokens=count)
+
+The numbers are those of qwen-vl-utils followed by the model's processor, as long as the pixel limits of the samples lie
+within the processor's own (for Cosmos-Reason1 3,136 to 12,845,056 pixels), which then resizes nothing again.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cookbook.config import clip_tokens
+from cookbook.contract import Contract
+from cookbook.samples import MEDIA, DataError, Sample
+from data_tools.passport.checks import Count
+from data_tools.passport.clips import ClipFacts
+
+# the defaults of qwen-vl-utils 0.0.14
+FPS, MIN_FRAMES, MAX_FRAMES = 2.0, 4, 768
+VIDEO_PIXELS = (128 * 28 * 28, 768 * 28 * 28)  # least and most of a frame
+TOTAL_PIXELS = int(128_000 * 28 * 28 * 0.9)  # of all frames of a clip
+IMAGE_PIXELS = (4 * 28 * 28, 16384 * 28 * 28)
+
+
+def frames_seen(frames: int, seconds: float, fps: float = FPS, max_frames: int = MAX_FRAMES) -> int:
+    """Returns how many frames of a clip the model sees at `fps`: an even number, at least 4 where there are so many."""
+    return int(min(max(seconds * fps, MIN_FRAMES), max_frames // 2 * 2, frames) // 2 * 2)
+
+
+def media_tokens(
+    width: int,
+    height: int,
+    frames: int,
+    seconds: float,
+    fps: float = FPS,
+    min_pixels: int = VIDEO_PIXELS[0],
+    max_pixels: int = VIDEO_PIXELS[1],
+    total_pixels: int = TOTAL_PIXELS,
+    max_frames: int = MAX_FRAMES,
+) -> int:
+    """Returns the vision tokens of a clip of that size (pixels, as stored), number of frames and length.
+
+    `cookbook.config.clip_tokens` plans with seconds alone; here the clip's real frames set the limit.
+    """
+    seen = frames_seen(frames, seconds, fps, max_frames)
+    most = max(min(VIDEO_PIXELS[1], total_pixels / max(seen, 2) * 2), int(min_pixels * 1.05))
+    # four frames at one a second are two steps of time, whatever the size
+    return seen // 2 * (clip_tokens(4, 1, width, height, min(max_pixels, most), min_pixels) // 2)
+
+
+def part_tokens(part: Mapping[str, Any], facts: ClipFacts) -> int:
+    """Returns the vision tokens of one part of a message, with the limits (fps, min_pixels, …) that it states.
+
+    Raises DataError for limits that qwen-vl-utils refuses, or that are not supported here.
+    """
+    if unknown := {"nframes", "video_start", "video_end", "min_frames", "resized_height", "resized_width"} & set(part):
+        raise DataError(f"{', '.join(sorted(unknown))}: tokens are counted for fps and pixel limits only")
+    least, most = IMAGE_PIXELS if part["type"] == "image" else VIDEO_PIXELS
+    least, most = part.get("min_pixels", least), part.get("max_pixels", most)
+    if most < least:
+        raise DataError(f"max_pixels {most} is below min_pixels {least}; qwen-vl-utils needs both stated")
+    if part["type"] == "image":
+        return clip_tokens(4, 1, facts.width, facts.height, most, least) // 2
+    rest = {key: part[key] for key in ("total_pixels", "max_frames") if key in part}
+    seconds = facts.frames / facts.fps if facts.fps else facts.seconds
+    fps = part.get("fps", FPS)
+    return media_tokens(facts.width, facts.height, facts.frames, seconds, fps, least, most, **rest)
+
+
+def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
+    """Returns a function (sample, facts) -> (prompt, answer) tokens, by the tokenizer and chat template of a model.
+
+    With `contract`, its system prompt and its limits are added first, as training does. The prompt goes up to where the
+    assistant's last turn begins; the answer ends with the end-of-turn token (the line break behind it has no label).
+    """
+    from transformers import AutoTokenizer  # takes seconds to load
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+
+    def count(sample: Sample, facts: Sequence[ClipFacts]) -> tuple[int, int]:
+        prompt, target = sample.prompt, sample.target
+        messages = sample.messages
+        if contract:
+            messages, prompt = contract.conversation(messages), contract.conversation(prompt)
+        parts = [part for turn in messages for part in turn["content"] if part["type"] in MEDIA]
+        vision = sum(part_tokens(part, found) - 1 for part, found in zip(parts, facts))  # one pad token is text
+        chat = [dict(turn) for turn in prompt]
+        words = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        answer = [] if target is None else tokenizer(target + tokenizer.eos_token)["input_ids"]
+        return len(tokenizer(words)["input_ids"]) + vision, len(answer)
+
+    return count
