@@ -70,12 +70,17 @@ class Encoder:
             h, w = resized(image.height, image.width, vision.min_pixels, vision.max_pixels)
             out = self.processor.image_processor(images=[image.resize((w, h))], **process)
             return Media(kind, out["pixel_values"], tuple(out["image_grid_thw"][0].tolist()), 0.0)
-        frames, fps = read_frames(path, vision.fps, vision.max_frames)
-        size = resized(*frames.shape[-2:], vision.min_pixels, vision.max_pixels)
-        frames = resize(frames, list(size), InterpolationMode.BICUBIC, antialias=True).float()
-        out = self.processor.video_processor(videos=[frames], do_sample_frames=False, **process)
+        frames, fps = self.frames(path)
+        out = self.processor.video_processor(videos=[frames.float()], do_sample_frames=False, **process)
         grid = tuple(out["video_grid_thw"][0].tolist())
         return Media(kind, out["pixel_values_videos"], grid, TEMPORAL_PATCH / fps)
+
+    def frames(self, path: Path) -> tuple[torch.Tensor, float]:
+        """Returns a clip's frames as the model sees them (frames, 3, height, width; uint8), and their rate."""
+        vision = self.contract.vision
+        frames, fps = read_frames(path, vision.fps, vision.max_frames)
+        size = resized(*frames.shape[-2:], vision.min_pixels, vision.max_pixels)
+        return resize(frames, list(size), InterpolationMode.BICUBIC, antialias=True), fps
 
     def _tokens(self, messages: Sequence[Message], generate: bool) -> Tokens:
         """Tokenize a conversation. With `generate`, it ends where the assistant begins to speak."""

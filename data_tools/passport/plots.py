@@ -31,6 +31,7 @@ def plot_passport(found: Passport) -> Figure:
         tokens.axvline(
             found.max_length, color="black", linestyle="--", linewidth=1.2, label=f"limit {found.max_length:,}"
         )
+        tokens.set_xlim(right=1.05 * max(found.max_length, tokens.get_xlim()[1] / 1.05))
         tokens.legend()
     _histogram(seconds, {"clips": [f.seconds for f in found.facts if f.frames]}, "seconds per clip")
     return figure
