@@ -18,7 +18,11 @@ from pathlib import Path
 from cookbook.runs import ROOT, RUNS
 
 NOTEBOOKS = ("setup", "problem", "data", "configuration", "sft", "rl", "evaluation")
-LONGER = {"sft": {"epochs": 3}, "rl": {"steps": 30}}  # the defaults are shorter, to be tested in a minute
+LONGER = {
+    "sft": {"epochs": 3, "clips": -1},
+    "rl": {"steps": 30},
+    "evaluation": {"questions": -1},
+}  # the defaults are shorter, to be tested in a minute
 
 
 def run_notebooks(name: str, seed: int) -> dict[str, float]:
