@@ -536,7 +536,8 @@ def test_the_command_refuses_what_is_no_dataset(tmp_path, capsys):
 
 def test_the_command_runs_from_a_shell_with_workers_and_counts_tokens(data, tmp_path):
     command = [sys.executable, "-m", "data_tools.passport", str(data), "--cache", str(tmp_path / "c"),
-               "--max-length", "60", "--model", str(ROOT / "models/tiny-base"), "--max-pixels", "3136"]  # fmt: skip
+               "--max-length", "60", "--model", str(ROOT / "models/tiny-base"),
+               "--contract", str(ROOT / "configs/prompts/road.yaml")]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stderr
     lines = done.stdout.splitlines()

@@ -1,6 +1,7 @@
 """Write the passport of a dataset from the command line: one finding a line, exit 1 where there is an error.
 
-python -m data_tools.passport FOLDER --max-length 4096 --model models/tiny-base
+    python -m data_tools.passport FOLDER --out FOLDER/passport.json      # where the loaders look for it
+    python -m data_tools.passport FOLDER --max-length 4096 --model models/tiny-base
 """
 
 import argparse
@@ -10,12 +11,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from cookbook.contract import Contract
+from cookbook.runs import ROOT
 from cookbook.samples import DataError
 from data_tools.passport.clips import CACHE
 from data_tools.passport.dataset import passport
 from data_tools.passport.findings import WARNING
 from data_tools.passport.layout import read_layout
 from data_tools.passport.result import Passport
+
+CONTRACT = ROOT / "configs/prompts/captions.yaml"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,8 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--label", help="the field of the labels whose balance is counted")
     parser.add_argument("--max-length", type=int, help="tokens; name every sample that would be cut (needs --model)")
     parser.add_argument("--model", help="the folder or name of the model whose tokenizer counts")
-    parser.add_argument("--fps", type=float, default=1.0, help="frames a second that the model sees (default 1)")
-    parser.add_argument("--max-pixels", type=int, default=81920, help="of a frame that it sees (default 81920)")
+    parser.add_argument("--contract", type=Path, default=CONTRACT, help="what the model sees (default %(default)s)")
     parser.add_argument("--video-suffix", default=".camera_front_wide_120fov.mp4")
     parser.add_argument("--label-suffix", default=".label.json")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where facts of clips are kept (default %(default)s)")
@@ -45,10 +49,9 @@ def _check(args: argparse.Namespace) -> Passport:
             raise DataError("--max-length needs --model, whose tokenizer counts; for example --model models/tiny-base")
         from data_tools.passport.tokens import token_counter  # needs transformers, which takes seconds to load
 
-        count = token_counter(args.model)
-    vision = {"fps": args.fps, "min_pixels": 28 * 28, "max_pixels": args.max_pixels}
+        count = token_counter(args.model, Contract.load(args.contract))
     suffixes = {"video_suffix": args.video_suffix, "label_suffix": args.label_suffix}
-    layout = read_layout(args.folder, vision=vision, label=args.label, **suffixes)
+    layout = read_layout(args.folder, label=args.label, **suffixes)
     return passport(
         folder=args.folder, layout=layout, max_length=args.max_length, count_tokens=count,
         cache=args.cache, workers=args.workers,
