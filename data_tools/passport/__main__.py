@@ -1,7 +1,7 @@
 """Write the passport of a dataset from the command line: one finding a line, exit 1 where there is an error.
 
-    python -m data_tools.passport FOLDER --out FOLDER/passport.json      # where the loaders look for it
-    python -m data_tools.passport FOLDER --max-length 4096 --model models/tiny-base
+python -m data_tools.passport FOLDER --out FOLDER/passport.json      # where the loaders look for it
+python -m data_tools.passport FOLDER --max-length 4096 --model models/tiny-base
 """
 
 import argparse
