@@ -12,6 +12,7 @@ from typing import Any
 import tomlkit
 
 from cookbook.config import schema
+from cookbook.config.names import check_schema
 from cookbook.runs import ROOT
 
 
@@ -62,8 +63,6 @@ class Config:
         return cls.parse(path.read_text(encoding="utf-8"), path.name)._checked()
 
     def _checked(self) -> "Config":
-        from cookbook.config.rules import check_schema  # the rules look at configurations, so they come later
-
         found = list(check_schema(self))
         if found:
             raise ConfigError("\n".join(f"{self.name}:{f}" for f in found))
