@@ -90,6 +90,10 @@ class Passport:
         """Returns the tables that a person reads: figures by split, findings by kind, the hash."""
         return "\n\n".join("\n".join(rows) for rows in (_split_table(self), _finding_table(self)) if rows)
 
+    def __repr__(self) -> str:
+        """Returns one line; the facts of thousands of clips are for `as_dict`."""
+        return f"Passport({self.hash}: {len(self.findings)} findings, {len(self.quarantine)} samples in quarantine)"
+
     def _repr_markdown_(self) -> str:
         return self.markdown()
 
