@@ -5,6 +5,7 @@ evaluation. Here the three stand in one small file (`configs/prompts/*.yaml`) wi
 
     contract = Contract.load("configs/prompts/road.yaml")
     contract.conversation(sample.prompt)    # with its system prompt, and its limits on every clip
+    contract.read_answer(completion, sample.options)
 """
 
 import hashlib
@@ -16,12 +17,8 @@ from pathlib import Path
 
 import yaml
 
+from cookbook.answers import FORMATS, choose
 from cookbook.samples import Message, message, text
-
-FORMATS = ("think_answer", "text")
-# the same shape as the format reward of cosmos-rl 0.4.7: exactly one empty line between the two tags
-WELL_FORMED = re.compile(r"<think>((?:(?!</?think>).)*)</think>\n\n<answer>(.*?)</answer>", re.DOTALL)
-ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 class ContractError(ValueError):
@@ -48,7 +45,10 @@ class Contract:
 
     @classmethod
     def load(cls, path: str | Path) -> "Contract":
-        """Read a contract file. Raises ValueError for missing or unknown keys, naming them."""
+        """Read a contract file.
+
+        Raises ValueError for missing or unknown keys, and for a prompt that shows another form than the one rewarded.
+        """
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         vision = data.pop("video", {})
         for found, wanted, free in (
@@ -59,7 +59,17 @@ class Contract:
                 raise ValueError(f"{path}: expected the keys {sorted(wanted)}, found {sorted(found)}")
         if data["answer_format"] not in FORMATS:
             raise ValueError(f"{path}: answer_format is {data['answer_format']!r}; known are {', '.join(FORMATS)}")
-        return cls(**data, vision=Vision(**vision))
+        found = cls(**data, vision=Vision(**vision))
+        if wrong := found._misshown():
+            raise ValueError(
+                f"{path}: the prompt shows {wrong!r}, which {found.answer_format} does not accept as an answer"
+            )
+        return found
+
+    def _misshown(self) -> str | None:
+        """Returns the form that the prompt shows with tags, where it is not the one that is rewarded."""
+        shown = re.search(r"<\w+>.*</\w+>", self.system, re.DOTALL)
+        return shown[0] if shown and not self.is_well_formed(shown[0]) else None
 
     def save(self, path: str | Path) -> None:
         """Write the contract as `load` reads it; every checkpoint carries its own."""
@@ -105,27 +115,17 @@ class Contract:
         turns = [{"role": turn["role"], "content": [bound(part) for part in turn["content"]]} for turn in kept]
         return [message("system", text(self.system)), *turns] if self.system else turns
 
+    def write_answer(self, reasoning: str, answer: str) -> str:
+        """Returns the canonical completion: what a target looks like in this contract's answer format."""
+        return FORMATS[self.answer_format].write(reasoning, answer)
 
-def write_answer(reasoning: str, answer: str) -> str:
-    """Returns the canonical completion: the reasoning in <think>, an empty line, the answer in <answer>."""
-    return f"<think>{reasoning}</think>\n\n<answer>{answer}</answer>"
+    def is_well_formed(self, completion: str) -> bool:
+        """Whether the completion has exactly the form that the prompt asks for."""
+        return FORMATS[self.answer_format].well_formed(completion)
 
-
-def is_well_formed(completion: str) -> bool:
-    """Whether the completion is exactly one reasoning block, an empty line and one answer block."""
-    return WELL_FORMED.fullmatch(completion) is not None
-
-
-def read_answer(completion: str, options: tuple[str, ...]) -> str | None:
-    """Returns the option that the completion's last <answer> states, or None where it states none.
-
-    Case, brackets and a final full stop do not matter: "(b)", "B." and "b) rain" all state B.
-    """
-    stated = ANSWER.findall(completion)
-    if not stated:
-        return None
-    first = re.match(r"[(\[\s]*(\w+)", stated[-1])
-    for option in options:
-        if first and first.group(1).lower() == option.lower():
-            return option
-    return None
+    def read_answer(self, completion: str, options: Sequence[str] = ()) -> str | None:
+        """Returns the option that a completion states, or None; without options, the words of the stated answer."""
+        stated = FORMATS[self.answer_format].stated(completion)
+        if stated is None:
+            return None
+        return choose(stated, options) if options else stated.strip()

@@ -21,9 +21,9 @@ from torchvision.transforms.functional import resize
 from transformers import Qwen2_5_VLProcessor
 
 from cookbook.contract import Contract
-from cookbook.resizing import resized
+from cookbook.resizing import TEMPORAL_PATCH, resized
 from cookbook.samples import Message, Sample
-from cookbook.video import TEMPORAL_PATCH, VideoError, read_frames
+from cookbook.video import VideoError, read_frames
 
 IGNORE = -100  # the label that the cross-entropy leaves out
 

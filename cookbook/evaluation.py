@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from cookbook.contract import is_well_formed, read_answer
+from cookbook.contract import Contract
 from cookbook.encoder import Encoder
 from cookbook.progress import progress
 from cookbook.samples import Sample
@@ -30,13 +30,14 @@ def predict(
         part = list(samples[start : start + size])
         out = generate(model, to(model, encoder.prompt_batch(part)), limit)
         for sample, tokens, mask in zip(part, out.tokens, out.mask):
-            rows.append(judge(sample, encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)))
+            text = encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)
+            rows.append(judge(sample, text, encoder.contract))
     return rows
 
 
-def judge(sample: Sample, output: str) -> dict:
+def judge(sample: Sample, output: str, contract: Contract) -> dict:
     """Returns the prediction row of one completion."""
-    answer = read_answer(output, sample.options)
+    answer = contract.read_answer(output, sample.options)
     return {
         "id": sample.id,
         "group": sample.group,
@@ -48,7 +49,7 @@ def judge(sample: Sample, output: str) -> dict:
         "output": output,
         "answer": answer,
         "correct": answer == sample.answer,
-        "well_formed": is_well_formed(output),
+        "well_formed": contract.is_well_formed(output),
         "video": str(sample.video),
     }
 

@@ -65,7 +65,7 @@ def roll_out(model, encoder: Encoder, samples: list[Sample], config: Config, gen
         encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)
         for tokens, mask in zip(completions.tokens, completions.mask)
     ]
-    rewards = [reward(text, samples[i // copies], weights) for i, text in enumerate(texts)]
+    rewards = [reward(text, samples[i // copies], weights, encoder.contract) for i, text in enumerate(texts)]
     return Rollout(samples, completions, texts, rewards)
 
 

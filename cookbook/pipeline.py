@@ -10,7 +10,6 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,7 +23,8 @@ from cookbook.runs import MANIFEST, ROOT, RUNS, Run, read_metrics
 from cookbook.samples import Sample
 from cookbook.scores import compare
 from cookbook.sft import sft
-from data_tools import road_vqa, road_world
+from data_tools import loading, road_vqa, road_world
+from data_tools.loading import Splits
 from data_tools.passport import Passport, passport, read_quarantine
 from data_tools.passport.tokens import token_counter
 
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 CLIPS = {"train": 480, "validation": 40, "test": 120}
 CONTRACT = "configs/prompts/road.yaml"
+LOADER = "data_tools/road_vqa.py"
+DATASET = "train.train_policy.dataset.name"
 BASE = "models/tiny-base"
 MODELS = ("base", "sft", "rl")
 PASSPORT = "passport.json"
@@ -43,7 +45,7 @@ def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) 
     Raises ValueError where the folder holds another seed's clips: a comparison across them would mean nothing.
     """
     folder = RUNS / name / "data"
-    stamp = folder / "world.json"
+    stamp = folder / road_world.STAMP
     if clips is not None or not stamp.exists():
         (folder / PASSPORT).unlink(missing_ok=True)  # it was that of other clips
         return road_world.build(folder, dict(clips or CLIPS), seed)
@@ -64,33 +66,62 @@ def samples(name: str, split: str, seed: int = 0, reasoned: float = 1.0, clips: 
     passport has in quarantine is left out, here and so in training, rollouts and evaluation.
     """
     folder = road_data(name, seed)
-    found = road_vqa.load(folder, split, seed, reasoned)
+    found = road_vqa.read(folder, split, contract(), reasoned)
     out = read_quarantine(folder / PASSPORT).get(split, {}) if (folder / PASSPORT).is_file() else {}
     if out:
         log.warning("%s: %d samples are left out by the passport", split, len(out))
         found = [s for s in found if s.id not in out]
-    kept = sorted({s.group for s in found})[: None if clips < 0 else clips]
-    return [s for s in found if s.group in set(kept)]
+    return road_vqa.first_clips(found, clips)
 
 
 def check_data(name: str, seed: int = 0) -> Passport:
-    """Returns the passport of the job's data, and leaves it in `runs/NAME/data/passport.json` for all later steps."""
+    """Returns the passport of the job's clips, and leaves it in `runs/NAME/data/passport.json` for all later steps."""
     folder = road_data(name, seed)
-    splits = {split: road_vqa.load(folder, split, seed) for split in CLIPS}
-    longest = Config.load("configs/tiny_sft.toml")["policy.model_max_length"]
-    found = passport(splits, folder=folder, max_length=longest, count_tokens=token_counter(ROOT / BASE, contract()))
-    found.write(folder / PASSPORT)
+    splits = {split: road_vqa.read(folder, split, contract()) for split in CLIPS}
+    return _check(splits, Config.load("configs/tiny_sft.toml"), folder, folder)
+
+
+def _check(splits: Splits, config: Config, out: Path, folder: Path | None = None) -> Passport:
+    """Returns the passport of these samples, lengths as the configuration's model counts them; leaves it in `out`."""
+    count = token_counter(checkpoint.find(config["policy.model_name_or_path"]), loading.contract(config))
+    found = passport(splits, folder=folder, max_length=config["policy.model_max_length"], count_tokens=count)
+    out.mkdir(parents=True, exist_ok=True)
+    found.write(out / PASSPORT)
     return found
 
 
-def open_model(path: str | Path):
-    """Returns (model, encoder) of a checkpoint, bound to the contract.
+def training_data(config: Config, name: str, seed: int = 0, loader: str = LOADER) -> tuple[Config, Splits]:
+    """Returns the configuration bound to the job's data, and its samples, as `cosmos-rl --config … LOADER` takes them.
+
+    The toy road world is built where it is missing. Data without a passport get one first, in `runs/NAME/data`; what
+    it has in quarantine is not among the samples.
+    """
+    out, load = RUNS / name / "data", loading.loader(loader)
+    if loader == LOADER:
+        config = config.edit({DATASET: _named(road_data(name, seed))})
+        if not (out / PASSPORT).is_file():
+            check_data(name, seed)
+    if "passport" not in config.table("custom"):
+        if loader != LOADER:
+            _check(load(config), config, out)
+        config = config.edit({"custom.passport": _named(out / PASSPORT)})
+    return config, load(config)
+
+
+def _named(path: Path) -> str:
+    """Returns the path as a configuration states it: from the project's root, where it lies below."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def open_model(path: str | Path, bound: Contract | None = None):
+    """Returns (model, encoder) of a checkpoint, bound to a contract: the job's, where none is given.
 
     Raises ContractError where the checkpoint was trained under another one.
     """
+    bound = bound or contract()
     model, processor = checkpoint.load(path)
-    checkpoint.require_contract(path, contract())
-    return model, Encoder(processor, contract(), model.config)
+    checkpoint.require_contract(path, bound)
+    return model, Encoder(processor, bound, model.config)
 
 
 def _start(step: str, name: str, config: Config, seed: int) -> Run:
@@ -102,32 +133,36 @@ def _start(step: str, name: str, config: Config, seed: int) -> Run:
     run = Run(f"{name}/{step}", seed=seed)
     shutil.rmtree(run.path / "safetensors", ignore_errors=True)
     (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
-    facts: dict[str, Any] = {"contract": contract().hash, "start": config["policy.model_name_or_path"]}
-    if (path := RUNS / name / "data" / PASSPORT).is_file():
-        facts["passport"] = json.loads(path.read_text(encoding="utf-8"))["hash"]
-    run.write_manifest(data=f"{name}/data", **facts)
+    checked = json.loads((ROOT / config.table("custom")["passport"]).read_text(encoding="utf-8"))
+    run.write_manifest(
+        data=config[DATASET],
+        passport=checked["hash"],
+        contract=loading.contract(config).hash,
+        start=config["policy.model_name_or_path"],
+    )
     return run
 
 
-def train_sft(config: Config, name: str, seed: int = 0) -> Path:
-    """Run SFT from the configuration's model. Returns the last export, in `runs/NAME/sft`."""
-    train = samples(name, "train", seed, **config.table("custom"))
+def train_sft(config: Config, name: str, seed: int = 0, loader: str = LOADER) -> Path:
+    """Run SFT from the configuration's model, on what the loader gives. Returns the last export, in `runs/NAME/sft`."""
     config = config.edit({"train.output_dir": f"runs/{name}/sft", "train.train_policy.dataloader_seed": seed})
-    model, encoder = open_model(config["policy.model_name_or_path"])
+    config, splits = training_data(config, name, seed, loader)
+    model, encoder = open_model(config["policy.model_name_or_path"], loading.contract(config))
     run = _start("sft", name, config, seed)
-    return sft(config, train, samples(name, "validation", seed), encoder, model, run)
+    return sft(config, splits["train"], splits["validation"], encoder, model, run)
 
 
-def train_rl(config: Config, name: str, seed: int = 0) -> Path:
+def train_rl(config: Config, name: str, seed: int = 0, loader: str = LOADER) -> Path:
     """Run GRPO from the job's SFT export, which is trained first where it is missing. Returns the last export."""
     start = config["policy.model_name_or_path"] or f"runs/{name}/sft"
-    if start == f"runs/{name}/sft" and not (ROOT / start / "safetensors").exists():
+    if start == f"runs/{name}/sft" and not (RUNS / name / "sft" / "safetensors").exists():
         log.info("runs/%s/sft holds no export; training it first", name)
         train_sft(Config.load("configs/tiny_sft.toml"), name, seed)
     config = config.edit({"train.output_dir": f"runs/{name}/rl", "policy.model_name_or_path": start})
-    model, encoder = open_model(start)
+    config, splits = training_data(config, name, seed, loader)
+    model, encoder = open_model(start, loading.contract(config))
     run = _start("rl", name, config, seed)
-    return grpo(config, samples(name, "train", seed), encoder, model, run, seed)
+    return grpo(config, splits["train"], encoder, model, run, seed)
 
 
 def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[dict, dict[str, list[dict]]]:
@@ -143,7 +178,7 @@ def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[di
         model, encoder = open_model(BASE if model_name == "base" else f"runs/{name}/{model_name}")
         rows[model_name] = evaluation.predict(model, encoder, items, model_name)
         evaluation.save(rows[model_name], RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl")
-    train = [evaluation.judge(s, "") for s in samples(name, "train", seed)]
+    train = [evaluation.judge(s, "", contract()) for s in samples(name, "train", seed)]
     return compare(rows, train), rows
 
 

@@ -1,11 +1,21 @@
-"""The size at which the model sees a picture: the rule of qwen-vl-utils, shared by the plan, the passport and training.
+"""What the model sees of a clip, how many frames and at what size: the rules of qwen-vl-utils 0.0.14.
 
-Why: vision tokens follow from it, so a plan that rounds otherwise than training is wrong.
+Why: vision tokens follow from it. The plan, the passport and training share it, so that none rounds otherwise.
 """
 
 import math
 
 UNIT = 28  # pixels a side of one merged vision token: patches of 14, merged two by two
+MIN_FRAMES, MAX_FRAMES = 4, 768
+TEMPORAL_PATCH = 2  # frames that Qwen2.5-VL joins into one step; the number of frames is a multiple
+
+
+def frames_seen(seconds: float, fps: float, frames: float = math.inf, most: int = MAX_FRAMES) -> int:
+    """Returns how many frames of a clip the model sees at `fps`: an even number, at least 4 where there are so many.
+
+    `frames` is the number that the clip has, `most` the limit of the contract.
+    """
+    return int(min(max(seconds * fps, MIN_FRAMES), most, frames) // TEMPORAL_PATCH * TEMPORAL_PATCH)
 
 
 def resized(height: int, width: int, min_pixels: float, max_pixels: float) -> tuple[int, int]:

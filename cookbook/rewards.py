@@ -8,7 +8,7 @@ compares the exact string where ours reads "(A)" and "A." as A.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cookbook.contract import is_well_formed, read_answer
+from cookbook.contract import Contract
 from cookbook.samples import Sample
 
 
@@ -20,20 +20,20 @@ class Reward:
     parts: dict[str, float]
 
 
-def single_choice(completion: str, sample: Sample) -> float:
+def single_choice(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns 1.0 where the stated answer is the reference, else 0.0."""
-    return float(read_answer(completion, sample.options) == sample.answer)
+    return float(contract.read_answer(completion, sample.options) == sample.answer)
 
 
-def well_formed(completion: str, sample: Sample) -> float:
-    """Returns 1.0 for <think>…</think>, an empty line, <answer>…</answer> and nothing else; else 0.0."""
-    return float(is_well_formed(completion))
+def well_formed(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns 1.0 for exactly the form that the contract's prompt asks for, else 0.0."""
+    return float(contract.is_well_formed(completion))
 
 
-PARTS: dict[str, Callable[[str, Sample], float]] = {"single_choice": single_choice, "format": well_formed}
+PARTS: dict[str, Callable[[str, Sample, Contract], float]] = {"single_choice": single_choice, "format": well_formed}
 
 
-def reward(completion: str, sample: Sample, weights: Mapping[str, float]) -> Reward:
+def reward(completion: str, sample: Sample, weights: Mapping[str, float], contract: Contract) -> Reward:
     """Returns the reward of one completion. Raises KeyError for a part that does not exist."""
-    parts = {name: PARTS[name](completion, sample) for name in weights}
+    parts = {name: PARTS[name](completion, sample, contract) for name in weights}
     return Reward(sum(weights[name] * value for name, value in parts.items()), parts)

@@ -14,9 +14,8 @@ import av
 import numpy as np
 import torch
 
+from cookbook.resizing import MAX_FRAMES, frames_seen
 from cookbook.samples import CLIP_OPTIONS
-
-TEMPORAL_PATCH = 2  # frames that Qwen2.5-VL joins into one step; the number of frames must be a multiple
 
 
 class VideoError(ValueError):
@@ -58,15 +57,15 @@ def pictures(path: str | Path, indices: Sequence[int]) -> torch.Tensor:
     return torch.from_numpy(np.stack([found[i] for i in indices])).permute(0, 3, 1, 2).contiguous()
 
 
-def read_frames(path: str | Path, fps: float, most: int = 768) -> tuple[torch.Tensor, float]:
+def read_frames(path: str | Path, fps: float, most: int = MAX_FRAMES) -> tuple[torch.Tensor, float]:
     """Decode a clip and sample it at about `fps` frames a second, `most` frames at most.
 
     Returns (frames, channels, height, width) uint8, and the rate that the sampled frames really have.
     Raises VideoError where the file is missing, unreadable or without frames.
     """
     total, rate = measure(path)
-    count = int(min(max(total / rate * fps, 4), most, total) // TEMPORAL_PATCH * TEMPORAL_PATCH)
-    if count < TEMPORAL_PATCH:
-        raise VideoError(f"{path}: holds {total} frame, needs {TEMPORAL_PATCH} or more")
+    count = frames_seen(total / rate, fps, total, most)
+    if not count:
+        raise VideoError(f"{path}: holds {total} frame, needs 2 or more")
     picked = torch.linspace(0, total - 1, count).round().long().tolist()
     return pictures(path, picked), count / total * rate

@@ -12,12 +12,12 @@ from cookbook.samples import Sample
 from data_tools import loading
 from data_tools.engine_dataset import serve
 
-OPTIONS = ("question", "drop_fields", "video_suffix", "label_suffix")
+OPTIONS = {"question": str, "drop_fields": list, "video_suffix": str, "label_suffix": str}
 
 
 def load(config: Config) -> dict[str, list[Sample]]:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
-    stated = loading.custom(config, *OPTIONS)
+    stated = loading.custom(config, **OPTIONS)
     return loading.load(config, "av_folder", **{key: stated[key] for key in OPTIONS if key in stated})
 
 

@@ -15,7 +15,7 @@ from data_tools.engine_dataset import serve
 
 def load(config: Config) -> dict[str, list[Sample]]:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
-    loading.custom(config, "media")
+    loading.custom(config, media=str)
     return loading.load(config, "llava", media=loading.media(config))
 
 

@@ -10,8 +10,10 @@ Why: every loader file and both engines must take the same samples from the same
 """
 
 import difflib
+import importlib.util
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,25 +30,31 @@ from data_tools.splits import hold_out, subset
 
 log = logging.getLogger(__name__)
 
+Splits = dict[str, list[Sample]]  # "train" and "validation"
+
 TRAIN, VALIDATION = "train.train_policy.dataset", "validation.dataset"
-KEYS = {"contract", "passport", "subset"}
+KEYS = {"contract": str, "passport": str, "subset": str}
 PASSPORT = "passport.json"  # looked for in the dataset's folder, where [custom] names no other
 BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
+TYPES = {str: "a text in quotes", list: "a list of texts", int: "a whole number", float: "a number"}
 SPLIT = re.compile(r"(\w*)(\[.*\])?")
 HELD_OUT = 0.1  # the engine's own share where validation is on and nothing says how much
 
 
-def custom(config: Config, *more: str) -> dict[str, Any]:
-    """Returns the stated keys of [custom]; `more` are those of one loader. Raises DataError for any other."""
-    stated, known = config.table("custom"), KEYS | set(more)
+def custom(config: Config, **more: type) -> dict[str, Any]:
+    """Returns the stated keys of [custom]; `more` are those of one loader, with their types.
+
+    Raises DataError for any other key, and for a value of another type.
+    """
+    stated, known = config.table("custom"), KEYS | more
     for key, value in stated.items():
         where = f"{config.name}:{config.line(f'custom.{key}')}: custom.{key}"
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"it reads {', '.join(sorted(known))}"
             raise DataError(f"{where}: this loader does not read it; {hint}")
-        if key != "drop_fields" and not isinstance(value, str):
-            raise DataError(f"{where} is {value!r}; it is a text in quotes")
+        if not isinstance(value, (int, float) if known[key] is float else known[key]):
+            raise DataError(f"{where} is {value!r}; it is {TYPES[known[key]]}")
     return stated
 
 
@@ -70,7 +78,23 @@ def contract(config: Config) -> Contract:
         raise DataError(f"{config.name}: custom.contract cannot be read: {error}") from None
 
 
-def load(config: Config, format: str, **options: Any) -> dict[str, list[Sample]]:
+def loader(path: str | Path) -> Callable[[Config], Splits]:
+    """Returns the function `load` of a loader file: what `cosmos-rl --config X.toml FILE` trains on.
+
+    Raises DataError where the file is missing or has no such function.
+    """
+    path = ROOT / path
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None:
+        raise DataError(f"{path}: no such loader file; those of the project are in data_tools/")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "load", None)):
+        raise DataError(f"{path}: has no function load(config); see data_tools/llava_sft.py")
+    return module.load
+
+
+def load(config: Config, format: str, **options: Any) -> Splits:
     """Returns {"train": …, "validation": …} as the configuration names them; `options` go to the format's `read`.
 
     A relative path counts from the project's root. Of a folder with `train` (and `validation`) in it those are read;
@@ -86,26 +110,36 @@ def load(config: Config, format: str, **options: Any) -> dict[str, list[Sample]]
         validation = formats.read(folder, format, problems, **options)
     else:
         train, validation = hold_out(train, _held_out(config)) if train else ([], [])
+    return finish(config, _place(config, TRAIN, format), train, validation, problems)
+
+
+def finish(
+    config: Config, place: Path | str, train: list[Sample], validation: list[Sample], problems: Problems = ()
+) -> Splits:
+    """Returns both splits without what the passport has in quarantine, of train the stated subset.
+
+    `place` is the dataset's folder or name. Raises DataError where there is nothing to train on.
+    """
     train, validation = (
-        _without_quarantine(config, format, name, found)
+        _without_quarantine(config, place, name, found)
         for name, found in (("train", train), ("validation", validation))
     )
     train = subset(train, config.table("custom").get("subset", "[:]"))
     told = "; ".join(f"{name}: {reason}" for name, reason in problems[:3])
     if not train:
-        raise DataError(f"{config.name}: {_place(config, TRAIN, format)} holds nothing to train on. {told}".rstrip())
+        raise DataError(f"{config.name}: {place} holds nothing to train on. {told}".rstrip())
     if problems:
         log.warning("%d rows cannot be used, such as %s", len(problems), told)
     return {"train": train, "validation": validation}
 
 
-def _without_quarantine(config: Config, format: str, split: str, samples: list[Sample]) -> list[Sample]:
+def _without_quarantine(config: Config, place: Path | str, split: str, samples: list[Sample]) -> list[Sample]:
     """Returns the samples that the dataset's passport does not have in quarantine, and tells how many it has.
 
     A passport that names the split speaks for it; what it says of a folder without splits holds for all.
     """
     named = config.table("custom").get("passport")
-    path = ROOT / named if named else Path(_place(config, TRAIN, format)) / PASSPORT
+    path = ROOT / named if named else Path(place) / PASSPORT
     if not named and not path.is_file():
         return samples
     out = read_quarantine(path)

@@ -1,8 +1,11 @@
-"""The loader of the toy road world: folders of clips and labels become samples.
+"""Loader of the toy road world: clips and labels become questions with written answers.
 
 Why: training, rollout and evaluation must see the same questions. This file is the one place that makes them.
 
-    samples = load(folder, "train")
+    python data_tools/road_vqa.py --config configs/tiny_sft.toml --check
+    samples = read(folder, "test", contract)
+
+`[custom] reasoned` is the share of targets with written reasoning, `clips` takes only so many training clips.
 """
 
 import json
@@ -10,25 +13,44 @@ from pathlib import Path
 
 import numpy as np
 
-from cookbook.contract import write_answer
+from cookbook.config import Config
+from cookbook.contract import Contract
+from cookbook.runs import ROOT
 from cookbook.samples import Sample, message, text, video
+from data_tools import loading
+from data_tools.engine_dataset import serve
 from data_tools.road_questions import questions
-from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
+from data_tools.road_world import LABEL_SUFFIX, STAMP, VIDEO_SUFFIX
 
 HURRIED_ERRORS = 0.25  # of the answers that stand without reasoning
 
 
-def load(folder: Path, split: str, seed: int = 0, reasoned: float = 1.0) -> list[Sample]:
-    """Returns all samples of a split, in the order of their clips.
+def load(config: Config) -> dict[str, list[Sample]]:
+    """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
+    stated = loading.custom(config, reasoned=float, clips=int)
+    folder, contract = ROOT / config[f"{loading.TRAIN}.name"], loading.contract(config)
+    train = first_clips(read(folder, "train", contract, stated.get("reasoned", 1.0)), stated.get("clips", -1))
+    return loading.finish(config, folder, train, read(folder, "validation", contract))
+
+
+def first_clips(samples: list[Sample], count: int) -> list[Sample]:
+    """Returns the samples of the first `count` clips, in the order of their names; of all where it is negative."""
+    kept = set(sorted({s.group for s in samples})[: None if count < 0 else count])
+    return [s for s in samples if s.group in kept]
+
+
+def read(folder: Path, split: str, contract: Contract, reasoned: float = 1.0) -> list[Sample]:
+    """Returns all samples of a split, in the order of their clips; targets in the contract's answer format.
 
     Not every annotator takes the time: `reasoned` is the share of targets with written reasoning. The others are a bare
     answer in the same format, and one in four of those is wrong, as hurried labels are. The reference `answer` is right
-    in any case. Which target is which depends on the seed and the sample only.
+    in any case. Which target is which depends on the world's seed and the sample only.
     Raises FileNotFoundError where the split is missing or a label has no video, ValueError where it is empty.
     """
     root = Path(folder) / split
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such split; make one with: python -m data_tools.road_world {folder}")
+    seed = json.loads((Path(folder) / STAMP).read_text(encoding="utf-8"))["seed"]
     samples = []
     for meta in sorted((root / "metas").glob(f"*{LABEL_SUFFIX}")):
         clip = meta.name.removesuffix(LABEL_SUFFIX)
@@ -36,14 +58,18 @@ def load(folder: Path, split: str, seed: int = 0, reasoned: float = 1.0) -> list
         if not path.is_file():
             raise FileNotFoundError(f"{path}: the label {meta.name} has no video")
         for q in questions(json.loads(meta.read_text(encoding="utf-8")), seed):
-            target = write_answer(q.reasoning, q.answer)
+            target = contract.write_answer(q.reasoning, q.answer)
             annotator = np.random.default_rng([seed, *q.id.encode()])
             if annotator.random() >= reasoned:
                 slip = annotator.random() < HURRIED_ERRORS
                 others = [option for option in q.options if option != q.answer]
-                target = write_answer("", str(annotator.choice(others)) if slip else q.answer)
+                target = contract.write_answer("", str(annotator.choice(others)) if slip else q.answer)
             turns = (message("user", video(path), text(q.text)), message("assistant", text(target)))
             samples.append(Sample(q.id, q.clip, turns, q.answer, q.options, label=q.answer, task=q.task))
     if not samples:
         raise ValueError(f"{root}: holds no labels in metas/*{LABEL_SUFFIX}")
     return samples
+
+
+if __name__ == "__main__":
+    serve(load)

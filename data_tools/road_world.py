@@ -25,6 +25,7 @@ VERSION = 4  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 112
 VIDEO_SUFFIX = ".camera_front_wide_120fov.mp4"
 LABEL_SUFFIX = ".label.json"
+STAMP = "world.json"  # what the folder was made from; it is written last
 SPLITS = ("train", "validation", "test")
 
 CAUSES = {
@@ -296,7 +297,7 @@ def build(out: Path, counts: dict[str, int], seed: int = 0) -> Path:
     """
     out = Path(out)
     recipe = {"seed": seed, "counts": counts, "size": SIZE, "frames": FRAMES, "fps": FPS, "version": VERSION}
-    stamp = out / "world.json"
+    stamp = out / STAMP
     if stamp.exists() and json.loads(stamp.read_text()) == recipe:
         log.info("%s is up to date", out)
         return out

@@ -17,7 +17,7 @@ from data_tools.formats.saved import COLUMN
 
 def load(config: Config) -> dict[str, list[Sample]]:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
-    loading.custom(config, "media")
+    loading.custom(config, media=str)
     column = config.stated.get("train.train_policy.conversation_column_name", COLUMN)
     return loading.load(config, "saved", media=loading.media(config), column=column)
 

@@ -24,8 +24,8 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def samples(world):
-    return road_vqa.load(world, "train")
+def samples(world, contract):
+    return road_vqa.read(world, "train", contract)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from cookbook.contract import is_well_formed, read_answer
+from cookbook.answers import FORMATS, choose
 from data_tools import basic_world
 
 PHRASES = [
@@ -134,8 +134,9 @@ def test_a_target_has_the_form_that_its_prompt_asks_for(asked):
             assert question["target"] == question["answer"]
         else:
             form = "reasoned"
-            assert question["system"] in basic_world.THINK_PROMPTS and is_well_formed(question["target"])
-            assert read_answer(question["target"], tuple(options(question))) == question["answer"]
+            form, target = FORMATS["think_answer"], question["target"]
+            assert question["system"] in basic_world.THINK_PROMPTS and form.well_formed(target)
+            assert choose(form.stated(target), tuple(options(question))) == question["answer"]
         forms[form] += 1
     assert forms.keys() == {"described", "direct", "reasoned"}
 

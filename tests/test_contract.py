@@ -2,7 +2,8 @@
 
 import pytest
 
-from cookbook.contract import Contract, is_well_formed, read_answer, write_answer
+from cookbook.contract import Contract
+from cookbook.runs import ROOT
 
 LETTERS, BINARY = ("A", "B", "C", "D"), ("Yes", "No")
 
@@ -25,14 +26,14 @@ LETTERS, BINARY = ("A", "B", "C", "D"), ("Yes", "No")
         ("", LETTERS, None),
     ],
 )
-def test_answers_are_read(completion, options, answer):
-    assert read_answer(completion, options) == answer
+def test_answers_are_read(contract, completion, options, answer):
+    assert contract.read_answer(completion, options) == answer
 
 
 @pytest.mark.parametrize(
     ("completion", "good"),
     [
-        (write_answer("It is red.", "A"), True),
+        ("<think>It is red.</think>\n\n<answer>A</answer>", True),
         ("<think>a\nb</think>\n\n<answer>A</answer>", True),
         ("<think>a</think> <answer>A</answer>", False),
         ("<think>a</think>\n<answer>A</answer>", False),
@@ -41,14 +42,33 @@ def test_answers_are_read(completion, options, answer):
         ("<think>a</think>\n\n<answer>A</answer> and more", False),
     ],
 )
-def test_format_is_exact(completion, good):
-    assert is_well_formed(completion) is good
+def test_format_is_exact(contract, completion, good):
+    assert contract.is_well_formed(completion) is good
 
 
-def test_every_gold_target_passes_its_own_parser(samples):
+def test_the_text_format_takes_the_whole_completion():
+    plain = Contract.load(ROOT / "configs/prompts/captions.yaml")
+    assert plain.write_answer("They touch.", "B") == "B" and plain.is_well_formed("B") and not plain.is_well_formed(" ")
+    assert plain.read_answer("(b) rain", LETTERS) == "B"
+    assert plain.read_answer("It rains.", LETTERS) is None
+    assert plain.read_answer(" A wet road.\n") == "A wet road."
+
+
+def test_a_prompt_that_shows_another_form_than_the_rewarded_one_is_refused(tmp_path):
+    """The guide's own prompt has a space where its reward wants an empty line: no answer could ever earn it."""
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        'system: "Answer as <think>…</think> <answer>…</answer>"\nanswer_format: think_answer\n'
+        "video: {fps: 1, min_pixels: 784, max_pixels: 3136}\n"
+    )
+    with pytest.raises(ValueError, match="the prompt shows"):
+        Contract.load(path)
+
+
+def test_every_gold_target_passes_its_own_parser(samples, contract):
     for sample in samples:
-        assert is_well_formed(sample.target)
-        assert read_answer(sample.target, sample.options) == sample.answer
+        assert contract.is_well_formed(sample.target)
+        assert contract.read_answer(sample.target, sample.options) == sample.answer
 
 
 def test_hash_changes_with_every_part(tmp_path, contract):

@@ -63,15 +63,15 @@ def test_learning_rate_warms_up_and_decays():
     assert all(a >= b for a, b in pairwise(factors[10:]))
 
 
-def test_rewards_pay_parts_and_weights(samples):
+def test_rewards_pay_parts_and_weights(samples, contract):
     sample = samples[0]
     weights = {"single_choice": 1.0, "format": 0.1}
-    assert reward(sample.target, sample, weights).total == pytest.approx(1.1)
-    assert reward(f"<answer>{sample.answer}</answer>", sample, weights).parts == {
+    assert reward(sample.target, sample, weights, contract).total == pytest.approx(1.1)
+    assert reward(f"<answer>{sample.answer}</answer>", sample, weights, contract).parts == {
         "single_choice": 1.0,
         "format": 0.0,
     }
-    assert reward("", sample, weights).total == 0.0
+    assert reward("", sample, weights, contract).total == 0.0
 
 
 def test_an_epoch_has_every_sample_once(samples):

@@ -80,7 +80,7 @@ contract = "configs/prompts/road.yaml"
 
 
 @pytest.fixture
-def folder(tmp_path, world):
+def folder(tmp_path, world, contract):
     """Sixty samples: questions on clips, long and short clips of other sizes, images, both, several turns."""
     rng = random.Random(0)
     words = ["the", "car", "stops", "at", "a", "red", "light", "and", "waits", "until", "green"]
@@ -88,7 +88,7 @@ def folder(tmp_path, world):
     def say(n: int) -> dict:
         return text(" ".join(rng.choice(words) for _ in range(n)))
 
-    out = list(road_vqa.load(world, "train"))[:30]
+    out = list(road_vqa.read(world, "train", contract))[:30]
     for i in range(10):
         shape = rng.choice([(64, 64), (48, 120), (200, 56)])
         path, picture = tmp_path / f"c{i}.mp4", tmp_path / f"p{i}.png"

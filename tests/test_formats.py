@@ -11,7 +11,7 @@ import numpy as np
 import official_layouts as made
 import pytest
 
-from cookbook.contract import Contract, is_well_formed, write_answer
+from cookbook.contract import Contract
 from cookbook.runs import ROOT
 from cookbook.samples import DataError, Sample, message, text
 from data_tools import formats, road_world
@@ -226,10 +226,10 @@ def test_rl_dataset_gives_questions_and_the_contract_shows_the_rewarded_format(t
     assert all(r.target is None for r in samples)
     (prompt,) = user_text(samples[1])
     assert prompt == "What comes next in b2?\n(A) lift\n(B) turn\n(C) wait"
-    shown = Contract.load(ROOT / "configs/prompts/choices.yaml").conversation(samples[1].prompt)[0]["content"][0][
-        "text"
-    ]
-    assert is_well_formed(shown[shown.index("<think>") :]) and is_well_formed(write_answer("…", "B"))
+    contract = Contract.load(ROOT / "configs/prompts/choices.yaml")
+    shown = contract.conversation(samples[1].prompt)[0]["content"][0]["text"]
+    assert contract.is_well_formed(shown[shown.index("<think>") :])
+    assert contract.is_well_formed(contract.write_answer("…", "B"))
 
 
 @pytest.mark.parametrize("layout", [made.sft, made.rl])

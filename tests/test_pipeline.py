@@ -7,6 +7,7 @@ import pytest
 from cookbook import pipeline
 from cookbook.config import Config
 from cookbook.contract import ContractError
+from data_tools import formats, road_vqa, road_world
 
 
 @pytest.fixture
@@ -79,3 +80,30 @@ def test_a_checkpoint_of_another_contract_is_refused(runs):
     own.write_text(own.read_text().replace("fps: 2", "fps: 1"))
     with pytest.raises(ContractError, match="fps: 1 there, 2 here"):
         pipeline.open_model(export)
+
+
+LOADERS = {"av_folder": "avha_sft_single_caption", "llava": "llava_sft", "saved": "saved_sft"}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_the_local_engine_trains_on_what_a_loader_file_gives(runs, tmp_path, kind):
+    """The folder and the TOML of `cosmos-rl --config X.toml LOADER.py`, unchanged, with one bad clip among them."""
+    data = road_world.build(tmp_path / "av_folder", {"train": 12}, seed=2)
+    if kind != "av_folder":
+        questions = road_vqa.read(data, "train", pipeline.contract())
+        data = tmp_path / kind
+        formats.write(list({s.group: s for s in questions}.values()), data / "train", kind)
+    bad = sorted((data / "train").rglob("*.mp4"))[5]
+    bad.write_bytes(bad.read_bytes()[:200])
+    config = Config.load("configs/tiny_sft.toml").edit(
+        {"train.train_policy.dataset.name": str(data), "train.train_batch_per_replica": 4, "validation.enable": False,
+         "train.train_policy.mini_batch": 4, "train.max_num_steps": 2, "policy.model_max_length": 2048,
+         "custom": {"contract": "configs/prompts/captions.yaml"}}
+    )  # fmt: skip
+    export = pipeline.train_sft(config, "job", loader=f"data_tools/{LOADERS[kind]}.py")
+    assert export.name == "step_2"
+    manifest = json.loads((runs / "job/sft/manifest.json").read_text())
+    checked = json.loads((runs / "job/data/passport.json").read_text())
+    assert manifest["passport"] == checked["hash"]
+    assert [q["split"] for q in checked["quarantine"]] == ["train"]
+    assert "11 samples" in (runs / "job/sft/log.txt").read_text()

@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 
-from cookbook.contract import is_well_formed, read_answer, write_answer
 from data_tools import road_world
 from data_tools.road_questions import LETTERS, questions
 
@@ -91,10 +90,10 @@ def test_the_seed_decides_the_order_of_the_options_and_nothing_else(labels):
     assert changed > 0.6 * len(before)
 
 
-def test_the_written_answer_passes_the_contracts_own_parser(asked):
+def test_the_written_answer_passes_the_contracts_own_parser(asked, contract):
     for _, question in asked:
-        target = write_answer(question.reasoning, question.answer)
-        assert is_well_formed(target) and read_answer(target, question.options) == question.answer
+        target = contract.write_answer(question.reasoning, question.answer)
+        assert contract.is_well_formed(target) and contract.read_answer(target, question.options) == question.answer
 
 
 def test_the_reasoning_states_the_fact_that_decides(asked):

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from nbval.kernel import RunningKernel
 from papermill.__main__ import papermill
 
-from cookbook import contract, settings
+from cookbook import answers, settings
+from cookbook.contract import Contract
 from cookbook.settings import find_cells, read_parameters, show_source, validate
 
 DECLARED = """\
@@ -237,18 +238,18 @@ def shown(monkeypatch) -> list[dict]:
 
 
 def test_the_source_is_the_real_one_under_its_file_and_line(shown):
-    show_source(contract.read_answer)
+    show_source(answers.choose)
     heading, _, *code = shown[0]["text/plain"].splitlines()
     path, line = heading.split(":")
-    assert path == "cookbook/contract.py"
-    lines = linecache.getlines(contract.__file__)
+    assert path == "cookbook/answers.py"
+    lines = linecache.getlines(answers.__file__)
     assert "".join(lines[int(line) - 1 :]).startswith("\n".join(code))
-    assert code[0].startswith("def read_answer(")
+    assert code[0].startswith("def choose(")
     assert f"```python\n{code[0]}" in shown[0]["text/markdown"]
 
 
 def test_a_method_is_shown_without_its_indent(shown):
-    show_source(contract.Contract.conversation)
+    show_source(Contract.conversation)
     assert "\n\ndef conversation(self" in shown[0]["text/plain"]
 
 

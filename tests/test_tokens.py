@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 from qwen_vl_utils.vision_process import smart_nframes, smart_resize
 
+from cookbook.resizing import frames_seen
 from cookbook.runs import ROOT
 from cookbook.samples import DataError, Sample, message, text
 from cookbook.video import read_frames
 from data_tools.passport.clips import ClipFacts, inspect
 from data_tools.passport.dataset import passport
-from data_tools.passport.tokens import TOTAL_PIXELS, VIDEO_PIXELS, frames_seen, media_tokens, part_tokens, token_counter
+from data_tools.passport.tokens import TOTAL_PIXELS, VIDEO_PIXELS, media_tokens, part_tokens, token_counter
 
 BASE = ROOT / "models/tiny-base"
 REAL = ROOT.parent / "shared" / "real_videos"
@@ -39,7 +40,7 @@ def test_vision_tokens_are_those_of_qwen_vl_utils(size, limits):
 def test_frames_seen_of_real_clips_are_those_that_the_reader_returns(fps):
     for path in sorted(REAL.glob("*.mp4")):
         facts = inspect(path)
-        assert frames_seen(facts.frames, facts.frames / facts.fps, fps) == len(read_frames(path, fps)[0])
+        assert frames_seen(facts.frames / facts.fps, fps, facts.frames) == len(read_frames(path, fps)[0])
 
 
 def test_whole_samples_are_counted_as_the_encoder_makes_them(encoder, samples, contract):

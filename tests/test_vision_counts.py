@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from cookbook.answers import FORMATS
 from cookbook.batched_vision import batch_vision
-from cookbook.contract import write_answer
 from cookbook.evaluation import predict
 from cookbook.samples import Sample, message, text, video
 from data_tools import basic_world, drawing
@@ -25,7 +25,7 @@ def lamp_questions(tmp_path_factory):
         options = [colors[k] for k in rng.permutation(4)]
         question = "What color is the lamp?" + "".join(f"\n{a}) {o}" for a, o in zip("ABCD", options))
         answer = "ABCD"[options.index(color)]
-        target = write_answer(f"The lamp is {color}.", answer)
+        target = FORMATS["think_answer"].write(f"The lamp is {color}.", answer)
         turns = (message("user", video(path), text(question)), message("assistant", text(target)))
         samples.append(Sample(str(i), str(i), turns, answer, tuple("ABCD"), task="lamp"))
     return samples

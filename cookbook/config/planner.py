@@ -16,7 +16,7 @@ from typing import Any
 from cookbook.config.document import Config
 from cookbook.config.names import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, steps_per_epoch
-from cookbook.resizing import UNIT, resized
+from cookbook.resizing import UNIT, frames_seen, resized
 from cookbook.runs import ROOT
 
 GIB = 2**30
@@ -97,7 +97,7 @@ def clip_tokens(
     Frames and sizes as in qwen-vl-utils: an even number of frames, at least 4; both sides multiples of 28, the picture
     inside the pixel limits; `total_pixels` (0: none) limits all frames of the clip together.
     """
-    frames = max(4, math.ceil(min(4, seconds * fps) / 2) * 2, math.floor(seconds * fps / 2) * 2)
+    frames = frames_seen(seconds, fps)
     limit = min(max_pixels, max(total_pixels / frames * 2, min_pixels * 1.05)) if total_pixels else max_pixels
     h, w = resized(height, width, min_pixels, limit)
     return frames // 2 * (h // UNIT) * (w // UNIT)

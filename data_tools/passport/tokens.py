@@ -16,20 +16,16 @@ from typing import Any
 
 from cookbook.config import clip_tokens
 from cookbook.contract import Contract
+from cookbook.resizing import MAX_FRAMES, frames_seen
 from cookbook.samples import MEDIA, DataError, Sample
 from data_tools.passport.checks import Count
 from data_tools.passport.clips import ClipFacts
 
 # the defaults of qwen-vl-utils 0.0.14
-FPS, MIN_FRAMES, MAX_FRAMES = 2.0, 4, 768
+FPS = 2.0
 VIDEO_PIXELS = (128 * 28 * 28, 768 * 28 * 28)  # least and most of a frame
 TOTAL_PIXELS = int(128_000 * 28 * 28 * 0.9)  # of all frames of a clip
 IMAGE_PIXELS = (4 * 28 * 28, 16384 * 28 * 28)
-
-
-def frames_seen(frames: int, seconds: float, fps: float = FPS, max_frames: int = MAX_FRAMES) -> int:
-    """Returns how many frames of a clip the model sees at `fps`: an even number, at least 4 where there are so many."""
-    return int(min(max(seconds * fps, MIN_FRAMES), max_frames // 2 * 2, frames) // 2 * 2)
 
 
 def media_tokens(
@@ -47,7 +43,7 @@ def media_tokens(
 
     `cookbook.config.clip_tokens` plans with seconds alone; here the clip's real frames set the limit.
     """
-    seen = frames_seen(frames, seconds, fps, max_frames)
+    seen = frames_seen(seconds, fps, frames, max_frames)
     most = max(min(VIDEO_PIXELS[1], total_pixels / max(seen, 2) * 2), int(min_pixels * 1.05))
     # four frames at one a second are two steps of time, whatever the size
     return seen // 2 * (clip_tokens(4, 1, width, height, min(max_pixels, most), min_pixels) // 2)
