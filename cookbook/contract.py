@@ -11,13 +11,13 @@ evaluation. Here the three stand in one small file (`configs/prompts/*.yaml`) wi
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
 
-from cookbook.answers import FORMATS, choose
+from cookbook.answers import FORMATS, read_answer
 from cookbook.samples import Message, message, text
 
 
@@ -123,9 +123,16 @@ class Contract:
         """Whether the completion has exactly the form that the prompt asks for."""
         return FORMATS[self.answer_format].well_formed(completion)
 
-    def read_answer(self, completion: str, options: Sequence[str] = ()) -> str | None:
-        """Returns the option that a completion states, or None; without options, the words of the stated answer."""
-        stated = FORMATS[self.answer_format].stated(completion)
-        if stated is None:
-            return None
-        return choose(stated, options) if options else stated.strip()
+    def read_answer(
+        self,
+        completion: str,
+        options: Sequence[str] = (),
+        texts: Mapping[str, str] | None = None,
+        lenient: bool = False,
+    ) -> str | None:
+        """Returns the option that a completion states, or None; without options, the words of the stated answer.
+
+        `texts` are the options' words, so that "rain" counts as "A". With `lenient`, an answer may stand outside its
+        place in the format: for a second number beside the strict one, never for a reward.
+        """
+        return read_answer(self.answer_format, completion, options, texts, lenient)

@@ -1,66 +1,192 @@
 """Evaluation: every model answers the same questions under the same contract, and each answer is kept.
 
 Why: a score without its answers cannot be checked. `predict` writes predictions.jsonl, which `cookbook.scores` scores
-without a model. Generation is greedy and batched; a row's answer never depends on its neighbours.
+without a model. Generation is greedy and batched; a row's answer never depends on its neighbours, an unreadable clip
+costs its own row only, and a run that was killed goes on where it stopped.
+
+    rows = predict(model, encoder, samples, "sft", path=run / "predictions_sft.jsonl")
+    python -m cookbook.evaluation score predictions.jsonl --json                 # again, without a model
+    python -m cookbook.evaluation score base.jsonl sft.jsonl rl.jsonl            # compared, oldest first
 """
 
+import argparse
+import hashlib
 import json
-from collections.abc import Sequence
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cookbook.contract import Contract
-from cookbook.encoder import Encoder
-from cookbook.progress import progress
+from cookbook.contract import ContractError
+from cookbook.predictions import Store, judge, read, read_row, save
 from cookbook.samples import Sample
-from cookbook.sampling import generate
-from cookbook.sft import to
+
+if TYPE_CHECKING:  # torch takes seconds, and scoring stored answers needs none of it
+    from cookbook.encoder import Encoder
+
+__all__ = ["judge", "main", "predict", "read", "save", "score_files", "weights_hash"]
+
+AHEAD = 2  # batches whose clips are read while the model works, and among which samples are sorted by length
+VALUES = 4096  # of each weight tensor go into its hash: enough to see any training step, and quick for 7B
+
+log = logging.getLogger(__name__)
 
 
 def predict(
-    model, encoder: Encoder, samples: Sequence[Sample], name: str, size: int = 64, limit: int = 48
+    model,
+    encoder: "Encoder",
+    samples: Sequence[Sample],
+    name: str,
+    size: int = 64,
+    limit: int = 48,
+    path: Path | None = None,
+    draws: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> list[dict]:
-    """Returns one row a sample: what was asked, what came back, and whether it is right.
+    """Returns one row a sample, in their order: what was asked, what came back, and whether it is right (see `judge`).
 
-    `size` is the batch, `limit` the most new tokens. Fields: id, group (the clip), task, kind, question, options,
-    reference, output, answer (None where none is stated), correct, well_formed, video.
+    `size` is the batch, `limit` the most new tokens. With `path`, each row is written as it comes, and rows that a
+    killed run has left there are not asked again. With `draws` at a temperature above 0, the most frequent answer
+    counts (self-consistency), and the row keeps all `outputs`.
     """
+    import torch
+
+    from cookbook.progress import progress
+    from cookbook.sampling import generate
+    from cookbook.sft import to
+
     model.eval()
-    rows = []
-    for start in progress(range(0, len(samples), size), f"{name}: batches of {size}"):
-        part = list(samples[start : start + size])
-        out = generate(model, to(model, encoder.prompt_batch(part)), limit)
-        for sample, tokens, mask in zip(part, out.tokens, out.mask):
-            text = encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)
-            rows.append(judge(sample, text, encoder.contract))
-    return rows
+    how = f"{draws} draws at {temperature}, seed {seed}" if temperature else "greedy"
+    how = ", ".join([how, f"{limit} tokens", *filter(None, [getattr(encoder, "variant", None)])])
+    stamp = {"model": name, "weights": weights_hash(model), "decoding": how}
+    generator = torch.Generator(model.device).manual_seed(seed)
+    with Store(path, samples, encoder.contract, stamp) as store:
+        bar = progress(len(store.todo), f"{name}: answers, in batches of {size}")
+        for window in _read_ahead(encoder, store.todo, AHEAD * size):
+            readable = [sample for sample in window if _encodes(encoder, sample, store)]
+            readable.sort(key=lambda s: len(encoder.tokens(s, generate=True).ids), reverse=True)  # less padding
+            for start in range(0, len(readable), size):
+                part = readable[start : start + size]
+                out = generate(model, to(model, encoder.prompt_batch(part)), limit, temperature, draws, generator)
+                texts = [
+                    encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)
+                    for tokens, mask in zip(out.tokens, out.mask)
+                ]
+                for i, sample in enumerate(part):
+                    store.add(sample, texts[i * draws : (i + 1) * draws])
+            bar.advance(len(window))
+    return store.rows
 
 
-def judge(sample: Sample, output: str, contract: Contract) -> dict:
-    """Returns the prediction row of one completion."""
-    answer = contract.read_answer(output, sample.options)
-    return {
-        "id": sample.id,
-        "group": sample.group,
-        "task": sample.task,
-        "kind": "binary" if len(sample.options) == 2 else "mcq",
-        "question": sample.question,
-        "options": list(sample.options),
-        "reference": sample.answer,
-        "output": output,
-        "answer": answer,
-        "correct": answer == sample.answer,
-        "well_formed": contract.is_well_formed(output),
-        "video": str(sample.video),
-    }
+def _read_ahead(encoder: "Encoder", samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
+    """Yields the samples in windows; a thread decodes the next window's clips while this one is answered."""
+
+    def read(window: Sequence[Sample]) -> Sequence[Sample]:
+        for kind, clip in {media: None for sample in window for media in sample.media()}:
+            with suppress(ValueError, OSError):  # told where the sample is encoded
+                encoder.media(kind, clip)
+        return window
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = None
+        for start in range(0, len(samples), size):
+            now, ahead = ahead, pool.submit(read, samples[start : start + size])
+            if now:
+                yield now.result()
+        if ahead:
+            yield ahead.result()
 
 
-def save(rows: Sequence[dict], path: Path) -> Path:
-    """Write prediction rows, one a line. Returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
+def _encodes(encoder: "Encoder", sample: Sample, store: Store) -> bool:
+    """Whether the sample can be read; where not, its row says why, and no other row moves."""
+    try:
+        encoder.tokens(sample, generate=True)
+    except ContractError:  # not the clip's fault: no sample of this kind can be asked
+        raise
+    except (ValueError, OSError) as error:
+        log.warning("%s: not asked (%s)", sample.id, error)
+        store.add(sample, [], str(error))
+        return False
+    return True
 
 
-def read(path: Path) -> list[dict]:
-    """Returns the rows of a predictions file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+def weights_hash(model) -> str:
+    """Returns twelve hexadecimal digits of a model's weights, from at most 4,096 values of each tensor."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        picked = flat[:: max(1, len(flat) // VALUES)].float().cpu().numpy()
+        found.update(f"{name} {tuple(tensor.shape)}".encode() + picked.tobytes())
+    return found.hexdigest()[:12]
+
+
+# ---- without a model --------------------------------------------------------------------------------------------
+
+
+def score_files(paths: Sequence[Path], form: str | None = None, published: bool = False) -> dict:
+    """Score stored predictions again. Returns {"models": {name: score and metrics}}, with comparisons where several.
+
+    Names are those of the files, without "predictions_". With `published`, each has what NVIDIA's rule gives too.
+    Raises ValueError for a file that is no predictions file, or files of different items.
+    """
+    from cookbook import scores
+    from cookbook.metrics import measure
+    from cookbook.published import published_score
+
+    found = {}
+    for path in paths:
+        try:
+            found[path.stem.removeprefix("predictions_")] = [read_row(row, form) for row in read(path)]
+        except (ValueError, TypeError, OSError) as error:
+            raise ValueError(f"{path}: cannot be scored ({error})") from None
+    result: dict = {"models": {}}
+    for name, rows in found.items():
+        result["models"][name] = scores.score(rows) | {"metrics": measure(rows)}
+        if published:
+            result["models"][name]["published"] = published_score(rows)
+    if len(found) > 1:
+        result |= scores.compare_pairs(found)
+    return result
+
+
+def _table(result: dict) -> str:
+    """Returns the scores as lines of text."""
+    lines = []
+    for name, s in result["models"].items():
+        low, high = s["ci95"]
+        lines.append(
+            f"{name}: {s['accuracy']:.3f} [{low:.3f}, {high:.3f}] of {s['n']}; no answer read {s['unread_rate']:.3f}, "
+            f"wherever it stands {s['lenient_accuracy']:.3f}"
+            + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")
+        )
+    for pair, p in result.get("paired", {}).items():
+        lines.append(f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0, or 2 with one line on stderr where the files cannot be scored."""
+    parser = argparse.ArgumentParser(prog="python -m cookbook.evaluation", description=__doc__.split("\n")[0])
+    score = parser.add_subparsers(required=True, metavar="score").add_parser("score", help="score stored predictions")
+    score.add_argument("files", nargs="+", type=Path, help="predictions.jsonl, one or several models; oldest first")
+    score.add_argument("--json", action="store_true", help="all figures, as JSON")
+    score.add_argument(
+        "--format", choices=["think_answer", "text"], help="where an answer stands; else as each row says"
+    )
+    score.add_argument("--published", action="store_true", help="also by the rule of NVIDIA's benchmark script")
+    given = parser.parse_args(arguments)
+    try:
+        result = score_files(given.files, given.format, given.published)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else _table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,11 +8,12 @@ a completion is compared with its siblings, the other completions of the same pr
     advantages   how much better than its group:  (r − mean) / std          Shao et al. 2024, arXiv:2402.03300
     update       raise the log-probability of what was better, clipped, and stay near the start (KL)
 
-The keys are those of cosmos-rl.
+The keys are those of cosmos-rl; the formulas stand in cookbook/objective.py.
 """
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,17 @@ from torch import Tensor
 from cookbook import checkpoint
 from cookbook.config import Config, ConfigError, require
 from cookbook.encoder import Encoder
+from cookbook.gold import require_gold
+from cookbook.held_out import METRIC, HeldOut, keep_last_and_best
+from cookbook.objective import Objective, advantages, completion_weights, divisor, policy_loss
 from cookbook.optimizer import Optimizer
 from cookbook.progress import progress
-from cookbook.rewards import Reward, reward
+from cookbook.rewards import PARTS, Reward, reward, reward_weights
 from cookbook.runs import Run
 from cookbook.samples import Sample
 from cookbook.sampling import Completions, generate, token_logits
 from cookbook.sft import batches, to
+from cookbook.watch import TrainingStopped, Watcher
 
 
 @dataclass
@@ -46,12 +51,9 @@ class Rollout:
         return torch.tensor([r.total for r in self.rewards]).view(len(self.samples), -1)
 
 
-# ---- the three verbs --------------------------------------------------------------------------------------------
-
-
 def roll_out(model, encoder: Encoder, samples: list[Sample], config: Config, generator: torch.Generator) -> Rollout:
     """Sample `rollout.n_generation` completions of each prompt and reward them."""
-    copies, weights = config["rollout.n_generation"], config.table("train.train_policy.reward_function")
+    copies, weights = config["rollout.n_generation"], reward_weights(config)
     model.eval()
     completions = generate(
         model,
@@ -69,45 +71,18 @@ def roll_out(model, encoder: Encoder, samples: list[Sample], config: Config, gen
     return Rollout(samples, completions, texts, rewards)
 
 
-def advantages(rewards: Tensor) -> Tensor:
-    """Returns how much better each completion is than its group: (r − mean) / std. rewards: (prompts, G).
-
-    Where all of a group earn the same there is nothing to learn from: zeros.
-    """
-    mean, std = rewards.mean(1, keepdim=True), rewards.std(1, keepdim=True)
-    return torch.where(std > 1e-6, (rewards - mean) / (std + 1e-6), torch.zeros_like(rewards))
-
-
-def policy_loss(
-    logp: Tensor,
-    old: Tensor,
-    reference: Tensor,
-    advantage: Tensor,
-    mask: Tensor,
-    low: float,
-    high: float,
-    beta: float,
-) -> tuple[Tensor, Tensor]:
-    """Returns the summed loss and the summed KL over the tokens that the mask keeps; all tensors (n, length).
-
-    The ratio to the policy that sampled is clipped to 1 − low .. 1 + high, so that one batch cannot move it far. The KL
-    to the reference is the k3 estimate, exp(d) − d − 1 with d = reference − logp: never negative, zero where equal
-    (Schulman 2020, joschu.net/blog/kl-approx.html).
-    """
-    ratio = (logp - old).exp()
-    clipped = ratio.clamp(1 - low, 1 + high)
-    gain = torch.minimum(ratio * advantage, clipped * advantage)
-    difference = reference - logp
-    kl = difference.exp() - difference - 1
-    return ((beta * kl - gain) * mask).sum(), (kl * mask).sum()
-
-
 # ---- the loop ---------------------------------------------------------------------------------------------------
 
 
 def plan_steps(config: Config, samples: list[Sample]) -> tuple[int, int]:
     """Returns (steps, prompts per step). Raises ConfigError where configuration and data do not fit together."""
     require(config, kind="grpo", gpus=1, samples=len(samples))
+    Objective.of(config)
+    if unknown := reward_weights(config).keys() - PARTS.keys():
+        raise ConfigError(
+            f"{config.name}: train.train_policy.reward_function names {', '.join(sorted(unknown))}, which is none of "
+            f"{', '.join(PARTS)}; write the part in cookbook/rewards.py, or run cosmos-rl where it has it"
+        )
     size, copies = config["train.train_batch_per_replica"], config["rollout.n_generation"]
     mini = config["train.train_policy.mini_batch"]
     if mini % copies:
@@ -120,24 +95,41 @@ def plan_steps(config: Config, samples: list[Sample]) -> tuple[int, int]:
     return min(steps, config["train.max_num_steps"] or steps), prompts
 
 
-def grpo(config: Config, train: list[Sample], encoder: Encoder, model, run: Run, seed: int) -> Path:
+def grpo(
+    config: Config,
+    train: list[Sample],
+    encoder: Encoder,
+    model,
+    run: Run,
+    seed: int,
+    validation: Sequence[Sample] = (),
+    *,
+    mask_cut: bool = False,
+    probes: int = 4,
+    stop_on_alarm: bool = True,
+) -> Path:
     """Train the model on its own rewarded completions. Returns the folder of the last export.
 
-    The model as it comes in is the reference of the KL term. Leaves metrics.jsonl, generations.jsonl, log.txt and
-    `safetensors/step_N` in the run's folder. Raises ConfigError before the first step where the set-up cannot work.
+    The model as it comes in is the reference of the KL term. `[validation] enable, freq` measure greedy accuracy on
+    `validation`, and keep the export of the best step; the first `probes` of them are answered greedily before, halfway
+    and at the end. `mask_cut` leaves completions without an end out of the loss (DAPO's overlong filtering).
+    Leaves metrics.jsonl, generations.jsonl, log.txt, best.json and `safetensors/step_N` in the run's folder.
+    Raises ConfigError or RewardError before the first step where the set-up cannot work, and TrainingStopped, after an
+    export, where a severe alarm of cookbook.watch goes off and `stop_on_alarm` is set.
     """
     steps, prompts = plan_steps(config, train)
-    copies, mini = (
-        config["rollout.n_generation"],
-        config["train.train_policy.mini_batch"] // config["rollout.n_generation"],
-    )
-    low, high = config["train.train_policy.epsilon_low"], config["train.train_policy.epsilon_high"]
-    beta, inner = config["train.train_policy.kl_beta"], config["train.train_policy.mu_iterations"]
+    require_gold(train, reward_weights(config), encoder.contract)
+    choices = Objective.of(config)
+    copies, inner = config["rollout.n_generation"], config["train.train_policy.mu_iterations"]
+    mini = config["train.train_policy.mini_batch"] // copies
+    temperature = config["train.train_policy.temperature"]
     reference = checkpoint.batch_vision(copy.deepcopy(model)).eval().requires_grad_(False)
     optimizer = Optimizer(model, config, steps * inner)
     generator = torch.Generator(model.device).manual_seed(seed)
     plan = batches(train, prompts, config["train.epoch"], seed)[:steps]
     save_every = config["train.ckpt.save_freq"] if config["train.ckpt.enable_checkpoint"] else 0
+    held_out, watcher = HeldOut(config, validation, encoder, run, steps, probes), Watcher(run)
+    held_out.look(model, 0)
     run.log(f"GRPO: {len(train)} prompts, {steps} steps of {prompts} prompts x {copies} completions")
     started = time.monotonic()
 
@@ -146,30 +138,39 @@ def grpo(config: Config, train: list[Sample], encoder: Encoder, model, run: Run,
         rollout = roll_out(model, encoder, samples, config, generator)
 
         # ---- advantages; a group whose rewards are all equal teaches nothing and is left out of the update
-        advantage = advantages(rollout.totals)
+        advantage = advantages(rollout.totals, choices.unbiased_advantage)
         live = [i for i in range(prompts) if advantage[i].abs().sum() > 0]
-        tokens_in_step = rollout.completions.mask.sum()
+
+        # ---- which tokens count, and what the sum over them is divided by
+        counted = rollout.completions.mask & (rollout.completions.ended | (not mask_cut))[:, None]
+        lengths = counted.sum(1)
+        weights = completion_weights(choices, lengths)
+        of_live = rows_of(live, copies) if choices.variant == "dapo" else slice(None)
+        share = divisor(choices, lengths[of_live])
 
         # ---- update: the same completions, `mu_iterations` times
         kl_sum, entropy_sum, loss_sum, seen, norm = 0.0, 0.0, 0.0, 0, 0.0
-        olds: dict[int, Tensor] = {}
+        olds: dict[int, Tensor] = {}  # log-probabilities of the policy that sampled, the same for all iterations
         for _ in range(inner if live else 0):
             for start in range(0, len(live), mini):
                 part = live[start : start + mini]
-                rows = [i * copies + j for i in part for j in range(copies)]
-                tokens, mask = rollout.completions.tokens[rows], rollout.completions.mask[rows]
+                rows = rows_of(part, copies)
+                tokens, mask = rollout.completions.tokens[rows], counted[rows]
                 batch = to(model, encoder.prompt_batch([samples[i] for i in part]))
-                logits = token_logits(model, batch, tokens, copies) / config["train.train_policy.temperature"]
-                spread = logits.log_softmax(-1)
+                spread = (token_logits(model, batch, tokens, copies) / temperature).log_softmax(-1)
                 logp = spread.gather(-1, tokens[..., None])[..., 0]
                 with torch.no_grad():
-                    was = token_logits(reference, batch, tokens, copies) / config["train.train_policy.temperature"]
-                    was = was.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+                    was = (token_logits(reference, batch, tokens, copies) / temperature).log_softmax(-1)
+                    was = was.gather(-1, tokens[..., None])[..., 0]
                     entropy_sum += (-(spread.exp() * spread).sum(-1) * mask).sum().item()
                 old = olds.setdefault(start, logp.detach())
                 gain = advantage[part].flatten()[:, None].to(logp)
-                loss, kl = policy_loss(logp, old, was, gain, mask, low, high, beta)
-                (loss / tokens_in_step).backward()
+                loss, kl = policy_loss(
+                    logp, old, was, gain, mask, choices.epsilon_low, choices.epsilon_high, choices.kl_beta,
+                    bound=choices.lower_bound_ratio, weight=weights[rows],
+                    whole=choices.variant == "gspo", unbiased_kl=choices.unbiased_kl_estimate,
+                )  # fmt: skip
+                (loss / share).backward()
                 loss_sum, kl_sum, seen = loss_sum + loss.item(), kl_sum + kl.item(), seen + mask.sum().item()
             norm = optimizer.step()
 
@@ -192,6 +193,7 @@ def grpo(config: Config, train: list[Sample], encoder: Encoder, model, run: Run,
             "optimizer/grad_norm": norm,
             "optimizer/lr": optimizer.rate,
         }
+        improved = held_out.look(model, step, values)
         run.log_metrics(step, **values)
         run.keep_generations(
             {"step": step, "id": s.id, "output": rollout.texts[i * copies], "reference": s.answer,
@@ -199,14 +201,33 @@ def grpo(config: Config, train: list[Sample], encoder: Encoder, model, run: Run,
             for i, s in enumerate(samples)
         )  # fmt: skip
         bar.set(reward=values["train/reward_mean"], kl=values["train/kl_loss_avg"])
-        if save_every and (step % save_every == 0 or step == steps):
-            dtype = getattr(torch, config["train.param_dtype"])
-            folder = checkpoint.export(model, encoder, run.path, step, dtype)
-            checkpoint.keep_last(run.path, config["train.ckpt.max_keep"])
+
+        # ---- keep what is there; end where it cannot get better
+        alarm = watcher.see(step, values)
+        stop = stop_on_alarm and alarm is not None
+        wanted = save_every and (step % save_every == 0 or step == steps or improved or stop)
+        if wanted and not (stop and not is_finite(model)):
+            folder = checkpoint.export(model, encoder, run.path, step, getattr(torch, config["train.param_dtype"]))
+            if improved:
+                held_out.note_best(step, values[METRIC])
+            keep_last_and_best(run.path, config["train.ckpt.max_keep"])
             run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
+        if stop:
+            run.write_manifest(stopped=str(alarm), steps=step)
+            raise TrainingStopped(alarm)
 
     run.write_manifest(seconds={"train": round(time.monotonic() - started, 1)}, steps=steps)
     return checkpoint.find(run.path)
+
+
+def rows_of(groups: list[int], copies: int) -> list[int]:
+    """Returns the rows of all completions of some groups."""
+    return [i * copies + j for i in groups for j in range(copies)]
+
+
+def is_finite(model) -> bool:
+    """Returns whether every weight is a number: what is not must not be exported."""
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
 def mean(values) -> float:

@@ -14,11 +14,17 @@ from pathlib import Path
 import torch
 
 from cookbook import checkpoint, evaluation
-from cookbook.config import Config
+from cookbook.config import Config, require
 from cookbook.contract import Contract
 from cookbook.encoder import Encoder
+from cookbook.engine.failures import EngineError
+from cookbook.engine.launch import PROGRAM, launch
+from cookbook.engine.redis import find_redis, search_path
+from cookbook.gold import require_gold
 from cookbook.grpo import grpo
+from cookbook.held_out import best_step
 from cookbook.report import write_report
+from cookbook.rewards import are_ours, reward_weights
 from cookbook.runs import MANIFEST, ROOT, RUNS, Run, read_metrics
 from cookbook.samples import Sample
 from cookbook.scores import compare
@@ -33,6 +39,7 @@ log = logging.getLogger(__name__)
 CLIPS = {"train": 480, "validation": 40, "test": 120}
 CONTRACT = "configs/prompts/road.yaml"
 LOADER = "data_tools/road_vqa.py"
+ENGINES = ("auto", "local", PROGRAM)
 DATASET = "train.train_policy.dataset.name"
 BASE = "models/tiny-base"
 MODELS = ("base", "sft", "rl")
@@ -143,26 +150,99 @@ def _start(step: str, name: str, config: Config, seed: int) -> Run:
     return run
 
 
-def train_sft(config: Config, name: str, seed: int = 0, loader: str = LOADER) -> Path:
+def choose_engine(wanted: str = "auto") -> str:
+    """Returns "local" or "cosmos-rl": what is wanted, where "auto" is cosmos-rl on a machine that can run it.
+
+    Raises ValueError for an engine that does not exist.
+    """
+    if wanted not in ENGINES:
+        raise ValueError(f"engine is {wanted!r}; it is one of {', '.join(ENGINES)}")
+    if wanted != "auto":
+        return wanted
+    try:
+        find_redis()
+    except EngineError:
+        return "local"
+    return "cosmos-rl" if torch.cuda.is_available() and shutil.which(PROGRAM, path=search_path()) else "local"
+
+
+def on_gpus(config: Config, gpus: int) -> Config:
+    """Returns the configuration of a run on that many GPUs of one machine, the batch of a step as large as before."""
+    share = max(1, config["train.train_batch_per_replica"] // gpus)
+    changes = {
+        "policy.parallelism.dp_shard_size": gpus,
+        "train.train_policy.mini_batch": min(share, config["train.train_policy.mini_batch"]),
+    }
+    if config.kind == "sft":  # here the engine counts its batch for each GPU, for GRPO for all of them
+        changes["train.train_batch_per_replica"] = share
+    else:
+        changes["validation.enable"] = False  # the engine's own, with rollouts of ours, was never run
+        if config["mode"] == "colocated":
+            changes["rollout.parallelism.dp_shard_size"] = gpus
+    return config.edit(changes)
+
+
+def _launch(
+    step: str, name: str, config: Config, seed: int, loader: str, train: list[Sample], gpus: int, stop_on_alarm=True
+) -> Path:
+    """Run a step on cosmos-rl, on `gpus` GPUs (0: all that there are). Returns the last export, with its contract."""
+    start = config["policy.model_name_or_path"]
+    if (ROOT / start).exists():
+        checkpoint.require_contract(start, loading.contract(config))
+        config = config.edit({"policy.model_name_or_path": _named(checkpoint.find(start))})
+    gpus = gpus or torch.cuda.device_count()
+    config = on_gpus(config, gpus)
+    require(config, gpus=gpus, samples=len(train))
+    if are_ours(config):
+        require_gold(train, reward_weights(config), loading.contract(config))
+    export = launch(config, loader, _start(step, name, config, seed), replace=True, stop_on_alarm=stop_on_alarm)
+    loading.contract(config).save(export / checkpoint.CONTRACT)
+    return export
+
+
+def train_sft(
+    config: Config, name: str, seed: int = 0, loader: str = LOADER, engine: str = "local", gpus: int = 0
+) -> Path:
     """Run SFT from the configuration's model, on what the loader gives. Returns the last export, in `runs/NAME/sft`."""
     config = config.edit({"train.output_dir": f"runs/{name}/sft", "train.train_policy.dataloader_seed": seed})
     config, splits = training_data(config, name, seed, loader)
+    if choose_engine(engine) == PROGRAM:
+        return _launch("sft", name, config, seed, loader, splits["train"], gpus)
     model, encoder = open_model(config["policy.model_name_or_path"], loading.contract(config))
     run = _start("sft", name, config, seed)
     return sft(config, splits["train"], splits["validation"], encoder, model, run)
 
 
-def train_rl(config: Config, name: str, seed: int = 0, loader: str = LOADER) -> Path:
-    """Run GRPO from the job's SFT export, which is trained first where it is missing. Returns the last export."""
+def train_rl(
+    config: Config,
+    name: str,
+    seed: int = 0,
+    loader: str = LOADER,
+    engine: str = "local",
+    gpus: int = 0,
+    stop_on_alarm: bool = True,
+) -> Path:
+    """Run GRPO from the job's SFT export, which is trained first where it is missing. Returns the last export.
+
+    With `stop_on_alarm` a severe alarm of cookbook.watch ends the run: TrainingStopped, on cosmos-rl EngineError.
+    """
     start = config["policy.model_name_or_path"] or f"runs/{name}/sft"
     if start == f"runs/{name}/sft" and not (RUNS / name / "sft" / "safetensors").exists():
         log.info("runs/%s/sft holds no export; training it first", name)
-        train_sft(Config.load("configs/tiny_sft.toml"), name, seed)
+        train_sft(Config.load("configs/tiny_sft.toml"), name, seed, engine=engine, gpus=gpus)
     config = config.edit({"train.output_dir": f"runs/{name}/rl", "policy.model_name_or_path": start})
     config, splits = training_data(config, name, seed, loader)
+    if choose_engine(engine) == PROGRAM:
+        return _launch("rl", name, config, seed, loader, splits["train"], gpus, stop_on_alarm)
     model, encoder = open_model(start, loading.contract(config))
     run = _start("rl", name, config, seed)
-    return grpo(config, splits["train"], encoder, model, run, seed)
+    return grpo(config, splits["train"], encoder, model, run, seed, splits["validation"], stop_on_alarm=stop_on_alarm)
+
+
+def chosen(name: str, step: str) -> str:
+    """Returns the checkpoint that counts: the best by held-out accuracy where that was measured, or the last."""
+    best = best_step(f"{name}/{step}")
+    return f"runs/{name}/{step}" + (f"/safetensors/step_{best}" if best is not None else "")
 
 
 def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[dict, dict[str, list[dict]]]:
@@ -175,7 +255,7 @@ def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[di
     items = samples(name, "test", seed)[:questions]
     rows = {}
     for model_name in MODELS:
-        model, encoder = open_model(BASE if model_name == "base" else f"runs/{name}/{model_name}")
+        model, encoder = open_model(BASE if model_name == "base" else chosen(name, model_name))
         rows[model_name] = evaluation.predict(model, encoder, items, model_name)
         evaluation.save(rows[model_name], RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl")
     train = [evaluation.judge(s, "", contract()) for s in samples(name, "train", seed)]
@@ -190,7 +270,7 @@ def shuffled_frames(name: str, model_name: str, questions: int, seed: int = 0) -
     items = samples(name, "test", seed)[:questions]
     clips = list(dict.fromkeys(s.video for s in items))
     others = dict(zip(clips, [*clips[1:], *clips[:1]]))
-    model, encoder = open_model(f"runs/{name}/{model_name}")
+    model, encoder = open_model(chosen(name, model_name))
     return evaluation.predict(model, encoder, [s.with_media(others) for s in items], "other clips")
 
 

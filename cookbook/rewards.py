@@ -1,15 +1,37 @@
-"""Rewards: small pure functions from a completion and a reference to a number in 0..1, and their weighted sum.
+"""Rewards: small pure functions from a completion and its sample to a number in 0..1, and their weighted sum.
 
-Why: a reward is the definition of the task. It stands beside the contract's parser and uses it, so that the prompt
-asks for what the reward pays for. Names are those of cosmos-rl (`single_choice`, `format`), whose own `single_choice`
-compares the exact string where ours reads "(A)" and "A." as A.
+Why: a reward is the definition of the task. It reads answers with the contract's parser, so that the prompt asks for
+what the reward pays for, and both engines call the same functions. `single_choice` and `format` are cosmos-rl's names,
+and differ from its own where `tests/test_rewards.py` has a table: "(A)" and "A." state A here, and a bare "A" without
+tags states nothing.
+
+    reward(completion, sample, {"single_choice": 1.0, "format": 0.1}, contract).parts
+    launch_worker(..., reward_fns=[EngineReward(reward_weights(config), contract)])     # cosmos-rl
 """
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cookbook.answers import choose
+from cookbook.config import Config
 from cookbook.contract import Contract
-from cookbook.samples import Sample
+from cookbook.engine import generations
+from cookbook.samples import Sample, message, text
+
+WEIGHTS = "train.train_policy.reward_function"
+TOLERANCE = 0.05  # of the reference, where the sample's `extra` states no absolute "tolerance"
+LONGEST = 512  # words, where no written answer says how long one is
+NEAR = {0: 1.0, 1: 0.5}  # by distance on the scale; Cosmos cookbook, recipe "video rewards"
+YES_NO = {"yes": True, "true": True, "no": False, "false": False}
+# "s2" and "m2" are units, "3-7" is two numbers: a sign counts only where no word or number stands before it
+NUMBER = re.compile(r"(?<![\w.,])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?(?!\w|[.,]\d)")
+TIME = re.compile(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d+)?)")  # 75.5, 1:15.5, 00:01:15.5
+
+
+class RewardError(ValueError):
+    """A reward that cannot work with these samples; the message names the part and the samples."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +42,13 @@ class Reward:
     parts: dict[str, float]
 
 
+# ---- parts: (completion, sample, contract) -> 0..1 --------------------------------------------------------------
+
+
 def single_choice(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns 1.0 where the stated answer is the reference, else 0.0."""
-    return float(contract.read_answer(completion, sample.options) == sample.answer)
+    stated = contract.read_answer(completion, sample.options)
+    return float(stated is not None and stated == sample.answer)
 
 
 def well_formed(completion: str, sample: Sample, contract: Contract) -> float:
@@ -30,10 +56,170 @@ def well_formed(completion: str, sample: Sample, contract: Contract) -> float:
     return float(contract.is_well_formed(completion))
 
 
-PARTS: dict[str, Callable[[str, Sample, Contract], float]] = {"single_choice": single_choice, "format": well_formed}
+def binary(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns 1.0 where answer and reference both say yes, or both no; "true" and "false" count as such."""
+    said, right = (
+        choose(words, list(YES_NO)) for words in (_stated(completion, contract), reference(sample, contract))
+    )
+    return float(said is not None and right is not None and YES_NO[said] == YES_NO[right])
+
+
+def ordinal(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns 1.0, 0.5 or 0.0 for a distance of 0, 1 or more: places in the options, or whole numbers without them."""
+    if sample.options:
+        stated = contract.read_answer(completion, sample.options)
+        if stated is None or sample.answer not in sample.options:
+            return 0.0
+        return NEAR.get(abs(sample.options.index(stated) - sample.options.index(sample.answer)), 0.0)
+    said, right = _number(_stated(completion, contract)), _number(reference(sample, contract))
+    return NEAR.get(abs(said - right), 0.0) if said is not None and right is not None else 0.0
+
+
+def numeric(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns 1.0 where the answer states one number, and that within the tolerance of the reference."""
+    said, right = _number(_stated(completion, contract)), _number(reference(sample, contract))
+    if said is None or right is None:
+        return 0.0
+    return float(abs(said - right) <= sample.extra.get("tolerance", TOLERANCE * abs(right)))
+
+
+def span_iou(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns how much the stated time span and the reference share: seconds in both / seconds in either.
+
+    A span is two times, in seconds or as minutes:seconds. Anything else, or an end before the start, earns 0.0.
+    """
+    said, right = _span(_stated(completion, contract)), _span(reference(sample, contract))
+    if said is None or right is None:
+        return 0.0
+    shared = max(0.0, min(said[1], right[1]) - max(said[0], right[0]))
+    return shared / (said[1] - said[0] + right[1] - right[0] - shared)
+
+
+def rouge_l(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns ROUGE-L F1 of answer and reference: their longest common subsequence of words (Lin 2004)."""
+    said, right = (_words(t) for t in (_stated(completion, contract), reference(sample, contract)))
+    common = _common(said[: 4 * LONGEST], right)
+    return 2 * common / (len(said) + len(right)) if common else 0.0
+
+
+def length(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns 1.0 up to twice the words of the written answer, or LONGEST, and then less: 0.0 at twice that.
+
+    A penalty for long completions, written as something to earn. In tokens the engine has `overlong_reward`.
+    """
+    limit = max(2 * len(sample.target.split()), 32) if sample.target else LONGEST
+    return min(1.0, max(0.0, 2 - len(completion.split()) / limit))
+
+
+PARTS: dict[str, Callable[[str, Sample, Contract], float]] = {
+    "single_choice": single_choice,
+    "format": well_formed,
+    "binary": binary,
+    "ordinal": ordinal,
+    "numeric": numeric,
+    "span_iou": span_iou,
+    "rouge_l": rouge_l,
+    "length": length,
+}
+
+
+# ---- the sum ----------------------------------------------------------------------------------------------------
 
 
 def reward(completion: str, sample: Sample, weights: Mapping[str, float], contract: Contract) -> Reward:
     """Returns the reward of one completion. Raises KeyError for a part that does not exist."""
     parts = {name: PARTS[name](completion, sample, contract) for name in weights}
     return Reward(sum(weights[name] * value for name, value in parts.items()), parts)
+
+
+def reward_weights(config: Config) -> dict[str, float]:
+    """Returns name → weight of the key `train.train_policy.reward_function`, which may be a name, a list or a table."""
+    stated = config.table(WEIGHTS) or config[WEIGHTS] or ["single_choice"]  # the engine's default
+    names = [stated] if isinstance(stated, str) else stated
+    return dict(stated) if isinstance(stated, dict) else dict.fromkeys(names, 1.0)
+
+
+def reference(sample: Sample, contract: Contract) -> str:
+    """Returns what a sample is compared with: its answer, else what its written answer states, else ""."""
+    return sample.answer if sample.answer is not None else _stated(sample.target or "", contract)
+
+
+# ---- the same functions in cosmos-rl ----------------------------------------------------------------------------
+
+
+def are_ours(config: Config) -> bool:
+    """Returns whether a configuration is for GRPO and names only parts that are here."""
+    return config.kind == "grpo" and reward_weights(config).keys() <= PARTS.keys()
+
+
+def reference_text(sample: Sample) -> str:
+    """Returns what a reward needs of a sample as one line of JSON: the one text that cosmos-rl hands to it."""
+    known = {"id": sample.id, "answer": sample.answer, "options": sample.options, "target": sample.target}
+    return json.dumps(known | {"extra": {k: v for k, v in sample.extra.items() if k == "tolerance"}})
+
+
+def _sample(line: str | None) -> Sample:
+    """Returns the sample of a `reference_text`, without its prompt. Raises RewardError for any other text."""
+    try:
+        found = json.loads(line)
+        turns = [("user", ""), *([("assistant", found["target"])] if found["target"] is not None else [])]
+    except (ValueError, TypeError, KeyError):
+        raise RewardError(f"the reference is {line!r}, not one that EngineDataset wrote for our rewards") from None
+    messages = tuple(message(role, text(words)) for role, words in turns)
+    return Sample(found["id"], "", messages, found["answer"], tuple(found["options"]), extra=found["extra"])
+
+
+@dataclass(frozen=True)
+class EngineReward:
+    """A function for cosmos-rl's `reward_fns`; it takes the references of `reference_text`."""
+
+    weights: dict[str, float]
+    contract: Contract
+    keeps: bool = True  # each completion for generations.jsonl
+
+    def __call__(
+        self, to_be_evaluated: str, reference: str | None = None, *args, **kwargs
+    ) -> tuple[float, dict[str, float]]:
+        """Returns (total, parts by the names of our metrics): the engine logs those as train/reward_NAME."""
+        sample = _sample(reference)
+        earned = reward(to_be_evaluated, sample, self.weights, self.contract)
+        if self.keeps:
+            generations.keep(
+                {"id": sample.id, "output": to_be_evaluated, "reference": sample.answer, "reward": earned.total}
+                | earned.parts
+            )
+        return earned.total, {f"reward_{name}": value for name, value in earned.parts.items()}
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+def _stated(completion: str, contract: Contract) -> str:
+    return contract.read_answer(completion) or ""
+
+
+def _number(words: str) -> float | None:
+    """Returns the number, where the words hold exactly one."""
+    found = NUMBER.findall(words)
+    return float(found[0].replace(",", "")) if len(found) == 1 else None
+
+
+def _span(words: str) -> tuple[float, float] | None:
+    """Returns (start, end) in seconds, where the words hold exactly two times in order."""
+    found = [[float(part) for part in parts if part] for parts in TIME.findall(words)]
+    times = [sum(part * 60**i for i, part in enumerate(reversed(parts))) for parts in found]
+    return (times[0], times[1]) if len(times) == 2 and times[0] < times[1] else None
+
+
+def _words(words: str) -> list[str]:
+    return re.findall(r"\w+", words.lower())
+
+
+def _common(a: list[str], b: list[str]) -> int:
+    """Returns the length of the longest common subsequence."""
+    row = [0] * (len(b) + 1)
+    for word in a:
+        before = 0
+        for j, other in enumerate(b, 1):
+            before, row[j] = row[j], before + 1 if word == other else max(row[j], row[j - 1])
+    return row[-1]

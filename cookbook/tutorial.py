@@ -5,6 +5,7 @@ notebooks do it, with their own defaults but for the longer training that two mo
 
     python -m cookbook.tutorial                      # runs/tutorial
     python -m cookbook.tutorial --name seed1 --seed 1
+    python -m cookbook.tutorial --name gpu --engine cosmos-rl      # on a machine with GPUs
 """
 
 import argparse
@@ -25,7 +26,7 @@ LONGER = {
 }  # the defaults are shorter, to be tested in a minute
 
 
-def run_notebooks(name: str, seed: int) -> dict[str, float]:
+def run_notebooks(name: str, seed: int, engine: str) -> dict[str, float]:
     """Run every notebook into `runs/NAME/notebooks`. Returns the seconds that each took."""
     warnings.filterwarnings("ignore")
     import nbformat
@@ -38,7 +39,7 @@ def run_notebooks(name: str, seed: int) -> dict[str, float]:
     for notebook in NOTEBOOKS:
         source = ROOT / "notebooks" / f"{notebook}.ipynb"
         declared = next(c.source for c in nbformat.read(source, 4).cells if "parameters" in c.metadata.get("tags", []))
-        wanted = {"run_name": name, "seed": seed, **LONGER.get(notebook, {})}
+        wanted = {"run_name": name, "seed": seed, "engine": engine, **LONGER.get(notebook, {})}
         parameters = {k: v for k, v in wanted.items() if f"{k}:" in declared}
         started = time.monotonic()
         papermill.execute_notebook(source, out / source.name, parameters, progress_bar=False, kernel_name="python3")
@@ -74,9 +75,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", default="tutorial", help="the job's folder below runs/")
     parser.add_argument("--seed", type=int, default=0, help="decides the clips, the order and the sampling")
+    parser.add_argument("--engine", default="auto", help="local, cosmos-rl, or auto: cosmos-rl where there are GPUs")
     parser.add_argument("--setup-seconds", type=float, default=0.0, help="what the installation took (make says it)")
     args = parser.parse_args()
-    summary = summarize(args.name, args.seed, run_notebooks(args.name, args.seed), args.setup_seconds)
+    seconds = run_notebooks(args.name, args.seed, args.engine)
+    summary = summarize(args.name, args.seed, seconds, args.setup_seconds)
     print(summary.read_text())
     print(f"summary: {summary.relative_to(ROOT)}\nreport:  {(RUNS / args.name / 'report.html').relative_to(ROOT)}")
     return 0

@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from cookbook.config import Config, ConfigError
+from cookbook.engine import bridge, metrics
+from cookbook.rewards import EngineReward, are_ours, reference_text, reward_weights
 from cookbook.samples import DataError, Sample
 from data_tools.loading import contract
 
@@ -27,6 +30,8 @@ Load = Callable[[Config], dict[str, list[Sample]]]
 
 class EngineDataset(Dataset):
     """Samples as cosmos-rl's Qwen2_5_VLM_DataPacker takes them: whole conversations for SFT, prompts for GRPO."""
+
+    for_our_rewards = False  # whether references are what cookbook.rewards.EngineReward takes
 
     def __init__(self, samples: Sequence[Sample], config: Config) -> None:
         """Raises DataError where SFT has no answer to learn from, or the engine could not batch the samples."""
@@ -57,8 +62,13 @@ class EngineDataset(Dataset):
         return [turn if turn["role"] == "user" else {"role": turn["role"], "content": said(turn)} for turn in turns]
 
     def get_reference_answer(self, index: int) -> str:
-        """Returns what rewards compare with: the reference answer, else the written answer, else ""."""
+        """Returns what rewards compare with: the reference answer, else the written answer, else "".
+
+        For our own rewards (`serve`) it is JSON of answer, options, written answer and tolerance: `reference_text`.
+        """
         sample = self.samples[index]
+        if self.for_our_rewards:
+            return reference_text(sample)
         return sample.answer if sample.answer is not None else sample.target or ""
 
 
@@ -70,7 +80,8 @@ def said(turn: Mapping[str, Any]) -> str:
 def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
     """Run one process of the engine, or with --check print what the data looks like and end.
 
-    `reward_fns` are functions of (completion, reference); without them the TOML's `reward_function` says what counts.
+    `reward_fns` are functions of (completion, reference). Without them the TOML's `reward_function` says what counts:
+    the functions of cookbook.rewards where it names only those, else the engine's own.
     """
     about = inspect.getmodule(load).__doc__
     parser = argparse.ArgumentParser(
@@ -83,8 +94,14 @@ def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
         config = Config.load(Path(args.config).resolve())
         splits = cache(lambda: load(config))
 
+        ours = reward_fns is None and are_ours(config)
+        if ours:
+            reward_fns = [EngineReward(reward_weights(config), contract(config))]
+
         def dataset(split: str) -> EngineDataset:
-            return EngineDataset(splits()[split], config)
+            made = EngineDataset(splits()[split], config)
+            made.for_our_rewards = ours
+            return made
 
         if args.check:
             print(preview(splits(), config))
@@ -97,13 +114,13 @@ def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
 
     from cosmos_rl.launcher.worker_entry import main as launch_worker  # 13 seconds: only where the engine runs
 
-    from data_tools import engine_video
-
-    engine_video.install()
+    bridge.install()
     launch_worker(
         dataset=lambda _: dataset("train"),
         val_dataset=(lambda _: dataset("validation")) if config["validation.enable"] else None,
         reward_fns=list(reward_fns) if reward_fns else None,
+        val_reward_fns=[replace(f, keeps=False) for f in reward_fns] if ours else None,  # the references are for these
+        custom_logger_fns=[metrics.log_metrics],
     )
 
 

@@ -152,7 +152,7 @@ def test_sft_learns_repeats_and_exports_what_loads(tmp_path, contract, samples):
     assert (metrics, weights) == again
     assert metrics != other[0] and weights != other[1]
     losses = [row["train/loss_avg"] for row in Run.metrics(type("R", (), {"path": tmp_path / "0"}))]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     assert {"00000.safetensors", "model.safetensors.index.json", "config.json", "tokenizer.json",
             "preprocessor_config.json"} <= weights.keys()  # fmt: skip
     model, _ = checkpoint.load(tmp_path / "0")

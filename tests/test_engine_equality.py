@@ -29,12 +29,12 @@ from cosmos_rl.policy.config import Config as EngineConfig
 from cosmos_rl.utils.util import call_setup
 from cookbook.config import Config
 from cookbook.encoder import Encoder
-from data_tools import engine_video
+from cookbook.engine import video
 from data_tools.engine_dataset import EngineDataset
 from data_tools.formats import samples_jsonl
 from data_tools.loading import contract
 
-engine_video.install()
+video.install()
 path = Path(sys.argv[1]) / "sft.toml"
 config, engine = Config.load(path), EngineConfig.from_dict(toml.load(path))
 samples = samples_jsonl.read(Path(sys.argv[1]) / "data")

@@ -16,9 +16,11 @@ import torch
 
 from cookbook.config import Config
 from cookbook.contract import ContractError
+from cookbook.engine import bridge, metrics
+from cookbook.engine import video as engine_video
 from cookbook.runs import ROOT
 from cookbook.samples import DataError, Sample, message, text
-from data_tools import drawing, engine_video, formats
+from data_tools import drawing, formats
 from data_tools.engine_dataset import EngineDataset, serve
 from data_tools.loading import contract, custom, load
 from data_tools.passport import passport
@@ -289,7 +291,7 @@ def launched(monkeypatch):
     for name in ("cosmos_rl", "cosmos_rl.launcher", "cosmos_rl.launcher.worker_entry"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     sys.modules["cosmos_rl.launcher.worker_entry"].main = lambda **kwargs: calls.append(kwargs)
-    monkeypatch.setattr(engine_video, "install", lambda: calls.append("video"))
+    monkeypatch.setattr(bridge, "install", lambda: calls.append("bridge"))
     return calls
 
 
@@ -307,8 +309,8 @@ def test_serve_hands_the_engine_what_it_needs(validation, launched, av, tmp_path
 
     serve(counted, reward_fns=[len])
     assert reads == []  # other roles than the controller read the data only when the engine asks
-    reader, call = launched
-    assert reader == "video" and call["reward_fns"] == [len]
+    first, call = launched
+    assert first == "bridge" and call["reward_fns"] == [len] and call["custom_logger_fns"] == [metrics.log_metrics]
     engine_config = object()
     assert len(call["dataset"](engine_config)) == 8
     assert (call["val_dataset"] is None) != validation
@@ -370,11 +372,11 @@ from cosmos_rl.utils.util import call_setup
 import toml
 from cookbook.config import Config
 from cookbook.contract import ContractError
-from data_tools import engine_video
+from cookbook.engine import video
 from data_tools.engine_dataset import EngineDataset
 from data_tools.loading import load
 
-engine_video.install()
+video.install()
 out = {}
 for kind in ("sft", "grpo"):
     path = Path(sys.argv[1]) / f"{kind}.toml"

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 @pytest.fixture(scope="module", params=[0, 1, 2], ids=lambda seed: f"seed {seed}")
 def job(request):
     name = f"slow_seed{request.param}"
-    summary = json.loads(summarize(name, request.param, run_notebooks(name, request.param), 0.0).read_text())
+    summary = json.loads(summarize(name, request.param, run_notebooks(name, request.param, "local"), 0.0).read_text())
     return name, summary
 
 

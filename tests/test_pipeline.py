@@ -3,8 +3,9 @@
 import json
 
 import pytest
+import torch
 
-from cookbook import pipeline
+from cookbook import checkpoint, pipeline
 from cookbook.config import Config
 from cookbook.contract import ContractError
 from data_tools import formats, road_vqa, road_world
@@ -107,3 +108,32 @@ def test_the_local_engine_trains_on_what_a_loader_file_gives(runs, tmp_path, kin
     assert manifest["passport"] == checked["hash"]
     assert [q["split"] for q in checked["quarantine"]] == ["train"]
     assert "11 samples" in (runs / "job/sft/log.txt").read_text()
+
+
+def test_cosmos_rl_gets_the_jobs_data_and_gpus_and_its_export_the_contract(runs, monkeypatch):
+    pipeline.road_data("job", 0, {"train": 40, "validation": 2, "test": 2})
+    seen = {}
+
+    def launch(config, loader, run, **how):
+        seen.update(config=config, loader=loader, how=how)
+        return checkpoint.write(*checkpoint.load(pipeline.BASE), run.path / "safetensors/step_1", torch.bfloat16)
+
+    monkeypatch.setattr(pipeline, "launch", launch)
+    config = Config.load("configs/tiny_sft.toml")
+    export = pipeline.train_sft(config, "job", engine="cosmos-rl", gpus=2)
+    got = seen["config"]
+    assert (seen["loader"], got["policy.parallelism.dp_shard_size"]) == (pipeline.LOADER, 2)
+    assert got["train.train_batch_per_replica"] == config["train.train_batch_per_replica"] // 2
+    assert got[pipeline.DATASET] == str(runs / "job/data") and got["custom.passport"].endswith("passport.json")
+    assert pipeline.Contract.load(export / checkpoint.CONTRACT).hash == pipeline.contract().hash
+    rl = Config.load("configs/tiny_rl.toml").edit({"policy.model_name_or_path": str(runs / "job/sft")})
+    pipeline.train_rl(rl, "job", engine="cosmos-rl", gpus=2)
+    got = seen["config"]
+    assert got["rollout.parallelism.dp_shard_size"] == 2 and got["policy.model_name_or_path"] == str(export)
+
+
+def test_without_gpus_auto_is_the_local_engine(monkeypatch):
+    monkeypatch.setattr(pipeline.torch.cuda, "is_available", lambda: False)
+    assert pipeline.choose_engine() == "local"
+    with pytest.raises(ValueError, match="it is one of auto, local, cosmos-rl"):
+        pipeline.choose_engine("cosmos")

@@ -12,9 +12,10 @@ from transformers import AutoConfig, AutoProcessor, Qwen2VLVideoProcessor
 from cookbook.config import Config
 from cookbook.contract import Contract
 from cookbook.encoder import Encoder
+from cookbook.engine import video as engine_video
 from cookbook.runs import ROOT
 from cookbook.samples import Sample, message, text, video
-from data_tools import engine_video, formats
+from data_tools import formats
 from data_tools.engine_dataset import EngineDataset
 from data_tools.passport import passport
 from data_tools.passport.tokens import token_counter

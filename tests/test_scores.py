@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
+from cookbook.contract import ContractError
 from cookbook.scores import compare, score
 from cookbook.statistics import interval, paired
 
@@ -97,3 +98,64 @@ def test_nothing_to_score_is_refused():
         compare({}, TRAIN)
     with pytest.raises(ValueError, match="at least one row"):
         compare({"base": []}, TRAIN)
+
+
+# What else stands beside a score
+
+
+def test_clips_unread_answers_and_errors_are_counted():
+    items = rows("++-x", task="cause")
+    items = [r | {"group": f"clip_{i // 2}", "answer": None if i == 3 else "A"} for i, r in enumerate(items)]
+    items[3] |= {"error": "clip_1: cannot be read", "lenient_correct": True}
+    found = score(items)
+    assert (found["clusters"], found["unread_rate"], found["errors"]) == (2, 0.25, 1)
+    assert (found["accuracy"], found["lenient_accuracy"]) == (0.5, 0.75)
+    many = [
+        r | {"group": f"clip_{i // 4}"} for i, r in enumerate(rows("++++----" * 10))
+    ]  # clips all right or all wrong
+    found = score(many)
+    assert found["clusters"] == 20
+    low, high = found["ci95"]
+    assert found["ci95_clustered"][1] - found["ci95_clustered"][0] > 1.7 * (high - low)
+
+
+def test_compare_pairs_clip_by_clip_too():
+    found = compare({"base": rows("--+-" * 5), "sft": rows("+-+-" * 5)}, TRAIN)["clustered"]["sft_vs_base"]
+    assert found["difference"] == 0.25 and found["clusters"] == 20
+    assert found["ci95"][0] > 0 and found["p"] == pytest.approx(2 / 32, abs=0.02)  # five clips won, none lost
+
+
+def under(contract: str, pattern: str, **fields) -> list[dict]:
+    return [r | {"contract": contract, **fields} for r in rows(pattern)]
+
+
+def test_another_contract_is_refused_by_name_unless_it_is_meant():
+    predictions = {"base": under("aaa", "-+"), "base, better prompt": under("bbb", "++"), "sft": under("aaa", "++")}
+    with pytest.raises(ContractError, match="base was asked under contract aaa, base, better prompt under bbb"):
+        compare(predictions, TRAIN)
+    found = compare(predictions, TRAIN, free={"base, better prompt"})
+    assert found["contracts"] == {"base": "aaa", "base, better prompt": "bbb", "sft": "aaa"}
+    with pytest.raises(ContractError, match="under several contracts"):
+        compare({"base": [*under("aaa", "+"), row(1, True, contract="bbb")]}, TRAIN)
+
+
+def test_a_base_that_passes_as_sft_is_refused_by_its_weights():
+    predictions = {"base": under("aaa", "-+", weights="w1"), "sft": under("aaa", "-+", weights="w1")}
+    with pytest.raises(ValueError, match="base and sft are one model: their weights are equal \\(w1\\)"):
+        compare(predictions, TRAIN)
+    apart = {"base": under("aaa", "-+", weights="w1"), "sft": under("aaa", "-+", weights="w2")}
+    assert compare(apart, TRAIN)["paired"]["sft_vs_base"]["p"] == 1
+
+
+def test_a_base_that_passes_as_sft_is_refused_by_its_words():
+    def said(pattern, words="It moves."):
+        return [r | {"output": f"{words} {i}"} for i, r in enumerate(rows(pattern))]
+
+    same = "+-" * 6
+    with pytest.raises(ValueError, match="all 12 answers are equal, word for word"):
+        compare({"base": said(same), "sft": said(same)}, TRAIN)
+    compare({"base": said(same), "sft": [*said(same)[:-1], said(same, "It stops.")[-1]]}, TRAIN)
+    compare({"base": said("+-"), "sft": said("+-")}, TRAIN)  # two answers prove nothing
+    known = [r | {"weights": "w1"} for r in said(same)]
+    compare({"base": known, "sft": [r | {"weights": "w2"} for r in known]}, TRAIN)  # RL may well change no answer
+    compare({"base": known, "base, shuffled": [r | {"decoding": "shuffled"} for r in known]}, TRAIN)

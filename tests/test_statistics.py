@@ -3,9 +3,11 @@
 import math
 import random
 
+import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from cookbook.statistics import chance, interval, majority, paired
+from cookbook.statistics import chance, clustered_interval, interval, majority, needed_items, paired, paired_clustered
 
 
 def answers(right: int, wrong: int) -> list[bool]:
@@ -129,3 +131,122 @@ def test_baselines_name_what_they_lack():
     for refused in (lambda: chance([]), lambda: majority([], rows("cause", "A"))):
         with pytest.raises(ValueError, match="at least one row"):
             refused()
+
+
+# Effect and size
+
+
+def test_effect_size_and_the_items_that_would_be_needed():
+    found = paired(*table(won=15, lost=5, both=50, neither=30))
+    assert found.g == 15 / 20 - 0.5
+    # Connor: ((1.960·√0.2 + 0.8416·√(0.2 − 0.01)) / 0.1)² = (1.2434 / 0.1)² = 154.6
+    # corrected: 154.6 / 4 · (1 + √(1 + 4 / 15.46))² = 174.02
+    assert found.needed == needed_items(0.2, 0.1) == 175
+    same = paired(*table(0, 0, 5, 5))
+    assert same.g is None and same.needed is None
+    assert needed_items(0.2, 0.05) > 3.5 * needed_items(0.2, 0.1)
+
+
+def test_the_needed_items_have_the_promised_power():
+    n, rng = needed_items(0.3, 0.15), np.random.default_rng(0)
+    won, lost, _ = rng.multinomial(n, [0.225, 0.075, 0.7], size=2000).T
+    found = [binomtest(int(a), int(a + b)).pvalue < 0.05 for a, b in zip(won, lost) if a + b]
+    assert 0.8 <= np.mean(found) < 0.85
+
+
+# Clips with several questions
+
+
+def test_a_cluster_of_one_is_an_ordinary_bootstrap():
+    right = [True] * 60 + [False] * 40
+    low, high = clustered_interval(right, range(100))
+    want = interval(right)
+    assert low == pytest.approx(want[0], abs=0.02) and high == pytest.approx(want[1], abs=0.02)
+
+
+def test_questions_about_one_clip_widen_the_interval():
+    right = [i < 12 for i in range(20) for _ in range(5)]  # five questions a clip, all right or all wrong
+    low, high = clustered_interval(right, [i for i in range(20) for _ in range(5)])
+    narrow = interval(right)
+    assert high - low > 1.7 * (narrow[1] - narrow[0])  # √5 without the ends' correction
+
+
+def test_order_never_changes_a_clustered_figure():
+    rng = np.random.default_rng(1)
+    before, after, groups = rng.random(60) < 0.5, rng.random(60) < 0.7, [f"clip{i // 3}" for i in range(60)]
+    mixed = rng.permutation(60)
+    there = paired_clustered(before, after, groups)
+    back = paired_clustered(before[mixed], after[mixed], [groups[i] for i in mixed])
+    assert there == back
+    assert clustered_interval(after, groups) == clustered_interval(after[mixed], [groups[i] for i in mixed])
+    assert there.clusters == 20 and there.difference == pytest.approx(after.mean() - before.mean())
+
+
+def test_the_sign_flip_test_of_five_clips_by_hand():
+    # all five clips won: of 32 sign patterns two are as extreme, so p is near 1/16
+    found = paired_clustered([0] * 5, [1] * 5, range(5), draws=20000)
+    assert found.p == pytest.approx(2 / 32, abs=0.01) and found.difference == 1
+    assert paired_clustered([1] * 5, [1] * 5, range(5)).p == 1.0
+
+
+def test_clustered_figures_name_what_they_lack():
+    for refused, says in (
+        (lambda: clustered_interval([], []), "at least one"),
+        (lambda: clustered_interval([1], ["a", "b"]), "1 answers and 2 groups"),
+        (lambda: paired_clustered([1], [1, 0], ["a"]), "1 before and 2 after"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            refused()
+
+
+# Does 95 % mean 95 %? Two thousand data sets of which the truth is known.
+
+
+@pytest.mark.parametrize(("n", "share"), [(60, 0.4), (120, 0.75), (300, 0.6), (300, 0.9)])
+def test_wilson_covers_the_truth_as_often_as_it_says(n, share):
+    right = np.random.default_rng(n).binomial(n, share, size=2000)
+    ends = {k: interval([True] * k + [False] * (n - k)) for k in set(right.tolist())}
+    covered = np.mean([ends[k][0] <= share <= ends[k][1] for k in right.tolist()])
+    assert 0.93 <= covered <= 0.97
+
+
+def correlated(rng, clips: int, questions: int, share: float) -> np.ndarray:
+    """Right answers (clips, questions): each clip has its own difficulty, so its answers go together."""
+    return rng.random((clips, questions)) < rng.beta(2 * share, 2 * (1 - share), size=(clips, 1))
+
+
+def test_the_clustered_interval_covers_the_truth_and_wilson_does_not():
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(60), 5)
+    hits = {"clustered": 0, "wilson": 0}
+    for _ in range(2000):
+        right = correlated(rng, 60, 5, 0.6).ravel()
+        for name, (low, high) in {
+            "clustered": clustered_interval(right, groups, draws=400), "wilson": interval(right)
+        }.items():  # fmt: skip
+            hits[name] += low <= 0.6 <= high
+    assert 0.93 <= hits["clustered"] / 2000 <= 0.97
+    assert hits["wilson"] / 2000 < 0.90
+
+
+def test_the_paired_interval_covers_the_true_difference():
+    rng, groups, covered = np.random.default_rng(1), np.repeat(np.arange(60), 4), 0
+    for _ in range(2000):
+        ease = rng.beta(1.2, 0.8, size=(60, 1))
+        before, after = rng.random((60, 4)) < ease * 0.8, rng.random((60, 4)) < ease
+        found = paired_clustered(before.ravel(), after.ravel(), groups, draws=400)
+        covered += found.ci95[0] <= 0.2 * 0.6 <= found.ci95[1]
+    assert 0.93 <= covered / 2000 <= 0.97
+
+
+def test_the_paired_tests_keep_their_level_where_the_models_are_equal():
+    rng, groups = np.random.default_rng(2), np.repeat(np.arange(50), 4)
+    alone, together = 0, 0
+    for _ in range(2000):
+        ease = rng.beta(1, 1, size=(200, 1))
+        before, after = (rng.random((200, 1)) < ease).ravel(), (rng.random((200, 1)) < ease).ravel()
+        alone += paired(before, after).p < 0.05
+        # whole clips are won or lost at once
+        first, second = correlated(rng, 50, 4, 0.5), correlated(rng, 50, 4, 0.5)
+        together += paired_clustered(first.ravel(), second.ravel(), groups, draws=400).p < 0.05
+    assert 0.02 < alone / 2000 <= 0.055  # the exact test stays below its level
+    assert 0.035 <= together / 2000 <= 0.065

@@ -6,13 +6,13 @@ The question lists the choices; how to answer is said by the contract, whose for
     read("nvidia/Cosmos-Reason1-RL-Dataset", subset="robovqa", split="rl")
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cookbook.answers import choices_of
 from cookbook.samples import DataError, Sample, text
 from data_tools.formats import hub
 from data_tools.formats.hf_sft import media_part, write_rows
@@ -20,7 +20,6 @@ from data_tools.formats.sink import tagged
 from data_tools.formats.source import Find, Problems, conversation, make_sample, shown, skipping
 
 PAIRS = "qa_pairs"
-CHOICE = re.compile(r"^[ \t]*\(?([A-Z])[).:][ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 
 
 def read(
@@ -55,7 +54,7 @@ def _checked(pair: object) -> tuple[dict[str, str], str]:
     """Returns (choices by letter, right answer)."""
     if not isinstance(pair, dict) or not isinstance(pair.get("question"), str) or not pair["question"].strip():
         raise DataError(f"{PAIRS} is not a question with index2ans and answer")
-    choices, answer = pair.get("index2ans") or {}, pair.get("answer")
+    choices, answer = pair.get("index2ans") or {}, pair.get("answer", pair.get("correct_answer"))
     if not isinstance(choices, dict):
         raise DataError("index2ans is not a table of choices by letter")
     choices = {str(letter): str(words) for letter, words in choices.items() if words is not None}
@@ -67,18 +66,6 @@ def _checked(pair: object) -> tuple[dict[str, str], str]:
 def prompt(question: str, choices: Mapping[str, str]) -> str:
     """Returns the question and one choice a line."""
     return "\n".join([question, *(f"({letter}) {words}" for letter, words in choices.items())])
-
-
-def choices_of(words: str) -> tuple[str, dict[str, str]]:
-    """Returns (question, choices by letter) of a text that lists them line by line: "(A) rain", "A) rain", "A: rain".
-
-    Without at least two lines that begin with A, B, … in order, the choices are {}.
-    """
-    found = list(CHOICE.finditer(words))
-    letters = [match[1] for match in found]
-    if len(found) < 2 or letters != [chr(ord("A") + i) for i in range(len(found))]:
-        return words.strip(), {}
-    return words[: found[0].start()].strip(), {match[1]: match[2] for match in found}
 
 
 def write(

@@ -1,0 +1,195 @@
+"""What can go wrong in a run, by the last rows of its metrics: one small check each, its likely cause and the knob.
+
+Why: RL fails quietly, and each way of failing has a known look. A check sees a few rows only, so it can be asked after
+every step; the metrics are those of both engines, and a check whose metric is not logged says nothing. `cookbook.watch`
+asks them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import mean, median, stdev
+
+WINDOW = 5  # steps that a judgement rests on: one step has other prompts than the next
+LONG = 40  # steps before "flat" can be told from slow: the mean reward of 16 prompts scatters by 0.1
+KL_ALARM, KL_RUNAWAY = 0.1, 1.0  # nats a token
+RL, SFT = "notebooks/rl.ipynb#How-to-read-the-curves", "notebooks/sft.ipynb#How-to-read-the-curve"
+
+KL, REWARD, ENTROPY = "train/kl_loss_avg", "train/reward_mean", "train/entropy"
+FORMAT, EQUAL, CUT = "train/reward_format", "train/zero_variance_share", "rollout/cut_share"
+LENGTH, NORM, LOSS = "rollout/completion_length_mean", "optimizer/grad_norm", "train/loss_avg"
+ACCURACY, VAL_LOSS = "val/accuracy", "val/avg_loss"
+
+Rows = Sequence[dict]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When an alarm goes off: `check` returns its numbers in words, or None."""
+
+    name: str
+    check: Callable[[Rows], str | None]
+    cause: str
+    knob: str
+    read: str = RL
+    severe: bool = False
+
+
+# ---- checks -----------------------------------------------------------------------------------------------------
+
+
+def _values(rows: Rows, key: str) -> list[float]:
+    """Returns the logged values. Where no group differs there is no update, and KL and entropy were not measured."""
+    idle = key in (KL, ENTROPY)
+    return [row[key] for row in rows if row.get(key) is not None and not (idle and row.get(EQUAL) == 1)]
+
+
+def _edges(rows: Rows, key: str) -> tuple[float, float] | None:
+    """Returns the means of the first and of the last window; None where they would overlap."""
+    values = _values(rows, key)
+    return (mean(values[:WINDOW]), mean(values[-WINDOW:])) if len(values) >= 2 * WINDOW else None
+
+
+def _recent(rows: Rows, key: str) -> float | None:
+    values = _values(rows, key)[-WINDOW:]
+    return mean(values) if len(values) == WINDOW else None
+
+
+def not_a_number(rows: Rows) -> str | None:
+    """Goes off for a value that is NaN or infinite in the last row."""
+    bad = [key for key, value in rows[-1].items() if isinstance(value, float) and not math.isfinite(value)]
+    return f"{bad[0]} is {rows[-1][bad[0]]}" if bad else None
+
+
+def _kl_above(limit: float) -> Callable[[Rows], str | None]:
+    def check(rows: Rows) -> str | None:
+        last = sorted(_values(rows, KL)[-WINDOW:])
+        if len(last) < WINDOW or mean(last[:-1]) <= limit:  # k3 has a long tail: one peak is no distance
+            return None
+        return f"the KL of the last {WINDOW} steps is {mean(last[:-1]):.2f} without its peak, above {limit}"
+
+    return check
+
+
+def no_group_differs(rows: Rows) -> str | None:
+    """Goes off where nine groups of ten earn the same."""
+    share = _recent(rows, EQUAL)
+    return f"in {share:.0%} of the last groups all earn the same" if share is not None and share > 0.9 else None
+
+
+def never_earned(rows: Rows) -> str | None:
+    """Goes off for a part of the reward that no completion earned in two windows."""
+    parts = [k for k in rows[-1] if k.startswith("train/reward_") and k[13:] not in ("mean", "std", "max", "min")]
+    zero = [k for k in parts if len(v := _values(rows, k)[-2 * WINDOW :]) == 2 * WINDOW and max(v) == 0]
+    return f"no completion of the last {2 * WINDOW} steps earned {zero[0][13:]}" if zero else None
+
+
+def flat_reward(rows: Rows) -> str | None:
+    """Goes off where the second half of LONG steps is not above the first, and there is room above."""
+    values, right = _values(rows, REWARD)[-LONG:], _values(rows, "train/reward_single_choice")[-LONG:]
+    if len(values) < LONG or (right and mean(right) > 0.8):
+        return None
+    early, late = values[: LONG // 2], values[LONG // 2 :]
+    noise = math.sqrt((stdev(early) ** 2 + stdev(late) ** 2) / (LONG // 2))
+    return (
+        f"reward {mean(early):.3f}, then {mean(late):.3f} over {LONG} steps"
+        if mean(late) - mean(early) < noise
+        else None
+    )
+
+
+def reward_lost(rows: Rows) -> str | None:
+    """Goes off where the reward is a tenth of what it was in the beginning."""
+    values = _values(rows, REWARD)
+    if len(values) <= WINDOW:
+        return None
+    first, now = mean(values[:-WINDOW][:WINDOW]), mean(values[-WINDOW:])
+    return f"the reward was {first:.3f}, and is {now:.3f}" if now < 0.1 * first else None
+
+
+def _fallen(key: str, share: float, what: str) -> Callable[[Rows], str | None]:
+    def check(rows: Rows) -> str | None:
+        edges = _edges(rows, key)
+        return f"{what} fell from {edges[0]:.3g} to {edges[1]:.3g}" if edges and edges[1] < share * edges[0] else None
+
+    return check
+
+
+def cut_completions(rows: Rows) -> str | None:
+    """Goes off where a fifth of the completions has no end."""
+    share = _recent(rows, CUT)
+    return f"{share:.0%} of the last completions are cut at the limit" if share is not None and share > 0.2 else None
+
+
+def format_lost(rows: Rows) -> str | None:
+    """Goes off where a format that was kept is kept by less than half."""
+    values = _values(rows, FORMAT)
+    if len(values) < 2 * WINDOW:
+        return None
+    best = max(mean(values[i : i + WINDOW]) for i in range(len(values) - WINDOW + 1))
+    now = mean(values[-WINDOW:])
+    return f"the format is kept by {now:.0%}, and was by {best:.0%}" if best > 0.8 and now < 0.5 else None
+
+
+def gradients_explode(rows: Rows) -> str | None:
+    """Goes off where the usual norm of three steps is ten times that before them."""
+    values = [v for v in _values(rows, NORM) if v > 0]
+    if len(values) < WINDOW + 3:
+        return None
+    before, now = median(values[:-3]), median(values[-3:])
+    return f"the gradient norm is {now:.3g}, and was {before:.3g}" if now > 10 * before else None
+
+
+def reward_without_accuracy(rows: Rows) -> str | None:
+    """Goes off where the reward rises and the held-out accuracy has fallen twice."""
+    right, edges = _values(rows, ACCURACY), _edges(rows, REWARD)
+    if len(right) < 3 or not edges or edges[1] <= edges[0] or max(right[-2:]) > max(right) - 0.05:
+        return None
+    return f"held-out accuracy {max(right):.3f}, now {right[-1]:.3f}; reward {edges[0]:.3f}, now {edges[1]:.3f}"
+
+
+def validation_rises(rows: Rows) -> str | None:
+    """Goes off where two measurements in a row lie 2 % above the best, each higher than the one before it."""
+    values = _values(rows, VAL_LOSS)
+    if len(values) < 3 or not values[-1] > values[-2] > 1.02 * min(values):
+        return None
+    return f"validation loss {min(values):.3f} at its best, now {values[-1]:.3f}"
+
+
+def flat_loss(rows: Rows) -> str | None:
+    """Goes off where the loss of SFT is after 20 steps what it was."""
+    values = _values(rows, LOSS)
+    if len(values) < 20 or _values(rows, REWARD):
+        return None
+    part = len(values) // 4
+    first, last = mean(values[:part]), mean(values[-part:])
+    return f"loss {first:.3f}, and now {last:.3f}" if last > 0.98 * first else None
+
+
+RULES = (
+    Rule("nan", not_a_number, "The update was too large, or a clip is broken", "train.optm_lr", severe=True),
+    Rule("kl", _kl_above(KL_ALARM), "Nothing holds the policy near its start", "train.train_policy.kl_beta"),
+    Rule("kl-runaway", _kl_above(KL_RUNAWAY), "The policy has left its start: rate too high, or no KL term",
+         "train.optm_lr", severe=True),
+    Rule("equal-groups", no_group_differs, "All right or all wrong: the prompts are too easy or too hard",
+         "rollout.n_generation"),
+    Rule("never-earned", never_earned, "Prompt and reward may disagree: run python -m cookbook.gym",
+         "train.train_policy.reward_function"),
+    Rule("reward-flat", flat_reward, "Too few groups teach, or the steps are too small", "train.optm_lr"),
+    Rule("reward-lost", reward_lost, "The policy is broken: the rate is too high", "train.optm_lr", severe=True),
+    Rule("entropy-collapse", _fallen(ENTROPY, 0.2, "entropy"), "The policy has stopped trying other answers",
+         "train.train_policy.epsilon_high"),
+    Rule("shorter", _fallen(LENGTH, 0.5, "mean completion length"),
+         "The reasoning is being dropped: it earns nothing, or short completions weigh more",
+         "train.train_policy.loss_type"),
+    Rule("cut", cut_completions, "What is cut earns nothing, whatever it would have said",
+         "rollout.max_response_length"),
+    Rule("format-lost", format_lost, "The format is not paid for, or the rate is too high", "train.optm_lr",
+         severe=True),
+    Rule("gradients", gradients_explode, "The rate is too high, or a batch is odd", "train.optm_grad_norm_clip"),
+    Rule("reward-not-accuracy", reward_without_accuracy,
+         "The reward is being gamed, or the training prompts are learned by heart",
+         "train.train_policy.reward_function"),
+    Rule("overfitting", validation_rises, "The training answers are being learned by heart", "train.epoch", SFT),
+    Rule("loss-flat", flat_loss, "Nothing is learned: the rate is too low, or no label counts", "train.optm_lr", SFT),
+)  # fmt: skip

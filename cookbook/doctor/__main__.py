@@ -1,0 +1,27 @@
+"""Examine this machine from the command line: one check a line; exit 1 where not even the tiny run is possible.
+
+python -m cookbook.doctor
+python -m cookbook.doctor --json
+"""
+
+import argparse
+import json
+import sys
+
+from cookbook.doctor import examine
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cookbook.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    args = parser.parse_args(arguments)
+    found = examine()
+    print(json.dumps(found.as_dict(), indent=1) if args.json else found)
+    return 0 if found.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

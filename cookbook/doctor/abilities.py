@@ -1,0 +1,104 @@
+"""What this machine can run: each size of run yes or no, with the reason, from the shipped configurations.
+
+Why: "is my machine enough?" has an answer before anything is downloaded. The planner takes the GPUs that were found
+and the files in configs/; what is missing for the engine comes from the doctor's checks.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cookbook.checklist import MISSING, Check
+from cookbook.config import Config, plan
+from cookbook.config.names import LENGTH
+from cookbook.config.planner import Plan
+from cookbook.doctor.gpus import GPU
+
+SAMPLES, TOKENS = 10_000, 1_500  # what a training set and one of its samples are taken to be
+LOCAL = ("Python", "torch", "transformers", "av", "tiny base", "memory", "disk for runs")
+ENGINE = (*LOCAL, "cosmos-rl", "qwen-vl-utils", "GPUs", "bfloat16", "CUDA", "redis-server", "/opt", "host name")
+SEVEN_B = (*ENGINE, "HF_HOME")
+# what each run of the engine needs, and its shipped files, the widest first: the first one that fits counts
+RUNS = {
+    "tiny, cosmos-rl": (ENGINE, ("tiny_sft.toml",)),
+    "LoRA 7B": (SEVEN_B, ("sft_1gpu_lora.toml",)),
+    "SFT 7B": (SEVEN_B, ("sft_8gpu.toml", "sft.toml", "sft_2gpu.toml")),
+    "RL 7B": (SEVEN_B, ("rl_8gpu.toml", "rl.toml", "rl_2gpu.toml")),
+}
+LOADER = "data_tools/road_vqa.py"  # of a file that does not open with a command of the engine
+
+
+@dataclass(frozen=True)
+class Ability:
+    """A size of run: whether it is possible here, why (not), and its command."""
+
+    name: str
+    possible: bool
+    reason: str
+    command: str
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """The four columns of its row."""
+        return "yes" if self.possible else "no", self.name, self.reason, self.command if self.possible else ""
+
+
+def examine(checks: Sequence[Check], gpus: Sequence[GPU], free_gib: float) -> Iterator[Ability]:
+    """Yields every size of run. `free_gib`: of the disk where runs go."""
+    found = {check.name: check for check in checks}
+    yield _local(found)
+    for name, (needs, files) in RUNS.items():
+        try:
+            yield _engine_run(name, missing(found, needs), files, gpus, free_gib)
+        except Exception as error:  # a configuration that somebody is editing must not stop the doctor
+            yield Ability(name, False, f"its configuration cannot be planned ({type(error).__name__})", "")
+
+
+def missing(found: Mapping[str, Check], names: Sequence[str]) -> list[str]:
+    """Returns what is missing among these checks, in words."""
+    return [f"{n}: {found[n].found}" for n in names if n in found and found[n].status == MISSING]
+
+
+def _local(found: Mapping[str, Check]) -> Ability:
+    lacks = missing(found, LOCAL)
+    return Ability("tiny, local", not lacks, "; ".join(lacks) or "one process, on CPU or one GPU", "make tutorial")
+
+
+def _engine_run(name: str, lacks: list[str], files: Sequence[str], gpus: Sequence[GPU], free_gib: float) -> Ability:
+    """Returns the ability by its first file that fits these GPUs; where none does, by its smallest."""
+    for file in files:
+        config, planned, needed, tokens = _plan(file, gpus)
+        if planned.fits and needed <= len(gpus):
+            break
+    else:
+        lacks = [*(w for w in lacks if w != "GPUs: none"), _too_small(file, planned, needed, gpus)]
+    if planned.disk_gib > free_gib:
+        lacks.append(f"the steps that configs/{file} keeps take {planned.disk_gib:.0f} GiB, {free_gib:.0f} are free")
+    total = min((g.total_gib for g in gpus), default=0)
+    fits = (
+        f"configs/{file}: {planned.peak_gib:.1f} of {total:.0f} GiB at the peak, {needed} x GPU, "
+        f"{planned.disk_gib:.1f} GiB of disk, with samples of {tokens:,} tokens"
+    )
+    return Ability(name, not lacks, "; ".join(lacks) or fits, _command(config, file))
+
+
+def _plan(file: str, gpus: Sequence[GPU]) -> tuple[Config, Plan, int, int]:
+    """Returns a file, its plan on as many of these GPUs as it asks for, how many those are, and the tokens taken."""
+    config = Config.load(f"configs/{file}")
+    tokens = min(TOKENS, config[LENGTH] or TOKENS)
+    known = {"gpu_gib": min((g.total_gib for g in gpus), default=0), "samples": SAMPLES, "tokens": tokens}
+    needed = sum(plan(config, gpus=8, **known, advise=False).gpus)
+    return config, plan(config, gpus=needed, **known), needed, tokens
+
+
+def _too_small(file: str, planned: Plan, needed: int, gpus: Sequence[GPU]) -> str:
+    if needed > len(gpus):
+        return f"configs/{file} takes {needed} GPU{'s' if needed > 1 else ''}, {len(gpus) or 'none'} found"
+    return f"configs/{file}: {'; '.join(planned.why)}"
+
+
+def _command(config: Config, file: str) -> str:
+    """Returns the command that runs a shipped file through the bridge, with the loader that the file opens with."""
+    found = re.search(r"^#\s+cosmos-rl --config \S+ (\S+)$", config.text(), re.MULTILINE)
+    name = file.removesuffix(".toml")
+    return f"python -m cookbook.engine --config configs/{file} --run mine/{name} {found[1] if found else LOADER}"

@@ -1,0 +1,90 @@
+"""Train with cosmos-rl from the command line.
+
+python -m cookbook.engine --config configs/sft.toml --run mine/sft data_tools/llava_sft.py
+python -m cookbook.engine --config configs/sft.toml --run mine/sft --resume runs/mine/sft/checkpoints/step_40/policy \
+    data_tools/llava_sft.py
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from cookbook.config import Config, ConfigError
+from cookbook.engine.environment import engine_environment
+from cookbook.engine.failures import EngineError
+from cookbook.engine.launch import PORT, as_launched, command, launch, make_room, shown
+from cookbook.engine.nodes import write_start_files
+from cookbook.engine.watch import Patience
+from cookbook.runs import RUNS, Run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 0 for a run that did what it was asked to."""
+    args = parse(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    try:
+        config = Config.load(args.config.resolve())
+        loader = args.loader.resolve()
+        if args.show:
+            show(config, loader, args)
+        elif args.write_nodes:
+            for file in write_start_files(
+                args.write_nodes, args.config, args.loader, args.run, args.nodes, args.port or PORT
+            ):
+                print(file)
+        else:
+            print(train(config, loader, args) or "finished; the configuration asks for no export")
+    except (EngineError, ConfigError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def train(config: Config, loader: Path, args: argparse.Namespace) -> Path | None:
+    """Returns the last export."""
+    make_room(RUNS / args.run, args.resume, args.replace)  # before Run begins the folder's files anew
+    run = Run(args.run, seed=config["train.seed"] or 0)
+    patience = Patience(stall=args.stall, start=max(Patience.start, args.stall or 0))
+    return launch(
+        config,
+        loader,
+        run,
+        port=args.port,
+        resume=args.resume and args.resume.resolve(),
+        replace=args.replace,
+        patience=patience,
+        nodes=args.nodes,
+        node_ips=args.node_ips.split(";") if args.node_ips else (),
+    )
+
+
+def show(config: Config, loader: Path, args: argparse.Namespace) -> None:
+    """Print the command and the configuration that would be run, and start nothing."""
+    run = RUNS / args.run
+    path = engine_environment(config, run, nodes=args.nodes)["PATH"]
+    print("#", shown(command(run / "config.toml", loader, args.port or PORT, path, args.nodes)))
+    print(as_launched(config, run, args.resume).text())
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Returns the options."""
+    parser = argparse.ArgumentParser(prog="python -m cookbook.engine", description=__doc__.splitlines()[0])
+    parser.add_argument("loader", type=Path, help="the loader file, such as data_tools/llava_sft.py")
+    parser.add_argument("--config", type=Path, required=True, help="the TOML file")
+    parser.add_argument("--run", required=True, help="the run's name: its folder below runs/")
+    parser.add_argument("--resume", type=Path, help="a checkpoint, runs/NAME/checkpoints/step_N/policy")
+    parser.add_argument("--replace", action="store_true", help="delete the results of an earlier run of this name")
+    parser.add_argument("--port", type=int, help=f"the controller's port (default {PORT}, or the next free one)")
+    parser.add_argument("--stall", type=float, help="seconds of silence to bear after the first step")
+    parser.add_argument("--show", action="store_true", help="print the command and the configuration, start nothing")
+    parser.add_argument("--nodes", type=int, default=1, help="how many machines; this is the first")
+    parser.add_argument("--node-ips", default="", help="their addresses, with ; between: for a replica across machines")
+    parser.add_argument("--write-nodes", type=Path, metavar="FOLDER", help="write head.sh, worker.sh, job.slurm there")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""PyTorch's own attention, in the place where cosmos-rl calls flash-attn.
+
+Why: flash-attn has no wheel for every torch, and compiling it takes an hour. The native models of cosmos-rl 0.4.7 get
+functions that raise NotImplementedError where it is missing (policy/kernel/modeling_utils.py:121), and its transformers
+models (`force_use_hf`) are told to use it whatever is installed (policy/model/hf_models/patch.py:39). PyTorch has the
+same kernels. Nothing is replaced where flash-attn is installed. Used by `cookbook.engine.bridge`.
+
+    install()
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, softmax_scale: float | None = None) -> Tensor:
+    """flash_attn_func: (batch, length, heads, width) to the same; fewer key heads than query heads are allowed."""
+    if causal and q.shape[1] != k.shape[1]:  # flash-attn aligns the mask to the last key, PyTorch to the first
+        raise ValueError(f"causal attention of {q.shape[1]} queries to {k.shape[1]} keys is not supported")
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    grouped = q.shape[1] != k.shape[1]
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=softmax_scale, enable_gqa=grouped)
+    return out.transpose(1, 2)
+
+
+def attend_packed(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    causal: bool = False,
+    softmax_scale: float | None = None,
+) -> Tensor:
+    """flash_attn_varlen_func: sequences end to end, (tokens, heads, width), each attending to itself only.
+
+    `cu_seqlens` holds the edges (sequences + 1). On CUDA one kernel takes all, in 16 bits; else it goes one by one.
+    """
+    if not q.is_cuda or q.dtype not in (torch.float16, torch.bfloat16):
+        edges = zip(_spans(cu_seqlens_q), _spans(cu_seqlens_k))
+        parts = [attend(q[None, a:b], k[None, c:d], v[None, c:d], causal, softmax_scale) for (a, b), (c, d) in edges]
+        return torch.cat(parts, dim=1)[0]
+    from torch.nn.attention.varlen import varlen_attn
+
+    if (copies := q.shape[1] // k.shape[1]) > 1:  # torch 2.11's kernel wants as many key heads as query heads
+        k, v = k.repeat_interleave(copies, dim=1), v.repeat_interleave(copies, dim=1)
+    edges = (cu_seqlens_q.to(torch.int32), cu_seqlens_k.to(torch.int32), int(max_seqlen_q), int(max_seqlen_k))
+    return varlen_attn(q, k, v, *edges, scale=softmax_scale, window_size=(-1, 0) if causal else (-1, -1))
+
+
+def _spans(edges: Tensor) -> list[tuple[int, int]]:
+    return list(pairwise(edges.tolist()))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """apply_rotary_emb: turns the halves of x (batch, length, heads, width) by angles (length, width / 2)."""
+    one, two = x.chunk(2, dim=-1)
+    cos, sin = cos[None, :, None], sin[None, :, None]
+    return torch.cat([one * cos - two * sin, two * cos + one * sin], dim=-1)
+
+
+class TorchAttention:
+    """What the engine's models ask of its FlashAttnMeta."""
+
+    fa_version, is_fa_installed = 2, True
+    enable_fp4 = torch_compile = deterministic = False
+    flash_attn_func = staticmethod(attend)
+    flash_attn_varlen_func = staticmethod(attend_packed)
+    apply_rotary_emb = staticmethod(rotate)
+
+
+def install() -> str:
+    """Put PyTorch's attention in place where flash-attn is missing. Returns what attention the engine has."""
+    from cosmos_rl.policy.kernel import modeling_utils
+    from cosmos_rl.policy.model import hf_models
+    from cosmos_rl.policy.model.hf_models import patch
+
+    if modeling_utils.check_if_fa_installed():
+        return "flash-attn"
+    meta = modeling_utils.FlashAttnMeta
+    modeling_utils.FlashAttnMetaSingleton._instances[meta] = TorchAttention()
+
+    def pre_hf_models_patch(hf_config) -> None:
+        patch.pre_hf_models_patch(hf_config)
+        if getattr(hf_config, "_attn_implementation", "") == "flash_attention_2":
+            hf_config._attn_implementation = "sdpa"
+
+    hf_models.pre_hf_models_patch = pre_hf_models_patch
+    return "torch"

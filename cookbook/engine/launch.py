@@ -1,0 +1,189 @@
+"""Run cosmos-rl for one configuration and one loader file, in a run folder, and tell the truth about how it ended.
+
+Why: the engine alone drops a crashed run in silence or waits for ever, leaves redis and workers behind, and writes
+to a folder named by the clock. Here a run is good or raises, its folder reads like the local engine's, and
+afterwards no process of it is left.
+
+    run = Run("mine/sft", seed=0)
+    export = launch(Config.load("configs/sft.toml"), "data_tools/llava_sft.py", run)
+
+    python -m cookbook.engine --config configs/sft.toml --run mine/sft data_tools/llava_sft.py
+"""
+
+import logging
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from cookbook.config import Config
+from cookbook.engine.environment import ENGINE_METRICS, engine_environment
+from cookbook.engine.failures import EngineError
+from cookbook.engine.generations import by_step, number
+from cookbook.engine.processes import Engine, sigterm_exits
+from cookbook.engine.redis import free_port, is_free
+from cookbook.engine.verdict import LOG, require_success
+from cookbook.engine.watch import Patience, Watch, follow
+from cookbook.runs import GENERATIONS, ROOT, Run
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "cosmos-rl"
+PORT, REDIS_PORT = 8000, 12800
+RESULTS = ("safetensors", "checkpoints", "best")
+
+
+def launch(
+    config: Config,
+    loader: str | Path,
+    run: Run,
+    *,
+    port: int | None = None,
+    resume: Path | None = None,
+    replace: bool = False,
+    patience: Patience | None = None,
+    env: Mapping[str, str] | None = None,
+    nodes: int = 1,
+    node_ips: Sequence[str] = (),
+    stop_on_alarm: bool = True,
+) -> Path | None:
+    """Train. Returns the last export, `runs/NAME/safetensors/step_N`; None where the configuration asks for none.
+
+    `resume` is a checkpoint's `policy` folder. A run folder that holds results is refused, unless they are resumed
+    or `replace` deletes them. `env` is added to the environment. With several `nodes` this is the first one, and the
+    others join with the files of `cookbook.engine.nodes`. A severe alarm of `cookbook.watch` ends the run, unless
+    `stop_on_alarm` is false.
+    Raises EngineError, whose message has the first traceback and what helps; ConfigError for a key that is wrong.
+    Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left.
+    """
+    patience = patience or Patience()
+    environment = engine_environment(config, run.path, env, nodes)
+    port = choose_port(port, nodes)
+    words = command(run.path / "config.toml", loader, port, environment["PATH"], nodes, node_ips)
+    require_disk(config, run.path)
+    make_room(run.path, resume, replace)
+    config = as_launched(config, run.path, resume)
+    (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
+    facts = {"engine": PROGRAM, "engine_version": _version(), "engine_command": shown(words), "port": port}
+    run.write_manifest(**facts, start=config["policy.model_name_or_path"], resume=resume)
+    run.log(shown(words))
+    started, outcome = time.monotonic(), "interrupted"
+    watch = Watch(run, config.kind.upper(), patience, stop_on_alarm)
+    try:
+        with sigterm_exits(), Engine(words, environment, run.path / LOG, patience.stop) as engine:
+            reason = follow(engine, watch)
+        watch.take_metrics(at_end=True)
+        export = require_success(watch, engine.code, config, run.path, reason)
+        outcome = "finished"
+    except EngineError as error:
+        outcome = error.kind
+        raise
+    finally:
+        if config.kind == "grpo":
+            watch.add(by_step(number(run.path / GENERATIONS, config["train.train_batch_per_replica"])))
+        run.write_manifest(outcome=outcome, seconds=round(time.monotonic() - started, 1))
+        run.log(f"{PROGRAM}: {outcome}")
+    return export
+
+
+def command(
+    config: Path, loader: str | Path, port: int, path: str, nodes: int = 1, node_ips: Sequence[str] = ()
+) -> list[str]:
+    """Returns the engine's command line, with `cosmos-rl` looked for on `path`. Raises EngineError."""
+    program = shutil.which(PROGRAM, path=path)
+    if program is None:
+        raise EngineError("install", f"{PROGRAM} not found on PATH")
+    if not (ROOT / loader).is_file():
+        raise EngineError("install", f"{ROOT / loader}: no such loader file")
+    several = ["--num-workers", str(nodes), "--worker-idx", "0"] if nodes > 1 else []
+    several += ["--node-ip-list", ";".join(node_ips)] if node_ips else []
+    return [program, "--config", _from_root(config), "--port", str(port), *several, _from_root(ROOT / loader)]
+
+
+def shown(words: Sequence[str]) -> str:
+    """Returns a command line as a person would type it."""
+    return shlex.join([Path(words[0]).name, *words[1:]])
+
+
+def _from_root(path: Path) -> str:
+    """Returns a path as it is written in the project's root, where the engine runs."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def choose_port(port: int | None, nodes: int) -> int:
+    """Returns the controller's port: the one asked for, else the next free one, and says so.
+
+    Raises EngineError where it is taken and other nodes were told of it.
+    """
+    wanted = port or PORT
+    if nodes > 1 and not is_free(wanted):
+        raise EngineError("port", f"port {wanted} is in use, and the other nodes expect the controller there")
+    return _free(wanted, "the controller")
+
+
+def _free(wanted: int, who: str) -> int:
+    if (found := free_port(wanted)) != wanted:
+        log.warning("port %d is in use; %s gets %d", wanted, who, found)
+    return found
+
+
+def as_launched(config: Config, run: Path, resume: Path | None = None) -> Config:
+    """Returns the configuration as the engine gets it: results in the run folder, steps printed, redis on a free port.
+
+    The engine takes the name of a file that a folder `a/b` does not hold for one on the hub, asks for minutes, and goes
+    on with another model class (utils/util.py:111 of 0.4.7); `./a/b` has three parts and passes for a folder. W&B takes
+    `timestamp` for the name of its run, and ours is the same for all: so it gets the folder's name.
+    """
+    loggers, start = config["logging.logger"] or [], config["policy.model_name_or_path"]
+    changes = {
+        "policy.model_name_or_path": f"./{start.removeprefix('./')}" if (ROOT / start).is_dir() else start,
+        "train.output_dir": _from_root(run),
+        "train.timestamp": config["train.timestamp"] or "fixed",  # or results go to a folder named by the clock
+        "logging.logger": [*([] if "console" in loggers else ["console"]), *loggers],  # without: no `Step:` lines
+        "redis": str(_free(int(config["redis"] or REDIS_PORT), "redis")),
+    }
+    if "wandb" in loggers and not config["logging.wandb_run_id"]:
+        changes["logging.wandb_run_id"] = re.sub(r"\W+", "-", _from_root(run)).strip("-")[-100:]
+    if resume is not None:
+        changes["train.resume"] = _from_root(Path(resume).resolve())
+    return config.edit({key: value for key, value in changes.items() if config.stated.get(key) != value})
+
+
+def make_room(run: Path, resume: Path | None, replace: bool) -> None:
+    """Leave nothing in the run folder that could pass for this run's. Raises EngineError rather than delete results.
+
+    A resumed run keeps its metrics, and its earlier log as engine.1.log, engine.2.log and so on.
+    """
+    if resume is not None:
+        if not (Path(resume) / "cosmos_config").exists():
+            raise EngineError("checkpoint", f"{resume}: no checkpoint, it holds no cosmos_config")
+        if (run / LOG).is_file():
+            (run / LOG).rename(run / f"engine.{len(list(run.glob('engine*.log')))}.log")
+        return
+    found = [run / name for name in RESULTS if any((run / name).glob("*"))]
+    if found and not replace:
+        raise EngineError("run", f"{run} holds {' and '.join(f.name for f in found)} of an earlier run")
+    for folder in found:
+        shutil.rmtree(folder)
+    for file in (run / ENGINE_METRICS, *run.glob("engine*.log")):
+        file.unlink(missing_ok=True)
+
+
+def require_disk(config: Config, run: Path) -> None:
+    """Raises EngineError where the disk cannot hold one checkpoint (six times the weights) and one export."""
+    if not config["train.ckpt.enable_checkpoint"] or config.table("policy.lora"):
+        return
+    weights = sum(f.stat().st_size for f in (ROOT / config["policy.model_name_or_path"]).glob("*.safetensors"))
+    free = shutil.disk_usage(run).free
+    if free < 7 * weights:  # a model that is not here yet counts as nothing
+        raise EngineError("disk", f"{run}: {free / 2**30:.0f} GiB are free, one step needs {7 * weights / 2**30:.0f}")
+
+
+def _version() -> str | None:
+    try:
+        return version("cosmos-rl")
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,125 @@
+"""Read the engine's log: steps, exports, dead processes, and the traceback that came first.
+
+Why: the log is the only place where cosmos-rl tells the truth (its exit code does not), and eight ranks print one
+error in eight copies, three times each, with torchrun's own traceback at the end.
+
+    parse_step("… - INFO - Step: 2/12, Loss: 6.17863, …")   # Step(number=2, total=12, values={"Loss": 6.17863, …})
+    root_cause(traces(lines), after=411)                    # the one traceback to show
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+# torchrun puts "[rank0]:" before a worker's line, torch's own handler a second one with a space
+RANK = re.compile(r"\[rank(\d+)\]:((?:\[rank\d+\]: ?)*)")
+RECORD = re.compile(r"\[cosmos\] |INFO: |[EWI]\d{4} \d\d:|\[rank\d+\]|Exported safetensors to ")
+STEP = re.compile(r"(?:^|- )Step: (\d+)/(\d+), (.+)")
+NUMBER = re.compile(r"([A-Za-z][\w ./]*): (-?(?:\d[\d.e+-]*|nan|inf))")
+EXPORT = re.compile(r"Exported safetensors to (\S+)")
+DEAD = re.compile(r"Process \S+ failed with return code (-?\d+)")
+ERROR = re.compile(r"[\w.]*(?:Error|Exception)\b")  # at the start of the line that names an exception
+READY = re.compile(r"Controller is ready at")
+KEY = re.compile(
+    r"Controller is ready at|Redis server started on port \d+|Replica started at|Training epoch|Validation loss|"
+    r"Exported safetensors to \S+|checkpoint saved successfully|Trying to load checkpoint|Checkpoint loaded|"
+    r"Best checkpoint updated|failed with return code"
+)
+CHATTER = re.compile(r"Soft throttle still engaged|heartbeat")  # said every few seconds, also when nothing moves
+
+START = re.compile(r"\s*(?:Original )?Traceback \(most recent call last\):")
+# what breaks because something else broke: torchrun's own, peers that vanish, wrappers around the real one
+CASCADE = re.compile(
+    r"ChildFailedError|SignalException|DistBackendError|DistStoreError|DistNetworkError|ConnectionError|"
+    r"Connection(Refused|Reset|Aborted)|BrokenPipe|RemoteDisconnected|MaxRetryError|CancelledError|"
+    r"KeyboardInterrupt|SystemExit|Caught \w+ in DataLoader worker|failed on another rank"
+)
+LONGEST = 40  # lines of one traceback that are shown
+MESSAGE = 12  # lines of one exception's own text
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step that the engine reports: its number, how many there will be, and its figures by the engine's names."""
+
+    number: int
+    total: int
+    values: dict[str, float]
+
+
+@dataclass
+class Trace:
+    """One traceback: the line of the log it starts on, the rank that printed it ("" for no rank), and its text."""
+
+    at: int
+    rank: str
+    lines: list[str]
+    error: str = field(default="")  # the line that names the exception
+
+    def text(self) -> str:
+        """Returns it as it was printed; the middle of a long one is left out."""
+        cut = self.lines
+        if len(cut) > LONGEST:
+            cut = [*cut[:4], f"  … {len(cut) - LONGEST} lines …", *cut[4 - LONGEST :]]
+        return "\n".join(cut)
+
+
+def split(line: str) -> tuple[str, str]:
+    """Returns (rank, text) of a line; rank is "" for the launcher, the controller and redis."""
+    match = RANK.match(line)
+    return (match[1], line[match.end() :]) if match else ("", line)
+
+
+def parse_step(line: str) -> Step | None:
+    """Returns the step that a line reports, SFT's or GRPO's; None for any other line."""
+    match = STEP.search(split(line)[1])
+    if not match:
+        return None
+    values = {name.strip(): float(value.rstrip(".")) for name, value in NUMBER.findall(match[3])}
+    return Step(int(match[1]), int(match[2]), values) if values else None
+
+
+def message(line: str) -> str:
+    """Returns what a line says, without its rank, date and level."""
+    return re.sub(r"^\[cosmos\] .*? - cosmos - [A-Z]+ - ", "", split(line)[1]).strip()
+
+
+def traces(lines: Iterable[str]) -> list[Trace]:
+    """Returns all tracebacks in the order in which they begin; those of ranks that talk at once are told apart."""
+    found: list[Trace] = []
+    running: dict[str, Trace] = {}
+    for number, (rank, text) in enumerate(map(split, lines), start=1):
+        trace = running.get(rank)
+        if START.match(text):
+            running[rank] = Trace(number, rank, [text.strip()])
+            found.append(running[rank])
+        elif trace and not _take(trace, text):
+            del running[rank]
+    return [trace for trace in found if trace.error]
+
+
+def _take(trace: Trace, text: str) -> bool:
+    """Add a line to a traceback. Returns False where the traceback has ended."""
+    own = len(trace.lines) - trace.lines.index(trace.error) if trace.error else 0
+    if not text.strip() or RECORD.match(text) or own >= MESSAGE or text.startswith(('"""', "====", "----")):
+        return False
+    if not trace.error and not text.startswith(" "):
+        trace.error = text
+    trace.lines.append(text)
+    return True
+
+
+def root_cause(found: Sequence[Trace], after: int = 0) -> Trace | None:
+    """Returns the traceback that came first; None where there is none.
+
+    `after` is the line of the last step: what steps followed was survived, unless nothing came later, as when a
+    rollout worker dies and the policy still trains on what is left.
+    """
+    real = [t for t in found if not CASCADE.search(t.error)] or list(found)
+    late = [t for t in real if t.at > after]
+    return next((t for t in late or real if late or t.error == real[-1].error), None)
+
+
+def ranks(found: Sequence[Trace], root: Trace) -> list[str]:
+    """Returns the ranks that printed the same error."""
+    return sorted({t.rank for t in found if t.error == root.error and t.rank}, key=int)

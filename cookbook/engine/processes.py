@@ -1,0 +1,111 @@
+"""Start the engine so that all of it can be ended, and end it.
+
+Why: after a run, however it ended, no process may hold a GPU and no port may be taken. The guardian
+(cookbook/engine/guardian.py) owns every process of the engine; here is our end of it, and the log that comes back.
+
+    with Engine(command, environment, log) as engine:
+        line = engine.lines.get()      # None when all of it has ended
+    engine.code                        # the launcher's exit code
+"""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+from cookbook.runs import ROOT
+
+MARK = "COOKBOOK_RUN"  # in the environment of every process of a run
+GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+
+
+class Engine:
+    """A running engine: its lines as they come, and its end."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, grace: float = GRACE) -> None:
+        """Start it. Each line goes to `log` behind the seconds since the start, and into `lines`."""
+        self.mark, self.grace = uuid4().hex, grace
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        self.started = time.monotonic()
+        guardian = [sys.executable, "-m", "cookbook.engine.guardian", str(os.getpid()), str(grace), *command]
+        self.process = subprocess.Popen(
+            guardian,
+            cwd=ROOT,  # where the paths of a configuration count from, and -m finds the guardian
+            env={**environment, MARK: self.mark},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, args=[log], daemon=True)
+        self._reader.start()
+
+    def _read(self, log: Path) -> None:
+        with log.open("a", encoding="utf-8") as file:
+            for line in self.process.stdout:
+                file.write(f"{time.monotonic() - self.started:8.2f} {line}")
+                file.flush()
+                self.lines.put(line.rstrip("\n"))
+        self.lines.put(None)
+
+    @property
+    def code(self) -> int | None:
+        """The launcher's exit code, above 128 where a signal ended it; None while the engine runs."""
+        return self.process.poll()
+
+    def stop(self) -> None:
+        """End every process of the engine. Returns when none is left, after some 12 seconds at the latest."""
+        if self.code is None:
+            self.process.send_signal(signal.SIGTERM)  # from here on it ends all, even if we are interrupted again
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(self.grace + 5)
+        for process in marked(self.mark):  # only where the guardian itself was killed
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._reader.join(2)
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Returns the living processes whose environment has the run's mark; redis wipes its own and is not found so."""
+    return [p for p in psutil.process_iter() if _mark_of(p) == mark]
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK) if process.status() != psutil.STATUS_ZOMBIE else None
+    except (psutil.Error, OSError):
+        return None
+
+
+@contextlib.contextmanager
+def sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM end this process like an error, so that what must be cleaned up is; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,132 @@
+"""The rollout backend "transformers": what generates the completions of GRPO where vLLM is not installed.
+
+Why: cosmos-rl 0.4.7 has two backends for language, vLLM, which is not there with a plain pip install, and `example_hf`
+(rollout/example_custom_rollout/example_custom_rollout.py), which reads text only. Importing this imports the engine.
+
+    [rollout]
+    backend = "transformers"
+
+- `mode = "colocated"`: generates with the policy's own model, so `train.force_use_hf` must be true.
+- otherwise ("disaggregated"): has a copy on GPUs of its own, whose weights the engine replaces after each step. Every
+  GPU of a replica holds a whole copy: tp_size and pp_size are 1.
+
+Completions go back as text, special tokens left out, and the trainer tokenizes them again (grpo_trainer.py:1155). So
+the token that ends a completion is never trained, and a word that was sampled in unusual pieces is trained in the usual
+ones. With `train.train_policy.rollout_as_token_ids = true` the trainer gets the sampled tokens, the end included;
+rewards read the text in both cases.
+"""
+
+from typing import Any
+
+import torch
+from cosmos_rl.rollout.rollout_base import RolloutBase, RolloutRegistry
+from cosmos_rl.rollout.schema import RolloutResult
+from torch import nn
+from torch.distributed.fsdp import register_fsdp_forward_method
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
+
+from cookbook.engine.generation import complete, sampling, unsayable
+
+
+def register(name: str) -> type[RolloutBase]:
+    """Let `rollout.backend = name` mean this backend. Returns its class."""
+    return RolloutRegistry.register(name, allow_override=True)(TransformersRollout)
+
+
+class PublishedNames(nn.Module):
+    """A model's parts under the names of the published checkpoints, which the engine's weight mapper expects.
+
+    transformers 4.57 has `model.visual.*` and `model.language_model.*` for what files call `visual.*` and `model.*`.
+    """
+
+    def __init__(self, model) -> None:
+        super().__init__()
+        self.visual, self.model, self.lm_head = model.model.visual, model.model.language_model, model.lm_head
+
+
+class TransformersRollout(RolloutBase):
+    """Generates with transformers, all prompts of a call in one batch."""
+
+    def post_init_hook(self, **_: Any) -> None:
+        """Called by the engine first. Raises ValueError for what the configuration asks and this cannot do."""
+        self.model = self._model_param_map = None
+        if wrong := list(_unsupported(self.config)):
+            raise ValueError(f'rollout.backend = "transformers": {"; ".join(wrong)}')
+
+    def init_engine(self, quantization: str, seed: int | None, load_format: str, **_: Any) -> None:
+        """Called by the engine before the first weights arrive. Loads the model; colocated, only its shapes."""
+        path = self.config.policy.model_name_or_path
+        self.model_config = AutoConfig.from_pretrained(path)
+        if self.model_config.model_type != "qwen2_5_vl":
+            raise ValueError(f"{path}: is a {self.model_config.model_type}; this backend knows qwen2_5_vl")
+        if self.config.mode == "colocated":
+            with torch.device("meta"):
+                self.model = AutoModelForImageTextToText.from_config(self.model_config)
+        else:
+            kind = {"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
+            self.model = AutoModelForImageTextToText.from_pretrained(path, **kind).to(self.device).eval()
+        if seed is not None:
+            torch.manual_seed(seed)  # processes have other prompts, and so other completions
+        self._engine_initialized = True
+
+    def get_underlying_model(self) -> nn.Module:
+        """Returns the model whose weights the engine replaces, under published names."""
+        return PublishedNames(self.model)
+
+    def set_underlying_model(self, model: nn.Module) -> None:
+        """Called by the engine in colocated mode, after each step: take the policy's own model."""
+        if model is self.model:  # each registration wraps the one before: after a thousand Python gives up
+            return
+        if not hasattr(model, "generate"):
+            raise ValueError('mode = "colocated" needs train.force_use_hf = true: a native model has no generate')
+        register_fsdp_forward_method(model, "generate")  # does nothing where the model is not sharded
+        self.model = model
+
+    @torch.no_grad()
+    def rollout_generation(
+        self, payloads, stream, data_packer, data_fetcher, is_validation: bool = False, *_: Any, **__: Any
+    ) -> list[RolloutResult]:
+        """Called by the engine with a batch of prompts. Returns one RolloutResult for each."""
+        tokenizer = data_packer.tokenizer
+        settings = sampling(self.config, is_validation)
+        settings.eos_token_id, settings.pad_token_id = self._ends(tokenizer), tokenizer.pad_token_id
+        settings.suppress_tokens = unsayable(self.model_config, len(tokenizer))
+        prompts = [data_packer.get_policy_input(payload.prompt) for payload in payloads]
+        rows = complete(self.model, prompts, settings, tokenizer.pad_token_id)
+        each = len(rows) // len(payloads)
+        groups = [rows[i : i + each] for i in range(0, len(rows), each)]
+        if each == 1:  # where the likeliest tokens are taken, one completion is all there is
+            part = self.config.validation if is_validation else self.config.rollout
+            groups = [group * part.n_generation for group in groups]
+        return [self._result(payload.prompt, group, tokenizer) for payload, group in zip(payloads, groups)]
+
+    def _result(self, prompt: Any, group: list[list[int]], tokenizer) -> RolloutResult:
+        texts = tokenizer.batch_decode(group, skip_special_tokens=True)
+        as_ids = self.config.train.train_policy.rollout_as_token_ids
+        # [token]: the engine has room for the likeliest tokens of each place
+        ids = [[[token] for token in tokens] for tokens in group] if as_ids else None
+        return RolloutResult(prompt=prompt, completions=texts, completion_token_ids=ids)
+
+    def _ends(self, tokenizer) -> list[int]:
+        """Returns the tokens that end a completion: those of the model's generation_config.json, where it has one."""
+        try:
+            ends = GenerationConfig.from_pretrained(self.config.policy.model_name_or_path).eos_token_id
+        except OSError:
+            ends = None
+        ends = tokenizer.eos_token_id if ends is None else ends
+        return ends if isinstance(ends, list) else [ends]
+
+
+def _unsupported(config: Any):
+    """Yields what the configuration asks for and this backend does not do."""
+    rollout, policy = config.rollout, config.train.train_policy
+    if rollout.parallelism.tp_size != 1 or rollout.parallelism.pp_size != 1:
+        yield "rollout.parallelism.tp_size and pp_size must be 1"
+    if rollout.mode != "sync" or rollout.async_r2r_sync != "disabled":
+        yield 'rollout.mode must be "sync", and async_r2r_sync "disabled"'
+    if rollout.multi_turn_config.enable:
+        yield "rollout.multi_turn_config.enable must be false"
+    if rollout.quantization != "none":
+        yield 'rollout.quantization must be "none"'
+    if policy.collect_rollout_logprobs:
+        yield "collect_rollout_logprobs, use_decoupled_loss and use_rollout_logprobs_for_loss must be false"

@@ -1,0 +1,95 @@
+"""Give the engine our video reader: PyAV, behind the library that cosmos-rl reads clips with; each clip decoded once.
+
+Why: qwen-vl-utils 0.0.14 falls back on `torchvision.io.read_video`, which torchvision 0.26 no longer has, and its other
+readers are extra installs. PyAV comes with the engine. Which frames are taken is the library's own decision.
+GRPO shows the trainer each clip once per completion (policy/trainer/llm_trainer/grpo_trainer.py:1180), and the engine
+decodes it each time: so what was read last is kept, as far as the memory given for it goes.
+Used by `cookbook.engine.bridge`, in every role.
+
+    install()
+"""
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import wraps
+from threading import Lock
+from typing import Any
+
+import torch
+
+from cookbook.video import measure, pictures
+
+CACHE_BYTES = 512 * 2**20  # a process; a clip of 30 frames at 81,920 pixels takes 29 MB
+
+
+def install(cache_bytes: int = CACHE_BYTES) -> None:
+    """Make PyAV the reader of qwen-vl-utils, also where it would fall back, so that an error is told as it is."""
+    from qwen_vl_utils import vision_process
+
+    vision_process.VIDEO_READER_BACKENDS.update(pyav=read_video, torchvision=read_video)
+    vision_process.FORCE_QWENVL_VIDEO_READER = "pyav"
+    vision_process.get_video_reader_backend.cache_clear()
+    stock = getattr(vision_process.fetch_video, "__wrapped__", vision_process.fetch_video)
+    vision_process.fetch_video = remembered(stock, cache_bytes)
+
+
+def read_video(part: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any], float]:
+    """Returns the frames (frames, 3, height, width; uint8) that the part of a message asks for, what qwen-vl-utils
+    wants to know of them, and the rate (frames a second) at which they were taken.
+
+    Raises VideoError for a clip that cannot be read, ValueError for a part that asks for what it has not.
+    """
+    from qwen_vl_utils.vision_process import calculate_video_frame_range, smart_nframes
+
+    path = part["video"].removeprefix("file://")
+    total, rate = measure(path)
+    first, last, count = calculate_video_frame_range(part, total, rate)
+    wanted = smart_nframes(part, total_frames=count, video_fps=rate)
+    indices = torch.linspace(first, last, wanted).round().long().tolist()
+    facts = {"fps": rate, "frames_indices": indices, "total_num_frames": count, "video_backend": "pyav"}
+    return pictures(path, indices), facts, wanted / count * rate
+
+
+def remembered(fetch: Callable, limit: int) -> Callable:
+    """Returns `fetch`, qwen-vl-utils' fetch_video, that keeps its last results: `limit` bytes of frames at most.
+
+    A clip that has changed on the disk is read anew. What is kept is shared: nobody may change it in place.
+    """
+    kept: OrderedDict[str, Any] = OrderedDict()
+    lock = Lock()
+
+    @wraps(fetch)
+    def fetch_video(part: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        key = _key(part, args, kwargs)
+        with lock:
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]
+        found = fetch(part, *args, **kwargs)
+        if key is not None and size(found) <= limit:
+            with lock:
+                kept[key] = found
+                while sum(map(size, kept.values())) > limit:
+                    kept.popitem(last=False)
+        return found
+
+    fetch_video.kept = kept
+    return fetch_video
+
+
+def _key(part: dict[str, Any], args: tuple, kwargs: dict[str, Any]) -> str | None:
+    """Returns what the frames depend on, or None for what is no file: there is nothing to be saved, or no telling."""
+    try:
+        stat = os.stat(part["video"].removeprefix("file://"))
+        return json.dumps([part, stat.st_mtime_ns, stat.st_size, args, kwargs], sort_keys=True)
+    except (OSError, AttributeError, TypeError):
+        return None
+
+
+def size(value: Any) -> int:
+    """Returns the bytes of the tensors in a result."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    return sum(map(size, value)) if isinstance(value, tuple) else 0

@@ -1,0 +1,199 @@
+"""Inference: ask one checkpoint one question about a clip, and say which weights answered.
+
+Why: a test of a trained model that in truth loads the base looks like training that did not work. So the answer comes
+with the folder that was loaded, a hash of its weights and of its contract; what the model is told and sees is what it
+was trained with.
+
+    python -m cookbook.inference --model_path runs/tutorial/sft --video clip.mp4 --question "Do they touch?"
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoProcessor
+
+from cookbook import checkpoint
+from cookbook.answers import choices_of
+from cookbook.checkpoint import CheckpointError, named
+from cookbook.contract import Contract
+from cookbook.encoder import Encoder
+from cookbook.runs import ROOT
+from cookbook.samples import Sample, message, text
+from cookbook.sampling import generate
+from cookbook.sft import to
+
+CONTRACT = "configs/prompts/captions.yaml"  # for a checkpoint that brings none
+QUESTION = "Describe what you see in this video."
+TOKENS = 512
+THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which weights answered, and under which contract."""
+
+    folder: str
+    sha256: str  # the first twelve digits, of the shard below
+    shard: str
+    contract: str  # its hash
+    contract_file: str
+    dtype: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: the completion as it is, and what the contract reads in it."""
+
+    weights: Weights
+    question: str
+    completion: str
+    reasoning: str | None  # None where none is written
+    answer: str | None  # None where the completion is not of the contract's format, or names none of the choices
+    ended: bool  # False where max_new_tokens cut it off
+
+    def as_dict(self) -> dict:
+        """Returns the answer as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        w = self.weights
+        cut = "" if self.ended else "  (cut off by max_new_tokens)"
+        return "\n".join(
+            [
+                f"weights     {w.folder}",
+                f"sha256      {w.sha256}…  {w.shard}",
+                f"contract    {w.contract}  {w.contract_file}",
+                f"computed    {w.dtype} on {w.device}",
+                f"completion  {self.completion}{cut}",
+                f"reasoning   {self.reasoning if self.reasoning is not None else 'none'}",
+                f"answer      {self.answer if self.answer is not None else 'none that the contract reads'}",
+            ]
+        )
+
+
+def ask(
+    model_path: str | Path,
+    question: str = QUESTION,
+    *,
+    video: Sequence[str | Path] = (),
+    image: Sequence[str | Path] = (),
+    contract: str | Path | None = None,
+    max_new_tokens: int = TOKENS,
+) -> Answer:
+    """Returns the greedy answer of the checkpoint at this path (or of a downloaded model's name).
+
+    The checkpoint's own contract holds; `contract` is for one that brings none, and must not differ from it.
+    Raises CheckpointError for a path that holds no whole weights, ContractError for two contracts that differ,
+    VideoError for a clip or image that cannot be read.
+    """
+    folder = checkpoint.on_disk(model_path)
+    if folder is None:
+        raise CheckpointError(f"{model_path}: no such folder, and no model of this name has been downloaded")
+    bound, file = choose_contract(folder, contract)
+    # the clip first: one that cannot be read is told before a large model is loaded
+    processor = AutoProcessor.from_pretrained(folder, use_fast=True)
+    encoder = Encoder(processor, bound, AutoConfig.from_pretrained(folder))
+    prompt = encoder.prompt_batch([_sample(question, video, image)])
+    model, _ = checkpoint.load(folder, torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+    out = generate(model.eval(), to(model, prompt), max_new_tokens)
+    completion = encoder.tokenizer.decode(out.tokens[0][out.mask[0]], skip_special_tokens=True)
+    thought, choices = THOUGHT.search(completion), choices_of(question)[1]
+    return Answer(
+        weights=_weights(folder, bound, file, model),
+        question=question,
+        completion=completion,
+        reasoning=thought[1].strip() if thought else None,
+        answer=bound.read_answer(completion, tuple(choices), choices),
+        ended=bool(out.ended[0]),
+    )
+
+
+def choose_contract(folder: Path, given: str | Path | None) -> tuple[Contract, str]:
+    """Returns the contract that holds, and its file. Raises ContractError where the given one is not its own."""
+    own, file = folder / checkpoint.CONTRACT, ROOT / (given or CONTRACT)
+    if not own.is_file():
+        return Contract.load(file), named(file)
+    found = Contract.load(own)
+    if given:
+        Contract.load(file).require(found, named(folder))
+    return found, own.name
+
+
+def _sample(question: str, video: Sequence[str | Path], image: Sequence[str | Path]) -> Sample:
+    """Returns one sample; a relative path counts from where the command was given."""
+    shown = [("video", path) for path in video] + [("image", path) for path in image]
+    parts = [{"type": kind, kind: str(Path(path).absolute())} for kind, path in shown]
+    return Sample(id="0", group="0", messages=(message("user", *parts, text(question)),))
+
+
+def _weights(folder: Path, contract: Contract, file: str, model) -> Weights:
+    shard = min(folder.glob("*.safetensors"))
+    return Weights(
+        folder=named(folder),
+        sha256=_sha256(shard)[:12],
+        shard=shard.name,
+        contract=contract.hash,
+        contract_file=file,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type,
+    )
+
+
+def _sha256(file: Path) -> str:
+    """Returns what `sha256sum FILE` prints; some seconds for a shard of 4 GB."""
+    found = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 22):
+            found.update(block)
+    return found.hexdigest()
+
+
+# ---- command line -----------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cookbook.inference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model_path", required=True, help="a checkpoint, run or output folder, or a downloaded model")
+    parser.add_argument("--video", action="append", default=[], help="a clip; may be given several times")
+    parser.add_argument("--image", action="append", default=[], help="an image; may be given several times")
+    parser.add_argument("--question", default=QUESTION, help="default: %(default)s")
+    parser.add_argument("--contract", help=f"for a checkpoint that brings no contract (default: {CONTRACT})")
+    parser.add_argument("--max_new_tokens", type=int, default=TOKENS, help="default: %(default)s")
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 1 with one line on stderr for a path, clip or contract that cannot be used."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if not args.video and not args.image:
+        parser.error("give a --video or an --image")
+    if args.max_new_tokens < 1:
+        parser.error("--max_new_tokens must be 1 or more")
+    try:
+        found = ask(
+            args.model_path, args.question, video=args.video, image=args.image,
+            contract=args.contract, max_new_tokens=args.max_new_tokens,
+        )  # fmt: skip
+    except (OSError, ValueError, yaml.YAMLError, SafetensorError, torch.OutOfMemoryError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 1
+    print(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) if args.json else found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

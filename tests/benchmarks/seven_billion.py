@@ -1,0 +1,105 @@
+"""LoRA of a model of Cosmos-Reason1-7B's size with random weights, on one GPU: memory and speed beside the plan.
+
+Why: the plan's figures were measured once; here is the command that measures them again, without a download.
+
+    python tests/benchmarks/seven_billion.py OUT [--pixels 313600] [--steps 4]
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from cookbook import pipeline
+from cookbook.checkpoint import INDEX
+from cookbook.config import Config, plan
+from cookbook.encoder import Encoder
+from cookbook.engine.launch import launch
+from cookbook.runs import ROOT, Run, read_metrics
+from data_tools import loading
+
+LANGUAGE = {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
+            "intermediate_size": 18944, "vocab_size": 152064, "max_window_layers": 28,
+            "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}  # fmt: skip
+VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584, "num_heads": 16,
+          "fullatt_block_indexes": [7, 15, 23, 31], "window_size": 112, "tokens_per_second": 2}  # fmt: skip
+SHARD = 4.4e9  # bytes
+
+
+def write_model(folder: Path) -> Path:
+    """Write random bf16 weights under the published names, with the tiny base's tokenizer. Returns the folder."""
+    shutil.copytree(ROOT / pipeline.BASE, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
+    tiny = json.loads((folder / "config.json").read_text())
+    tokens = {key: value for key, value in tiny.items() if key.endswith("_token_id")}
+    config = Qwen2_5_VLConfig(text_config=LANGUAGE, vision_config=VISION, tie_word_embeddings=False, **tokens)
+    written = config.to_dict() | {"architectures": ["Qwen2_5_VLForConditionalGeneration"]}
+    (folder / "config.json").write_text(json.dumps(written, default=str))
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    index, shard = {}, {}
+    for name, weight in model.named_parameters():
+        name = name.replace("model.visual.", "visual.").replace("model.language_model.", "model.")
+        value = torch.ones(weight.shape, device=device)  # norms; a bias is zero
+        value = value.normal_(0, 0.02) if weight.ndim > 1 else value
+        shard[name] = (value * (not name.endswith("bias"))).to(torch.bfloat16).cpu().contiguous()
+        if sum(tensor.nbytes for tensor in shard.values()) > SHARD:
+            _write(shard, index, folder)
+            shard = {}
+    _write(shard, index, folder)
+    total = 2 * sum(p.numel() for p in model.parameters())
+    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": index}))
+    return folder
+
+
+def _write(shard: dict[str, torch.Tensor], index: dict[str, str], folder: Path) -> None:
+    name = f"{len(set(index.values())):05d}.safetensors"
+    save_file(shard, folder / name, metadata={"format": "pt"})
+    index.update(dict.fromkeys(shard, name))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument(
+        "--pixels", type=int, default=313_600, help="of a frame; 8 frames of 560 x 560 are 1,600 tokens"
+    )
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--port", type=int, default=8700)
+    args = parser.parse_args()
+    out = args.out.resolve()
+    model = out / "model" if (out / "model").exists() else write_model(out / "model")
+    contract = out / "contract.yaml"
+    limits = {"fps": 2, "min_pixels": args.pixels, "max_pixels": args.pixels}
+    contract.write_text(yaml.safe_dump({"system": "", "answer_format": "think_answer", "video": limits}))
+    pipeline.road_data("seven_billion", 0, {"train": 40, "validation": 4, "test": 4})
+    config = Config.load("configs/sft_1gpu_lora.toml").edit(
+        {"train.train_policy.dataset": {"name": "runs/seven_billion/data"}, "custom": {"contract": str(contract)},
+         "train.train_batch_per_replica": 2, "train.max_num_steps": args.steps, "validation.enable": False,
+         "train.ckpt.enable_checkpoint": False, "policy.model_name_or_path": str(model), "redis": str(args.port + 4800),
+         "logging.logger": ["console"]}
+    )  # fmt: skip
+    run = Run("seven_billion/lora", seed=0)
+    config, splits = pipeline.training_data(config, "seven_billion")
+    launch(config, pipeline.LOADER, run, port=args.port, replace=True)
+    rows = read_metrics(run.path)
+    model_config = AutoConfig.from_pretrained(model)
+    encoder = Encoder(AutoProcessor.from_pretrained(model, use_fast=True), loading.contract(config), model_config)
+    tokens = round(statistics.mean(encoder.training_batch([s])["input_ids"].shape[1] for s in splits["train"][:16]))
+    seconds = statistics.median(row["train/iteration_time"] for row in rows[1:])
+    expected = plan(config, gpus=1, gpu_gib=78, samples=len(splits["train"]), tokens=tokens)
+    print(f"{sum(1 for _ in rows)} steps of 2 samples of {tokens} tokens, on {torch.cuda.get_device_name()}")
+    print(f"peak GiB: measured {max(row['gpu/peak_gib'] for row in rows):.2f}, planned {expected.peak_gib:.2f}")
+    print(f"seconds a step: {seconds:.2f}, {2 * tokens / seconds:.0f} tokens/s")
+
+
+if __name__ == "__main__":
+    main()

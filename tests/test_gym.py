@@ -1,0 +1,158 @@
+"""The reward gym: gold earns everything or is refused, odd answers do not, and groups are counted right."""
+
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from cookbook import gold, gym
+from cookbook.config import Config
+from cookbook.contract import Contract
+from cookbook.gold import require_gold
+from cookbook.gym import constant_policies, groups, histogram
+from cookbook.rewards import PARTS, RewardError
+from cookbook.samples import Sample, message, text
+
+CONFIG = Config.load("configs/tiny_rl.toml")
+WEIGHTS = {"single_choice": 1.0, "format": 0.1}
+
+
+def bare(name, answer="A", options="ABCD", task="t"):
+    return Sample(name, name, (message("user", text("?")),), answer, tuple(options), label=answer, task=task)
+
+
+# ---- gold -------------------------------------------------------------------------------------------------------
+
+
+def test_every_right_answer_of_the_road_world_earns_all(samples, contract):
+    require_gold(samples, WEIGHTS, contract)
+    require_gold(samples, {"single_choice": 1.0, "format": 0.1, "length": 0.2, "ordinal": 1.0}, contract)
+
+
+def test_a_written_answer_is_gold_where_there_is_no_other(contract):
+    told = (message("user", text("?")), message("assistant", text(contract.write_answer("", "a red car"))))
+    require_gold([Sample("s", "g", told)], {"rouge_l": 1.0, "format": 0.1}, contract)
+
+
+@pytest.mark.parametrize(
+    ("broken", "weights", "words"),
+    [
+        (bare("lower", answer="E"), WEIGHTS, "lower.*'<think></think>.*earns single_choice 0"),
+        (bare("none", answer=None), WEIGHTS, "none"),
+        (bare("words", answer="far", options=""), {"numeric": 1.0}, "earns numeric 0"),
+        (bare("span", answer="6 - 2", options=""), {"span_iou": 1.0}, "earns span_iou 0"),
+    ],
+)
+def test_a_right_answer_that_cannot_earn_all_is_named(broken, weights, words, contract):
+    good = bare("fine", answer={"numeric": "3", "span_iou": "2 - 6"}.get(next(iter(weights)), "A"), options="A")
+    with pytest.raises(RewardError, match=rf"(?s)1 of 2 samples .*{words}"):
+        require_gold([replace(good, options=broken.options), broken], weights, contract)
+
+
+def test_a_prompt_that_forbids_what_the_reward_demands_is_found(samples):
+    """The published recipe whose reward can never be 1: answers come as plain letters, and the reward wants tags."""
+    letters = Contract.load("configs/prompts/choices.yaml")
+    asked = Contract(letters.system, "text" if letters.answer_format != "text" else "think_answer", letters.vision)
+    written = [replace(bare("a"), messages=(message("user", text("?")), message("assistant", text("A"))), answer=None)]
+    other = Contract("", "think_answer", asked.vision)
+    with pytest.raises(RewardError, match="earns format 0"):
+        require_gold(written, {"format": 1.0}, other)
+
+
+def test_a_penalty_does_not_count_as_something_to_earn(contract):
+    assert gold.full_marks({"single_choice": 1.0, "length": -0.5}) == 1.0
+
+
+# ---- odd answers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", ["ABCD", ("Yes", "No"), ("1", "2", "3", "4", "5")])
+def test_odd_answers_are_paid_only_where_they_are_right(options, contract):
+    table = gold.odd_answers(bare("s", answer=options[0], options=options), WEIGHTS, contract)
+    assert len(table) >= 20
+    for odd in table:
+        assert odd.earned.parts["single_choice"] == float(odd.right), odd
+    assert {o.name for o in table if o.earned.total == 1.1} <= {o.name for o in table if o.right}
+
+
+def test_a_leak_is_named(samples, contract, monkeypatch):
+    assert gym.gym(CONFIG, samples, contract).leaks == []
+    monkeypatch.setitem(PARTS, "single_choice", lambda completion, sample, contract: float(sample.answer in completion))
+    leaks = {o.name for o in gym.gym(CONFIG, samples, contract).leaks}
+    assert {"not the answer", "answer inside prose", "wrong or right, in one answer"} <= leaks
+
+
+# ---- constant policies, histograms, groups ----------------------------------------------------------------------
+
+
+def test_constant_policies_by_hand(contract):
+    items = [bare(str(i), answer="AAB"[i]) for i in range(3)] + [bare("3", "No", ("Yes", "No"), "u")]
+    found = constant_policies(items, WEIGHTS, contract)
+    assert found["always A"] == pytest.approx(0.5 + 0.1) and found["always B"] == pytest.approx(0.25 + 0.1)
+    assert found["always No"] == pytest.approx(0.25 + 0.1) and found["always D"] == pytest.approx(0.1)
+    assert found["majority of each task"] == pytest.approx(0.75 + 0.1)
+
+
+def test_rewards_are_counted_by_label():
+    scored = [(bare("a"), 1.1), (bare("b"), 0.1), (bare("c"), 1.1), (bare("d", "B"), 0.0)]
+    assert histogram(scored) == {"A": {0.1: 1, 1.1: 2}, "B": {0.0: 1}}
+
+
+def test_groups_of_as_many_completions_are_counted_exactly():
+    scored = [(bare("same"), 1.0)] * 4 + [(bare(f"differ{i // 4}"), float(i % 2)) for i in range(12)]
+    found = groups(scored, 4, 16)
+    assert found.zero_variance_share == 0.25 and found.effective_prompts == 12
+
+
+def test_more_completions_give_the_share_of_all_ways_to_draw():
+    """Sixteen completions of each prompt say what groups of four would be, without drawing any."""
+    rng = random.Random(0)
+    prompts = {f"p{i}": rng.random() for i in range(30)}
+    scored = [(bare(name), float(rng.random() < p)) for name, p in prompts.items() for _ in range(16)]
+    drawn = []
+    for name in prompts:
+        own = [total for s, total in scored if s.id == name]
+        drawn += [len(set(rng.sample(own, 4))) == 1 for _ in range(400)]
+    assert groups(scored, 4, 16).zero_variance_share == pytest.approx(sum(drawn) / len(drawn), abs=0.02)
+
+
+def test_single_completions_give_a_lower_bound():
+    rng = random.Random(0)
+    p = [rng.random() for _ in range(4000)]
+    found = groups([(bare(str(i)), float(rng.random() < q)) for i, q in enumerate(p)], 4, 10)
+    true = sum(q**4 + (1 - q) ** 4 for q in p) / len(p)
+    assert found.zero_variance_share == pytest.approx(2 / 2**4, abs=0.01) and found.zero_variance_share < true
+    assert "the true share is higher" in found.basis
+    with pytest.raises(RewardError, match="let the model answer"):
+        groups([], 4, 10)
+
+
+# ---- all of it --------------------------------------------------------------------------------------------------
+
+
+def test_the_gym_shows_all_its_tables(samples, contract):
+    rows = [{"id": s.id, "output": s.target if i % 2 else "<b>"} for i, s in enumerate(samples)] + [{"id": "other", "output": ""}]  # fmt: skip  # noqa: E501
+    found = gym.gym(CONFIG, samples, contract, rows)
+    assert found.passed and sum(sum(Counter(r).values()) for r in found.labels.values()) == len(samples)
+    for title in ("right answers", "odd answers", "policies that look at nothing", "groups"):
+        assert title in str(found) and title in found._repr_html_()
+    assert ">gold</td>" in found._repr_html_()
+    broken = gym.gym(CONFIG, [*samples, bare("<i>", "E")], contract)
+    assert not broken.passed and "&lt;i&gt;" in broken._repr_html_() and "<i>" not in broken._repr_html_()
+    with pytest.raises(RewardError, match="no samples"):
+        gym.gym(CONFIG, [], contract)
+
+
+def test_the_command_line_fails_where_gold_does(world, samples, contract, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "x.toml"
+    path.write_text(CONFIG.edit({"train.train_policy.dataset.name": str(world)}).text())
+    written = tmp_path / "generations.jsonl"
+    written.write_text("".join(json.dumps({"id": s.id, "output": s.target}) + "\n" for s in samples))
+    arguments = ["--config", str(path), "--loader", "data_tools/road_vqa.py", "--generations", str(written)]
+    assert gym.main(arguments) == 0 and "odd answers" in capsys.readouterr().out
+    monkeypatch.setitem(PARTS, "format", lambda *_: 0.0)
+    assert gym.main(arguments) == 1 and "right answers that earn less" in capsys.readouterr().out
+    assert gym.main(["--config", str(tmp_path / "gone.toml"), "--loader", "data_tools/road_vqa.py"]) == 2
+    assert "no such configuration" in capsys.readouterr().err

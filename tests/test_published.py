@@ -1,0 +1,139 @@
+"""NVIDIA's rules beside ours: the same raw answers, their folder of questions, and the files their script leaves."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from official_layouts import clip, json_file
+
+from cookbook import published
+from cookbook.predictions import read_row
+from cookbook.samples import DataError
+from data_tools.formats import benchmark
+
+RAW = [json.loads(line) for line in (Path(__file__).parent / "assets/raw_answers.jsonl").read_text().splitlines()]
+
+
+def judged(raw: dict) -> dict:
+    return read_row(raw | {"group": raw["id"], "kind": "mcq"})
+
+
+# The rules
+
+
+@pytest.mark.parametrize("raw", RAW, ids=lambda raw: raw["id"])
+def test_the_published_rule_reads_as_the_table_says_and_differences_are_explained(raw):
+    assert published.first_capital(raw["output"]) == raw["published"]
+    row = judged(raw)
+    assert (row["correct"] != published.published_right(row)) == bool(raw["why"])
+
+
+@pytest.mark.parametrize(
+    ("words", "letter"),
+    [("The answer is B.", "T"), ("Answer: C", "A"), ("I think it is D", "I"), ("(b)", ""), ("B", "B"), ("Ä B", "B")],
+)
+def test_the_first_capital_is_not_the_answer(words, letter):
+    """The figures of the issue: what the published script reads."""
+    assert (
+        published.first_capital(f"<answer>{words}</answer>") == published.first_capital(words, tagged=False) == letter
+    )
+
+
+def test_the_first_closed_block_counts_there():
+    assert published.first_capital("<answer>A</answer> <answer>B</answer>") == "A"
+    assert published.first_capital("<answer>A") == published.first_capital("A</answer><answer>") == ""
+
+
+def test_scores_and_differences_do_not_depend_on_the_order():
+    rows = [judged(raw) for raw in RAW]
+    mixed = random.Random(0).sample(rows, len(rows))
+    assert published.published_score(mixed) == published.published_score(rows)
+    differ = published.compare_rules(rows)
+    assert sorted(d["id"] for d in published.compare_rules(mixed)) == [d["id"] for d in differ]
+    assert [d["id"] for d in differ] == [raw["id"] for raw in RAW if raw["why"]]
+    ours = sum(row["correct"] for row in rows)
+    theirs = round(published.published_score(rows)["accuracy"] * len(rows))
+    only_ours = sum(d["ours"] == d["reference"] for d in differ)
+    assert ours - theirs == only_ours - (len(differ) - only_ours)
+
+
+def test_the_engines_reward_compares_whole_strings():
+    assert published.exact_reward("<answer> b </answer>", "B") and published.exact_reward("b", "<answer>B</answer>")
+    assert not published.exact_reward("<answer>(B)</answer>", "B") and not published.exact_reward("B.", "B")
+
+
+def test_the_engines_own_reward_says_the_same():
+    reward = pytest.importorskip("cosmos_rl.dispatcher.algo.reward").single_choice_reward_fn
+    for raw in RAW:
+        assert published.exact_reward(raw["output"], raw["reference"]) == bool(reward(raw["output"], raw["reference"]))
+
+
+def test_the_video_reward_recipe_reads_digits_alone():
+    told = [published.video_score(f"<answer>{words}</answer>") for words in ("\n4\n", "4.", "four", "")]
+    assert told == [4, None, None, None]
+
+
+# The benchmark's folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two datasets as they lie unpacked: one pair or a list, both names of the answer, a clip that is missing."""
+    choices = {"A": "lift", "B": "turn"}
+    for name, videos in {"av": ["x1"], "robovqa": ["a1", "b2", "gone"]}.items():
+        rows = []
+        for i, video in enumerate(videos):
+            pair = {"question": f"What is next in {video}?", "index2ans": choices}
+            pair |= {"answer": "B"} if i % 2 == 0 else {"correct_answer": "A"}
+            rows.append({"video": f"clips/{video}.mp4", "qa_pairs": [pair, pair] if video == "a1" else pair})
+            if video != "gone":
+                clip(tmp_path / name / "clips" / f"{video}.mp4", i)
+        json_file(tmp_path / name / f"{name}_benchmark_qa_pairs.json", rows)
+    return tmp_path
+
+
+def test_the_benchmark_is_read_dataset_by_dataset(folder):
+    missing = []
+    samples = benchmark.read(folder, missing)
+    assert [(s.task, s.group, s.answer) for s in samples] == [
+        ("robovqa", "robovqa/clips/a1", "B"),
+        ("robovqa", "robovqa/clips/a1", "B"),
+        ("robovqa", "robovqa/clips/b2", "A"),
+        ("av", "av/clips/x1", "B"),
+    ]
+    assert len({s.id for s in samples}) == 4 and samples[0].options == ("A", "B")
+    assert samples[0].question == "What is next in a1?\n(A) lift\n(B) turn"
+    assert samples[0].video == folder / "robovqa/clips/a1.mp4"
+    assert len(missing) == 1 and "gone" in str(missing[0])
+    with pytest.raises(DataError, match="gone"):
+        benchmark.read(folder)
+
+
+def test_one_dataset_with_nvidias_own_words(folder):
+    (sample,) = benchmark.read(folder, only="av", official="reasoning")
+    assert sample.question.startswith("What is next in x1?\n(A) lift\n(B) turn\nAnswer with the option's letter")
+    assert sample.question.endswith("<answer> your single letter answer </answer>.")
+
+
+def test_a_wrong_folder_or_dataset_is_named(folder, tmp_path):
+    for refused, says in (
+        (lambda: benchmark.read(tmp_path / "av"), "holds no DATASET/DATASET_benchmark"),
+        (lambda: benchmark.read(folder, only="agibot"), "no dataset agibot; it has robovqa, av"),
+        (lambda: benchmark.read(folder, official="yes"), "not 'yes'"),
+    ):
+        with pytest.raises(DataError, match=says):
+            refused()
+
+
+def test_what_nvidias_script_leaves_is_scored_by_our_rules(tmp_path):
+    item = {"datasource": "av", "video_id": "x1", "correct_answer": "B", "answer": "T", "is_correct": False}
+    item |= {"prompt": [{"role": "user", "content": "Q?\n(A) lift\n(B) turn"}]}
+    said = ["<answer>The answer is B.</answer>", "<answer>turn</answer>", "<answer>A</answer>"]
+    json_file(tmp_path / "av/x1.json", [item | {"full_response": words} for words in said])
+    rows = [read_row(row) for row in published.read_results(tmp_path)]
+    assert [row["correct"] for row in rows] == [True, True, False]
+    assert published.published_score(rows)["accuracy"] == 0
+    assert len({row["id"] for row in rows}) == 3 and {row["group"] for row in rows} == {"av/x1"}
+    with pytest.raises(ValueError, match="holds no results"):
+        published.read_results(tmp_path / "nothing")
