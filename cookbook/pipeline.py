@@ -8,14 +8,17 @@ input is not there yet makes it first, so each notebook also runs alone.
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from cookbook import checkpoint, evaluation
+from cookbook.answers import choices_of
 from cookbook.config import Config, require
 from cookbook.contract import Contract
+from cookbook.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.encoder import Encoder
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PROGRAM, launch
@@ -23,6 +26,7 @@ from cookbook.engine.redis import find_redis, search_path
 from cookbook.gold import require_gold
 from cookbook.grpo import grpo
 from cookbook.held_out import best_step
+from cookbook.lineage import lineage, tree
 from cookbook.report import write_report
 from cookbook.rewards import are_ours, reward_weights
 from cookbook.runs import MANIFEST, ROOT, RUNS, Run, read_metrics
@@ -248,47 +252,85 @@ def chosen(name: str, step: str) -> str:
 def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[dict, dict[str, list[dict]]]:
     """Let base, SFT and RL answer the held-out questions. Returns (comparison, rows by model).
 
-    Writes `runs/NAME/evaluation/predictions_MODEL.jsonl`. Models that are missing are trained first.
+    Writes `runs/NAME/evaluation/predictions_MODEL.jsonl`; answers that stand there already, of the same weights, are
+    not asked for again. Models that are missing are trained first.
     """
     if not (RUNS / name / "rl" / "safetensors").exists():
         train_rl(Config.load("configs/tiny_rl.toml"), name, seed)
     items = samples(name, "test", seed)[:questions]
     rows = {}
     for model_name in MODELS:
-        model, encoder = open_model(BASE if model_name == "base" else chosen(name, model_name))
-        rows[model_name] = evaluation.predict(model, encoder, items, model_name)
-        evaluation.save(rows[model_name], RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl")
+        model, encoder = open_model(_checkpoint(name, model_name))
+        path = RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl"
+        rows[model_name] = evaluation.predict(model, encoder, items, model_name, path=path)
     train = [evaluation.judge(s, "", contract()) for s in samples(name, "train", seed)]
     return compare(rows, train), rows
 
 
-def shuffled_frames(name: str, model_name: str, questions: int, seed: int = 0) -> list[dict]:
-    """Let a model answer each question on the clip of another one. Returns the rows.
+def _checkpoint(name: str, model_name: str) -> str:
+    return BASE if model_name == "base" else chosen(name, model_name)
 
-    A model that looks at the clip falls back to what the words alone give away; one that does not, stays.
+
+def controls(name: str, model_name: str, questions: int | None = None, seed: int = 0) -> dict[str, list[dict]]:
+    """Let a model answer held-out questions with less to see. Returns rows by control.
+
+    A model that looks at the clip falls back to guessing; where it does not, the questions do not need what was taken
+    away. Choices come once behind each letter. Writes `runs/NAME/evaluation/controls_MODEL_CONTROL.jsonl`.
     """
     items = samples(name, "test", seed)[:questions]
-    clips = list(dict.fromkeys(s.video for s in items))
-    others = dict(zip(clips, [*clips[1:], *clips[:1]]))
-    model, encoder = open_model(chosen(name, model_name))
-    return evaluation.predict(model, encoder, [s.with_media(others) for s in items], "other clips")
+    model, encoder = open_model(_checkpoint(name, model_name))
+    asked = {
+        "blind": (encoder, blind(items)),
+        "other clips": (encoder, other_clips(items)),
+        "single frame": (with_frames(encoder, single_frame), items),
+        "shuffled frames": (with_frames(encoder, shuffled), items),
+        "turned options": (encoder, circular([s for s in items if choices_of(s.question)[1]])),
+    }
+    folder, rows = RUNS / name / "evaluation", {}
+    for control, (sees, part) in asked.items():
+        path = folder / f"controls_{model_name}_{control.replace(' ', '_')}.jsonl"
+        rows[control] = evaluation.predict(model, sees, part, f"{model_name}, {control}", path=path)
+    return {control: found for control, found in rows.items() if found}
 
 
-def report(name: str, comparison: dict, rows: dict[str, list[dict]], clips: int = 6) -> Path:
-    """Write `runs/NAME/evaluation/comparison.json` and `runs/NAME/report.html`. Returns the report's path."""
+def prompted(name: str, model_name: str, system: str, questions: int | None = None, seed: int = 0) -> list[dict]:
+    """Let a model answer held-out questions under another system prompt: what words earn, without any training."""
+    items = samples(name, "test", seed)[:questions]
+    model, encoder = open_model(_checkpoint(name, model_name))
+    other = Encoder(encoder.processor, replace(encoder.contract, system=system), encoder.config)
+    return evaluation.predict(model, other, items, f"{model_name}, prompted")
+
+
+def report(
+    name: str,
+    comparison: dict,
+    rows: dict[str, list[dict]],
+    clips: int = 6,
+    control_rows: Mapping[str, list[dict]] | None = None,
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write `runs/NAME/evaluation/comparison.json` and `runs/NAME/report.html`. Returns the report's path.
+
+    `control_rows` are those of the last model, `notes` sentences beside the scores. The configurations and the
+    lineage of the last checkpoint come along.
+    """
     root = RUNS / name
-    (root / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1))
-    manifests = {step: json.loads((root / step / MANIFEST).read_text()) for step in ("sft", "rl")}
-    fps = contract().vision.fps
+    (root / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
+    texts = {"Lineage": tree(lineage(chosen(name, "rl")))}
+    for file in (f"{step}/config.toml" for step in ("sft", "rl")):
+        texts[file] = (root / file).read_text(encoding="utf-8")
     return write_report(
         root / "report.html",
         comparison,
         metrics(name, "sft"),
         metrics(name, "rl"),
         rows,
-        manifests,
+        {step: json.loads((root / step / MANIFEST).read_text(encoding="utf-8")) for step in ("sft", "rl")},
         clips,
-        fps,
+        contract().vision.fps,
+        control_rows,
+        texts,
+        notes,
     )
 
 

@@ -2,16 +2,18 @@
 
 Why: a run is over when somebody else can judge it. The report needs no network, no JavaScript and no other
 file, so it can be mailed, printed and kept. It opens with the answer and does not hide losses: examples are
-chosen by a rule that the report states. The evaluation notebook and `make tutorial` write it.
+chosen by a rule that the report states. Its sentences are those of `cookbook.findings`. The evaluation notebook
+and `make tutorial` write it.
 
     write_report("runs/tutorial/report.html", comparison, sft_metrics, rl_metrics, predictions, manifest)
 """
 
 import base64
+import io
 import json
 from collections import Counter
-from collections.abc import Sequence
-from itertools import islice, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,67 +21,29 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cookbook import plots
+from cookbook.findings import (
+    against_controls,
+    control_words,
+    evidence,
+    hundred,
+    p_value,
+    points,
+    short_answer,
+    skills,
+    span,
+    worse_words,
+)
+from cookbook.metrics import choices
+from cookbook.protocol import letter_bias, won_and_lost
 from cookbook.video import VideoError
+from cookbook.watch import watch
 
-SURE = 0.05  # a step counts as better or worse below this p-value
+__all__ = ["evidence", "short_answer", "write_report"]
+
 COLORS = 256  # of a frame strip: a palette halves the file, and nobody sees the difference at this size
-
-
-def hundred(share: float) -> str:
-    """Returns a share in percent with one decimal, without the sign."""
-    return f"{100 * share:.1f}"
-
-
-def span(ci95: Sequence[float]) -> str:
-    """Returns an interval of shares in percent, as in "67.6–76.2"."""
-    return "–".join(map(hundred, ci95))
-
-
-def points(difference: float) -> str:
-    """Returns a difference of two shares in percentage points, with its sign."""
-    return f"{100 * difference:+.1f}".replace("-", "−")
-
-
-def p_value(p: float) -> str:
-    """Returns "p = 0.039", or "p < 0.001" for what is smaller."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _steps(comparison: dict) -> list[tuple[str, str, dict]]:
-    """Returns (earlier model, later model, their paired test) for each step, first to last."""
-    return [(a, b, comparison["paired"][f"{b}_vs_{a}"]) for a, b in pairwise(comparison["models"])]
-
-
-def short_answer(comparison: dict) -> str:
-    """Returns the answer to "did it get better?"; only a step whose p is below 0.05 counts."""
-    sure = [(plots.label(later), pair["difference"]) for _, later, pair in _steps(comparison) if pair["p"] < SURE]
-    up = " and ".join(name for name, difference in sure if difference > 0)
-    down = " and ".join(name for name, difference in sure if difference < 0)
-    if not comparison["paired"]:
-        return "One model, nothing to compare it with"
-    if up and len(sure) == len(comparison["paired"]) and not down:
-        return "Yes, better at every step" if len(sure) > 1 else "Yes, better"
-    if up and down:
-        return f"Better with {up}, worse with {down}"
-    if up:
-        return f"Better with {up}; the rest is not certain"
-    return f"No, worse with {down}" if down else "Not for certain"
-
-
-def evidence(comparison: dict) -> str:
-    """Returns the numbers behind the short answer in one sentence: accuracies, intervals, differences, p."""
-    first, *_ = comparison["models"]
-    found = comparison["models"][first]
-    parts = [f"{plots.label(first)} answers {hundred(found['accuracy'])} % of {comparison['n']} held-out "
-             f"questions right (95 % interval {span(found['ci95'])})"]  # fmt: skip
-    for earlier, later, pair in _steps(comparison):
-        found = comparison["models"][later]
-        luck = "" if pair["p"] < SURE else ", which luck alone can explain"
-        parts.append(f"{plots.label(later)} {hundred(found['accuracy'])} % ({span(found['ci95'])}), that is "
-                     f"{points(pair['difference'])} points against {plots.label(earlier)} "
-                     f"({p_value(pair['p'])}{luck})")  # fmt: skip
-    sentence = "; ".join(parts) + "."
-    return sentence[0].upper() + sentence[1:]
+QUALITY = 80  # of a frame strip as JPEG, which is the smaller one for filmed clips
+NAMED = 40  # of the items that were lost, so many are listed by name
+CHOICES = ("mcq", "binary", "ordinal")  # the kinds of question that have a confusion
 
 
 def sort_items(predictions: dict[str, Sequence[dict]]) -> dict[str, list[int]]:
@@ -140,17 +104,71 @@ def _inline(picture: Figure | Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(plots.png(picture)).decode()
 
 
+def _strip(video: str, fps: float) -> str:
+    """Returns a clip's frame strip as a data URI: drawn clips as PNG, filmed ones as JPEG, whichever is smaller."""
+    strip, file = plots.frame_strip(video, fps), io.BytesIO()
+    strip.save(file, format="JPEG", quality=QUALITY, optimize=True)
+    # dithering would draw noise into flat colours and make the file larger
+    found = _inline(strip.quantize(COLORS, dither=Image.Dither.NONE))
+    return min(found, "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), key=len)
+
+
 def _example(position: int, predictions: dict[str, Sequence[dict]], fps: float) -> dict:
     """Returns what the template shows of one item: the clip, the question, and every model's words."""
     rows = {plots.label(name): rows[position] for name, rows in predictions.items()}
     item = next(iter(rows.values()))
     try:
-        # dithering would draw noise into flat colours and make the file larger
-        strip = plots.frame_strip(item["video"], fps).quantize(COLORS, dither=Image.Dither.NONE)
-        picture, problem = _inline(strip), None
+        picture, problem = (_strip(item["video"], fps), None) if item["video"] else (None, "Asked without a clip.")
     except VideoError as error:
         picture, problem = None, f"No picture: {Path(item['video']).name} {str(error).split(': ', 1)[-1]}"
     return {"item": item, "strip": picture, "problem": problem, "rows": rows}
+
+
+def _confusions(predictions: Mapping[str, Sequence[dict]]) -> list[dict]:
+    """Returns for each kind of question with options: its columns, and each model's confusion and letter bias."""
+    found = []
+    for kind in CHOICES:
+        parts = {name: [row for row in rows if row["kind"] == kind] for name, rows in predictions.items()}
+        if not all(parts.values()):
+            continue
+        tables = {name: choices.confusion(rows) for name, rows in parts.items()}
+        columns = sorted({told for table in tables.values() for line in table.values() for told in line})
+        columns.sort(key=lambda told: told == choices.NONE)  # what could not be read comes last
+        bias = {name: letter_bias(rows)["distance"] for name, rows in parts.items()}
+        n = len(next(iter(parts.values())))
+        found.append({"kind": kind, "n": n, "columns": columns, "tables": tables, "bias": bias})
+    return found
+
+
+def _lost(predictions: Mapping[str, Sequence[dict]]) -> list[tuple[dict, dict]]:
+    """Returns (row before, row after) of the items that the last model lost against the one before it."""
+    before, after = ([*predictions.values()] * 2)[-2:]
+    lost = set(won_and_lost(before, after)["lost"])
+    return [(a, b) for a, b in zip(before, after) if a["id"] in lost]
+
+
+def _origin(comparison: dict, predictions: Mapping[str, Sequence[dict]]) -> list[dict]:
+    """Returns what made each model's rows: the hashes of its weights and its contract, and the decoding."""
+    firsts = {name: rows[0] for name, rows in predictions.items()}
+    return [
+        {"name": name, "contract": comparison.get("contracts", {}).get(name)}
+        | {key: row.get(key) for key in ("weights", "decoding")}
+        for name, row in firsts.items()
+    ]
+
+
+def _environment() -> Environment:
+    # autoescape by name would miss "*.html.j2", and what a model writes may be HTML
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = {"hundred": hundred, "span": span, "points": points, "p_value": p_value, "label": plots.label}
+    environment.filters |= filters
+    return environment
 
 
 def write_report(
@@ -162,49 +180,59 @@ def write_report(
     manifest: dict,
     clips: int = 6,
     fps: float = 2.0,
+    controls: Mapping[str, Sequence[dict]] | None = None,
+    texts: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write the report, and the folder it belongs in. Returns its path.
 
     `comparison` and `predictions` are those of scores.compare, the metrics are rows of metrics.jsonl (an
-    empty list leaves the figure out), `manifest` is any nested dict, `fps` the contract's. A clip that cannot
-    be read is named in place of its picture. The same arguments give the same bytes.
+    empty list leaves the figure out), `manifest` is any nested dict, `fps` the contract's. `controls` are rows
+    of the last model by control, `texts` go in as they are, under their titles, `notes` are sentences beside the
+    scores. A clip that cannot be read is
+    named in place of its picture. The same arguments give the same bytes.
     """
     items = next(iter(predictions.values()))
     kinds = sort_items(predictions)
     chosen = choose(kinds, items, clips)
-    # autoescape by name would miss "*.html.j2", and what a model writes may be HTML
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "hundred": hundred,
-        "span": span,
-        "points": points,
-        "p_value": p_value,
-        "label": plots.label,
-    }
-    page = environment.get_template("report.html.j2").render(
-        answer=short_answer(comparison),
-        evidence=evidence(comparison),
-        comparison=comparison,
-        models=[
-            {"name": plots.label(name), "color": plots.MODEL_COLORS[i % len(plots.MODEL_COLORS)], **found}
-            for i, (name, found) in enumerate(comparison["models"].items())
-        ],
-        clip_count=len({row["group"] for row in items}),
-        bars=_inline(plots.accuracy_bars(comparison)),
-        sft=_inline(plots.sft_curve(sft_metrics)) if sft_metrics else None,
-        rl=_inline(plots.rl_curves(rl_metrics)) if rl_metrics else None,
-        examples=[
-            {"kind": kind, "total": len(kinds[kind]), "shown": [_example(i, predictions, fps) for i in found]}
-            for kind, found in chosen.items()
-            if found
-        ],
-        manifest=flatten(manifest),
+    last = list(predictions)[-1]
+    held = against_controls(predictions[last], controls or {}, comparison)
+    kept = skills(predictions)
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            answer=short_answer(comparison),
+            evidence=evidence(comparison),
+            comparison=comparison,
+            models=[
+                {"name": plots.label(name), "color": plots.MODEL_COLORS[i % len(plots.MODEL_COLORS)], **found}
+                for i, (name, found) in enumerate(comparison["models"].items())
+            ],
+            clip_count=len({row["group"] for row in items}),
+            notes=notes,
+            bars=_inline(plots.accuracy_bars(comparison)),
+            sft=_inline(plots.sft_curve(sft_metrics)) if sft_metrics else None,
+            rl=_inline(plots.rl_curves(rl_metrics)) if rl_metrics else None,
+            alarms=watch(rl_metrics),
+            rl_steps=len(rl_metrics),
+            last=plots.label(last),
+            controls={control: found for control, found in held.items() if "bias" not in found},
+            control_words=[control_words(control, found) for control, found in held.items()],
+            skills=kept,
+            worse=worse_words(kept),
+            lost=_lost(predictions),
+            named=NAMED,
+            confusions=_confusions(predictions),
+            examples=[
+                {"kind": kind, "total": len(kinds[kind]), "shown": [_example(i, predictions, fps) for i in found]}
+                for kind, found in chosen.items()
+                if found
+            ],
+            origin=_origin(comparison, predictions),
+            texts=texts or {},
+            manifest=flatten(manifest),
+        )
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

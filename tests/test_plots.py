@@ -130,7 +130,7 @@ def predictions(right: int, n: int, options: str = "YN") -> list[dict]:
         "reference": options[0],
         "well_formed": True,
     }
-    return [{"id": f"{task}{i}", "correct": i < right, **item} for i in range(n)]
+    return [{"id": f"{task}{i}", "group": f"clip{i}", "correct": i < right, **item} for i in range(n)]
 
 
 def test_bars_are_as_high_as_the_accuracies_and_carry_their_intervals():

@@ -1,13 +1,17 @@
 """The report: one file that needs no other, says what the numbers say, and trusts no model's words."""
 
+import io
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from browser import Browser, find
+from PIL import Image
 
-from cookbook import report
+from cookbook import findings, pipeline, plots, report
 from cookbook.scores import compare
 from data_tools import road_world
 from data_tools.road_questions import Question, questions
@@ -19,7 +23,9 @@ MANIFEST = {
     "note": "<b>bold</b>",
     "empty": {},
 }
+TEXTS = {"Lineage": "base: <tiny>\n└─ SFT", "config.toml": "[train]\nepoch = 3"}
 CURVE = [{"step": i, "train/loss_avg": 1 / i, "train/reward_mean": i / 20} for i in range(1, 21)]
+WILD = [row | {"train/kl_loss_avg": 5.0, "optimizer/grad_norm": 1.0} for row in CURVE]
 
 
 class Page(HTMLParser):
@@ -80,10 +86,31 @@ def run(items):
 
 
 @pytest.fixture(scope="module")
-def written(run, tmp_path_factory) -> tuple[str, Page]:
+def controls(run) -> dict[str, list[dict]]:
+    """RL without its clip: half right, but for the task "signal", which it answers as well as before."""
+    rows = run[0]["rl"]
+    blind = [{**row, "correct": i % 2 == 0 or row["task"] == "signal"} for i, row in enumerate(rows)]
+    turned = [
+        {**row, "id": f"{row['id']}#turn{by}", "reference": wanted, "answer": "A", "correct": wanted == "A"}
+        for row in rows
+        if row["kind"] == "mcq"
+        for by, wanted in enumerate("ABCD")
+    ]
+    return {"blind": blind, "turned options": turned}
+
+
+@pytest.fixture(scope="module")
+def path(run, controls, tmp_path_factory) -> Path:
+    """The report with all its parts."""
     predictions, comparison = run
     path = tmp_path_factory.mktemp("run") / "new folder" / "report.html"
-    assert report.write_report(path, comparison, CURVE, CURVE, predictions, MANIFEST) == path
+    extra = {"controls": controls, "texts": TEXTS, "notes": ["A <note>."]}
+    assert report.write_report(path, comparison, CURVE, WILD, predictions, MANIFEST, **extra) == path
+    return path
+
+
+@pytest.fixture(scope="module")
+def written(path) -> tuple[str, Page]:
     html = path.read_text(encoding="utf-8")
     return html, Page(html)
 
@@ -110,6 +137,58 @@ def test_every_score_stands_in_the_table(run, written):
     for task, level in comparison["tasks"].items():
         assert f"{task} {level['n']}" in page.text
     assert f"in the right format {comparison['n']} 100.0 100.0 100.0" in page.text
+    redrawn = [report.span(found["ci95_clustered"]) for found in comparison["models"].values()]
+    assert " ".join(["all, whole clips redrawn 6 clips", *redrawn]) in page.text
+    assert f"no answer read {comparison['n']} 0.0 0.0 0.0" in page.text
+    assert f"could not be asked {comparison['n']} 0 0 0" in page.text
+    assert "A <note>." in page.text
+
+
+def test_a_step_stands_with_its_size_and_the_questions_it_would_need(run, written):
+    _, comparison = run
+    for found in comparison["paired"].values():
+        assert f"{found['g']:+.2f}".replace("-", "−") + f" {found['needed']}" in written[1].text
+
+
+def test_what_was_lost_is_named_item_by_item(run, written):
+    predictions, comparison = run
+    lost = [a for a, b in zip(predictions["sft"], predictions["rl"]) if a["correct"] and not b["correct"]]
+    assert f"{len(lost)} of {comparison['n']} questions that RL lost" in written[1].text
+    assert all(f"{row['id']} {row['reference']} {row['answer']}" in written[1].text for row in lost)
+
+
+def test_controls_stand_beside_guessing(run, controls, written):
+    text = written[1].text
+    assert "Does RL look at the clip?" in text
+    for found in findings.against_controls(run[0]["rl"], controls, run[1])["blind"].values():
+        assert f"{report.hundred(found['accuracy'])} {report.span(found['ci95'])}" in text
+    assert re.search(r"blind: \d+\.\d % falls to \d+\.\d % on 23 questions\.", text)
+    assert "25.0 % of the turns are right, and 0.0 % of" in text
+
+
+def test_the_confusion_counts_every_answer(run, written):
+    predictions, _ = run
+    rows = [row for row in predictions["sft"] if row["kind"] == "binary"]
+    counts = [
+        sum((row["reference"], row["answer"]) == pair for row in rows)
+        for pair in [("No", "No"), ("No", "Yes"), ("Yes", "No"), ("Yes", "Yes")]
+    ]
+    assert "right No Yes (none) No {} {} 0 Yes {} {} 0".format(*counts) in written[1].text
+
+
+def test_alarms_of_the_run_stand_in_it(run, written, tmp_path):
+    assert "kl" in written[1].text[written[1].text.index("Alarms of the RL run") :].lower()[:60]
+    predictions, comparison = run
+    calm = report.write_report(tmp_path / "r.html", comparison, [], CURVE[:5], predictions, {})
+    assert "None went off in 5 steps." in Page(calm.read_text(encoding="utf-8")).text
+
+
+def test_texts_stand_as_they_are_and_origins_beside_them(run, written):
+    html, page = written
+    _, comparison = run
+    assert "base: <tiny> └─ SFT" in page.text and "[train] epoch = 3" in page.text
+    assert "└─ SFT</pre>" in html and "rl" in comparison["contracts"]
+    assert "model weights contract decoding base not known" in page.text
 
 
 def test_examples_show_the_question_and_the_raw_words_of_every_model(run, written):
@@ -152,7 +231,7 @@ def test_what_a_model_writes_is_text_and_never_markup(written):
     assert ATTACK in page.text
     assert "<script" not in html
     assert "note <b>bold</b>" in page.text
-    assert all(attrs["src"].startswith("data:image/png;base64,") for tag, attrs in page.tags if tag == "img")
+    assert all(attrs["src"].startswith("data:image/") for tag, attrs in page.tags if tag == "img")
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
 
 
@@ -160,7 +239,7 @@ def test_nothing_is_loaded_from_anywhere(written):
     html, page = written
     assert re.findall(r"https?://|@import|url\(", html) == []
     references = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href")]
-    assert all(value.startswith("data:") for value in references)
+    assert all(value.startswith(("data:", "#")) for value in references)
     assert "default-src 'none'" in html
 
 
@@ -169,9 +248,42 @@ def test_it_is_small(written):
     assert len(html.encode()) < 3_000_000
 
 
-def test_the_same_arguments_give_the_same_bytes(run, written, tmp_path):
+def test_filmed_clips_keep_it_small_too(run, monkeypatch, tmp_path):
     predictions, comparison = run
-    again = report.write_report(tmp_path / "r.html", comparison, CURVE, CURVE, predictions, MANIFEST)
+    noise = np.random.default_rng(0).integers(0, 256, (128, 1600, 3), dtype=np.uint8)  # nothing is harder to pack
+    monkeypatch.setattr(plots, "frame_strip", lambda video, fps: Image.fromarray(noise))
+    path = report.write_report(tmp_path / "r.html", comparison, CURVE, WILD, predictions, MANIFEST, clips=2)
+    assert path.read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 2
+    assert path.stat().st_size < 1_200_000  # and so six of them leave it below 3 MB
+
+
+@pytest.mark.skipif(find() is None, reason="no Chromium here (Debian: apt install chromium)")
+def test_in_a_browser_it_is_quiet_and_fits_a_phone(path):
+    with Browser() as browser:
+        for width, dark in ((1280, False), (390, True)):
+            seen = browser.open(path, width, dark)
+            assert (seen.console, seen.requests) == ([], [])
+            assert seen.overflow <= 0 and seen.broken == 0
+            light = np.asarray(Image.open(io.BytesIO(seen.picture)).convert("L")).mean()
+            assert light < 100 if dark else light > 150
+        assert browser.printed().startswith(b"%PDF")
+
+
+@pytest.mark.skipif(find() is None, reason="no Chromium here (Debian: apt install chromium)")
+def test_the_browser_sees_what_a_report_must_not_have(tmp_path):
+    bad = tmp_path / "bad.html"
+    bad.write_text('<img src="gone.png"><div style="width: 2000px">wide</div><script>console.error("oh")</script>')
+    with Browser() as browser:
+        seen = browser.open(bad, 390)
+    assert any("oh" in said for said in seen.console)
+    assert seen.requests == [(tmp_path / "gone.png").as_uri()]
+    assert seen.overflow > 1000 and seen.broken == 1
+
+
+def test_the_same_arguments_give_the_same_bytes(run, controls, written, tmp_path):
+    predictions, comparison = run
+    extra = {"controls": controls, "texts": TEXTS, "notes": ["A <note>."]}
+    again = report.write_report(tmp_path / "r.html", comparison, CURVE, WILD, predictions, MANIFEST, **extra)
     assert again.read_text(encoding="utf-8") == written[0]
 
 
@@ -181,7 +293,7 @@ def test_what_is_missing_is_left_out_or_named(run, tmp_path):
     page = Page(report.write_report(tmp_path / "r.html", comparison, [], [], gone, {}).read_text(encoding="utf-8"))
     assert page.text.count("No picture: clip.mp4 cannot be read as a video") == 6
     assert [attrs["alt"][:4] for tag, attrs in page.tags if tag == "img"] == ["Bars"]
-    assert "Training" not in page.text
+    assert not any(heading in page.text for heading in ("Training", "look at the clip", "Alarms"))
 
 
 def test_one_model_alone_has_a_report_too(run, tmp_path):
@@ -191,6 +303,7 @@ def test_one_model_alone_has_a_report_too(run, tmp_path):
     page = Page(report.write_report(tmp_path / "r.html", comparison, [], [], only, {}).read_text(encoding="utf-8"))
     assert "One model, nothing to compare it with" in page.text
     assert "base is still wrong" in page.text
+    assert "What got worse" not in page.text
 
 
 # The sentences
@@ -233,6 +346,62 @@ def test_the_evidence_is_one_sentence_of_computed_numbers():
     )
 
 
+def asked(task: str, right: int, n: int) -> list[dict]:
+    return [{"id": f"{task}-{i}", "task": task, "group": str(i), "correct": i < right} for i in range(n)]
+
+
+LEVELS = {"tasks": {task: {"chance": 0.5, "majority": 0.4} for task in ("sees", "reads", "luck")}}
+
+
+def test_a_control_is_held_against_guessing_task_by_task():
+    own = [*asked("sees", 36, 40), *asked("reads", 36, 40), *asked("luck", 22, 40)]
+    blind = [*asked("sees", 20, 40), *asked("reads", 34, 40), *asked("luck", 22, 40)]
+    found = findings.against_controls(own, {"blind": blind}, LEVELS)["blind"]
+    assert {task: part["verdict"] for task, part in found.items() if task != "all"} == {
+        "sees": "guessing",
+        "reads": "above guessing",
+        "luck": "never above",
+    }
+    assert found["sees"]["own"] == 0.9 and found["sees"]["accuracy"] == 0.5 and found["sees"]["level"] == 0.5
+    assert findings.control_words("blind", found) == (
+        "blind: 78.3 % falls to 63.3 % on 120 questions. Not to guessing: reads (85.0 % where guessing earns 50.0 %). "
+        "There the words alone give the answer away. Says nothing for luck: not surely above guessing with the own "
+        "clip either."
+    )
+
+
+def test_a_control_that_does_not_fall_is_not_said_to():
+    own = asked("sees", 30, 40)
+    found = findings.against_controls(own, {"still": asked("sees", 32, 40)}, LEVELS)["still"]
+    assert findings.control_words("still", found).startswith("still: 75.0 % does not fall (80.0 %)")
+    found = findings.against_controls(own, {"still": asked("sees", 20, 40)}, LEVELS)["still"]
+    assert findings.control_words("still", found).endswith("No task stays above guessing.")
+
+
+def test_a_control_that_leaves_the_model_without_words_is_told_apart():
+    own, mute = asked("sees", 36, 40), [row | {"answer": None} for row in asked("sees", 0, 40)]
+    found = findings.against_controls(own, {"blind": mute}, LEVELS)["blind"]
+    assert found["sees"]["unread"] == 1.0
+    assert "Unread, so wrong: sees (100.0 %); there it lost its form" in findings.control_words("blind", found)
+
+
+def test_a_control_of_other_questions_is_refused():
+    with pytest.raises(ValueError, match="blind: 'reads-0' was never asked with its own clip"):
+        findings.against_controls(asked("sees", 3, 4), {"blind": asked("reads", 3, 4)}, LEVELS)
+
+
+def test_a_lost_task_is_said_to_be_lost():
+    predictions = {"base": asked("sees", 0, 60), "sft": asked("sees", 50, 60), "rl": asked("sees", 30, 60)}
+    found = findings.skills(predictions)
+    assert {pair: part["sees"]["verdict"] for pair, part in found.items()} == {
+        "rl_vs_sft": "lost",
+        "rl_vs_base": "kept",
+    }
+    said = findings.worse_words(found)
+    assert said == "RL against SFT: lost sees (−33.3). RL against base: no task is surely lost."
+    assert findings.skills({"base": asked("sees", 1, 2)}) == {} and findings.worse_words({}) == ""
+
+
 # The choice of examples
 
 
@@ -270,3 +439,21 @@ def test_new_clips_come_first_and_then_new_tasks():
 def test_a_loss_is_shown_though_its_clip_stands_under_the_gains():
     items = [{"group": "one", "task": "a"}, {"group": "one", "task": "b"}]
     assert report.choose({"gains": [0], "losses": [1]}, items, 6) == {"gains": [0], "losses": [1]}
+
+
+# The rows of the controls
+
+
+def test_controls_ask_the_same_questions_with_less_to_see_and_only_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "RUNS", tmp_path)
+    pipeline.road_data("job", 0, {"train": 1, "validation": 1, "test": 3})
+    rows = pipeline.controls("job", "base", 8)
+    ids = [s.id for s in pipeline.samples("job", "test")[:8]]
+    assert all([row["id"] for row in rows[name]] == ids for name in findings.MEANS)
+    assert all(row["video"] is None for row in rows["blind"])
+    turned = [row["id"] for row in rows.get("turned options", [])]
+    assert len(turned) == 4 * sum(row["kind"] == "mcq" for row in rows["blind"]) and all("#turn" in i for i in turned)
+    monkeypatch.setattr("cookbook.sampling.generate", None)  # nobody is asked a second time
+    assert pipeline.controls("job", "base", 8) == rows
+    with pytest.raises(TypeError):
+        pipeline.prompted("job", "base", "Look twice. " + pipeline.contract().system, 8)
