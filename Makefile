@@ -15,6 +15,11 @@ NOTEBOOKS := \
     notebooks/rl.ipynb \
     notebooks/evaluation.ipynb
 
+RECIPES := \
+    notebooks/recipes/warehouse_spatial.ipynb \
+    notebooks/recipes/av_caption_vqa.ipynb \
+    notebooks/recipes/template.ipynb
+
 # outputs and counts stay, because nbval compares only cells that have both; what a run adds to the metadata goes
 STRIP := $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys "metadata.widgets \
     metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
@@ -22,7 +27,7 @@ STRIP := $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys "me
 # only a set-up in this very call counts as its time, so an earlier figure goes before anything runs
 $(shell rm -f .venv/.setup_seconds)
 
-.PHONY: help tutorial test test-slow test-gpu lab lint notebooks lock clean
+.PHONY: help tutorial recipes test test-slow test-gpu lab lint notebooks lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s  %s\n", $$1, $$2}' Makefile
@@ -33,8 +38,11 @@ $(READY): pyproject.toml requirements.lock
 tutorial: $(READY) ## the main job from data to report: base, SFT, RL, evaluation
 	@$(BIN)/python -m cookbook.tutorial --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
 
+recipes: $(READY) ## the four published recipes in miniature, and a page that leads to them
+	@$(BIN)/python -m cookbook.recipes
+
 test: lint ## lint, unit tests, and every notebook under nbval
-	$(BIN)/python -m pytest tests --durations=15 --nbval-lax --nbval-current-env $(NOTEBOOKS)
+	$(BIN)/python -m pytest tests --durations=15 --nbval-lax --nbval-current-env $(NOTEBOOKS) $(RECIPES)
 
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow tests
@@ -51,8 +59,8 @@ lint: $(READY) ## ruff: rules and format
 
 notebooks: $(READY) ## run the notebooks again, in order and in place, and clean their metadata
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-	    --ExecutePreprocessor.kernel_name=python3 $(NOTEBOOKS)
-	$(STRIP) $(NOTEBOOKS)
+	    --ExecutePreprocessor.kernel_name=python3 $(NOTEBOOKS) $(RECIPES)
+	$(STRIP) $(NOTEBOOKS) $(RECIPES)
 
 lock: ## resolve pyproject.toml into requirements.lock; pins that still fit are kept
 	@test -x $(BIN)/uv || .ci/setup.sh $(if $(PYTHON),"$(PYTHON)")

@@ -13,7 +13,7 @@ as the worst value there is; it is never left out. A metric of your own is a fun
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cookbook.metrics import choices, structures, texts
+from cookbook.metrics import choices, numbers, structures, texts
 
 Row = Mapping[str, Any]
 Metric = Callable[[Sequence[Row]], dict]
@@ -22,6 +22,7 @@ KINDS: dict[str, Metric] = {
     "mcq": choices.mcq,
     "binary": choices.binary,
     "ordinal": choices.ordinal,
+    "number": numbers.numbers,
     "span": structures.spans,
     "text": texts.text,
     "json": structures.captions,

@@ -1,0 +1,113 @@
+"""The warehouse recipe in a few calls: the toy warehouse, converted as the real one is; answers by question category.
+
+Why: notebooks/recipes/warehouse_spatial.ipynb explains the steps; the slow test runs the same lines for three seeds.
+
+    config = data("warehouse", seed=0)
+    export = pipeline.train_sft(config, "warehouse", loader=LOADER)
+    rows = evaluate("warehouse")                      # {"base": rows, "sft": rows}
+    by_category(rows["sft"], train)
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from cookbook import evaluation, pipeline, statistics
+from cookbook.config import Config
+from cookbook.contract import Contract
+from cookbook.metrics.numbers import number, numbers
+from cookbook.runs import ROOT, RUNS
+from cookbook.samples import Sample
+from data_tools import formats, warehouse_vqa, warehouse_world
+
+CONFIG = "configs/recipes/warehouse_spatial_tiny.toml"
+CONTRACT = "configs/prompts/warehouse_tiny.yaml"
+LOADER = "data_tools/warehouse_vqa.py"
+PICTURES = {"train": 1200, "val": 40, "test": 200}
+CATEGORIES = warehouse_vqa.CATEGORIES
+
+
+def contract() -> Contract:
+    """Returns the contract of the toy warehouse."""
+    return Contract.load(ROOT / CONTRACT)
+
+
+def data(name: str, seed: int = 0, pictures: Mapping[str, int] | None = None) -> Config:
+    """Build the world in the official layout and convert it. Returns the configuration, bound to the result.
+
+    `runs/NAME/official` is what would be downloaded, `runs/NAME/converted` what training reads.
+    """
+    official = warehouse_world.build(RUNS / name / "official", pictures or PICTURES, seed)
+    converted, stamp = RUNS / name / "converted", (official / warehouse_world.STAMP).read_text()
+    mark = converted / warehouse_world.STAMP
+    if not mark.is_file() or mark.read_text() != stamp:
+        shutil.rmtree(converted, ignore_errors=True)
+        for split in pictures or PICTURES:
+            warehouse_vqa.convert(official, converted, split, brief=True)
+        mark.write_text(stamp)
+    place = converted.relative_to(ROOT) if converted.is_relative_to(ROOT) else converted
+    return Config.load(CONFIG).edit({pipeline.DATASET: str(place)})
+
+
+def samples(name: str, split: str) -> list[Sample]:
+    """Returns the converted questions of a split: train, validation or test."""
+    return formats.read(RUNS / name / "converted" / split, "llava")
+
+
+def evaluate(name: str) -> dict[str, list[dict]]:
+    """Let base and SFT answer the test questions. Returns the rows by model, also in `runs/NAME/evaluation`."""
+    items, rows = samples(name, "test"), {}
+    for model_name, path in {"base": pipeline.BASE, "sft": RUNS / name / "sft"}.items():
+        model, encoder = pipeline.open_model(path, contract())
+        rows[model_name] = evaluation.predict(model, encoder, items, model_name, limit=8)
+        evaluation.save(rows[model_name], RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl")
+    return rows
+
+
+def by_category(rows: Sequence[dict], train: Sequence[Sample]) -> dict[str, dict]:
+    """Returns, for each category: n, score, ci95 and habit, the score of always giving the usual training answer.
+
+    The score of `distance` is the mean absolute error in metres (less is better), the usual answer its median, and an
+    answer that cannot be read counts as 0 metres. The others have accuracy and the most frequent answer.
+    """
+    table = {}
+    for category in CATEGORIES:
+        part = [row for row in rows if row["task"] == category]
+        seen = [s.answer for s in train if s.task == category]
+        if category == "distance":
+            errors = [abs((number(row["answer"]) or 0.0) - float(row["reference"])) for row in part]
+            usual = median(map(float, seen))
+            habit = sum(abs(usual - float(row["reference"])) for row in part) / len(part)
+            score, ci95 = numbers(part)["mean_absolute_error"], statistics.clustered_interval(errors, _groups(part))
+        else:
+            right = [row["correct"] for row in part]
+            habit = sum(row["reference"] == max(sorted(set(seen)), key=seen.count) for row in part) / len(part)
+            score, ci95 = sum(right) / len(right), statistics.interval(right)
+        table[category] = {"n": len(part), "score": score, "ci95": ci95, "habit": habit}
+    return table
+
+
+def _groups(rows: Sequence[dict]) -> list[str]:
+    return [row["group"] for row in rows]
+
+
+def lifted(before: Mapping[str, dict], after: Mapping[str, dict]) -> dict[str, bool]:
+    """Returns for each category whether the score rose, and all of its interval lies on the right side of the habit.
+
+    To rise from a model that cannot answer at all is no feat: the habit is the bar.
+    """
+    found = {}
+    for category, new in after.items():
+        sign = -1 if category == "distance" else 1
+        worst = new["ci95"][1 if category == "distance" else 0]
+        found[category] = sign * (new["score"] - before[category]["score"]) > 0 and sign * (worst - new["habit"]) > 0
+    return found
+
+
+def summary(name: str, tables: Mapping[str, Mapping[str, dict]]) -> Path:
+    """Write `runs/NAME/summary.json`. Returns its path."""
+    path = RUNS / name / "summary.json"
+    path.write_text(json.dumps(tables, indent=1))
+    return path

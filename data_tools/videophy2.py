@@ -1,0 +1,147 @@
+"""Loader of VideoPhy-2: rows of `video_url` and `pc` (1 to 5, how physical a clip looks), with the clips beside them.
+
+Why: the published recipe names a clip by its row number, and then balances the rows: nearly every sample gets another
+sample's clip. Here a clip is named by its address (`clip_name`), whatever order the rows come in.
+
+    FOLDER/train.csv  [validation.csv  test.csv]     also .parquet, .jsonl, .json; or one file by any name
+    FOLDER/videos/NAME-HASH.mp4                      as `python -m data_tools.videophy2_download` leaves them
+
+    cosmos-rl --config configs/recipes/video_rewards_sft.toml data_tools/videophy2.py
+    python data_tools/videophy2.py --config configs/recipes/video_rewards_rl.toml --check
+
+`[custom]` takes `balance = true` (as many samples of each score, by leaving out and repeating), `media` (the folder of
+the clips, if not `videos`) and `numbered = true` (the clips are the recipe's own 1.mp4, 2.mp4, …, in the order of rows
+that were NOT balanced).
+"""
+
+import csv
+import hashlib
+import itertools
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cookbook.config import Config
+from cookbook.contract import Contract
+from cookbook.runs import ROOT
+from cookbook.samples import DataError, Sample, message, text, video
+from data_tools import loading
+from data_tools.engine_dataset import serve
+from data_tools.formats.hub import parquet_rows
+from data_tools.formats.source import Problems, inside, read_rows, shown, skipping
+from data_tools.splits import balance, hold_out, label_of
+
+SCORES = ("1", "2", "3", "4", "5")
+QUESTION = "How well does this clip keep to the laws of physics?"
+SUFFIXES = (".csv", ".parquet", ".jsonl", ".json")
+OPTIONS = {"balance": bool, "media": str, "numbered": bool, "question": str}
+
+
+def clip_name(url: str) -> str:
+    """Returns the file name of a clip: the last part of its address, and a hash of all of it."""
+    stem = re.sub(r"[^\w-]+", "_", Path(urlsplit(url).path).stem)[:60] or "clip"
+    return f"{stem}-{hashlib.sha256(url.encode()).hexdigest()[:10]}.mp4"
+
+
+def rows(path: Path, problems: Problems | None = None) -> Iterator[tuple[str, Any]]:
+    """Yields (name of the row, row), a few in memory at a time. Raises DataError where the file cannot be read."""
+    if path.suffix == ".csv":
+        with skipping(problems, path.name):
+            try:
+                with path.open(newline="", encoding="utf-8-sig") as file:
+                    yield from ((f"{path.name}, row {i}", row) for i, row in enumerate(csv.DictReader(file), 1))
+            except (OSError, UnicodeDecodeError, csv.Error) as error:
+                raise DataError(f"cannot be read as CSV ({shown(error)})") from None
+    elif path.suffix == ".parquet":
+        yield from ((f"{path.name}, row {i}", row) for i, row in enumerate(parquet_rows(path, problems), 1))
+    else:
+        yield from read_rows(path, problems)
+
+
+def score_of(row: Any) -> str:
+    """Returns the score as a text. Raises DataError where there is none from 1 to 5."""
+    value = row.get("pc") if isinstance(row, dict) else None
+    number = str(value).strip().removesuffix(".0")  # a table with gaps makes 4.0 of a 4
+    if number not in SCORES:
+        raise DataError(f"pc is {shown(repr(value))}; a score is a whole number from 1 to 5")
+    return number
+
+
+def thought_of(row: Any) -> str:
+    """Returns the reasoning that stands in the column `thought`; VideoPhy-2 has none, a set of your own may."""
+    return str(row.get("thought") or "").strip()
+
+
+def read(
+    path: Path,
+    contract: Contract,
+    problems: Problems | None = None,
+    media: Path | None = None,
+    numbered: bool = False,
+    question: str = QUESTION,
+) -> list[Sample]:
+    """Returns one sample a row; rows whose score or clip cannot be used go into `problems` as (row, reason)."""
+    folder, samples = media or path.parent / "videos", []
+    for number, (name, row) in enumerate(rows(path, problems), 1):
+        with skipping(problems, name):
+            score, url = score_of(row), row.get("video_url")
+            if not isinstance(url, str) or not url.strip():
+                raise DataError("has no video_url")
+            clip = inside(folder, f"{number}.mp4" if numbered else clip_name(url.strip()))
+            turns = (
+                message("user", video(clip), text(question)),
+                message("assistant", text(contract.write_answer(thought_of(row), score))),
+            )
+            samples.append(
+                Sample(f"{path.stem}-{number:06d}", clip.stem, turns, score, SCORES, label=score, task="plausibility")
+            )
+    return samples
+
+
+def even(samples: list[Sample], seed: int = 0) -> list[Sample]:
+    """Returns as many samples of each score, all of them / number of scores, as the published recipe does.
+
+    Frequent scores are thinned out. Rare ones are repeated under ids of their own, with their own clips.
+    """
+    each = max(1, len(samples) // max(1, len({label_of(s) for s in samples})))
+    kept = balance(samples, seed, each).samples
+    more = []
+    for score in sorted({label_of(s) for s in kept}):
+        own = [s for s in kept if label_of(s) == score]
+        again = itertools.cycle(own)
+        more += [replace(next(again), id=f"{own[i % len(own)].id}-{i // len(own) + 2}") for i in range(each - len(own))]
+    return kept + more
+
+
+def table(place: Path, split: str) -> Path | None:
+    """Returns the file of a split; for "train" also the only file with rows that there is. None where there is none."""
+    if place.is_file():
+        return place if split == "train" else None
+    found = sorted(f for f in place.glob("*") if f.suffix in SUFFIXES and f.stem not in ("passport", "world"))
+    named = [f for f in found if f.stem == split or f.stem.endswith(f"_{split}")]
+    return named[0] if named else found[0] if split == "train" and len(found) == 1 else None
+
+
+def load(config: Config) -> dict[str, list[Sample]]:
+    """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
+    stated, bound = loading.custom(config, **OPTIONS), loading.contract(config)
+    place, problems = ROOT / config[f"{loading.TRAIN}.name"], []
+    if not (file := table(place, "train")):
+        raise DataError(f"{config.name}: {place} has no train.csv (or .parquet, .jsonl) with video_url and pc")
+    options = {"media": loading.media(config), **{k: stated[k] for k in ("numbered", "question") if k in stated}}
+    train = read(file, bound, problems, **options)
+    if own := table(place, "validation"):
+        validation = read(own, bound, problems, **options)
+    else:
+        train, validation = hold_out(train, config[f"{loading.TRAIN}.test_size"] or 0) if train else ([], [])
+    splits = loading.finish(config, place, train, validation, problems)
+    return splits | {"train": even(splits["train"])} if stated.get("balance") else splits
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    serve(load)

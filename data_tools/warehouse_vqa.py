@@ -1,0 +1,249 @@
+"""The PhysicalAI warehouse data: convert the official files, draw region masks as numbered marks, and load the result.
+
+Why: half a million questions, with their masks, do not fit into memory as one JSON file, and a picture that is missing
+must cost its own row only. Rows go through one at a time; what cannot be used is named in `left_out.txt`.
+
+    python -m data_tools.warehouse_vqa convert DATA OUT --split train --per-category 20000 --seed 42
+    cosmos-rl --config configs/recipes/warehouse_spatial_sft.toml data_tools/warehouse_vqa.py
+    python data_tools/warehouse_vqa.py --config configs/recipes/warehouse_spatial_sft.toml --check
+
+DATA holds `train.json` and `train/images/*.png` (and `val`, `test`). OUT/train gets LLaVA lines, `annotations.jsonl`:
+each row with the picture and its marked copy, and for `<mask>` "Region 0", "Region 1", … as they are numbered there.
+"""
+
+import argparse
+import json
+import logging
+import random
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from cookbook.config import Config
+from cookbook.samples import DataError, Sample
+from data_tools import loading
+from data_tools.engine_dataset import serve
+from data_tools.formats.sink import Shelf, fresh
+from data_tools.formats.source import Problems, inside, safe_id, shown, skipping
+from data_tools.region_masks import decode, draw_marks
+
+log = logging.getLogger(__name__)
+
+CATEGORIES = ("left_right", "mcq", "count", "distance")
+KINDS = {"left_right": "binary", "mcq": "mcq", "count": "ordinal", "distance": "number"}
+HOW = {  # what stands behind the question, so that each category is answered in one form
+    "left_right": "Answer left or right.",
+    "mcq": "Answer with its number.",
+    "count": "Answer with a number.",
+    "distance": "Answer in metres, as 3.5.",
+}
+SHOWN = "The second picture numbers the regions."
+FILE, LEFT_OUT = "annotations.jsonl", "left_out.txt"
+PIECE = 1 << 20  # characters read at a time
+LONGEST = 1 << 26  # characters of one row; more is no row
+SPACE = re.compile(r"[\s,]*")
+
+
+def load(config: Config) -> dict[str, list[Sample]]:
+    """Returns {"train": …, "validation": …} of a converted folder. Raises DataError for what cannot be used."""
+    loading.custom(config)
+    return loading.load(config, "llava")
+
+
+# ---- the official file, row by row ------------------------------------------------------------------------------
+
+
+def rows(path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
+    """Yields (name, row) of a JSON list, with one row in memory at a time.
+
+    A file that is cut off gives the rows before the cut, and a problem. Raises DataError where it is no list.
+    """
+    read, number = json.JSONDecoder().raw_decode, 0
+    try:
+        stream = path.open(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    with stream:
+        text = stream.read(PIECE).lstrip()
+        if not text.startswith("["):
+            raise DataError(f"{path}: is not a list of rows, [{{…}}, {{…}}]")
+        text = text[1:]
+        while True:
+            text = text[SPACE.match(text).end() :]
+            if text.startswith("]"):
+                return
+            name = f"{path.name}, item {number}"
+            try:
+                row, end = read(text)
+            except (ValueError, RecursionError):
+                more = stream.read(max(PIECE, len(text)))
+                if not more or len(text) > LONGEST:
+                    problems.append((name, "the file is cut off or damaged here; no row behind it is read"))
+                    return
+                text += more
+                continue
+            yield name, row
+            text, number = text[end:], number + 1
+
+
+# ---- one row ----------------------------------------------------------------------------------------------------
+
+
+def convert_row(row: Any, source: Path, shelf: Shelf, marks: Path, brief: bool = False) -> dict[str, Any]:
+    """Returns the row as LLaVA has it, and draws its marks. Raises DataError that says what is wrong with it.
+
+    `brief` leaves the question alone, without what else the prompt says.
+    """
+    if not isinstance(row, Mapping):
+        raise DataError(f"is not a row with fields, but {type(row).__name__}")
+    name, category, masks = safe_id(row.get("id")), row.get("category"), row.get("rle")
+    answer = normalized(category, row.get("normalized_answer"))
+    question = _question(row)
+    if not isinstance(masks, list) or question.count("<mask>") != len(masks):
+        found = len(masks) if isinstance(masks, list) else 0
+        raise DataError(f"the question names {question.count('<mask>')} masks, and rle holds {found}")
+    picture = inside(source, str(row.get("image")))
+    marked = marks / f"{name}.png"
+    _draw(picture, [decode(mask) for mask in masks], marked)
+    regions = iter(range(len(masks)))
+    asked = re.sub("<mask>", lambda _: f"Region {next(regions)}", question)
+    prompt = [asked] if brief else [SHOWN, asked, HOW[category]]
+    options = {"left_right": ["left", "right"], "mcq": [str(i) for i in range(len(masks))]}.get(category)
+    extra = {"options": options} if options else {}
+    return extra | {
+        "id": name,
+        "group": f"{source.parent.name}-{picture.stem}",  # each split counts its pictures from 0
+        "task": category,
+        "kind": KINDS[category],
+        "answer": answer,
+        "label": answer,
+        "image": [shelf.put(picture, "image"), shelf.put(marked, "image")],
+        "conversations": [
+            {"from": "human", "value": "\n".join(["<image>", "<image>", *prompt])},
+            {"from": "gpt", "value": answer},
+        ],
+    }
+
+
+def normalized(category: Any, answer: Any) -> str:
+    """Returns the reference answer as text. Raises DataError where it is none of its category."""
+    if category not in CATEGORIES:
+        raise DataError(f"the category is {shown(repr(category))}, none of {', '.join(CATEGORIES)}")
+    words = str(answer).strip().lower()
+    wanted = {"left_right": r"left|right", "distance": r"\d+(\.\d+)?"}.get(category, r"\d+")
+    if isinstance(answer, bool) or not re.fullmatch(wanted, words):
+        raise DataError(f"normalized_answer is {shown(repr(answer))}, which is no answer to a {category} question")
+    return words
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    turns = row.get("conversations")
+    first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], Mapping) else {}
+    value = first.get("value")
+    if first.get("from") != "human" or not isinstance(value, str) or not value.replace("<image>", "").strip():
+        raise DataError("conversations does not begin with a question, {from: human, value: …}")
+    return value.replace("<image>", "").strip()
+
+
+def _draw(picture: Path, masks: list, place: Path) -> None:
+    try:
+        with Image.open(picture) as image:
+            marked = draw_marks(image, masks)
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"{picture.name}: cannot be read as a picture ({error})") from None
+    marked.save(place)
+
+
+# ---- the whole split --------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Converted:
+    """What a conversion did: rows written by category, and what was left out, with its reason."""
+
+    path: Path
+    written: Counter = field(default_factory=Counter)
+    problems: Problems = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Returns one line: how many of each, and how many were left out."""
+        parts = ", ".join(f"{self.written[name]} {name}" for name in CATEGORIES)
+        return f"{sum(self.written.values())} rows ({parts}); {len(self.problems)} left out"
+
+
+def pick(path: Path, per_category: int, seed: int) -> set[int] | None:
+    """Returns the places of at most `per_category` rows of each category, drawn evenly; None for all of them.
+
+    One pass over the file that keeps places only (reservoir sampling).
+    """
+    if per_category < 0:
+        return None
+    rng, seen, kept = random.Random(seed), Counter(), {name: [] for name in CATEGORIES}
+    for place, (_, row) in enumerate(rows(path, [])):
+        category = row.get("category") if isinstance(row, Mapping) else None
+        if category not in CATEGORIES:
+            continue
+        seen[category] += 1
+        if len(kept[category]) < per_category:
+            kept[category].append(place)
+        elif (spot := rng.randrange(seen[category])) < per_category:
+            kept[category][spot] = place
+    return {place for places in kept.values() for place in places}
+
+
+def convert(
+    source: Path, out: Path, split: str = "train", per_category: int = -1, seed: int = 42, brief: bool = False
+) -> Converted:
+    """Convert one split of the official data into `out/SPLIT` (`val` becomes `validation`). Returns what was done.
+
+    Raises DataError where the file is missing or no list, or the place is taken.
+    """
+    source, home = Path(source), Path(out) / ("validation" if split == "val" else split)
+    wanted = pick(source / f"{split}.json", per_category, seed)
+    fresh(home)
+    marks = home / "marks"
+    marks.mkdir(parents=True)
+    done, shelf, ids = Converted(home), Shelf(home), set()
+    with (home / FILE).open("w", encoding="utf-8") as file:
+        for place, (name, row) in enumerate(rows(source / f"{split}.json", done.problems)):
+            if wanted is not None and place not in wanted and isinstance(row, Mapping) and row.get("category") in KINDS:
+                continue
+            with skipping(done.problems, name):
+                if isinstance(row, Mapping) and row.get("id") in ids:
+                    raise DataError(f"the id {shown(row['id'])} comes more than once")
+                made = convert_row(row, source / split / "images", shelf, marks, brief)
+                ids.add(made["id"])
+                done.written[made["task"]] += 1
+                file.write(json.dumps(made, ensure_ascii=False) + "\n")
+    (home / LEFT_OUT).write_text("".join(f"{name}: {reason}\n" for name, reason in done.problems), encoding="utf-8")
+    return done
+
+
+def main(arguments: list[str]) -> int:
+    """The command line of the conversion. Returns the exit code: 1 where nothing could be converted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("convert", choices=["convert"])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--per-category", type=int, default=-1, help="rows of each category; -1 takes all")
+    parser.add_argument("--seed", type=int, default=42)
+    args = parser.parse_args(arguments)
+    try:
+        done = convert(args.source, args.out, args.split, args.per_category, args.seed)
+    except DataError as error:
+        parser.exit(1, f"{error}\n")
+    print(done)
+    for name, reason in done.problems[:5]:
+        print(f"  {name}: {reason}")
+    return 0 if done.written else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:])) if sys.argv[1:2] == ["convert"] else serve(load)

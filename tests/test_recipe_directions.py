@@ -1,0 +1,42 @@
+"""The published effect of two recipes, in its direction, for three seeds: their notebooks from top to bottom (slow)."""
+
+import json
+
+import papermill
+import pytest
+
+from cookbook.runs import ROOT, RUNS
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+def direction(recipe: str, seed: int, out) -> dict:
+    """Returns what the notebook found; its own check cell has passed, or this raises."""
+    name = f"slow_{recipe}_seed{seed}"
+    papermill.execute_notebook(
+        ROOT / f"notebooks/recipes/{recipe}.ipynb",
+        out / f"{name}.ipynb",
+        {"run_name": name, "seed": seed, "engine": "local"},
+        progress_bar=False,
+        kernel_name="python3",
+    )
+    return json.loads((RUNS / name / "direction.json").read_text())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_balance_or_a_kl_term_keeps_the_policy_from_always_saying_4(seed, tmp_path):
+    found = direction("video_rewards", seed, tmp_path)
+    assert found["skewed"]["habit"] == "4"
+    assert found["skewed"]["share"] > max(found["balanced"]["share"] + 0.1, found["skewed_kl"]["share"]), found
+    kept = min(found["balanced"]["pearson"], found["skewed_kl"]["pearson"])
+    assert kept > found["skewed"]["pearson"] + 0.2, found
+    assert found["skewed_kl"]["kl"] < found["skewed"]["kl"], found
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_fewer_pixels_reach_the_same_accuracy_with_half_the_video_tokens(seed, tmp_path):
+    found = direction("intelligent_transportation", seed, tmp_path)
+    few, more, base = (found[name] for name in ("few", "more", "base"))
+    assert few["video_tokens"] < 0.55 * more["video_tokens"]
+    assert few["accuracy"] > max(0.9, base["accuracy"] + 0.1), found
+    assert few["accuracy"] > more["accuracy"] - 0.05, found
