@@ -134,9 +134,9 @@ def test_a_target_has_the_form_that_its_prompt_asks_for(asked):
             assert question["target"] == question["answer"]
         else:
             form = "reasoned"
-            form, target = FORMATS["think_answer"], question["target"]
-            assert question["system"] in basic_world.THINK_PROMPTS and form.well_formed(target)
-            assert choose(form.stated(target), tuple(options(question))) == question["answer"]
+            answers, target = FORMATS["think_answer"], question["target"]
+            assert question["system"] in basic_world.THINK_PROMPTS and answers.well_formed(target)
+            assert choose(answers.stated(target), tuple(options(question))) == question["answer"]
         forms[form] += 1
     assert forms.keys() == {"described", "direct", "reasoned"}
 
