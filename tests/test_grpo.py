@@ -20,7 +20,8 @@ from cookbook.runs import Run
 from cookbook.watch import TrainingStopped, watch
 
 RL = Config.load("configs/tiny_rl.toml").edit({"train.train_batch_per_replica": 16, "train.train_policy.mini_batch": 8,
-                                               "rollout.n_generation": 4, "train.max_num_steps": 3})  # fmt: skip
+                                               "rollout.n_generation": 4, "train.max_num_steps": 3,
+                                               "validation.enable": False})  # fmt: skip
 P = "train.train_policy"
 ONE = torch.ones(1, 1)
 

@@ -235,6 +235,7 @@ def mixed() -> list[dict]:
     rows = made("mcq", [("A", "B"), ("B", "B")], "AB") + made("binary", [("Yes", "No"), ("No", "No")], ("Yes", "No"))
     rows += made("ordinal", [("1", "3"), ("2", "4"), ("5", "5")], "12345") + made("span", [("1 - 2", "1 - 3")])
     rows += made("json", [('{"a": 1}', '{"a": 1}')]) + made("counts", [("3", "4")])
+    rows += made("number", [("3.4 m", "3.5"), ("about 2", "2.0")])
     return rows + made("text", [("one car", "a car"), ("two cars", "two cars"), ("three", None)])
 
 
