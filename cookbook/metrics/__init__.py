@@ -47,8 +47,8 @@ def measure(rows: Sequence[Row], custom: Mapping[str, Metric] | None = None) -> 
 def right(kind: str, answer: str | None, reference: str | None) -> bool:
     """Returns whether one answer counts as right.
 
-    Choices: the same option. Numbers: the same number. Texts: the same words (case, punctuation and articles aside). Spans: half of both together
-    is shared (IoU 0.5). JSON and counts: every field is equal.
+    Choices: the same option. Numbers: the same number. Texts: the same words (case, punctuation and articles aside).
+    Spans: half of both together is shared (IoU 0.5). JSON and counts: every field is equal.
     """
     if answer is None or reference is None:
         return False
