@@ -1,7 +1,8 @@
 """Questions about the toy road world, in the guide's formats: four-option MCQ and binary.
 
 Why: a label becomes questions in one place, so that SFT targets, RL references and evaluation items cannot drift
-apart. Options are shuffled by a seed, so no letter is worth guessing.
+apart. Options are shuffled by a seed, so no letter is worth guessing; each statement is as often true as false, so no
+word is either.
 
     questions(label, seed) -> [Question, …]
 """
@@ -20,7 +21,7 @@ SEEN = {
     "stop": "moves and then stops",
     "waits": "stays still",
 }
-SIGNALS = {"red": "red", "green": "green"}
+SHARES = {"straight": 28, "lane_change": 8, "stop": 3, "waits": 1}  # of 40 clips of road_world.plan_split
 RELATIONS = {
     "crossing": "Their paths cross.",
     "lane_change": "They move the same way, {driver} shifts to the side.",
@@ -81,19 +82,28 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
         good = label["follows_rules"] == "yes"
         add("rules", "Is the driver following traffic rules? [Yes/No]", ("Yes", "No"), "Yes" if good else "No",
             f"{signal} {driver.capitalize()} {motion}. It {'follows' if good else 'breaks'} the rules.")  # fmt: skip
-    truths = {
-        "maneuver": (
-            MANEUVERS,
-            label["driver_maneuver"],
-            f"{driver} {{}}",
-            f"{driver.capitalize()} {motion}. It {{}}.",
-        ),
-        "signal": (SIGNALS, label["signal"], "the signal is {}", "The signal is {}."),
-    }
-    for task, (names, right, statement, reasoning) in truths.items():
-        # a true and a false statement are equally likely, so neither answer is worth guessing
-        true = bool(rng.random() < 0.5)
-        named = names[right] if true else str(rng.choice([n for key, n in names.items() if key != right]))
-        add(task, f"Is it true that {statement.format(named)}? [Yes/No]", ("Yes", "No"), "Yes" if true else "No",
-            reasoning.format(names[right]))  # fmt: skip
+    names, right = MANEUVERS, label["driver_maneuver"]
+    if named := _maneuver(right, rng):
+        add("maneuver", f"Is it true that {driver} {names[named]}? [Yes/No]", ("Yes", "No"),
+            "Yes" if named == right else "No", f"{driver.capitalize()} {motion}. It {names[right]}.")  # fmt: skip
+    named = str(rng.choice(["red", "green"]))
+    add("signal", f"Is it true that the signal is {named}? [Yes/No]", ("Yes", "No"),
+        "Yes" if named == label["signal"] else "No", signal)  # fmt: skip
     return found
+
+
+def _maneuver(right: str, rng: np.random.Generator) -> str | None:
+    """Returns the maneuver that the question names, None where it is not asked.
+
+    Most drivers go straight. Were each clip asked, "changes lanes" would mostly be false and "keeps driving" true, and
+    the words alone would earn nine in ten. So other drivers are asked of their own maneuver or of going straight, and
+    of those who go straight only as many as make each name true in half of its questions.
+    """
+    others = {name: share for name, share in SHARES.items() if name != "straight"}
+    if right != "straight":
+        return right if rng.random() < 0.5 else "straight"
+    draw = rng.random() * SHARES["straight"] / sum(others.values())
+    if draw < 0.5:
+        return "straight"
+    shares = np.array(list(others.values()))
+    return str(rng.choice(list(others), p=shares / shares.sum())) if draw < 1 else None

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from data_tools import road_world
-from data_tools.road_questions import LETTERS, questions
+from data_tools.road_questions import LETTERS, SHARES, questions
 
 CLIPS = 400
 
@@ -65,6 +65,7 @@ def test_only_what_a_clip_can_answer_is_asked(labels):
         tasks = {question.task for question in questions(label)}
         assert "collision" in tasks
         assert ("cause" in tasks) == (label["collision"] == "yes")
+        assert "maneuver" in tasks or label["driver_maneuver"] == "straight"  # most of those are not asked
         assert ("rules" in tasks) == (label["follows_rules"] is not None)
 
 
@@ -79,6 +80,25 @@ def test_no_letter_and_no_word_is_worth_guessing(asked):
     for task in {question.task for _, question in asked} - {"cause", "collision"}:
         answers = Counter(choices(q).get(q.answer, q.answer) for _, q in asked if q.task == task)
         assert max(answers.values()) < 0.7 * answers.total(), (task, answers)
+
+
+def test_no_statement_is_more_often_true_than_false():
+    """A model that only reads learns which words are mostly true: of 4,000 clips, each within four deviations."""
+    asked = [q for clip, _ in road_world.plan_split("train", 4000, seed=0) for q in questions(clip.label)]
+    answers = {}
+    for question in (q for q in asked if q.task in ("maneuver", "signal")):
+        words = question.text.split(" vehicle ")[-1]  # without its colour
+        answers.setdefault(words, []).append(question.answer == "Yes")
+    assert len(answers) == len(road_world.MANEUVERS) + 2
+    for words, true in answers.items():
+        assert abs(sum(true) / len(true) - 0.5) < 4 * 0.5 / len(true) ** 0.5, (words, sum(true), len(true))
+
+
+def test_the_shares_of_the_maneuvers_are_the_worlds():
+    found = Counter(clip.label["driver_maneuver"] for clip, _ in road_world.plan_split("train", 4000, seed=0))
+    for name, share in SHARES.items():
+        expected = 100 * share
+        assert abs(found[name] - expected) < 4 * expected**0.5, (name, found[name], expected)
 
 
 def test_the_seed_decides_the_order_of_the_options_and_nothing_else(labels):
