@@ -12,8 +12,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +118,9 @@ def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
         dataset=lambda _: dataset("train"),
         val_dataset=(lambda _: dataset("validation")) if config["validation.enable"] else None,
         reward_fns=list(reward_fns) if reward_fns else None,
-        val_reward_fns=[replace(f, keeps=False) for f in reward_fns] if ours else None,  # the references are for these
-        custom_logger_fns=[metrics.log_metrics],
+        # held-out prompts are measured as the local engine does: by how many answers are right, whatever is trained on
+        val_reward_fns=[EngineReward({"single_choice": 1.0}, contract(config), keeps=False)] if ours else None,
+        custom_logger_fns=[partial(metrics.log_metrics, held_out="val/accuracy") if ours else metrics.log_metrics],
     )
 
 

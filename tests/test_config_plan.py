@@ -8,7 +8,7 @@ import pytest
 
 from cookbook.config import Config, clip_tokens, layouts, plan
 from cookbook.config.__main__ import main
-from cookbook.config.planner import MEASURED, PARAMETERS_7B, memory, published, step_seconds
+from cookbook.config.planner import MEASURED, PARAMETERS_7B, loading, memory, published, step_seconds
 from cookbook.runs import ROOT
 
 BATCH, MINI = "train.train_batch_per_replica", "train.train_policy.mini_batch"
@@ -34,9 +34,18 @@ def test_the_plan_gives_the_formulas_number_for_the_same_run(point, found):
     shards, lora, tokens = point
     config = seven_b(Config.load("configs/sft_1gpu_lora.toml" if lora else "configs/sft.toml"))
     config = config.edit({"policy.parallelism.dp_shard_size": shards})
-    assert plan(config, gpus=shards, gpu_gib=141, samples=100, tokens=tokens).peak_gib == pytest.approx(
-        found[0], rel=0.01
-    )
+    expected = max(
+        found[0], loading(PARAMETERS_7B, shards)
+    )  # those peaks are of a step; reading the weights has its own
+    peak = plan(config, gpus=shards, gpu_gib=141, samples=100, tokens=tokens).peak_gib
+    assert peak == pytest.approx(expected, rel=0.01)
+
+
+def test_reading_the_weights_is_the_peak_of_lora():
+    """Measured on an H100: 46.53 GiB at 1,686 tokens, where a training step takes 35."""
+    lora = seven_b(Config.load("configs/sft_1gpu_lora.toml"))
+    assert plan(lora, gpus=1, gpu_gib=80, samples=100, tokens=1686).peak_gib == pytest.approx(46.53, rel=0.01)
+    assert not plan(lora, gpus=1, gpu_gib=48, samples=100, tokens=1686).fits
 
 
 def test_the_measured_rl_run_is_reproduced():
@@ -55,7 +64,7 @@ def test_the_measured_rl_run_is_reproduced():
         ("sft_8gpu.toml", 8, 80, 4000),
         ("sft_2gpu.toml", 2, 80, 2000),
         ("sft_2gpu.toml", 2, 141, 2500),
-        ("sft_1gpu_lora.toml", 1, 48, 4000),
+        ("sft_1gpu_lora.toml", 1, 80, 4000),
         ("rl.toml", 4, 80, 1700),
         ("rl_8gpu.toml", 8, 80, 1700),
         ("rl_2gpu.toml", 2, 80, 1400),
@@ -164,7 +173,7 @@ def test_the_command_plans_as_json(capsys):
     assert {"fits", "peak_gib", "steps", "hours", "disk_gib", "why"} <= found.keys()
     assert found["fits"] is True and found["steps"] == 78
     assert main(["plan", str(ROOT / "configs/sft.toml"), *arguments[:2], "--gpu-gib", "24", *arguments[4:-1]]) == 1
-    assert "first turn" in capsys.readouterr().out or "take" in capsys.readouterr().out
+    assert "no change of layout, batch or LoRA fits: take 8 GPUs" in capsys.readouterr().out
 
 
 def test_lint_and_plan_start_at_once():

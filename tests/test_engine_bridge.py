@@ -639,6 +639,8 @@ def test_reports_are_appended_as_numbers_and_never_stop_a_training(tmp_path, mon
     rows = read_metrics(path)
     assert rows[0] == {"step": 1, "optimizer/grad_norm": 2.5, "optimizer/lr": 1e-6, "n": 3} and len(rows) == 4
     assert metrics.read_engine_metrics(path)[1] == {"step": 2, "train/loss_avg": 0.4, "val/avg_loss": 0.7}
+    metrics.log_metrics({"val/reward_avg": 0.6}, 3, held_out="val/accuracy")
+    assert read_metrics(path)[-1] == {"step": 3, "val/accuracy": 0.6}
     monkeypatch.setenv("COOKBOOK_METRICS", str(tmp_path / "no" / "folder"))
     metrics.log_metrics({"a": 1}, 1)
     metrics.log_metrics(None, "x")

@@ -48,6 +48,8 @@ def test_a_folder_of_two_parts_is_not_taken_for_a_name_on_the_hub(tmp_path):
     assert config["policy.model_name_or_path"] == "models/tiny-base"
     local = launch.as_launched(config, tmp_path)["policy.model_name_or_path"]
     assert local == "./models/tiny-base" and (ROOT / local).is_dir()
+    absolute = config.edit({"policy.model_name_or_path": str(tmp_path)})
+    assert launch.as_launched(absolute, tmp_path)["policy.model_name_or_path"] == str(tmp_path)
     hub = config.edit({"policy.model_name_or_path": "nvidia/Cosmos-Reason1-7B"})
     assert launch.as_launched(hub, tmp_path)["policy.model_name_or_path"] == "nvidia/Cosmos-Reason1-7B"
     resolve = pytest.importorskip("cosmos_rl.utils.util").resolve_model_path

@@ -20,6 +20,7 @@ from cookbook.config import Config
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import launch
 from cookbook.engine.redis import is_free
+from cookbook.held_out import answers
 from cookbook.runs import ROOT, Run, read_metrics
 from data_tools import loading
 
@@ -111,6 +112,18 @@ def test_grpo_runs_to_its_end_and_is_recorded(runs):
     assert len((run.path / "generations.jsonl").read_text().splitlines()) >= 3 * 128
     checkpoint.load(export)
     assert not left_over()
+
+
+def test_grpo_measures_held_out_prompts_as_the_local_engine_does(runs):
+    config, run = bound("rl", **{"train.max_num_steps": 2, "validation.enable": True, "validation.freq": 1})
+    export = start(config, run)
+    measured = {row["step"]: row["val/accuracy"] for row in read_metrics(run.path) if "val/accuracy" in row}
+    assert set(measured) == {1, 2}
+    samples = pipeline.samples("job", "validation")
+    model, encoder = pipeline.open_model(export)
+    texts = answers(model, encoder, samples, config["rollout.max_response_length"])
+    right = sum(encoder.contract.read_answer(text, s.options) == s.answer for text, s in zip(texts, samples))
+    assert measured[2] == pytest.approx(right / len(samples), abs=1.5 / len(samples))
 
 
 # ---- it ends with the truth -------------------------------------------------------------------------------------

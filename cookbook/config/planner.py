@@ -128,6 +128,15 @@ def memory(parameters: float, shards: int, tokens: int, lora: bool = False) -> f
     return 16 * parameters / shards / GIB + max(6.5, 0.5 + 2.59e-3 * tokens) * scale
 
 
+def loading(parameters: float, shards: int) -> float:
+    """Returns GiB allocated while the weights are read: the sharded float32 copy, and all of the bfloat16 files.
+
+    Of full training the first step takes more. Of LoRA this is the peak, up to some 6,700 tokens a mini-batch: 46.5 GiB
+    on an H100 (`tests/benchmarks/seven_billion.py`).
+    """
+    return (4 / shards + 2) * parameters / GIB + 0.2
+
+
 def step_seconds(shards: int, tokens: int, batches: int, lora: bool = False, gpu: str = "H200") -> float:
     """Returns the seconds of one optimizer step of `batches` mini-batches of `tokens` each, on every GPU."""
     speed = LORA if lora else FULL
@@ -152,7 +161,7 @@ def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
 
 def _peak(view: View, parameters: float, tokens: int) -> float:
     shards, packed, _, _ = _shape(view, tokens)
-    peak = memory(parameters, shards, packed, bool(view.config.table("policy.lora")))
+    peak = max(loading(parameters, shards), memory(parameters, shards, packed, bool(view.config.table("policy.lora"))))
     if view.is_rl and view["mode"] == "colocated":
         cache = view["rollout.batch_size"] * view[GENERATIONS] * (tokens + view[RESPONSE]) * CACHE_BYTES / GIB
         peak = max(peak, 16 * parameters / shards / GIB + 6.5 + cache)

@@ -27,11 +27,18 @@ NAMES = {
 }
 
 
-def log_metrics(data: Mapping[str, Any], step: int) -> None:
-    """Append the numbers of one report to the file in COOKBOOK_METRICS; without one do nothing. Never raises."""
+HELD_OUT = "val/reward_avg"  # the mean reward of held-out prompts
+
+
+def log_metrics(data: Mapping[str, Any], step: int, held_out: str = HELD_OUT) -> None:
+    """Append the numbers of one report to the file in COOKBOOK_METRICS; without one do nothing. Never raises.
+
+    `held_out` is what the mean reward of held-out prompts is, where the loader knows: an accuracy for rewards of ours.
+    """
     try:
         if path := os.environ.get(FILE):
-            line = json.dumps({"step": int(step), **translate(data), **memory()}) + "\n"
+            numbers = {held_out if key == HELD_OUT else key: value for key, value in translate(data).items()}
+            line = json.dumps({"step": int(step), **numbers, **memory()}) + "\n"
             with open(path, "a", encoding="utf-8") as file:  # one write: lines of two processes do not mix
                 file.write(line)
     except Exception:  # a full disk must not end a training

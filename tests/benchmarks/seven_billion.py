@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VL
 from cookbook import pipeline
 from cookbook.checkpoint import INDEX
 from cookbook.config import Config, plan
+from cookbook.config.planner import step_seconds
 from cookbook.encoder import Encoder
 from cookbook.engine.launch import launch
 from cookbook.runs import ROOT, Run, read_metrics
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument(
         "--pixels", type=int, default=313_600, help="of a frame; 8 frames of 560 x 560 are 1,600 tokens"
     )
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=16, help="the second half is timed: the first waits for clips")
     parser.add_argument("--port", type=int, default=8700)
     args = parser.parse_args()
     out = args.out.resolve()
@@ -94,11 +95,12 @@ def main() -> None:
     model_config = AutoConfig.from_pretrained(model)
     encoder = Encoder(AutoProcessor.from_pretrained(model, use_fast=True), loading.contract(config), model_config)
     tokens = round(statistics.mean(encoder.training_batch([s])["input_ids"].shape[1] for s in splits["train"][:16]))
-    seconds = statistics.median(row["train/iteration_time"] for row in rows[1:])
+    seconds = statistics.median(row["train/iteration_time"] for row in rows[len(rows) // 2 :])
     expected = plan(config, gpus=1, gpu_gib=78, samples=len(splits["train"]), tokens=tokens)
-    print(f"{sum(1 for _ in rows)} steps of 2 samples of {tokens} tokens, on {torch.cuda.get_device_name()}")
+    planned = step_seconds(1, tokens, 2, lora=True)
+    print(f"{len(rows)} steps of 2 samples of {tokens} tokens, on {torch.cuda.get_device_name()}")
     print(f"peak GiB: measured {max(row['gpu/peak_gib'] for row in rows):.2f}, planned {expected.peak_gib:.2f}")
-    print(f"seconds a step: {seconds:.2f}, {2 * tokens / seconds:.0f} tokens/s")
+    print(f"seconds a step: measured {seconds:.2f} ({2 * tokens / seconds:.0f} tokens/s), planned {planned:.2f}")
 
 
 if __name__ == "__main__":
