@@ -1,7 +1,7 @@
 """The encoder: from conversations to the tensors that the model takes.
 
 Why: reading a clip and cutting it into patches costs more than the tiny model itself, and a question is asked of the
-same clip many times. So each clip is read once, each sample is tokenized once, and batches only stack what is there.
+same clip many times. So what was read or tokenized last is kept (`CLIP_BYTES`), and batches only stack what is there.
 Token for token and label for label this is what cosmos-rl's Qwen2_5_VLM_DataPacker makes; a test compares them.
 
     encoder = Encoder(processor, contract, model.config)
@@ -11,7 +11,6 @@ Token for token and label for label this is what cosmos-rl's Qwen2_5_VLM_DataPac
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -21,11 +20,13 @@ from torchvision.transforms.functional import resize
 from transformers import Qwen2_5_VLProcessor
 
 from cookbook.contract import Contract
+from cookbook.recent import Recent
 from cookbook.resizing import TEMPORAL_PATCH, resized
 from cookbook.samples import Message, Sample
 from cookbook.video import VideoError, read_frames
 
 IGNORE = -100  # the label that the cross-entropy leaves out
+CLIP_BYTES, TOKEN_BYTES = 4 * 2**30, 2**30  # kept in memory: patches of clips, and tokenized samples
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Media:
     grid: tuple[int, int, int]
     seconds_per_step: float
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.patches.nbytes
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -45,18 +51,26 @@ class Tokens:
     ids: list[int]
     labels: list[int]
     positions: torch.Tensor  # (3, length)
-    media: tuple[Media, ...]
+    media: tuple[tuple[str, Path], ...]  # (kind, file), as they come in the text
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, about: each id and label is a pointer to a number."""
+        return self.positions.nbytes + 16 * len(self.ids)
 
 
 class Encoder:
-    """Turns samples into batches by the model's own processor; remembers every clip and sample it has seen."""
+    """Turns samples into batches by the model's own processor; remembers the clips and samples that it saw last."""
 
     def __init__(self, processor: Qwen2_5_VLProcessor, contract: Contract, model_config) -> None:
         """`model_config` is the model's config: its token ids and vision settings decide the positions."""
         self.processor, self.contract, self.config = processor, contract, model_config
         self.tokenizer = processor.tokenizer
-        self.media = cache(self._media)
-        self._seen: dict[tuple[int, bool], tuple[Sample, Tokens]] = {}
+        self._clips, self._samples = Recent(CLIP_BYTES), Recent(TOKEN_BYTES)
+
+    def media(self, kind: str, path: Path) -> Media:
+        """Returns a clip or image as the vision tower takes it. Raises VideoError where it cannot be read."""
+        return self._clips.get((kind, path), lambda: self._media(kind, path))
 
     def _media(self, kind: str, path: Path) -> Media:
         """Read, resize as qwen-vl-utils does, and cut into patches by the model's own processor."""
@@ -85,12 +99,9 @@ class Encoder:
     def _tokens(self, messages: Sequence[Message], generate: bool) -> Tokens:
         """Tokenize a conversation. With `generate`, it ends where the assistant begins to speak."""
         chat = self.contract.conversation(messages)
-        media = tuple(
-            self.media(part["type"], Path(part[part["type"]]))
-            for turn in chat
-            for part in turn["content"]
-            if part["type"] != "text"
-        )
+        shown = [(part["type"], part) for turn in chat for part in turn["content"] if part["type"] != "text"]
+        files = tuple((kind, Path(part[kind])) for kind, part in shown)
+        media = [self.media(*file) for file in files]
         # the assistant's words are tokenized on their own: what they become must not depend on what stands before
         mark = self.tokenizer.pad_token
         said = ["".join(part["text"] for part in turn["content"]) for turn in chat if turn["role"] == "assistant"]
@@ -108,7 +119,7 @@ class Encoder:
             if i < len(said):
                 words = self.tokenizer(said[i])["input_ids"]
                 ids, labels = ids + words, labels + words
-        return Tokens(ids, labels, self._positions(ids, media), media)
+        return Tokens(ids, labels, self._positions(ids, media), files)
 
     def _with_vision(self, frame: str, media: Sequence[Media]) -> str:
         """Returns the text with every placeholder repeated once per vision token of its clip or image."""
@@ -123,10 +134,10 @@ class Encoder:
 
     def tokens(self, sample: Sample, generate: bool = False) -> Tokens:
         """Returns the sample's tokens: the whole conversation, or with `generate` its prompt."""
-        key = (id(sample), generate)
-        if key not in self._seen:  # the sample is kept with its tokens, so that its id stays its own
-            self._seen[key] = sample, self._tokens(sample.prompt if generate else sample.messages, generate)
-        return self._seen[key][1]
+        key = (id(sample), generate)  # the sample is kept with its tokens, so that its id stays its own
+        return self._samples.get(
+            key, lambda: (sample, self._tokens(sample.prompt if generate else sample.messages, generate))
+        )[1]
 
     def _positions(self, ids: list[int], media: Sequence[Media]) -> torch.Tensor:
         """Returns the rotary positions (time, height, width; 3, length) of one conversation.
@@ -149,7 +160,7 @@ class Encoder:
         return torch.cat([*out, torch.arange(len(ids) - at).expand(3, -1) + place], dim=1)
 
     def _batch(self, rows: Sequence[Tokens], side: str) -> dict[str, torch.Tensor]:
-        media = [m for row in rows for m in row.media]
+        media = [self.media(*file) for row in rows for file in row.media]
         longest = max(len(row.ids) for row in rows)
         ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)

@@ -11,14 +11,13 @@ Used by `cookbook.engine.bridge`, in every role.
 
 import json
 import os
-from collections import OrderedDict
 from collections.abc import Callable
-from functools import wraps
-from threading import Lock
+from functools import partial, wraps
 from typing import Any
 
 import torch
 
+from cookbook.recent import Recent
 from cookbook.video import measure, pictures
 
 CACHE_BYTES = 512 * 2**20  # a process; a clip of 30 frames at 81,920 pixels takes 29 MB
@@ -57,25 +56,15 @@ def remembered(fetch: Callable, limit: int) -> Callable:
 
     A clip that has changed on the disk is read anew. What is kept is shared: nobody may change it in place.
     """
-    kept: OrderedDict[str, Any] = OrderedDict()
-    lock = Lock()
+    recent = Recent(limit)
 
     @wraps(fetch)
     def fetch_video(part: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         key = _key(part, args, kwargs)
-        with lock:
-            if key in kept:
-                kept.move_to_end(key)
-                return kept[key]
-        found = fetch(part, *args, **kwargs)
-        if key is not None and size(found) <= limit:
-            with lock:
-                kept[key] = found
-                while sum(map(size, kept.values())) > limit:
-                    kept.popitem(last=False)
-        return found
+        read = partial(fetch, part, *args, **kwargs)
+        return read() if key is None else recent.get(key, read)
 
-    fetch_video.kept = kept
+    fetch_video.kept = recent.kept
     return fetch_video
 
 
@@ -86,10 +75,3 @@ def _key(part: dict[str, Any], args: tuple, kwargs: dict[str, Any]) -> str | Non
         return json.dumps([part, stat.st_mtime_ns, stat.st_size, args, kwargs], sort_keys=True)
     except (OSError, AttributeError, TypeError):
         return None
-
-
-def size(value: Any) -> int:
-    """Returns the bytes of the tensors in a result."""
-    if isinstance(value, torch.Tensor):
-        return value.nbytes
-    return sum(map(size, value)) if isinstance(value, tuple) else 0
