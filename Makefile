@@ -13,10 +13,13 @@ NOTEBOOKS := \
     notebooks/configuration.ipynb \
     notebooks/sft.ipynb \
     notebooks/rl.ipynb \
-    notebooks/evaluation.ipynb
+    notebooks/evaluation.ipynb \
+    notebooks/troubleshooting.ipynb
 
 RECIPES := \
+    notebooks/recipes/video_rewards.ipynb \
     notebooks/recipes/warehouse_spatial.ipynb \
+    notebooks/recipes/intelligent_transportation.ipynb \
     notebooks/recipes/av_caption_vqa.ipynb \
     notebooks/recipes/template.ipynb
 

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from statistics import mean, median, stdev
 
 WINDOW = 5  # steps that a judgement rests on: one step has other prompts than the next
+SPIKE = 1.0  # nats a token: below, three times the usual loss is little
 LONG = 40  # steps before "flat" can be told from slow: the mean reward of 16 prompts scatters by 0.1
 KL_ALARM, KL_RUNAWAY = 0.1, 1.0  # nats a token
 RL, SFT = "notebooks/rl.ipynb#How-to-read-the-curves", "notebooks/sft.ipynb#How-to-read-the-curve"
+
+UNEARNED = ("mean", "std", "max", "min", "overlong")  # what stands behind train/reward_ and is no part to earn
 
 KL, REWARD, ENTROPY = "train/kl_loss_avg", "train/reward_mean", "train/entropy"
 FORMAT, EQUAL, CUT = "train/reward_format", "train/zero_variance_share", "rollout/cut_share"
@@ -79,7 +82,7 @@ def no_group_differs(rows: Rows) -> str | None:
 
 def never_earned(rows: Rows) -> str | None:
     """Goes off for a part of the reward that no completion earned in two windows."""
-    parts = [k for k in rows[-1] if k.startswith("train/reward_") and k[13:] not in ("mean", "std", "max", "min")]
+    parts = [k for k in rows[-1] if k.startswith("train/reward_") and k[13:] not in UNEARNED]
     zero = [k for k in parts if len(v := _values(rows, k)[-2 * WINDOW :]) == 2 * WINDOW and max(v) == 0]
     return f"no completion of the last {2 * WINDOW} steps earned {zero[0][13:]}" if zero else None
 
@@ -156,6 +159,17 @@ def validation_rises(rows: Rows) -> str | None:
     return f"validation loss {min(values):.3f} at its best, now {values[-1]:.3f}"
 
 
+def loss_spike(rows: Rows) -> str | None:
+    """Goes off where three steps of SFT in a row lose three times what was usual in the twenty before them."""
+    values = _values(rows, LOSS)
+    if len(values) < 10 or _values(rows, REWARD):
+        return None
+    usual, now = median(values[-23:-3]), min(values[-3:])
+    return (
+        f"the loss was {usual:.3f}, and is at least {now:.3f} for three steps" if now > max(3 * usual, SPIKE) else None
+    )
+
+
 def flat_loss(rows: Rows) -> str | None:
     """Goes off where the loss of SFT is after 20 steps what it was."""
     values = _values(rows, LOSS)
@@ -191,5 +205,6 @@ RULES = (
          "The reward is being gamed, or the training prompts are learned by heart",
          "train.train_policy.reward_function"),
     Rule("overfitting", validation_rises, "The training answers are being learned by heart", "train.epoch", SFT),
+    Rule("loss-spike", loss_spike, "The update was too large, or the data changed", "train.optm_lr", SFT, severe=True),
     Rule("loss-flat", flat_loss, "Nothing is learned: the rate is too low, or no label counts", "train.optm_lr", SFT),
 )  # fmt: skip

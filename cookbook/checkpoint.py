@@ -56,6 +56,11 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32):
 def find(path: str | Path) -> Path:
     """Returns the folder with whole weights that a path stands for; see `resolve`. Raises CheckpointError."""
     folder = resolve(path)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{named(folder)}: there is no such folder. Has the run before this one ended? A model of the hub is "
+            "fetched with `hf download NAME --local-dir FOLDER`"
+        )
     if (folder / ADAPTER).is_file():
         raise CheckpointError(_adapter_only(folder))
     if (folder / STATE).is_file():

@@ -47,10 +47,10 @@ class Contract:
     def load(cls, path: str | Path) -> "Contract":
         """Read a contract file.
 
-        Raises ValueError for missing or unknown keys, and for a prompt that shows another form than the one rewarded.
+        Raises ContractError for a file that is no table of keys or has no size between its pixel limits, ValueError for
+        missing or unknown keys, and for a prompt that shows another form than the one rewarded.
         """
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        vision = data.pop("video", {})
+        data, vision = _tables(Path(path))
         for found, wanted, free in (
             (data, {"system", "answer_format"}, set()),
             (vision, {"fps", "min_pixels", "max_pixels"}, {"max_frames"}),
@@ -59,6 +59,8 @@ class Contract:
                 raise ValueError(f"{path}: expected the keys {sorted(wanted)}, found {sorted(found)}")
         if data["answer_format"] not in FORMATS:
             raise ValueError(f"{path}: answer_format is {data['answer_format']!r}; known are {', '.join(FORMATS)}")
+        if (least := vision["min_pixels"]) > (most := vision["max_pixels"]):
+            raise ContractError(f"{path}: video.min_pixels is {least}, above max_pixels, {most}; lower it")
         found = cls(**data, vision=Vision(**vision))
         if wrong := found._misshown():
             raise ValueError(
@@ -136,3 +138,14 @@ class Contract:
         place in the format: for a second number beside the strict one, never for a reward.
         """
         return read_answer(self.answer_format, completion, options, texts, lenient)
+
+
+def _tables(path: Path) -> tuple[dict, dict]:
+    """Returns the keys of a contract file without `video`, and those of `video`. Raises ContractError."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ContractError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(data, dict) or not isinstance(vision := data.pop("video", {}), dict):
+        raise ContractError(f"{path}: is no table with the keys system, answer_format and video; see configs/prompts/")
+    return data, vision

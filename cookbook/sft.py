@@ -4,6 +4,7 @@ Why: to see what SFT does, read it. The keys are those of cosmos-rl.
 
     for every step:  batch → loss on the assistant's tokens → gradients → AdamW
     now and then:    the same loss on clips that are not trained on → an export
+    a severe alarm:  an export, and the end
 """
 
 import random
@@ -20,6 +21,7 @@ from cookbook.optimizer import Optimizer
 from cookbook.progress import progress
 from cookbook.runs import Run
 from cookbook.samples import Sample
+from cookbook.watch import TrainingStopped, Watcher
 
 
 def token_losses(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -46,6 +48,11 @@ def to(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
 
+def is_finite(model) -> bool:
+    """Returns whether every weight is a number: what is not must not be exported."""
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
 def batches(samples: list[Sample], size: int, epochs: int, seed: int) -> list[list[Sample]]:
     """Returns the batches of all epochs. Each epoch shuffles anew, has a sample once, drops its incomplete rest."""
     rng = random.Random(seed)
@@ -66,11 +73,21 @@ def plan_steps(config: Config, samples: list[Sample]) -> int:
     return min(steps, config["train.max_num_steps"] or steps)
 
 
-def sft(config: Config, train: list[Sample], validation: list[Sample], encoder: Encoder, model, run: Run) -> Path:
-    """Train the model on the samples' targets. Returns the folder of the last export.
+def sft(
+    config: Config,
+    train: list[Sample],
+    validation: list[Sample],
+    encoder: Encoder,
+    model,
+    run: Run,
+    *,
+    stop_on_alarm: bool = True,
+) -> Path | None:
+    """Train the model on the samples' targets. Returns the last export, None where none is wanted.
 
     Leaves metrics.jsonl, log.txt and `safetensors/step_N` in the run's folder.
-    Raises ConfigError before the first step where configuration and data do not fit.
+    Raises ConfigError before the first step where configuration and data do not fit, and TrainingStopped, after an
+    export, where a severe alarm of cookbook.watch goes off and `stop_on_alarm` is set.
     """
     steps = plan_steps(config, train)
     size, mini = config["train.train_batch_per_replica"], config["train.train_policy.mini_batch"]
@@ -78,6 +95,7 @@ def sft(config: Config, train: list[Sample], validation: list[Sample], encoder: 
     optimizer = Optimizer(model, config, steps)
     check_every = config["validation.freq"] if config["validation.enable"] else 0
     save_every = config["train.ckpt.save_freq"] if config["train.ckpt.enable_checkpoint"] else 0
+    watcher = Watcher(run)
     run.log(f"SFT: {len(train)} samples, {steps} steps of {size}")
     model.train()
     started = time.monotonic()
@@ -95,20 +113,25 @@ def sft(config: Config, train: list[Sample], validation: list[Sample], encoder: 
         # ---- update
         norm = optimizer.step()
         values = {"train/loss_avg": loss, "optimizer/grad_norm": norm, "optimizer/lr": optimizer.rate}
-        if loss != loss:
-            raise FloatingPointError(f"the loss is not a number at step {step}; lower train.optm_lr")
 
-        # ---- look at clips that are not trained on, and keep what is there
+        # ---- look at clips that are not trained on
         last = step == steps
         if check_every and validation and (step % check_every == 0 or last):
             values["val/avg_loss"] = validation_loss(model, encoder, validation, 2 * mini)
         run.log_metrics(step, **values)
         bar.set(loss=loss)
-        if save_every and (step % save_every == 0 or last):
+
+        # ---- keep what is there; end where it cannot get better
+        alarm = watcher.see(step, values)
+        stop = stop_on_alarm and alarm is not None
+        if save_every and (step % save_every == 0 or last or stop) and not (stop and not is_finite(model)):
             dtype = getattr(torch, config["train.param_dtype"])
             folder = checkpoint.export(model, encoder, run.path, step, dtype)
             checkpoint.keep_last(run.path, config["train.ckpt.max_keep"])
             run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
+        if stop:
+            run.write_manifest(stopped=str(alarm), steps=step)
+            raise TrainingStopped(alarm)
 
     run.write_manifest(seconds={"train": round(time.monotonic() - started, 1)}, steps=steps)
-    return checkpoint.find(run.path)
+    return checkpoint.find(run.path) if save_every else None

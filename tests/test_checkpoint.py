@@ -120,6 +120,8 @@ def test_what_is_no_checkpoint_says_what_it_is(tmp_path):
     (tmp_path / "d" / "00000.safetensors").unlink()
     with pytest.raises(CheckpointError, match="no weights"):
         find(tmp_path / "d")
+    with pytest.raises(CheckpointError, match=r"no such folder.*hf download"):
+        find("nvidia/Cosmos-Reason1-7B")
 
 
 def test_old_exports_go_and_half_written_ones_are_left_alone(tmp_path):

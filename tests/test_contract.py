@@ -2,7 +2,7 @@
 
 import pytest
 
-from cookbook.contract import Contract
+from cookbook.contract import Contract, ContractError
 from cookbook.runs import ROOT
 
 LETTERS, BINARY = ("A", "B", "C", "D"), ("Yes", "No")
@@ -88,3 +88,27 @@ def test_a_misspelt_key_is_refused(tmp_path):
     path.write_text("sytem: a\nanswer_format: think_answer\nvideo: {fps: 2, min_pixels: 1, max_pixels: 2}\n")
     with pytest.raises(ValueError, match="sytem"):
         Contract.load(path)
+
+
+VIDEO = "video: {fps: 1, min_pixels: 784, max_pixels: 3136}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", "no table"),
+        ("only words", "no table"),
+        ("- system\n- answer_format\n", "no table"),
+        ("system: a\nanswer_format: text\nvideo: 1\n", "no table"),
+        ("system: [a\n", "not YAML"),
+        ("system: a\nanswer_format: text\n" + VIDEO.replace("784", "100352"), "100352, above max_pixels, 3136"),
+    ],
+)
+def test_a_file_that_is_no_contract_is_named(tmp_path, words, told):
+    path = tmp_path / "c.yaml"
+    path.write_text(words)
+    with pytest.raises(ContractError, match=told) as caught:
+        Contract.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    path.write_text("system: a\nanswer_format: text\n" + VIDEO)
+    assert Contract.load(path).vision.max_pixels == 3136

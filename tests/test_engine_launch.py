@@ -181,6 +181,9 @@ def test_a_reward_that_raises_is_a_failure_while_the_policy_hangs(scene):
         ("port", trace("OSError: [Errno 98] Address already in use") + DEAD),
         ("gpu", trace("RuntimeError: No GPUs available. Please check your GPU configuration.") + DEAD),
         ("redis", "/bin/sh: 1: redis-server: not found" + DEAD),
+        ("attention", trace("NotImplementedError: FlashAttention is not installed.") + DEAD),
+        ("hub", trace("OSError: We couldn't connect to 'https://huggingface.co' to load the files") + DEAD),
+        ("length", trace("ValueError: Videos features and video tokens do not match: tokens: 2, features 16") + DEAD),
         ("killed", "E1123 00:00:00.0 1 api.py:986] failed (exitcode: -9) local_rank: 0 (pid: 7)" + DEAD),
         ("worker", trace("ZeroDivisionError: division by zero", "site-packages/cosmos_rl/policy/train.py") + DEAD),
         ("nan", "\n".join(NAN.format(n) for n in (4, 5))),
@@ -191,6 +194,37 @@ def test_a_reward_that_raises_is_a_failure_while_the_policy_hangs(scene):
 )  # fmt: skip
 def test_every_kind_of_failure_has_its_name(scene, kind, say):
     scene.fails(kind, "of 12", until=STEP, say=say)
+
+
+@pytest.fixture
+def diverging(scene, monkeypatch):
+    """A log of 16 of 30 steps, whose loss is a hundred times higher from step 12 on; metrics are read at once."""
+    monkeypatch.setattr("cookbook.engine.watch.METRICS_EVERY", 0.0)
+    head = (FAKE / "sft_ok.log").read_text().partition("[rank0]:[cosmos]")[0]
+    lines = [NAN.format(n).replace("/12", "/30").replace("nan", "0.5" if n < 12 else "50.0") for n in range(1, 17)]
+    log = scene.run.path / "diverging.log"
+    log.write_text(head + "\n".join(lines) + "\n")
+    return {"log": str(log), "until": "Step: 16/30"}
+
+
+def test_a_severe_alarm_lets_the_engine_save_and_end(scene, diverging):
+    error = scene.fails("alarm", "loss-spike (severe, step 14)", "ended by itself; last export: step_99", **diverging,
+                        stops="accepted")  # fmt: skip
+    assert "at step 16 of 30" in str(error)
+    assert what_is_missing(scene.run.path / "safetensors" / "step_99") == ""
+
+
+@pytest.mark.parametrize("answer", ["accepted, and hangs", "409", None])
+def test_an_engine_that_does_not_end_by_itself_is_ended(scene, diverging, answer):
+    patience = replace(HASTE, leave=1.0, stall=20)
+    error = scene.fails("alarm", "loss-spike (severe, step 14)", **diverging, stops=answer, patience=patience)
+    assert "ended by itself" not in str(error)
+    assert ("asked to save" in (scene.run.path / "log.txt").read_text()) == (answer == "accepted, and hangs")
+
+
+def test_weights_that_are_no_numbers_are_not_saved(scene, monkeypatch):
+    monkeypatch.setattr("cookbook.engine.watch.request_stop", lambda *_: pytest.fail("asked to save"))
+    scene.fails("nan", until=STEP, say="\n".join(NAN.format(n) for n in (4, 5)))
 
 
 def test_a_full_disk_is_found_before_the_start(scene, monkeypatch):
@@ -418,6 +452,24 @@ def test_a_shard_that_the_index_names_must_be_there(tmp_path):
 def test_kinds_are_told_apart():
     assert kind_of("nothing known", "stall") == "stall"
     assert kind_of("in __getitem__\nMemory: CUDA out of memory") == "memory"
+
+
+@pytest.mark.parametrize(
+    "kind, file, words",
+    [("attention", "cosmos_rl/policy/kernel/modeling_utils.py", "FlashAttention is not installed"),
+     ("attention", "transformers/modeling_utils.py", "FlashAttention2 has been toggled on"),
+     ("length", "transformers/models/qwen2_5_vl/modeling_qwen2_5_vl.py", "features and video tokens do not match"),
+     ("hub", "transformers/utils/hub.py", "We couldn't connect to '{HUGGINGFACE_CO_RESOLVE_ENDPOINT}'"),
+     ("hub", "datasets/load.py", "Couldn't reach '{path}' on the Hub"),
+     ("hub", "datasets/load.py", "on the Hub or cannot be accessed"),
+     ("hub", "datasets/load.py", "is a gated dataset on the Hub")],
+)  # fmt: skip
+def test_the_installed_packages_still_say_what_the_patterns_look_for(kind, file, words):
+    place = next((p for p in map(Path, sys.path) if (p / file).is_file()), None)
+    if place is None:
+        pytest.skip(f"{file} is not installed here")
+    assert words in (place / file).read_text(encoding="utf-8")
+    assert kind_of(words.replace("{HUGGINGFACE_CO_RESOLVE_ENDPOINT}", "https://huggingface.co")) == kind
 
 
 def test_start_files_for_several_machines_are_bash_and_use_flags_that_exist(tmp_path):

@@ -205,6 +205,15 @@ def test_sft_dataset_as_cloned_from_the_hub(packed, tmp_path, cosmos_cache):
     assert [r.id for r in formats.read(root, split=["reasoning"])] == ["reasoning-000000", "reasoning-000001"]
 
 
+def test_a_hub_that_cannot_be_reached_is_told_with_what_helps(monkeypatch, cosmos_cache):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for ask in (hub.prepare, lambda *name: next(hub.rows(*name, None, None))):
+        with pytest.raises(DataError, match=r"nvidia/Nobody: cannot be loaded from the hub(.|\n)*hf auth login"):
+            ask("nvidia/Nobody", "robovqa")
+    other = hub._unreachable("nvidia/Nobody", ValueError("BuilderConfig 'x' not found"))
+    assert str(other) == "nvidia/Nobody: cannot be loaded from the hub (ValueError: BuilderConfig 'x' not found)"
+
+
 def test_prepare_goes_on_where_it_was_broken_off(tmp_path, cosmos_cache):
     root = made.sft(tmp_path / "nvidia/SFT", packed=True)
     folder = hub.prepare(root, "robovqa")

@@ -72,6 +72,7 @@ WRONG = {
     "gradients": rl(**{"optimizer/grad_norm": lambda step: 0.3 if step < 40 else 30.0}),
     "reward-not-accuracy": rl(**FALLING),
     "overfitting": sft(**{"val/avg_loss": lambda step: 0.3 + abs(step - 30) / 100}),
+    "loss-spike": sft(**{"train/loss_avg": lambda step: 5 * math.exp(-step / 8) if step < 40 else 1.5}),
     "loss-flat": sft(**{"train/loss_avg": lambda step: 2.0 + 0.1 * (-1) ** step}),
 }  # fmt: skip
 

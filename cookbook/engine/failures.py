@@ -13,7 +13,8 @@ import re
 # Each kind has a pattern for the text of a failure ("" where only the watcher can tell) and the line that helps.
 KINDS: dict[str, tuple[str, str]] = {
     "memory": (
-        r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED|NVML_SUCCESS == r INTERNAL",
+        r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED|NVML_SUCCESS == r INTERNAL"
+        r"|DefaultCPUAllocator: (can't allocate|not enough) memory",
         "lower train.train_policy.mini_batch, then a clip's frames and pixels or policy.model_max_length; or raise "
         "policy.parallelism.dp_shard_size. `python -m cookbook.config plan` tells what fits",
     ),
@@ -55,6 +56,24 @@ KINDS: dict[str, tuple[str, str]] = {
         r"Watchdog caught collective|\[NCCL\].{0,60}(fail|error)",
         "set NCCL_DEBUG=INFO and run again; one host without NVLink may want NCCL_P2P_DISABLE=1, and two NCCL packages "
         "in one environment want `pip install --force-reinstall` of the one that torch names",
+    ),
+    "attention": (
+        r"FlashAttention is not installed|FlashAttention2 has been toggled on",
+        "end the loader file in `serve` (data_tools/engine_dataset.py), whose bridge computes attention with PyTorch; "
+        "or pip install flash-attn",
+    ),
+    "hub": (
+        r"LocalEntryNotFoundError|OfflineModeIsEnabled|GatedRepoError|RepositoryNotFoundError"
+        r"|couldn't connect to 'https?://huggingface|Couldn't reach '.+' on the Hub"
+        r"|on the Hub or cannot be accessed|gated (dataset|repo)",
+        "hf auth login, and accept the terms on the repository's page; without a network `hf download NAME --local-dir "
+        "FOLDER` where there is one, and FOLDER instead of NAME in the TOML file",
+    ),
+    "length": (
+        r"features and (image|video) tokens do not match",
+        "the sample is longer than policy.model_max_length, and was cut inside its clip: raise it, or lower the "
+        "contract's fps, max_frames or max_pixels; `python -m data_tools.passport FOLDER --max-length N` names the "
+        "samples",
     ),
     "reward": (
         r"cosmos_rl/reward/|in compute_reward|cookbook/(engine/)?rewards",

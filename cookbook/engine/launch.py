@@ -54,8 +54,8 @@ def launch(
 
     `resume` is a checkpoint's `policy` folder. A run folder that holds results is refused, unless they are resumed
     or `replace` deletes them. `env` is added to the environment. With several `nodes` this is the first one, and the
-    others join with the files of `cookbook.engine.nodes`. A severe alarm of `cookbook.watch` ends the run, unless
-    `stop_on_alarm` is false.
+    others join with the files of `cookbook.engine.nodes`. A severe alarm of `cookbook.watch` ends the run, with a
+    checkpoint where the controller still answers, unless `stop_on_alarm` is false.
     Raises EngineError, whose message has the first traceback and what helps; ConfigError for a key that is wrong.
     Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left.
     """
@@ -71,7 +71,7 @@ def launch(
     run.write_manifest(**facts, start=config["policy.model_name_or_path"], resume=resume)
     run.log(shown(words))
     started, outcome = time.monotonic(), "interrupted"
-    watch = Watch(run, config.kind.upper(), patience, stop_on_alarm)
+    watch = Watch(run, config.kind.upper(), patience, stop_on_alarm, port=port)
     try:
         with sigterm_exits(), Engine(words, environment, run.path / LOG, patience.stop) as engine:
             reason = follow(engine, watch)
@@ -139,7 +139,7 @@ def as_launched(config: Config, run: Path, resume: Path | None = None) -> Config
     """
     loggers, start = config["logging.logger"] or [], config["policy.model_name_or_path"]
     changes = {
-        "policy.model_name_or_path": f"./{start.removeprefix('./')}" if (ROOT / start).is_dir() else start,
+        "policy.model_name_or_path": _folder(start),
         "train.output_dir": _from_root(run),
         "train.timestamp": config["train.timestamp"] or "fixed",  # or results go to a folder named by the clock
         "logging.logger": [*([] if "console" in loggers else ["console"]), *loggers],  # without: no `Step:` lines
@@ -150,6 +150,12 @@ def as_launched(config: Config, run: Path, resume: Path | None = None) -> Config
     if resume is not None:
         changes["train.resume"] = _from_root(Path(resume).resolve())
     return config.edit({key: value for key, value in changes.items() if config.stated.get(key) != value})
+
+
+def _folder(start: str) -> str:
+    """Returns the model as the engine must be told of it: with three parts, where it is a folder of the project."""
+    here = (ROOT / start).is_dir() and not Path(start).is_absolute()
+    return f"./{start.removeprefix('./')}" if here else start
 
 
 def make_room(run: Path, resume: Path | None, replace: bool) -> None:

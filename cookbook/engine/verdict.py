@@ -33,7 +33,7 @@ def require_success(watch: Watch, code: int, config: Config, run: Path, reason: 
     """
     export = _export(config, watch, run)
     if problem := reason or _problem(watch, code) or _bad_export(watch, export):
-        raise _explain(problem, watch, run / LOG)
+        raise explain(problem, run / LOG, watch.step_line, watch.when())
     return export
 
 
@@ -95,17 +95,25 @@ def _is_whole(shard: Path) -> bool:
     return shard.stat().st_size == 8 + length + max(ends, default=0)
 
 
-def _explain(problem: Reason, watch: Watch, log: Path) -> EngineError:
-    """Returns the error to raise: what happened and when, the traceback that came first, where the log is."""
-    lines = [re.sub(r"^ *[\d.]+ ", "", line) for line in log.read_text(encoding="utf-8").splitlines()]
+def read_log(log: Path) -> list[str]:
+    """Returns the lines of a log, without the seconds that the guardian writes before each."""
+    return [re.sub(r"^ *[\d.]+ ", "", line) for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+
+
+def explain(problem: Reason, log: Path, after: int, when: str) -> EngineError:
+    """Returns the error to raise: what happened and when, the traceback that came first, where the log is.
+
+    `after` is the line of the last step, `when` says how far it was.
+    """
+    lines = read_log(log)
     found = [] if problem.kind in CERTAIN else traces(lines)
-    root = root_cause(found, watch.step_line)
-    trouble = [message(line) for line in lines[watch.step_line :] if TROUBLE.search(line) and not NOISE.search(line)]
+    root = root_cause(found, after)
+    trouble = [message(line) for line in lines[after:] if TROUBLE.search(line) and not NOISE.search(line)]
     kind = problem.kind
     if kind not in CERTAIN:
         bare = root is None or CASCADE.search(root.error)
         kind = kind_of("\n".join(trouble[-20:]) if bare else root.text(), kind)
-    parts = [f"{problem.text}, {watch.when()}"]
+    parts = [f"{problem.text}, {when}"]
     if root:
         same = ranks(found, root)
         parts.append(root.text() + (f"\n(the same on ranks {', '.join(same)})" if len(same) > 1 else ""))

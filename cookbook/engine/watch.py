@@ -2,18 +2,21 @@
 
 Why: the launcher of cosmos-rl waits for ever for a replica that died, and so would we. Signs of life are lines of the
 log, rows of metrics and files that are written; where none comes, where a process has failed, or where the loss is
-no number, the run is ended.
+no number, the run is ended. For another severe alarm the controller is asked first to finish its step, to save, and to
+end by itself: its own `request_stop`, which saves and then ends with exit code 0.
 
     watch = Watch(run, "SFT", Patience())
     reason = follow(engine, watch)          # None: it ended by itself; else why it has to be ended
 """
 
 import contextlib
+import http.client
 import json
 import math
 import queue
 import statistics
 import time
+import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +36,7 @@ SHORTEST = 300.0  # seconds of silence that are allowed at least between two ste
 FATAL = {"memory", "disk", "nccl"}  # what no process of the engine survives, though it may hang
 LOSSES = ("Loss", "Average loss")  # SFT's name, GRPO's name
 FIGURES = {"Loss": "loss", "Reward Mean": "reward", "KL Loss Avg": "KL", "Completion Length Mean": "tokens"}
+STOP, ANSWER = "/api/request_stop", 10.0  # where the controller is asked to end, and seconds that it has to answer
 METRICS_EVERY = 10.0  # seconds between two rewritings of metrics.jsonl while the engine runs
 
 
@@ -44,6 +48,7 @@ class Patience:
     stall: float | None = None  # for one after it; None is ten times the usual step, and 5 minutes at least
     dead: float = 15.0  # after a process has failed, for its traceback and for the others to end
     fatal: float = 45.0  # after an error that nothing survives, for a step or the end
+    leave: float = 600.0  # after the controller agreed to end: a step, a checkpoint of a 7B model, and the end
     stop: float = 10.0  # between SIGTERM and SIGKILL
     tick: float = 0.5  # between two looks
 
@@ -74,8 +79,10 @@ class Watch:
         patience: Patience,
         stop_on_alarm: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        port: int | None = None,
     ) -> None:
-        """`title` stands before the progress; `clock` gives seconds."""
+        """`title` stands before the progress; `clock` gives seconds; the controller is asked to end at `port`."""
+        self.port, self.asked = port, None  # and when it agreed
         self.alarms, self.stop_on_alarm, self.alarm, self._judged = Watcher(run), stop_on_alarm, None, 0
         self.run, self.title, self.patience, self.clock = run, title, patience, clock
         self.started = self.moved = self._rewritten = clock()
@@ -132,7 +139,7 @@ class Watch:
         now, wait = self.clock(), self.patience
         if self.dead and now - self.dead.at > wait.dead:
             return self.death()
-        if self.alarm and self.stop_on_alarm:
+        if self.alarm and self.stop_on_alarm and not self._may_leave(now):
             return Reason("nan" if self.alarm.name == "nan" else "alarm", str(self.alarm))
         if self.bad_losses >= 2:  # one may be a batch without a token to learn from
             return Reason("nan", f"the loss is {self.loss}")
@@ -142,6 +149,24 @@ class Watch:
             kind = "stall" if self.ready else "controller"
             return Reason(kind, f"no line, no metric and no file for {self._silence(now):.0f} s")
         return None
+
+    def _may_leave(self, now: float) -> bool:
+        """Ask the controller, once, to save and end. Returns whether it does so; with NaN there is nothing to save."""
+        if self.alarm.name == "nan" or self.port is None:
+            return False
+        if self.asked is None:
+            if not request_stop(self.port, self.alarm.name):
+                return False
+            self.asked = now
+            self.run.log("the controller was asked to save and end, and agreed")
+        return now - self.asked <= self.patience.leave
+
+    def left(self) -> Reason | None:
+        """Returns the alarm for which the engine has ended by itself, None where it was not asked to."""
+        if self.asked is None:
+            return None
+        last = max(self.exported, key=lambda name: int(name.partition("_")[2]), default="nothing")
+        return Reason("alarm", f"{self.alarm}. cosmos-rl ended by itself; last export: {last}")
 
     def death(self) -> Reason | None:
         """Returns that a process of the engine has failed, None where none has."""
@@ -207,19 +232,34 @@ def _rewrite(rows: list[dict], file: Path) -> None:
     copy.replace(file)
 
 
+def request_stop(port: int, reason: str) -> bool:
+    """Ask the controller to finish the step, save and end. Returns whether it agreed.
+
+    dispatcher/run_web_panel.py:496 of 0.4.7; a controller that does not answer, or refuses with 409, did not agree.
+    """
+    body, kind = json.dumps({"reason": reason}).encode(), {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{STOP}", body, kind)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine's loopback
+    try:
+        with direct.open(request, timeout=ANSWER) as reply:
+            return bool(json.load(reply)["accepted"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return False
+
+
 def follow(engine: Engine, watch: Watch) -> Reason | None:
-    """Watch until the engine has ended. Returns None, or the reason to end it."""
+    """Watch until the engine has ended. Returns None, or the reason to end it, or why it was asked to end."""
     while True:
         try:
             line = engine.lines.get(timeout=watch.patience.tick)
         except queue.Empty:
             line = ""
             if engine.code is not None:  # its guardian was killed; what is left of it holds the pipe
-                return None
+                return watch.left()
         else:
             if line is None:
                 engine.process.wait()  # it has closed the log, and is about to give the exit code
-                return None
+                return watch.left()
             watch.take(line)
         watch.take_metrics()
         if reason := watch.check():

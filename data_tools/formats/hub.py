@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cookbook.engine.failures import KINDS, kind_of
 from cookbook.samples import DataError
 from data_tools.archives import extract
 from data_tools.formats.source import Problems, inside, read_rows, shown, skipping
@@ -68,7 +69,7 @@ def _hub_rows(name: str, subset: str | None, wanted: set[str]) -> Iterator[tuple
     try:
         loaded = datasets.load_dataset(name, subset or None)
     except Exception as error:  # the library raises its own errors, the network's and the file formats'
-        raise DataError(f"{name}: cannot be loaded from the hub ({type(error).__name__}: {shown(error)})") from None
+        raise _unreachable(name, error) from None
     for split, table in loaded.items():
         if wanted and split not in wanted:
             yield split, name, {}  # the split is there, but nobody wants its rows read
@@ -211,4 +212,14 @@ def _download(name: str, subset: str | None) -> Path:
 
     where = f"{subset}/" if subset else ""
     patterns = [f"{where}clips*.tar.gz", f"{where}clips/*.tar.gz"]
-    return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns), subset or "")
+    try:
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns), subset or "")
+    except OSError as error:  # no network, no login, no such dataset: the hub's own errors are all of this type
+        raise _unreachable(name, error) from None
+
+
+def _unreachable(name: str, error: Exception) -> DataError:
+    """Returns what to raise where a dataset of the hub cannot be had, with what helps where the kind is known."""
+    told = f"{name}: cannot be loaded from the hub ({type(error).__name__}: {shown(error)})"
+    kind = kind_of(f"{type(error).__name__}: {error}", "")
+    return DataError(f"{told}\nWhat helps ({kind}): {KINDS[kind][1]}" if kind else told)
