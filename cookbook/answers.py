@@ -3,8 +3,8 @@
 Why: the prompt asks for one form, the targets are written in it, the reward pays for it and the evaluation reads it.
 The contract names the form; these are the forms, and the one parser. It is tolerant inside the stated answer ("(b)",
 "**B.**", "The answer is B", the option's own words) and strict about where an answer may stand: with `think_answer`
-only a closed <answer> block counts. `lenient` finds an answer elsewhere; the evaluation reports that as a second
-number. What names no option, two options or a refusal is None, and counts as wrong.
+and `answer` only a closed <answer> block counts. `lenient` finds an answer elsewhere; the evaluation reports that as a
+second number. What names no option, two options or a refusal is None, and counts as wrong.
 
     FORMATS["think_answer"].write("They touch.", "Yes")
     choose("The answer is (b).", ["A", "B"])                       # "B"
@@ -19,6 +19,7 @@ from functools import lru_cache
 
 # the same shape as the format reward of cosmos-rl 0.4.7: exactly one empty line between the two tags
 WELL_FORMED = re.compile(r"<think>((?:(?!</?think>).)*)</think>\n\n<answer>(.*?)</answer>", re.DOTALL)
+ANSWER_ONLY = re.compile(r"<answer>((?:(?!</?(?:answer|think)>).)*)</answer>", re.DOTALL)
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 CHOICE = re.compile(r"^[ \t]*\(?([A-Z])[).:][ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 
@@ -42,6 +43,11 @@ FORMATS = {
     "think_answer": Format(
         write=lambda reasoning, answer: f"<think>{reasoning}</think>\n\n<answer>{answer}</answer>",
         well_formed=lambda completion: WELL_FORMED.fullmatch(completion) is not None,
+        stated=_last_answer,
+    ),
+    "answer": Format(  # SFT on labels that come without reasoning: an empty <think> would teach not to think
+        write=lambda reasoning, answer: f"<answer>\n{answer}\n</answer>",
+        well_formed=lambda completion: ANSWER_ONLY.fullmatch(completion) is not None,
         stated=_last_answer,
     ),
     "text": Format(  # the completion is the answer, such as a caption or a letter; reasoning has no place in it

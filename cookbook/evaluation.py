@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cookbook.answers import FORMATS
 from cookbook.contract import ContractError
 from cookbook.predictions import Store, judge, read, read_row, save
 from cookbook.samples import Sample
@@ -174,9 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     score = parser.add_subparsers(required=True, metavar="score").add_parser("score", help="score stored predictions")
     score.add_argument("files", nargs="+", type=Path, help="predictions.jsonl, one or several models; oldest first")
     score.add_argument("--json", action="store_true", help="all figures, as JSON")
-    score.add_argument(
-        "--format", choices=["think_answer", "text"], help="where an answer stands; else as each row says"
-    )
+    score.add_argument("--format", choices=list(FORMATS), help="where an answer stands; else as each row says")
     score.add_argument("--published", action="store_true", help="also by the rule of NVIDIA's benchmark script")
     given = parser.parse_args(arguments)
     try:

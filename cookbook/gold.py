@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cookbook.contract import Contract
-from cookbook.rewards import Reward, RewardError, reward
+from cookbook.rewards import OVERLONG, Reward, RewardError, reward
 from cookbook.samples import Sample
 
 Weights = Mapping[str, float]
@@ -24,7 +24,7 @@ def gold(sample: Sample, contract: Contract) -> str:
 
 def full_marks(weights: Weights) -> float:
     """Returns the most that a completion can earn."""
-    return sum(weight for weight in weights.values() if weight > 0)
+    return sum(weight for name, weight in weights.items() if weight > 0 and name != OVERLONG)
 
 
 def gold_failures(samples: Sequence[Sample], weights: Weights, contract: Contract) -> list[tuple[Sample, Reward]]:
@@ -39,7 +39,11 @@ def require_gold(samples: Sequence[Sample], weights: Weights, contract: Contract
     if not failures:
         return
     sample, earned = failures[0]
-    poor = ", ".join(f"{name} {value:g}" for name, value in earned.parts.items() if value < 1 and weights[name] > 0)
+    poor = ", ".join(
+        f"{name} {value:g}"
+        for name, value in earned.parts.items()
+        if value < 1 and weights[name] > 0 and name != OVERLONG
+    )
     names = ", ".join(s.id for s, _ in failures[:5]) + (", …" if len(failures) > 5 else "")
     raise RewardError(
         f"{len(failures)} of {len(samples)} samples ({names}): the right answer earns {earned.total:g} of "

@@ -28,11 +28,11 @@ from cookbook.held_out import METRIC, HeldOut, keep_last_and_best
 from cookbook.objective import Objective, advantages, completion_weights, divisor, policy_loss
 from cookbook.optimizer import Optimizer
 from cookbook.progress import progress
-from cookbook.rewards import PARTS, Reward, reward, reward_weights
+from cookbook.rewards import Reward, penalty, require_parts, reward, reward_weights
 from cookbook.runs import Run
 from cookbook.samples import Sample
 from cookbook.sampling import Completions, generate, token_logits
-from cookbook.sft import batches, to
+from cookbook.sft import batches, is_finite, to
 from cookbook.watch import TrainingStopped, Watcher
 
 
@@ -67,7 +67,10 @@ def roll_out(model, encoder: Encoder, samples: list[Sample], config: Config, gen
         encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)
         for tokens, mask in zip(completions.tokens, completions.mask)
     ]
-    rewards = [reward(text, samples[i // copies], weights, encoder.contract) for i, text in enumerate(texts)]
+    rewards = [
+        reward(text, samples[i // copies], weights, encoder.contract, penalty(text, config, encoder.tokenizer))
+        for i, text in enumerate(texts)
+    ]
     return Rollout(samples, completions, texts, rewards)
 
 
@@ -78,11 +81,7 @@ def plan_steps(config: Config, samples: list[Sample]) -> tuple[int, int]:
     """Returns (steps, prompts per step). Raises ConfigError where configuration and data do not fit together."""
     require(config, kind="grpo", gpus=1, samples=len(samples))
     Objective.of(config)
-    if unknown := reward_weights(config).keys() - PARTS.keys():
-        raise ConfigError(
-            f"{config.name}: train.train_policy.reward_function names {', '.join(sorted(unknown))}, which is none of "
-            f"{', '.join(PARTS)}; write the part in cookbook/rewards.py, or run cosmos-rl where it has it"
-        )
+    require_parts(config)
     size, copies = config["train.train_batch_per_replica"], config["rollout.n_generation"]
     mini = config["train.train_policy.mini_batch"]
     if mini % copies:
@@ -107,8 +106,8 @@ def grpo(
     mask_cut: bool = False,
     probes: int = 4,
     stop_on_alarm: bool = True,
-) -> Path:
-    """Train the model on its own rewarded completions. Returns the folder of the last export.
+) -> Path | None:
+    """Train the model on its own rewarded completions. Returns the last export, None where none is wanted.
 
     The model as it comes in is the reference of the KL term. `[validation] enable, freq` measure greedy accuracy on
     `validation`, and keep the export of the best step; the first `probes` of them are answered greedily before, halfway
@@ -217,17 +216,12 @@ def grpo(
             raise TrainingStopped(alarm)
 
     run.write_manifest(seconds={"train": round(time.monotonic() - started, 1)}, steps=steps)
-    return checkpoint.find(run.path)
+    return checkpoint.find(run.path) if save_every else None
 
 
 def rows_of(groups: list[int], copies: int) -> list[int]:
     """Returns the rows of all completions of some groups."""
     return [i * copies + j for i in groups for j in range(copies)]
-
-
-def is_finite(model) -> bool:
-    """Returns whether every weight is a number: what is not must not be exported."""
-    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
 def mean(values) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cookbook.config import Config, ConfigError
 from cookbook.encoder import Encoder
-from cookbook.rewards import reward, reward_weights
+from cookbook.rewards import penalty, reward, reward_weights
 from cookbook.runs import GENERATIONS, RUNS, Run
 from cookbook.samples import Sample
 from cookbook.sampling import generate
@@ -88,7 +88,10 @@ class HeldOut:
     def _probe_rows(self, model, step: int) -> list[dict]:
         weights = reward_weights(self.config)
         texts = answers(model, self.encoder, self.probes, self.limit, self.size)
-        earned = [reward(text, s, weights, self.encoder.contract) for text, s in zip(texts, self.probes)]
+        earned = [
+            reward(text, s, weights, self.encoder.contract, penalty(text, self.config, self.encoder.tokenizer))
+            for text, s in zip(texts, self.probes)
+        ]
         return [
             {"kind": PROBE, "step": step, "id": s.id, "question": s.question, "reference": s.answer, "output": text,
              "reward": r.total, **r.parts}

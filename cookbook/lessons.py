@@ -1,7 +1,7 @@
 """Lessons of RL: small experiments with one thing changed, whose outcome is computed and holds for every seed.
 
-Why: "mind the KL" and "balance your labels" are easily said. Here each is a pair of short runs that differ in one
-thing, and a sentence that is checked. `rl.ipynb` explains them.
+Why: "mind the KL" and "balance your labels" are easily said. Here each is two or three short runs that differ in one
+thing, and a sentence that is checked. `rl.ipynb` names them, and runs one.
 
     python -m cookbook.lessons --seeds 0 1 2              # all lessons; the table of LOG.md
     python -m cookbook.lessons --only kl --seeds 0        # one of them
@@ -14,31 +14,41 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from cookbook import pipeline
 from cookbook.config import Config
+from cookbook.encoder import Encoder
 from cookbook.grpo import grpo
 from cookbook.held_out import answers
+from cookbook.rewards import OVERLONG_KEYS
 from cookbook.runs import RUNS, Run
 from cookbook.samples import Sample
 from cookbook.tables import Table
+from data_tools import loading, plausible_world, videophy2
 
-STEPS = 12
-LIMIT = 48  # new tokens of an answer
-Rows = Sequence[Mapping[str, float]]
+START = "policy.model_name_or_path"
+CLIPS = {"sft": 300, "train": 300, "test": 100}  # of falling things; the test has as many of each score
+HEAD = ("lesson", "seed", "run", "figures", "holds")
 Result = Mapping[str, float]
 
 
 @dataclass(frozen=True)
+class World:
+    """Where a lesson takes place: GRPO from a start of its own, what is trained on, and what is asked afterwards."""
+
+    config: Config
+    train: list[Sample]
+    asked: list[Sample]
+
+
+@dataclass(frozen=True)
 class Variant:
-    """One run: what is changed in configs/tiny_rl.toml, where it starts, which samples it gets."""
+    """One run: what is changed in the configuration, and which of the samples it gets."""
 
     changes: Mapping[str, Any] = field(default_factory=dict)
-    start: str = "sft"  # or "base"
     choose: Callable[[list[Sample]], list[Sample]] = list
 
 
@@ -50,26 +60,48 @@ class Lesson:
     variants: Mapping[str, Variant]
     shows: tuple[str, ...]  # the figures that matter
     holds: Callable[[Mapping[str, Result]], bool]
+    world: Callable[[str, int], World]
+    steps: int = 12
 
 
-def collisions(samples: list[Sample], yes: int, no: int) -> list[Sample]:
-    """Returns yes/no questions about collisions, `yes` of every `yes + no` with that answer; as many in all cases."""
-    asked = [s for s in samples if s.task == "collision"]
-    pools = {label: [s for s in asked if s.answer == label] for label in ("Yes", "No")}
-    total = min(len(pool) for pool in pools.values())
-    return pools["Yes"][: total * yes // (yes + no)] + pools["No"][: total * no // (yes + no)]
+# ---- worlds -----------------------------------------------------------------------------------------------------
 
 
-FORM, TASK = {"format": 1.0}, {"single_choice": 1.0, "format": 0.1}
-REWARD = "train.train_policy.reward_function"
-HOT = {"train.optm_lr": 5e-4}
+def road(name: str, seed: int) -> World:
+    """Returns the road world of the main job, from the job's SFT."""
+    if not (RUNS / name / "sft" / "safetensors").exists():
+        pipeline.train_sft(Config.load("configs/tiny_sft.toml"), name, seed)
+    config = Config.load("configs/tiny_rl.toml").edit({START: f"runs/{name}/sft"})
+    config, splits = pipeline.training_data(config, name, seed)
+    return World(config, splits["train"], splits["validation"])
+
+
+def falling(name: str, seed: int) -> World:
+    """Returns the world of the recipe video_rewards, smaller: scores from 1 to 5, of which 60 % are a 4; no KL term."""
+    data, job = plausible_world.build(RUNS / name / "falling" / "data", CLIPS, seed), f"{name}/falling"
+    changes = {pipeline.DATASET: str(data / "sft.csv"), START: pipeline.BASE}
+    config = Config.load("configs/recipes/video_rewards_tiny_sft.toml").edit(changes)
+    if not (RUNS / job / "sft" / "safetensors").exists():
+        pipeline.train_sft(config, job, seed, "data_tools/videophy2.py")
+    bound, question = loading.contract(config), config.table("custom")["question"]
+    train, asked = (videophy2.read(data / f"{split}.csv", bound, question=question) for split in ("train", "test"))
+    config = Config.load("configs/recipes/video_rewards_tiny_rl.toml")
+    return World(config.edit({START: f"runs/{job}/sft", "train.train_policy.kl_beta": 0.0}), train, asked)
+
+
+# ---- the lessons ------------------------------------------------------------------------------------------------
+
+REWARD, KL_BETA = "train.train_policy.reward_function", "train.train_policy.kl_beta"
+FAST, FROM_BASE = {"train.optm_lr": 5e-4}, {START: pipeline.BASE}
+BRIEF = {REWARD: {"format": 1.0, "overlong": 1.0}, f"{OVERLONG_KEYS}.buffer_length": 40}  # from the 9th token on
+STEADY = FAST | {"train.optm_decay_ratio": 0.0}
 LESSONS = {
     "kl": Lesson(
-        "Without a KL term the policy runs far from its start; with one it stays near.",
-        {"kl_beta 0": Variant(HOT | {"train.train_policy.kl_beta": 0.0}),
-         "kl_beta 0.2": Variant(HOT | {"train.train_policy.kl_beta": 0.2})},
+        "Without a KL term the policy runs away from its start; with one it stays near.",
+        {"kl_beta 0": Variant(STEADY | {KL_BETA: 0.0}), "kl_beta 0.5": Variant(STEADY | {KL_BETA: 0.5})},
         ("kl", "accuracy"),
-        lambda found: found["kl_beta 0"]["kl"] > 2 * found["kl_beta 0.2"]["kl"],
+        lambda found: found["kl_beta 0"]["kl"] > 2 * found["kl_beta 0.5"]["kl"],
+        road,
     ),
     "group": Lesson(
         "The larger the group, the fewer groups in which all earn the same; the number of completions is equal.",
@@ -77,61 +109,69 @@ LESSONS = {
         ("zero_variance", "accuracy"),
         lambda found: (found["2 completions"]["zero_variance"] > found["4 completions"]["zero_variance"]
                        > found["8 completions"]["zero_variance"]),
+        road,
     ),
     "hacking": Lesson(
-        "A reward for the form alone is earned in full, and the answers get no better than those of the task's reward.",
-        {"format only": Variant({REWARD: FORM}, "base"),
-         "format and task": Variant({REWARD: TASK}, "base")},
-        ("reward", "format", "accuracy"),
-        lambda found: (found["format only"]["format"] > 0.95
-                       and found["format only"]["accuracy"] < found["format and task"]["accuracy"]),
+        "A reward for form and brevity is earned without reasoning, by worse answers than a reward for the task.",
+        {"form and brevity": Variant(FAST | BRIEF),
+         "form and task": Variant(FAST | {REWARD: {"format": 0.1, "single_choice": 1.0}})},
+        ("reward", "tokens", "accuracy"),
+        lambda found: (found["form and brevity"]["reward"] > 0.9
+                       and found["form and brevity"]["tokens"] < found["form and task"]["tokens"]
+                       and found["form and brevity"]["accuracy"] < found["form and task"]["accuracy"] - 0.1),
+        road,
     ),
     "sft_first": Lesson(
         "After SFT the same RL ends higher than from the base: what is never tried cannot be rewarded.",
-        {"from the base": Variant(start="base"), "from SFT": Variant()},
+        {"from the base": Variant(FROM_BASE), "from SFT": Variant()},
         ("reward", "accuracy"),
         lambda found: found["from SFT"]["accuracy"] > found["from the base"]["accuracy"] + 0.1,
+        road,
     ),
     "balance": Lesson(
-        "With unbalanced labels the frequent answer wins without a look at the clip; with balanced ones it does not.",
-        {"9 Yes to 1 No": Variant(HOT, "base", lambda samples: collisions(samples, 9, 1)),
-         "1 Yes to 1 No": Variant(HOT, "base", lambda samples: collisions(samples, 1, 1))},
-        ("yes_share", "accuracy_collision"),
-        lambda found: found["9 Yes to 1 No"]["yes_share"] > found["1 Yes to 1 No"]["yes_share"] + 0.1,
+        "Where most labels are a 4, RL ends in saying 4, whatever the clip shows; with as many of each it does not.",
+        {"most are a 4": Variant(), "as many of each": Variant(choose=videophy2.even)},
+        ("usual", "accuracy"),
+        lambda found: (found["most are a 4"]["usual"] > found["as many of each"]["usual"] + 0.1
+                       and found["most are a 4"]["accuracy"] < found["as many of each"]["accuracy"]),
+        falling,
+        steps=14,
     ),
 }  # fmt: skip
 
 
-def train(name: str, lesson: str, label: str, variant: Variant, seed: int) -> Result:
-    """Run one variant in `runs/NAME/lessons/LESSON/LABEL`. Returns its figures."""
-    start = pipeline.BASE if variant.start == "base" else f"runs/{name}/sft"
-    config = Config.load("configs/tiny_rl.toml").edit(
-        {"train.max_num_steps": STEPS, "train.epoch": 20, "policy.model_name_or_path": start,
-         "validation.enable": False, **variant.changes}
-    )  # fmt: skip
-    config, splits = pipeline.training_data(config, name, seed)
+def train(name: str, lesson: str, label: str, seed: int, steps: int | None = None) -> dict[str, float]:
+    """Run one variant of a lesson in `runs/NAME/lessons/LESSON/LABEL`. Returns its figures."""
+    variant, world = LESSONS[lesson].variants[label], LESSONS[lesson].world(name, seed)
+    fixed = {"train.max_num_steps": steps or LESSONS[lesson].steps, "train.epoch": 20, "validation.enable": False}
+    config = world.config.edit(fixed | variant.changes)
     torch.manual_seed(seed)
-    model, encoder = pipeline.open_model(start)
+    model, encoder = pipeline.open_model(config[START], loading.contract(config))
     run = Run(f"{name}/lessons/{lesson}/{label.replace(' ', '_')}", seed=seed)
-    grpo(config, variant.choose(splits["train"]), encoder, model, run, seed, probes=0, stop_on_alarm=False)
-    return figures(run.metrics(), model, encoder, splits["validation"])
+    grpo(config, variant.choose(world.train), encoder, model, run, seed, probes=0, stop_on_alarm=False)
+    limit = config["rollout.max_response_length"]
+    usual = Counter(s.answer for s in world.train).most_common(1)[0][0]
+    return learned(run.metrics()) | said(answers(model, encoder, world.asked, limit), encoder, world.asked, usual)
 
 
-def figures(rows: Rows, model, encoder, samples: Sequence[Sample]) -> Result:
-    """Returns means over the last quarter of the steps, and what the model answers to held-out questions, greedily."""
+def learned(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns reward, KL and length over the last quarter of the steps, and the share of groups that taught nothing."""
     last = rows[-max(1, len(rows) // 4) :]
-    texts = answers(model, encoder, samples, LIMIT)
-    stated = [encoder.contract.read_answer(text, s.options) for text, s in zip(texts, samples)]
-    right = [answer == s.answer for answer, s in zip(stated, samples)]
-    asked = [i for i, s in enumerate(samples) if s.task == "collision"]
     return {
         "reward": mean(row["train/reward_mean"] for row in last),
         "kl": mean(row["train/kl_loss_avg"] for row in last),
+        "tokens": mean(row["rollout/completion_length_mean"] for row in last),
         "zero_variance": mean(row["train/zero_variance_share"] for row in rows),
-        "accuracy": mean(right),
+    }
+
+
+def said(texts: Sequence[str], encoder: Encoder, samples: Sequence[Sample], usual: str) -> dict[str, float]:
+    """Returns shares of the answers to held-out questions: right, well formed, the usual one of the training labels."""
+    stated = [encoder.contract.read_answer(text, s.options) for text, s in zip(texts, samples)]
+    return {
+        "accuracy": mean(answer == s.answer for answer, s in zip(stated, samples)),
         "format": mean(map(encoder.contract.is_well_formed, texts)),
-        "yes_share": Counter(stated[i] for i in asked)["Yes"] / len(asked),
-        "accuracy_collision": mean(right[i] for i in asked),
+        "usual": stated.count(usual) / len(stated),
     }
 
 
@@ -141,21 +181,18 @@ def mean(values) -> float:
     return sum(values) / len(values)
 
 
-def teach(name: str, lesson: str, seed: int) -> dict[str, Result]:
+def teach(name: str, lesson: str, seed: int, steps: int | None = None) -> dict[str, dict[str, float]]:
     """Run all variants of a lesson. Returns the figures of each, and leaves them in `runs/NAME/lessons/LESSON.json`."""
-    if not (RUNS / name / "sft" / "safetensors").exists():
-        pipeline.train_sft(Config.load("configs/tiny_sft.toml"), name, seed)
-    found = {label: train(name, lesson, label, v, seed) for label, v in LESSONS[lesson].variants.items()}
-    path: Path = RUNS / name / "lessons" / f"{lesson}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    found = {label: train(name, lesson, label, seed, steps) for label in LESSONS[lesson].variants}
+    (RUNS / name / "lessons" / f"{lesson}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
 
 
-def table(lesson: str, found: Mapping[str, Result]) -> Table:
-    """Returns the figures that the lesson is about, a row a variant."""
-    shows = LESSONS[lesson].shows
-    rows = [[label, *(f"{result[key]:.3f}" for key in shows)] for label, result in found.items()]
-    return Table(["run", *shows], rows)
+def table(lesson: str, found: Mapping[str, Result], seed: int = 0) -> Table:
+    """Returns the figures that the lesson is about, a row a variant, and whether its claim holds."""
+    holds = "yes" if LESSONS[lesson].holds(found) else "NO"
+    told = {label: ", ".join(f"{k} {result[k]:.3f}" for k in LESSONS[lesson].shows) for label, result in found.items()}
+    return Table(HEAD, [[lesson, seed, label, figures, holds] for label, figures in told.items()])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -168,20 +205,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", default="lesson", help="job folders below runs/: NAME0 for seed 0, and so on")
     args = parser.parse_args(arguments)
     logging.getLogger().setLevel(logging.ERROR)
-    rows = []
+    rows: list[Sequence] = []
     for lesson in args.only:
         for seed in args.seeds:
-            found = teach(f"{args.name}{seed}", lesson, seed)
-            holds = LESSONS[lesson].holds(found)
-            rows += [[lesson, seed, *row, "yes" if holds else "NO"] for row in _cells(lesson, found)]
-            print(Table(["lesson", "seed", "run", "figures", "holds"], rows[-len(found) :]), flush=True)
-    print("\n", Table(["lesson", "seed", "run", "figures", "holds"], rows), sep="")
+            rows += table(lesson, teach(f"{args.name}{seed}", lesson, seed), seed).rows
+            print(Table(HEAD, rows[-len(LESSONS[lesson].variants) :]), flush=True)
+    print("\n", Table(HEAD, rows), sep="")
     return int(any(row[-1] == "NO" for row in rows))
-
-
-def _cells(lesson: str, found: Mapping[str, Result]) -> list[list[str]]:
-    shows = LESSONS[lesson].shows
-    return [[label, ", ".join(f"{key} {result[key]:.3f}" for key in shows)] for label, result in found.items()]
 
 
 if __name__ == "__main__":

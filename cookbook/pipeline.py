@@ -109,17 +109,17 @@ def training_data(config: Config, name: str, seed: int = 0, loader: str = LOADER
     """
     out, load = RUNS / name / "data", loading.loader(loader)
     if loader == LOADER:
-        config = config.edit({DATASET: _named(road_data(name, seed))})
+        config = config.edit({DATASET: named(road_data(name, seed))})
         if not (out / PASSPORT).is_file():
             check_data(name, seed)
     if "passport" not in config.table("custom"):
         if loader != LOADER:
             _check(load(config), config, out)
-        config = config.edit({"custom.passport": _named(out / PASSPORT)})
+        config = config.edit({"custom.passport": named(out / PASSPORT)})
     return config, load(config)
 
 
-def _named(path: Path) -> str:
+def named(path: Path) -> str:
     """Returns the path as a configuration states it: from the project's root, where it lies below."""
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
@@ -179,10 +179,9 @@ def on_gpus(config: Config, gpus: int) -> Config:
     }
     if config.kind == "sft":  # here the engine counts its batch for each GPU, for GRPO for all of them
         changes["train.train_batch_per_replica"] = share
-    else:
-        changes["validation.enable"] = False  # the engine's own, with rollouts of ours, was never run
-        if config["mode"] == "colocated":
-            changes["rollout.parallelism.dp_shard_size"] = gpus
+    elif config["mode"] == "colocated":
+        changes["rollout.parallelism.dp_shard_size"] = gpus
+        changes["validation.freq"] = max(2, config["validation.freq"])  # at 1 the engine measures too early, and fails
     return config.edit(changes)
 
 
@@ -193,7 +192,7 @@ def _launch(
     start = config["policy.model_name_or_path"]
     if (ROOT / start).exists():
         checkpoint.require_contract(start, loading.contract(config))
-        config = config.edit({"policy.model_name_or_path": _named(checkpoint.find(start))})
+        config = config.edit({"policy.model_name_or_path": named(checkpoint.find(start))})
     gpus = gpus or torch.cuda.device_count()
     config = on_gpus(config, gpus)
     require(config, gpus=gpus, samples=len(train))

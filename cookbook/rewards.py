@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cookbook.answers import choose
-from cookbook.config import Config
+from cookbook.config import Config, ConfigError
 from cookbook.contract import Contract
 from cookbook.engine import generations
 from cookbook.samples import Sample, message, text
 
-WEIGHTS = "train.train_policy.reward_function"
+WEIGHTS, OVERLONG = "train.train_policy.reward_function", "overlong"
 TOLERANCE = 0.05  # of the reference, where the sample's `extra` states no absolute "tolerance"
+OVERLONG_KEYS = "train.train_policy.overlong_reward"
 LONGEST = 512  # words, where no written answer says how long one is
 NEAR = {0: 1.0, 1: 0.5}  # by distance on the scale; Cosmos cookbook, recipe "video rewards"
 YES_NO = {"yes": True, "true": True, "no": False, "false": False}
@@ -105,7 +106,7 @@ def rouge_l(completion: str, sample: Sample, contract: Contract) -> float:
 def length(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns 1.0 up to twice the words of the written answer, or LONGEST, and then less: 0.0 at twice that.
 
-    A penalty for long completions, written as something to earn. In tokens the engine has `overlong_reward`.
+    A penalty for long completions, written as something to earn; `overlong` is one in tokens.
     """
     limit = max(2 * len(sample.target.split()), 32) if sample.target else LONGEST
     return min(1.0, max(0.0, 2 - len(completion.split()) / limit))
@@ -123,13 +124,58 @@ PARTS: dict[str, Callable[[str, Sample, Contract], float]] = {
 }
 
 
+def overlong(tokens: int, limit: int, buffer: int, factor: float = 1.0) -> float:
+    """Returns what a completion loses for its tokens: nothing up to `limit - buffer`, then ever more, −factor at most.
+
+    DAPO's soft overlong punishment (Yu et al. 2025, arXiv:2503.14476, eq. 13). The one part that is no pay, and that
+    the words do not tell: who names it gives the table `train.train_policy.overlong_reward` a `buffer_length`.
+    """
+    return factor * max(-1.0, min(0.0, (limit - buffer - tokens) / buffer))
+
+
 # ---- the sum ----------------------------------------------------------------------------------------------------
 
 
-def reward(completion: str, sample: Sample, weights: Mapping[str, float], contract: Contract) -> Reward:
-    """Returns the reward of one completion. Raises KeyError for a part that does not exist."""
-    parts = {name: PARTS[name](completion, sample, contract) for name in weights}
+def reward(
+    completion: str, sample: Sample, weights: Mapping[str, float], contract: Contract, lost: float = 0.0
+) -> Reward:
+    """Returns the reward of one completion. Raises KeyError for a part that does not exist.
+
+    `lost` is the part `overlong`, where the weights name it.
+    """
+    parts = {name: lost if name == OVERLONG else PARTS[name](completion, sample, contract) for name in weights}
     return Reward(sum(weights[name] * value for name, value in parts.items()), parts)
+
+
+def penalty(completion: str, config: Config, tokenizer) -> float:
+    """Returns `overlong` of a completion by the configuration's keys, 0.0 where its weights do not name it."""
+    if OVERLONG not in reward_weights(config):
+        return 0.0
+    return overlong(
+        count_tokens(completion, tokenizer), config["rollout.max_response_length"],
+        config[f"{OVERLONG_KEYS}.buffer_length"], config[f"{OVERLONG_KEYS}.penalty_factor"],
+    )  # fmt: skip
+
+
+def count_tokens(completion: str, tokenizer) -> int:
+    """Returns the tokens of the words, without the end token, as cosmos-rl counts them."""
+    return len(tokenizer.encode(completion, add_special_tokens=False))
+
+
+def require_parts(config: Config) -> None:
+    """Raises ConfigError for a part that is not here, and for an `overlong` that punishes every completion."""
+    weights = reward_weights(config)
+    if unknown := weights.keys() - PARTS.keys() - {OVERLONG}:
+        raise ConfigError(
+            f"{config.name}: {WEIGHTS} names {', '.join(sorted(unknown))}, which is none of "
+            f"{', '.join([*PARTS, OVERLONG])}; write the part in cookbook/rewards.py, or run cosmos-rl where it has it"
+        )
+    buffer, limit = config[f"{OVERLONG_KEYS}.buffer_length"], config["rollout.max_response_length"]
+    if OVERLONG in weights and not 0 < buffer < limit:
+        raise ConfigError(
+            f"{config.name}: {OVERLONG_KEYS}.buffer_length = {buffer} does not lie between 0 and "
+            f"rollout.max_response_length = {limit}; completions lose reward on the last buffer_length tokens"
+        )
 
 
 def reward_weights(config: Config) -> dict[str, float]:
@@ -149,7 +195,7 @@ def reference(sample: Sample, contract: Contract) -> str:
 
 def are_ours(config: Config) -> bool:
     """Returns whether a configuration is for GRPO and names only parts that are here."""
-    return config.kind == "grpo" and reward_weights(config).keys() <= PARTS.keys()
+    return config.kind == "grpo" and reward_weights(config).keys() <= {*PARTS, OVERLONG}
 
 
 def reference_text(sample: Sample) -> str:
@@ -181,8 +227,12 @@ class EngineReward:
         self, to_be_evaluated: str, reference: str | None = None, *args, **kwargs
     ) -> tuple[float, dict[str, float]]:
         """Returns (total, parts by the names of our metrics): the engine logs those as train/reward_NAME."""
-        sample = _sample(reference)
-        earned = reward(to_be_evaluated, sample, self.weights, self.contract)
+        sample, lost = _sample(reference), 0.0
+        if OVERLONG in self.weights:  # the engine hands over its configuration and its tokenizer
+            tokens, engine = count_tokens(to_be_evaluated, kwargs["tokenizer"]), kwargs["config"]
+            keys = engine.train.train_policy.overlong_reward
+            lost = overlong(tokens, engine.rollout.max_response_length, keys.buffer_length, keys.penalty_factor)
+        earned = reward(to_be_evaluated, sample, self.weights, self.contract, lost)
         if self.keeps:
             generations.keep(
                 {"id": sample.id, "output": to_be_evaluated, "reference": sample.answer, "reward": earned.total}

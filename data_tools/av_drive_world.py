@@ -11,7 +11,6 @@ often it happens is a parameter of each split, because it is what curated traini
 `template` every clip has the same example caption: it teaches the form of the answer, and nothing about clips.
 """
 
-import argparse
 import json
 import logging
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ import numpy as np
 
 from data_tools import drawing
 from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
+from data_tools.worlds import command_line
 
 log = logging.getLogger(__name__)
 
@@ -185,17 +185,10 @@ def build(out: Path, counts: Mapping[str, int], violations: Mapping[str, float],
 
 def main() -> None:
     """Command line: build a world."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    for split in SPLITS:
-        parser.add_argument(f"--{split}", type=int, default=0, help="clips")
-    parser.add_argument("--violations", type=float, nargs=2, default=(0.5, 0.05), metavar=("TRAIN", "TEST"))
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    counts = {split: getattr(args, split) for split in SPLITS if getattr(args, split)}
+    shares = {"type": float, "nargs": 2, "default": (0.5, 0.05), "metavar": ("TRAIN", "TEST")}
+    args = command_line(__doc__, dict.fromkeys(SPLITS, 0), violations=shares)
     train, test = args.violations
-    build(args.out, counts, {"train": train, "validation": train, "test": test}, args.seed)
+    build(args.out, args.counts, {"train": train, "validation": train, "test": test}, args.seed)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ writes WTS's own layout with multiple choice about each fact, so that `data_tool
 The clips are drawn at 112 pixels; how many of them the model gets is the contract's choice.
 """
 
-import argparse
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools import drawing
+from data_tools.worlds import command_line
 
 log = logging.getLogger(__name__)
 
@@ -121,14 +121,8 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0, kinds: Sequence[s
 
 def main() -> None:
     """Command line: build a world."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    for split, count in zip(SPLITS, (300, 100)):
-        parser.add_argument(f"--{split}", type=int, default=count)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed)
+    args = command_line(__doc__, dict(zip(SPLITS, (300, 100))))
+    build(args.out, args.counts, args.seed)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ The scores: 5 falls and comes to rest · 4 falls and springs back to where it wa
 across · 1 falls upwards.
 """
 
-import argparse
 import csv
 import json
 import logging
@@ -21,6 +20,7 @@ import numpy as np
 
 from data_tools import drawing
 from data_tools.videophy2 import clip_name
+from data_tools.worlds import command_line
 
 log = logging.getLogger(__name__)
 
@@ -111,14 +111,8 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
 
 def main() -> None:
     """Command line: build a world."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    for split, count in zip(SPLITS, (400, 150, 300)):
-        parser.add_argument(f"--{split}", type=int, default=count)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed)
+    args = command_line(__doc__, dict(zip(SPLITS, (400, 150, 300))))
+    build(args.out, args.counts, args.seed)
 
 
 if __name__ == "__main__":

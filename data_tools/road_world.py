@@ -9,7 +9,6 @@ it, and writes the guide's layout: `videos/{id}.camera_front_wide_120fov.mp4` an
 Each clip has a *driver* (the vehicle that the questions are about), and often a second vehicle or debris.
 """
 
-import argparse
 import json
 import logging
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools import drawing
+from data_tools.worlds import command_line
 
 log = logging.getLogger(__name__)
 
@@ -319,15 +319,8 @@ def build(out: Path, counts: dict[str, int], seed: int = 0) -> Path:
 
 def main() -> None:
     """Command line: build a world."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--train", type=int, default=600)
-    parser.add_argument("--validation", type=int, default=60)
-    parser.add_argument("--test", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed)
+    args = command_line(__doc__, dict(zip(SPLITS, (600, 60, 200))))
+    build(args.out, args.counts, args.seed)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ that were NOT balanced).
 import csv
 import hashlib
 import itertools
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -143,5 +142,4 @@ def load(config: Config) -> dict[str, list[Sample]]:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
     serve(load)

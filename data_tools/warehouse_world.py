@@ -9,7 +9,6 @@ pallets, so distances, counts and sides are exact, and writes the same files: `t
 `data_tools.warehouse_vqa` converts it as it converts the real one.
 """
 
-import argparse
 import hashlib
 import json
 import logging
@@ -22,6 +21,7 @@ from PIL import Image
 
 from data_tools import drawing
 from data_tools.region_masks import encode
+from data_tools.worlds import command_line
 
 log = logging.getLogger(__name__)
 
@@ -149,14 +149,8 @@ def _row(number: int, split: str, seed: int, images: Path, rng: np.random.Genera
 
 def main() -> None:
     """Command line: build a world."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    for split, count in zip(SPLITS, (600, 40, 150)):
-        parser.add_argument(f"--{split}", type=int, default=count)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    build(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed)
+    args = command_line(__doc__, dict(zip(SPLITS, (600, 40, 150))))
+    build(args.out, args.counts, args.seed)
 
 
 if __name__ == "__main__":

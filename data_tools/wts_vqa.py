@@ -13,7 +13,6 @@ reads the folder as it is downloaded, keeps all cameras of one scene in one spli
 is true. The LLaVA file of the recipe is read by `data_tools/llava_sft.py`.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,5 +108,4 @@ def load(config: Config) -> dict[str, list[Sample]]:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO)
     serve(load)

@@ -99,6 +99,28 @@ def test_choices_of_a_question_need_letters_in_order():
     assert choices_of("Why?\nA: rain\nC: snow") == ("Why?\nA: rain\nC: snow", {})
 
 
-def test_both_formats_state_what_they_wrote():
+def test_every_format_states_what_it_wrote_and_finds_it_well_formed():
     for form in FORMATS:
-        assert read_answer(form, FORMATS[form].write("It is wet.", "B"), LETTERS) == "B"
+        written = FORMATS[form].write("It is wet.", "B")
+        assert read_answer(form, written, LETTERS) == "B" and FORMATS[form].well_formed(written)
+
+
+@pytest.mark.parametrize(
+    ("completion", "in_form", "stated"),
+    [
+        ("<answer>\n4\n</answer>", True, "4"),
+        ("<answer>4</answer>", True, "4"),
+        ("<think>It falls.</think>\n\n<answer>4</answer>", False, "4"),
+        ("<answer>4</answer> <answer>5</answer>", False, "5"),
+        ("So <answer>4</answer>", False, "4"),
+        ("<answer>4", False, None),
+        ("4", False, None),
+    ],
+)
+def test_an_answer_without_thought_is_one_block_and_nothing_else(completion, in_form, stated):
+    assert FORMATS["answer"].well_formed(completion) is in_form
+    assert read_answer("answer", completion, "12345") == stated
+
+
+def test_an_answer_without_thought_has_the_published_form():
+    assert FORMATS["answer"].write("", "4") == "<answer>\n4\n</answer>"

@@ -12,6 +12,7 @@ from cookbook.config.schema import SCHEMA
 from cookbook.runs import ROOT
 
 SHIPPED = sorted((ROOT / "configs").glob("*.toml"))
+RECIPES = sorted((ROOT / "configs/recipes").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
@@ -87,11 +88,11 @@ def test_the_schema_and_the_files_are_what_the_engine_takes():
         "print('RESULT' + json.dumps(out))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, SHIPPED)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, *map(str, SHIPPED + RECIPES)], capture_output=True, text=True, check=True
     )
     result = json.loads(done.stdout.split("RESULT")[1])
     assert result["schema"] == json.loads(SCHEMA.read_text())
-    for path in SHIPPED:
+    for path in SHIPPED + RECIPES:
         for key, value in Config.load(path).stated.items():
             got = result["files"][str(path)]
             for part in key.split("."):

@@ -180,6 +180,16 @@ def test_a_wrong_configuration_is_refused_with_key_line_and_fix(wrong):
         require(config, **wrong.known)
 
 
+def test_measuring_after_each_step_of_colocated_grpo_is_warned_of():
+    """The local engine can; cosmos-rl 0.4.7 opens the round of step 1 before it, and the worker asks for step 0's."""
+    found = [
+        f
+        for every in (1, 2)
+        for f in lint(changed("rl_2gpu.toml", {"validation.enable": True, "validation.freq": every}))
+    ]
+    assert [(f.key, f.level) for f in found] == [("validation.freq", "warning")]
+
+
 def test_the_table_is_large_and_no_case_stands_twice():
     assert len({str(w) for w in WRONG}) == len(WRONG) >= 60
 

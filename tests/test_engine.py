@@ -1,6 +1,7 @@
 """The two loops: formulas by hand, errors before work, and two runs with one seed that are the same."""
 
 import hashlib
+import json
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -12,9 +13,10 @@ from cookbook import checkpoint, grpo, sft
 from cookbook.batched_vision import batch_vision
 from cookbook.config import Config, ConfigError
 from cookbook.encoder import Encoder
-from cookbook.optimizer import rate_factor
+from cookbook.optimizer import Optimizer, rate_factor
 from cookbook.rewards import reward
 from cookbook.runs import Run
+from cookbook.watch import TrainingStopped
 
 SFT = Config.load("configs/tiny_sft.toml").edit(
     {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 4}
@@ -157,6 +159,45 @@ def test_sft_learns_repeats_and_exports_what_loads(tmp_path, contract, samples):
             "preprocessor_config.json"} <= weights.keys()  # fmt: skip
     model, _ = checkpoint.load(tmp_path / "0")
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in fresh(contract)[0].parameters())
+
+
+DIVERGING = {"train.optm_grad_norm_clip": 1e9, "train.optm_warmup_steps": 0, "train.optm_decay_ratio": 0.0,
+             "train.epoch": 9, "train.max_num_steps": 30}  # fmt: skip
+
+
+def test_sft_that_diverges_is_stopped_with_an_export(tmp_path, contract, samples, monkeypatch):
+    """After twelve good steps the rate is a thousand times higher."""
+    real = Optimizer.step
+
+    def step(self):
+        self.config = self.config.edit({"train.optm_lr": 1.0}) if self.done == 12 else self.config
+        return real(self)
+
+    monkeypatch.setattr(Optimizer, "step", step)
+    model, encoder = fresh(contract)
+    run = Run(tmp_path / "wild", seed=0)
+    with pytest.raises(TrainingStopped, match=r"^loss-spike \(severe") as stop:
+        sft.sft(SFT.edit(DIVERGING | {"train.optm_lr": 1e-3}), samples, [], encoder, model, run)
+    rows = run.metrics()
+    assert rows[-1]["step"] == stop.value.alarm.step == 16
+    assert checkpoint.find(run.path).name == "step_16"
+    assert json.loads((run.path / "manifest.json").read_text())["stopped"] == str(stop.value)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_sft_stops_at_a_loss_that_is_no_number_and_exports_nothing(goes_on, tmp_path, contract, samples, monkeypatch):
+    real = sft.token_losses
+    monkeypatch.setattr(sft, "token_losses", lambda *a: real(*a) * math.nan)
+    model, encoder = fresh(contract)
+    run, config = Run(tmp_path / "nan", seed=0), SFT.edit({"train.max_num_steps": 2, "validation.enable": False})
+    if goes_on:
+        config = config.edit({"train.ckpt.enable_checkpoint": False})
+        assert sft.sft(config, samples, [], encoder, model, run, stop_on_alarm=False) is None
+        assert len(run.metrics()) == 2 and "ALARM nan" in (run.path / "log.txt").read_text()
+        return
+    with pytest.raises(TrainingStopped, match=r"^nan \(severe, step 1\)"):
+        sft.sft(config, samples, [], encoder, model, run)
+    assert not (run.path / "safetensors").exists()
 
 
 def test_grpo_repeats_and_logs_what_to_watch(tmp_path, contract, samples):

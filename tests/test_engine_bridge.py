@@ -7,6 +7,7 @@ itself, so take the part out of `cookbook/engine`.
 import json
 import logging
 import os
+import re
 import runpy
 import socket
 import subprocess
@@ -646,13 +647,29 @@ def test_reports_are_appended_as_numbers_and_never_stop_a_training(tmp_path, mon
     metrics.log_metrics(None, "x")
 
 
+# ---- log --------------------------------------------------------------------------------------------------------
+
+
+def test_steps_are_printed_in_the_engines_format_where_a_loader_has_set_up_logging(tmp_path):
+    """The engine adds no handler where the root has one; if it does some day, the part is not needed any more."""
+    program = "import logging\nlogging.basicConfig(level=logging.INFO)\nfrom cosmos_rl.utils.logging import logger\n"
+    own, mended = "", "from cookbook.engine import bridge\nbridge.install_log()\n"
+    told = []
+    for part in (own, mended):
+        lines = program + part + "logger.info('Step: 1/2, Loss: 3.5')\n"
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", lines], capture_output=True, text=True, check=True)
+        told.append(done.stderr.splitlines()[-1])
+    assert told[0] == "INFO:cosmos:Step: 1/2, Loss: 3.5"
+    assert re.fullmatch(r"\[cosmos\] \S+ \S+ - cosmos - INFO - Step: 1/2, Loss: 3.5", told[1])
+
+
 # ---- all together -----------------------------------------------------------------------------------------------
 
 
 def test_the_bridge_says_what_it_put_in_place(engine, caplog):
     from cosmos_rl.rollout.rollout_base import RolloutRegistry
 
-    assert set(engine) == {"attention", "video", "rollout", "names", "polling", "network"}
+    assert set(engine) == {"attention", "video", "rollout", "names", "polling", "network", "log"}
     for name in ("rl_2gpu.toml",):
         settings = Config.load(ROOT / "configs" / name)
         assert RolloutRegistry.check_rollout_type_supported(settings["rollout.backend"])

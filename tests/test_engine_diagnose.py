@@ -1,5 +1,6 @@
 """The diagnosis of a log: how the run ended, by the log alone, as the launcher would have said it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,14 @@ from cookbook.engine.diagnose import diagnose, main
 
 LOGS = Path(__file__).parent / "assets" / "engine"
 GOOD = (LOGS / "sft_ok.log").read_text(encoding="utf-8")
+
+
+def test_a_log_in_pythons_own_format_is_read_too(tmp_path):
+    """So it looks where a loader file calls logging.basicConfig; seen on an H100."""
+    other = re.sub(r"\[cosmos\] \S+ \S+ - cosmos - ([A-Z]+) - ", r"\1:cosmos:", GOOD)
+    assert "INFO:cosmos:Step: 12/12" in other and "[cosmos]" not in other
+    (tmp_path / "engine.log").write_text(other)
+    assert diagnose(tmp_path / "engine.log") is None
 
 
 @pytest.mark.parametrize("name", ["sft_ok.log", "sft_resume_ok.log", "grpo_colocated_ok.log"])

@@ -115,15 +115,15 @@ def test_grpo_runs_to_its_end_and_is_recorded(runs):
 
 
 def test_grpo_measures_held_out_prompts_as_the_local_engine_does(runs):
-    config, run = bound("rl", **{"train.max_num_steps": 2, "validation.enable": True, "validation.freq": 1})
+    config, run = bound("rl", **{"train.max_num_steps": 4, "validation.enable": True, "validation.freq": 2})
     export = start(config, run)
     measured = {row["step"]: row["val/accuracy"] for row in read_metrics(run.path) if "val/accuracy" in row}
-    assert set(measured) == {1, 2}
+    assert set(measured) == {2, 4}
     samples = pipeline.samples("job", "validation")
     model, encoder = pipeline.open_model(export)
     texts = answers(model, encoder, samples, config["rollout.max_response_length"])
     right = sum(encoder.contract.read_answer(text, s.options) == s.answer for text, s in zip(texts, samples))
-    assert measured[2] == pytest.approx(right / len(samples), abs=1.5 / len(samples))
+    assert measured[4] == pytest.approx(right / len(samples), abs=1.5 / len(samples))
 
 
 # ---- it ends with the truth -------------------------------------------------------------------------------------

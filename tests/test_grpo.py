@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import cycle
 
@@ -15,8 +17,8 @@ from cookbook.encoder import Encoder
 from cookbook.evaluation import predict
 from cookbook.held_out import best_step, generations_over_time, keep_last_and_best
 from cookbook.objective import Objective, advantages, completion_weights, divisor, policy_loss
-from cookbook.rewards import PARTS, RewardError
-from cookbook.runs import Run
+from cookbook.rewards import PARTS, RewardError, count_tokens, overlong
+from cookbook.runs import ROOT, Run
 from cookbook.watch import TrainingStopped, watch
 
 RL = Config.load("configs/tiny_rl.toml").edit({"train.train_batch_per_replica": 16, "train.train_policy.mini_batch": 8,
@@ -168,6 +170,18 @@ def test_cut_completions_can_be_left_out(train, monkeypatch):
     assert counted["optimizer/grad_norm"] > 0 and left_out["optimizer/grad_norm"] == 0
 
 
+def test_long_completions_lose_what_the_configuration_says(train, samples, processor):
+    """In the rollouts and in the probes; gold is short enough to be let through."""
+    keys = {f"{P}.reward_function": {"single_choice": 1.0, "overlong": 0.5}, f"{P}.overlong_reward.buffer_length": 40}
+    run = train(changes=keys | {"train.max_num_steps": 1}, validation=samples[:3], probes=3)
+    kept = rows_of(run)
+    for row in kept:
+        lost = overlong(count_tokens(row["output"], processor.tokenizer), 48, 40)
+        assert row["overlong"] == lost and row["reward"] == pytest.approx(row["single_choice"] + 0.5 * lost)
+    assert {row.get("kind") for row in kept} == {"probe", None} and min(row["overlong"] for row in kept) < 0
+    assert -1 <= run.metrics()[0]["train/reward_overlong"] < 0
+
+
 VALIDATE = {"validation.enable": True, "validation.freq": 1, "train.ckpt.max_keep": 1}
 
 
@@ -220,6 +234,17 @@ def test_the_same_prompts_over_time(train, samples):
 def test_validation_needs_answers_to_compare_with(train, samples):
     with pytest.raises(ConfigError, match="needs samples with an answer"):
         train(changes=VALIDATE, validation=[replace(samples[0], answer=None)])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_benchmark_times_three_ways_of_the_same_step():
+    small = ["--prompts", "2", "--copies", "2", "--tokens", "6", "--steps", "1", "--rounds", "1"]
+    said = subprocess.run([sys.executable, "tests/benchmarks/grpo_speed.py", *small], cwd=ROOT, capture_output=True,
+                          text=True, check=True).stdout  # fmt: skip
+    found = json.loads(said[said.rindex("\n{\n") :])
+    assert found["seconds"].keys() == {"ours", "stock", "trl"} and min(found["seconds"].values()) > 0
+    assert found["steps_timed"] == 1 and found["times_ours"].keys() == {"stock", "trl"}
 
 
 # ---- a run that goes wrong --------------------------------------------------------------------------------------

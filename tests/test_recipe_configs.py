@@ -50,6 +50,18 @@ def test_published_hyper_parameters(name):
     assert (vision.fps, vision.max_pixels) == (1, 81920)
 
 
+def test_sft_on_bare_scores_asks_for_no_thought_and_rl_does():
+    """A target with an empty <think> would teach not to think; the published SFT has the answer's tags alone."""
+    forms = {}
+    for kind in ("sft", "rl"):
+        stated = Config.load(f"configs/recipes/video_rewards_{kind}.toml").table("custom")
+        forms[kind] = Contract.load(ROOT / stated["contract"])
+    assert forms["sft"].write_answer("", "4") == "<answer>\n4\n</answer>"
+    assert "<think>" not in forms["sft"].system and "<think>" in forms["rl"].system
+    rubric = [contract.system.split("  Use this")[0].rpartition("Use this")[0] for contract in forms.values()]
+    assert rubric[0] == rubric[1] != ""
+
+
 def test_the_dense_reward_of_the_rl_recipe():
     config = Config.load("configs/recipes/video_rewards_rl.toml")
     assert config.table(f"{POLICY}.reward_function") == {"ordinal": 1.0, "format": 1.0}

@@ -12,7 +12,7 @@ import pytest
 from cookbook.runs import ROOT, RUNS
 
 TEMPLATE = ROOT / "notebooks/recipes/template.ipynb"
-RECIPES = ("warehouse_spatial", "av_caption_vqa", "template")
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks/recipes").glob("*.ipynb"))
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_copy_runs_under_papermill_and_refuses_a_misspelt_parameter(mine, tmp_
         papermill.execute_notebook(mine, tmp_path / "out.ipynb", {"step": 4}, progress_bar=False, kernel_name="python3")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_the_notebooks_keep_the_rules(name):
     """One parameters cell, settings checked right behind it, outputs kept and in order, no path of this machine."""
     book = nbformat.read(ROOT / f"notebooks/recipes/{name}.ipynb", 4)

@@ -10,15 +10,27 @@ from dataclasses import replace
 import pytest
 
 from cookbook import rewards
-from cookbook.config import Config
+from cookbook.config import Config, ConfigError
 from cookbook.contract import Contract
-from cookbook.rewards import PARTS, EngineReward, RewardError, are_ours, reference_text, reward, reward_weights
+from cookbook.gold import require_gold
+from cookbook.rewards import (
+    PARTS,
+    EngineReward,
+    RewardError,
+    are_ours,
+    reference_text,
+    require_parts,
+    reward,
+    reward_weights,
+)
 from cookbook.samples import Sample, message, text
 from data_tools.engine_dataset import EngineDataset, serve
 
 GRPO = Config.load("configs/tiny_rl.toml")
 ROAD = Contract.load("configs/prompts/road.yaml")  # think_answer
 CHOICES = Contract.load("configs/prompts/choices.yaml")
+OVERLONG = rewards.OVERLONG_KEYS
+LIMITED = GRPO.edit({rewards.WEIGHTS: {"single_choice": 1.0, "overlong": 1.0}, f"{OVERLONG}.buffer_length": 16})
 
 
 def sample(answer: str | None, options=(), target: str | None = None, **extra) -> Sample:
@@ -120,6 +132,20 @@ def test_weights_may_be_a_name_a_list_or_a_table():
     assert reward_weights(GRPO.edit({key: None})) == {"single_choice": 1.0}  # the engine's default
 
 
+def test_a_penalty_is_no_part_to_earn_and_counts_by_its_weight():
+    earned = reward(full("A"), sample("A", "ABCD"), {"single_choice": 1.0, "overlong": 0.5}, ROAD, lost=-0.4)
+    assert earned.total == pytest.approx(0.8) and earned.parts == {"single_choice": 1, "overlong": -0.4}
+    require_gold([sample("A", "ABCD")], {"single_choice": 1.0, "overlong": 1.0}, ROAD)
+
+
+@pytest.mark.parametrize("buffer", [0, -4, 48, 4096])  # the last is the engine's default, and punishes an empty answer
+def test_a_buffer_as_long_as_the_limit_is_refused(buffer):
+    with pytest.raises(ConfigError, match=f"buffer_length = {buffer} does not lie between 0 and .* = 48"):
+        require_parts(LIMITED.edit({f"{OVERLONG}.buffer_length": buffer}))
+    require_parts(LIMITED)
+    require_parts(GRPO.edit({f"{OVERLONG}.buffer_length": buffer}))  # nobody asked for the part
+
+
 # ---- in cosmos-rl -----------------------------------------------------------------------------------------------
 
 
@@ -166,6 +192,33 @@ def test_ours_and_the_engines_rewards_differ_only_where_it_says_so(engine, compl
     got_form = (rewards.well_formed(completion, given, ROAD), engine.format_reward_fn(completion, answer))
     assert got_form == form
     assert bool(why) or (choice[0] == choice[1] and form[0] == form[1])
+
+
+# tokens, then (ours, the engine's) at a limit of 48 with a buffer of 16, and why they differ
+TOKENS = [(0, 0, 0, ""), (31, 0, 0, ""), (32, 0, 0, ""), (33, -1 / 16, -1 / 16, ""), (40, -0.5, -0.5, ""),
+          (48, -1, -1, ""), (64, -1, -2, "no rollout is longer than the limit; the paper stops at -1")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tokens", "ours", "theirs", "why"), TOKENS)
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_overlong_is_the_engines(engine, tokens, ours, theirs, why, factor, processor):
+    """Ours by itself, by our configuration, and as the engine calls it; theirs by the engine's configuration."""
+    config = LIMITED.edit({f"{OVERLONG}.penalty_factor": factor})
+    words, tokenizer = " ".join(["the"] * tokens), processor.tokenizer
+    assert rewards.count_tokens(words, tokenizer) == tokens
+    keys = types.SimpleNamespace(buffer_length=16, penalty_factor=factor)
+    policy = types.SimpleNamespace(
+        overlong_reward=keys, filter_reward_metric=[], group_reward_calculation=False, reward_function=["overlong"]
+    )
+    same = types.SimpleNamespace(
+        train=types.SimpleNamespace(train_policy=policy), rollout=types.SimpleNamespace(max_response_length=48)
+    )
+    assert engine.overlong_reward_fn(words, None, same, tokenizer) == pytest.approx(theirs * factor)
+    calls = engine.Reward(same, tokenizer, explicit_reward_fn=[EngineReward({"overlong": 1.0}, ROAD)])
+    (total,), _, (parts,) = calls.compute_reward([words], reference_text(sample("A")))
+    assert total == rewards.overlong(tokens, 48, 16, factor) == rewards.penalty(words, config, tokenizer)
+    assert total == parts["reward_overlong"] == pytest.approx(ours * factor) and bool(why) == (ours != theirs)
+    assert rewards.penalty(words, GRPO, tokenizer) == 0
 
 
 def test_the_engine_calls_our_rewards_and_logs_their_parts(engine, samples):

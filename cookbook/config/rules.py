@@ -194,6 +194,10 @@ def check_combinations(view: View) -> Iterator[Finding]:
             )
         if view["train.train_policy.on_policy"] and view["train.sync_weight_interval"] != 1:
             yield view.error("train.sync_weight_interval", "must be 1 where train.train_policy.on_policy is true")
+        if view["mode"] == "colocated" and view["validation.enable"] and view["validation.freq"] == 1:
+            yield view.warning(
+                "validation.freq", "is 1: colocated, the engine then measures before the first step, and fails; write 2"
+            )
     if view.config.table("policy.lora"):
         if not view.stated("policy.lora.target_modules"):
             yield view.error("policy.lora.target_modules", 'not stated: no layer gets an adapter; write "all-linear"')

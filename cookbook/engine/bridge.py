@@ -10,6 +10,7 @@ everywhere, and the package itself stays as pip installed it. Every part names t
     names       weights of a transformers model under published names   here
     polling     colocated mode waits 0.2 s for a command, not 10 s      here
     network     redis and the controller on 127.0.0.1 only, if asked    cookbook/engine/loopback.py
+    log         the engine's own format, whatever a loader sets up      here
 
 Used by the loader files, through `data_tools.engine_dataset.serve`.
 """
@@ -38,9 +39,26 @@ def install() -> dict[str, str]:
         "names": install_names(),
         "polling": install_polling(),
         "network": loopback.install(),
+        "log": install_log(),
     }
     log.info("bridge to cosmos-rl: %s", ", ".join(f"{part}: {what}" for part, what in done.items()))
     return done
+
+
+def install_log() -> str:
+    """Let the engine's logger print in its own format. Returns that it does.
+
+    Where a loader file calls `logging.basicConfig`, the engine adds no handler of its own (utils/logging.py:41), its
+    lines come in another format, and whoever reads the log sees no steps.
+    """
+    from cosmos_rl.utils.logging import logger
+
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[cosmos] %(asctime)s - %(name)s - %(levelname)s - %(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    return "the engine's"
 
 
 LOOK_AHEAD = re.compile(r"\(\?[=!].*\)")  # it may hold brackets of its own

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 # torchrun puts "[rank0]:" before a worker's line, torch's own handler a second one with a space
 RANK = re.compile(r"\[rank(\d+)\]:((?:\[rank\d+\]: ?)*)")
-RECORD = re.compile(r"\[cosmos\] |INFO: |[EWI]\d{4} \d\d:|\[rank\d+\]|Exported safetensors to ")
-STEP = re.compile(r"(?:^|- )Step: (\d+)/(\d+), (.+)")
+RECORD = re.compile(r"\[cosmos\] |[A-Z]+:cosmos:|INFO: |[EWI]\d{4} \d\d:|\[rank\d+\]|Exported safetensors to ")
+STEP = re.compile(r"(?:^|- |:cosmos:)Step: (\d+)/(\d+), (.+)")
 NUMBER = re.compile(r"([A-Za-z][\w ./]*): (-?(?:\d[\d.e+-]*|nan|inf))")
 EXPORT = re.compile(r"Exported safetensors to (\S+)")
 DEAD = re.compile(r"Process \S+ failed with return code (-?\d+)")
@@ -81,7 +81,7 @@ def parse_step(line: str) -> Step | None:
 
 def message(line: str) -> str:
     """Returns what a line says, without its rank, date and level."""
-    return re.sub(r"^\[cosmos\] .*? - cosmos - [A-Z]+ - ", "", split(line)[1]).strip()
+    return re.sub(r"^\[cosmos\] .*? - cosmos - [A-Z]+ - |^[A-Z]+:cosmos:", "", split(line)[1]).strip()
 
 
 def traces(lines: Iterable[str]) -> list[Trace]:

@@ -1,0 +1,58 @@
+"""The recipes' tiny configurations, bound to a few clips of their worlds: seconds of training on either engine.
+
+config, loader = job("warehouse_spatial", tmp_path)
+pipeline.train_sft(config, "job", loader=loader)
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cookbook.config import Config
+from data_tools import av_drive_world, junction_world, plausible_world, warehouse_vqa, warehouse_world
+
+SFT = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
+RL = ("video_rewards_rl",)  # of the four, the one that trains with rewards
+STEPS = {"train.max_num_steps": 2, "train.epoch": 2, "train.train_batch_per_replica": 8,
+         "train.train_policy.mini_batch": 8}  # fmt: skip
+STEP = {"train.max_num_steps": 1, "train.train_batch_per_replica": 32, "train.train_policy.mini_batch": 32,
+        "rollout.batch_size": 4}  # fmt: skip
+
+
+def job(name: str, folder: Path) -> tuple[Config, str]:
+    """Returns (configuration of two steps from the tiny base, or one of GRPO, the recipe's loader file).
+
+    Builds the data below `folder`.
+    """
+    file, loader, build = JOBS[name]
+    bound = {"train.train_policy.dataset.name": str(build(folder)), "policy.model_name_or_path": "models/tiny-base"}
+    config = Config.load(f"configs/recipes/{file}.toml").edit(bound)
+    if name in RL:
+        return config.edit(STEP), loader
+    return config.edit(STEPS | {"validation.enable": False}), loader
+
+
+def _falling(split: str) -> Callable[[Path], Path]:
+    return lambda folder: plausible_world.build(folder / "falling", {"train": 20, "sft": 20}) / f"{split}.csv"
+
+
+def _warehouse(folder: Path) -> Path:
+    official = warehouse_world.build(folder / "official", {"train": 16})
+    warehouse_vqa.convert(official, folder / "warehouse", "train", brief=True)
+    return folder / "warehouse"
+
+
+def _junction(folder: Path) -> Path:
+    return junction_world.build(folder / "junction", {"train": 8}, kinds=("signal", "vehicle"))
+
+
+def _drive(folder: Path) -> Path:
+    return av_drive_world.build(folder / "drive", {"train": 16}, {"train": 0.5})
+
+
+JOBS = {
+    "video_rewards": ("video_rewards_tiny_sft", "data_tools/videophy2.py", _falling("sft")),
+    "video_rewards_rl": ("video_rewards_tiny_rl", "data_tools/videophy2.py", _falling("train")),
+    "warehouse_spatial": ("warehouse_spatial_tiny", "data_tools/warehouse_vqa.py", _warehouse),
+    "intelligent_transportation": ("intelligent_transportation_tiny", "data_tools/wts_vqa.py", _junction),
+    "av_caption_vqa": ("av_caption_vqa_tiny", "data_tools/av_caption.py", _drive),
+}

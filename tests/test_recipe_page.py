@@ -1,0 +1,59 @@
+"""`make recipes`: what a notebook found stands on the page, beside its outcome; what failed is told, in any light."""
+
+import browser
+import nbformat
+import pytest
+
+from cookbook.recipes.__main__ import RECIPES, finding, page, run
+from cookbook.runs import ROOT
+
+
+def stub(folder, name, *sources):
+    """A notebook of these cells; the last one is tagged as the finding."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[-1].metadata["tags"] = ["finding"]
+    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p"}})
+    nbformat.write(book, folder / f"{name}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """(folder, what came of a recipe that holds, and of one whose check fails)."""
+    folder = tmp_path_factory.mktemp("recipes")
+    stub(folder, "good", "share = 3 / 4", 'print(f"SFT lifts {share:.0%} <of all>.")')
+    stub(folder, "bad", 'raise ValueError("a <b>bad</b> day\\nand more")', "print('never')")
+    (folder / "out").mkdir()
+    return folder / "out", [run(name, folder / "out", folder) for name in ("good", "bad")]
+
+
+def test_a_finding_is_what_the_notebook_printed(ran):
+    _, (good, bad) = ran
+    assert (good.finding, good.outcome, good.is_ok) == ("SFT lifts 75% <of all>.", "ok", True)
+    assert (bad.finding, bad.outcome, bad.is_ok) == ("", "ValueError: a <b>bad</b> day", False)
+    assert good.seconds > 0
+
+
+def test_the_page_shows_finding_outcome_and_seconds_as_text(ran):
+    out, found = ran
+    text = page(found)
+    assert "SFT lifts 75% &lt;of all&gt;." in text and "ok · " in text
+    assert "ValueError: a &lt;b&gt;bad&lt;/b&gt; day" in text and "<b>" not in text
+    for each in found:
+        assert f'href="{each.name}.html"' in text and (out / f"{each.name}.html").is_file()
+
+
+@pytest.mark.skipif(not browser.find(), reason="needs Chromium")
+def test_the_page_fits_a_phone_in_light_and_dark(ran):
+    out, found = ran
+    index = out / "index.html"
+    index.write_text(page(found), encoding="utf-8")
+    with browser.Browser() as opened:
+        seen = [opened.open(index, width, dark) for width in (390, 1200) for dark in (False, True)]
+    assert all(not s.console and not s.requests and s.overflow <= 0 for s in seen)
+    assert seen[0].picture != seen[1].picture, "dark looks like light"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_prints_one_sentence_as_its_finding(name):
+    found = finding(nbformat.read(ROOT / f"notebooks/recipes/{name}.ipynb", 4))
+    assert found.endswith(".") and "\n" not in found and len(found) < 300
