@@ -17,6 +17,7 @@ import torch
 from cookbook import checkpoint, evaluation
 from cookbook.answers import choices_of
 from cookbook.config import Config, require
+from cookbook.config.rules import View, gpus_needed
 from cookbook.contract import Contract
 from cookbook.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.encoder import Encoder
@@ -171,7 +172,11 @@ def choose_engine(wanted: str = "auto") -> str:
 
 
 def on_gpus(config: Config, gpus: int) -> Config:
-    """Returns the configuration of a run on that many GPUs of one machine, the batch of a step as large as before."""
+    """Returns the configuration of a run on that many GPUs of one machine, the batch of a step as large as before.
+
+    Rollouts that have GPUs of their own keep them; the policy gets the others.
+    """
+    gpus = max(1, gpus - gpus_needed(View(config))[1])
     share = max(1, config["train.train_batch_per_replica"] // gpus)
     changes = {
         "policy.parallelism.dp_shard_size": gpus,

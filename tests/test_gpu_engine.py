@@ -29,6 +29,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
+two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 PORT, REDIS = 8100 + 100 * WORKER, 12900 + 100 * WORKER
 SMALL = {"train": 40, "validation": 8, "test": 8}
@@ -44,14 +45,14 @@ def runs(tmp_path, monkeypatch):
     return tmp_path
 
 
-def bound(kind: str, **changes) -> tuple[Config, Run]:
+def bound(kind: str, gpus: int = 1, **changes) -> tuple[Config, Run]:
     """A configuration of the tiny model that is bound to the small job, and its run folder."""
     config = Config.load(f"configs/tiny_{kind}.toml").edit(
         {"redis": str(REDIS), "policy.model_name_or_path": pipeline.BASE}
     )
     config, _ = pipeline.training_data(config, "job")
     run = Run(f"job/{kind}", seed=0)
-    return pipeline.on_gpus(config, 1).edit({"train.output_dir": str(run.path), **changes}), run
+    return pipeline.on_gpus(config, gpus).edit({"train.output_dir": str(run.path), **changes}), run
 
 
 def start(config: Config, run: Run, loader=pipeline.LOADER, **more):
@@ -77,12 +78,10 @@ def losses(run: Run) -> list[float]:
 # ---- it learns --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("force_use_hf", "within"), [(True, 1e-3), (False, 2e-2)])  # native attention is in bfloat16
-def test_the_first_loss_is_that_of_the_local_engine(runs, force_use_hf, within):
-    """One step over the whole set, so that the order of the samples does not matter; float32 in both."""
-    count = len(pipeline.samples("job", "train"))
-    size = count // 2 * 2
-    changes = {
+def one_step() -> dict:
+    """What makes a training one step over the whole set."""
+    size = len(pipeline.samples("job", "train")) // 4 * 4
+    return {
         "train.train_batch_per_replica": size,
         "train.train_policy.mini_batch": size // 2,
         "train.max_num_steps": 1,
@@ -91,6 +90,12 @@ def test_the_first_loss_is_that_of_the_local_engine(runs, force_use_hf, within):
         "custom.reasoned": 1.0,
         "custom.subset": f"[:{size}]",
     }
+
+
+@pytest.mark.parametrize(("force_use_hf", "within"), [(True, 1e-3), (False, 2e-2)])  # native attention is in bfloat16
+def test_the_first_loss_is_that_of_the_local_engine(runs, force_use_hf, within):
+    """One step over the whole set, so that the order of the samples does not matter; float32 in both."""
+    changes = one_step()
     config, run = bound("sft", **changes, **{"train.force_use_hf": force_use_hf})
     start(config, run)
     local = Config.load("configs/tiny_sft.toml").edit(changes)
@@ -124,6 +129,36 @@ def test_grpo_measures_held_out_prompts_as_the_local_engine_does(runs):
     texts = answers(model, encoder, samples, config["rollout.max_response_length"])
     right = sum(encoder.contract.read_answer(text, s.options) == s.answer for text, s in zip(texts, samples))
     assert measured[4] == pytest.approx(right / len(samples), abs=1.5 / len(samples))
+
+
+# ---- two GPUs ---------------------------------------------------------------------------------------------------
+
+
+@two_gpus
+def test_two_gpus_share_a_step_of_sft(runs):
+    """Half of the set on each: the loss of the step is that of one GPU with the whole set."""
+    found = {}
+    for gpus in (1, 2):
+        changes = one_step() | {"train.force_use_hf": True}
+        size = changes["train.train_batch_per_replica"]
+        shares = {"train.train_batch_per_replica": size // gpus, "train.train_policy.mini_batch": size // 4}
+        config, run = bound("sft", gpus, **changes | shares)
+        export = start(config, run, replace=True)
+        found[gpus] = losses(run)[0]
+        checkpoint.load(export)
+    assert found[2] == pytest.approx(found[1], abs=1e-2)
+    assert not left_over()
+
+
+@two_gpus
+@pytest.mark.parametrize("mode", ["colocated", "disaggregated"])
+def test_grpo_on_two_gpus_runs_to_its_end(runs, mode):
+    """Colocated, both halves are sharded over both; disaggregated, the policy has one and the rollouts the other."""
+    config, run = bound("rl", 2 if mode == "colocated" else 1, **{"train.max_num_steps": 3, "mode": mode})
+    export = start(config, run)
+    assert export.name == "step_3" and [row["step"] for row in read_metrics(run.path)][-1] == 3
+    checkpoint.load(export)
+    assert not left_over()
 
 
 # ---- it ends with the truth -------------------------------------------------------------------------------------

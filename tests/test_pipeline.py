@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cookbook import checkpoint, pipeline
-from cookbook.config import Config
+from cookbook.config import Config, lint
+from cookbook.config.rules import View, gpus_needed
 from cookbook.contract import ContractError
 from data_tools import formats, road_vqa, road_world
 
@@ -137,3 +138,12 @@ def test_without_gpus_auto_is_the_local_engine(monkeypatch):
     assert pipeline.choose_engine() == "local"
     with pytest.raises(ValueError, match="it is one of auto, local, cosmos-rl"):
         pipeline.choose_engine("cosmos")
+
+
+@pytest.mark.parametrize(("name", "gpus"), [("rl.toml", 4), ("rl_8gpu.toml", 8), ("rl_2gpu.toml", 2), ("sft.toml", 8)])
+def test_all_gpus_are_used_and_rollouts_keep_their_own(name, gpus):
+    before = Config.load(f"configs/{name}")
+    config = pipeline.on_gpus(before, gpus)
+    assert sum(gpus_needed(View(config))) == gpus
+    assert gpus_needed(View(config))[1] == gpus_needed(View(before))[1]
+    assert not [f for f in lint(config, gpus=gpus) if f.level == "error"]

@@ -1,8 +1,9 @@
-"""LoRA of a model of Cosmos-Reason1-7B's size with random weights, on one GPU: memory and speed beside the plan.
+"""A model of Cosmos-Reason1-7B's size with random weights: memory and speed of SFT beside the plan.
 
 Why: the plan's figures were measured once; here is the command that measures them again, without a download.
 
-    python tests/benchmarks/seven_billion.py OUT [--pixels 313600] [--steps 4]
+    python tests/benchmarks/seven_billion.py OUT              # LoRA on one GPU
+    python tests/benchmarks/seven_billion.py OUT --gpus 2     # all weights on two
 """
 
 import argparse
@@ -74,6 +75,7 @@ def main() -> None:
         "--pixels", type=int, default=313_600, help="of a frame; 8 frames of 560 x 560 are 1,600 tokens"
     )
     parser.add_argument("--steps", type=int, default=16, help="the second half is timed: the first waits for clips")
+    parser.add_argument("--gpus", type=int, choices=(1, 2), default=1)
     parser.add_argument("--port", type=int, default=8700)
     args = parser.parse_args()
     out = args.out.resolve()
@@ -82,13 +84,14 @@ def main() -> None:
     limits = {"fps": 2, "min_pixels": args.pixels, "max_pixels": args.pixels}
     contract.write_text(yaml.safe_dump({"system": "", "answer_format": "think_answer", "video": limits}))
     pipeline.road_data("seven_billion", 0, {"train": 40, "validation": 4, "test": 4})
-    config = Config.load("configs/sft_1gpu_lora.toml").edit(
+    lora = args.gpus == 1
+    config = Config.load("configs/sft_1gpu_lora.toml" if lora else "configs/sft_2gpu.toml").edit(
         {"train.train_policy.dataset": {"name": "runs/seven_billion/data"}, "custom": {"contract": str(contract)},
          "train.train_batch_per_replica": 2, "train.max_num_steps": args.steps, "validation.enable": False,
          "train.ckpt.enable_checkpoint": False, "policy.model_name_or_path": str(model), "redis": str(args.port + 4800),
          "logging.logger": ["console"]}
     )  # fmt: skip
-    run = Run("seven_billion/lora", seed=0)
+    run = Run(f"seven_billion/{args.gpus}", seed=0)
     config, splits = pipeline.training_data(config, "seven_billion")
     launch(config, pipeline.LOADER, run, port=args.port, replace=True)
     rows = read_metrics(run.path)
@@ -96,9 +99,11 @@ def main() -> None:
     encoder = Encoder(AutoProcessor.from_pretrained(model, use_fast=True), loading.contract(config), model_config)
     tokens = round(statistics.mean(encoder.training_batch([s])["input_ids"].shape[1] for s in splits["train"][:16]))
     seconds = statistics.median(row["train/iteration_time"] for row in rows[len(rows) // 2 :])
-    expected = plan(config, gpus=1, gpu_gib=78, samples=len(splits["train"]), tokens=tokens)
-    planned = step_seconds(1, tokens, 2, lora=True)
-    print(f"{len(rows)} steps of 2 samples of {tokens} tokens, on {torch.cuda.get_device_name()}")
+    expected = plan(config, gpus=args.gpus, gpu_gib=78, samples=len(splits["train"]), tokens=tokens)
+    planned = step_seconds(args.gpus, tokens, 2, lora)
+    print(
+        f"{len(rows)} steps of 2 samples a GPU, {tokens} tokens each, on {args.gpus} x {torch.cuda.get_device_name()}"
+    )
     print(f"peak GiB: measured {max(row['gpu/peak_gib'] for row in rows):.2f}, planned {expected.peak_gib:.2f}")
     print(f"seconds a step: measured {seconds:.2f} ({2 * tokens / seconds:.0f} tokens/s), planned {planned:.2f}")
 
