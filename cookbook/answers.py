@@ -83,6 +83,12 @@ def choices_of(words: str) -> tuple[str, dict[str, str]]:
     return words[: found[0].start()].strip(), {match[1]: match[2] for match in found}
 
 
+def option_texts(question: str, options: Sequence[str]) -> dict[str, str] | None:
+    """Returns the words behind the options where the question lists exactly those, else None."""
+    found = choices_of(question)[1]
+    return found if found and set(found) == set(options) else None
+
+
 def read_answer(
     form: str,
     completion: str,

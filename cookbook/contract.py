@@ -5,7 +5,7 @@ evaluation. Here the three stand in one small file (`configs/prompts/*.yaml`) wi
 
     contract = Contract.load("configs/prompts/road.yaml")
     contract.conversation(sample.prompt)    # with its system prompt, and its limits on every clip
-    contract.read_answer(completion, sample.options)
+    contract.read(completion, sample)
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import yaml
 
-from cookbook.answers import FORMATS, read_answer
-from cookbook.samples import Message, message, text
+from cookbook.answers import FORMATS, option_texts, read_answer
+from cookbook.samples import Message, Sample, message, text
 
 
 class ContractError(ValueError):
@@ -138,6 +138,10 @@ class Contract:
         place in the format: for a second number beside the strict one, never for a reward.
         """
         return read_answer(self.answer_format, completion, options, texts, lenient)
+
+    def read(self, completion: str, sample: Sample) -> str | None:
+        """Returns the option of the sample that a completion states, by letter or words: for rewards and evaluation."""
+        return self.read_answer(completion, sample.options, option_texts(sample.question, sample.options))
 
 
 def _tables(path: Path) -> tuple[dict, dict]:

@@ -75,11 +75,9 @@ class HeldOut:
 
     def accuracy(self, model) -> float:
         """Returns the share of samples whose greedy completion states the reference answer."""
-        texts, read = (
-            answers(model, self.encoder, self.samples, self.limit, self.size),
-            self.encoder.contract.read_answer,
-        )
-        return sum(read(text, s.options) == s.answer for text, s in zip(texts, self.samples)) / len(self.samples)
+        texts = answers(model, self.encoder, self.samples, self.limit, self.size)
+        read = self.encoder.contract.read
+        return sum(read(text, s) == s.answer for text, s in zip(texts, self.samples)) / len(self.samples)
 
     def note_best(self, step: int, value: float) -> None:
         """Write best.json: {"step", "metric", "value"}."""

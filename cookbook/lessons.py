@@ -167,7 +167,7 @@ def learned(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def said(texts: Sequence[str], encoder: Encoder, samples: Sequence[Sample], usual: str) -> dict[str, float]:
     """Returns shares of the answers to held-out questions: right, well formed, the usual one of the training labels."""
-    stated = [encoder.contract.read_answer(text, s.options) for text, s in zip(texts, samples)]
+    stated = [encoder.contract.read(text, s) for text, s in zip(texts, samples)]
     return {
         "accuracy": mean(answer == s.answer for answer, s in zip(stated, samples)),
         "format": mean(map(encoder.contract.is_well_formed, texts)),

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cookbook.answers import FORMATS, choices_of, read_answer
+from cookbook.answers import FORMATS, option_texts, read_answer
 from cookbook.contract import Contract
 from cookbook.metrics import right
 from cookbook.samples import Sample
@@ -73,8 +73,7 @@ def read_row(row: Mapping[str, Any], form: str | None = None) -> dict:
             f"{row.get('id', 'a row')}: has no {', '.join(missing)}; a prediction needs {', '.join(NEEDED)}"
         )
     form, options = form or row.get("answer_format") or "think_answer", row["options"]
-    texts = options if isinstance(options, Mapping) else choices_of(row.get("question", ""))[1]
-    texts = texts if set(texts) == set(options) else None
+    texts = options if isinstance(options, Mapping) else option_texts(row.get("question", ""), options)
     kind, output, wanted = row["kind"], row["output"], row["reference"]
     answer, lenient = (read_answer(form, output, list(options), texts, forgiving) for forgiving in (False, True))
     return {"task": "", "question": "", "video": None, "answer_format": form} | dict(row) | {

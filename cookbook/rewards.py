@@ -48,7 +48,7 @@ class Reward:
 
 def single_choice(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns 1.0 where the stated answer is the reference, else 0.0."""
-    stated = contract.read_answer(completion, sample.options)
+    stated = contract.read(completion, sample)
     return float(stated is not None and stated == sample.answer)
 
 
@@ -68,7 +68,7 @@ def binary(completion: str, sample: Sample, contract: Contract) -> float:
 def ordinal(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns 1.0, 0.5 or 0.0 for a distance of 0, 1 or more: places in the options, or whole numbers without them."""
     if sample.options:
-        stated = contract.read_answer(completion, sample.options)
+        stated = contract.read(completion, sample)
         if stated is None or sample.answer not in sample.options:
             return 0.0
         return NEAR.get(abs(sample.options.index(stated) - sample.options.index(sample.answer)), 0.0)
@@ -200,15 +200,19 @@ def are_ours(config: Config) -> bool:
 
 def reference_text(sample: Sample) -> str:
     """Returns what a reward needs of a sample as one line of JSON: the one text that cosmos-rl hands to it."""
-    known = {"id": sample.id, "answer": sample.answer, "options": sample.options, "target": sample.target}
+    names = ("id", "question", "answer", "options", "target")
+    known = {name: getattr(sample, name) for name in names}
     return json.dumps(known | {"extra": {k: v for k, v in sample.extra.items() if k == "tolerance"}})
 
 
 def _sample(line: str | None) -> Sample:
-    """Returns the sample of a `reference_text`, without its prompt. Raises RewardError for any other text."""
+    """Returns the sample of a `reference_text`, its question without clips. Raises RewardError for any other text."""
     try:
         found = json.loads(line)
-        turns = [("user", ""), *([("assistant", found["target"])] if found["target"] is not None else [])]
+        turns = [
+            ("user", found["question"]),
+            *([("assistant", found["target"])] if found["target"] is not None else []),
+        ]
     except (ValueError, TypeError, KeyError):
         raise RewardError(f"the reference is {line!r}, not one that EngineDataset wrote for our rewards") from None
     messages = tuple(message(role, text(words)) for role, words in turns)

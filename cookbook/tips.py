@@ -99,7 +99,7 @@ def said(model, encoder: Encoder, asked: Sequence[Sample]) -> dict[str, float]:
     started = time.monotonic()
     texts = answers(model, encoder, asked, LONGEST)
     seconds = time.monotonic() - started
-    right = [encoder.contract.read_answer(words, s.options) == s.answer for words, s in zip(texts, asked)]
+    right = [encoder.contract.read(words, s) == s.answer for words, s in zip(texts, asked)]
     tokens = [len(encoder.tokenizer.encode(words)) for words in texts]
     return {"accuracy": sum(right) / len(asked), "tokens": sum(tokens) / len(asked), "answer_seconds": seconds}
 

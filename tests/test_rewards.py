@@ -13,6 +13,7 @@ from cookbook import rewards
 from cookbook.config import Config, ConfigError
 from cookbook.contract import Contract
 from cookbook.gold import require_gold
+from cookbook.predictions import judge
 from cookbook.rewards import (
     PARTS,
     EngineReward,
@@ -277,3 +278,14 @@ def test_sft_has_no_rewards_and_a_dataset_by_itself_gives_the_plain_answer(sampl
     assert not are_ours(Config.load("configs/tiny_sft.toml")) and are_ours(GRPO)
     assert EngineDataset(samples[:2], GRPO).get_reference_answer(1) == samples[1].answer
     assert EngineDataset([replace(samples[0], answer=None)], GRPO).get_reference_answer(0) == samples[0].target
+
+
+def test_an_answer_in_the_options_words_is_paid_as_the_evaluation_counts_it():
+    """The same sample, completion and contract: reward here, reward in the engine, and the evaluation's judgement."""
+    question = "Why did it stop?\nA) rain\nB) a red signal\nC) debris"
+    turns = (message("user", text(question)), message("assistant", text(full("B"))))
+    one = Sample("x", "x", turns, "B", ("A", "B", "C"))
+    for answer, right in (("B", 1.0), ("a red signal", 1.0), ("B) a red signal", 1.0), ("rain", 0.0), ("snow", 0.0)):
+        assert rewards.single_choice(full(answer), one, ROAD) == right
+        assert EngineReward({"single_choice": 1.0}, ROAD, keeps=False)(full(answer), reference_text(one))[0] == right
+        assert judge(one, full(answer), ROAD)["correct"] == bool(right)
