@@ -25,7 +25,7 @@ def test_raw_answers_are_read_as_the_table_says(row):
 
 
 def test_the_table_is_large_and_varied():
-    assert len(RAW) >= 150 and len({row["id"] for row in RAW}) == len(RAW)
+    assert len(RAW) >= 200 and len({row["id"] for row in RAW}) == len(RAW)
     kinds = {"refused" if row["ours"] is None else "words" if len(row["ours"]) > 1 else row["ours"] for row in RAW}
     assert kinds >= {"A", "B", "C", "D", "refused", "words", "4"}
 
