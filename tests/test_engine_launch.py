@@ -307,7 +307,15 @@ def test_the_guardian_itself_may_be_killed(scene):
             time.sleep(0.2)
 
 
-def test_ctrl_c_cleans_up_and_goes_on_as_ctrl_c(scene):
+@pytest.fixture
+def listening():
+    """A shell's background jobs are started deaf to Ctrl-C; this one hears it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_cleans_up_and_goes_on_as_ctrl_c(scene, listening):
     threading.Timer(1.5, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         scene.launch(until=STEP, patience=replace(HASTE, stall=20))
