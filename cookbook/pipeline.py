@@ -1,38 +1,31 @@
-"""The steps of the main job, each in one call: data, SFT, RL, evaluation.
+"""The steps of the main job that make a model, each in one call: data, SFT, RL.
 
 Why: a notebook explains a step and then runs it; the step itself stands here, so that papermill, `make tutorial` and
 the tests run the same lines. All of a job lies under `runs/NAME/`: data, sft, rl, evaluation, report.html. A step whose
-input is not there yet makes it first, so each notebook also runs alone.
+input is not there yet makes it first, so each notebook also runs alone. cookbook/assessment.py evaluates the models.
 """
 
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from cookbook import checkpoint, evaluation
-from cookbook.answers import choices_of
+from cookbook import checkpoint
 from cookbook.config import Config, require
 from cookbook.config.rules import View, gpus_needed
 from cookbook.contract import Contract
-from cookbook.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.encoder import Encoder
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PROGRAM, launch
 from cookbook.engine.redis import find_redis, search_path
 from cookbook.gold import require_gold
 from cookbook.grpo import grpo
-from cookbook.held_out import best_step
-from cookbook.lineage import lineage, tree
-from cookbook.report import write_report
 from cookbook.rewards import are_ours, reward_weights
-from cookbook.runs import MANIFEST, ROOT, RUNS, Run, read_metrics
+from cookbook.runs import ROOT, RUNS, Run, read_metrics
 from cookbook.samples import Sample
-from cookbook.scores import compare
 from cookbook.sft import sft
 from data_tools import loading, road_vqa, road_world
 from data_tools.loading import Splits
@@ -47,7 +40,6 @@ LOADER = "data_tools/road_vqa.py"
 ENGINES = ("auto", "local", PROGRAM)
 DATASET = "train.train_policy.dataset.name"
 BASE = "models/tiny-base"
-MODELS = ("base", "sft", "rl")
 PASSPORT = "passport.json"
 
 
@@ -245,97 +237,6 @@ def train_rl(
     model, encoder = open_model(start, loading.contract(config))
     run = _start("rl", name, config, seed)
     return grpo(config, splits["train"], encoder, model, run, seed, splits["validation"], stop_on_alarm=stop_on_alarm)
-
-
-def chosen(name: str, step: str) -> str:
-    """Returns the checkpoint that counts: the best by held-out accuracy where that was measured, or the last."""
-    best = best_step(f"{name}/{step}")
-    return f"runs/{name}/{step}" + (f"/safetensors/step_{best}" if best is not None else "")
-
-
-def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[dict, dict[str, list[dict]]]:
-    """Let base, SFT and RL answer the held-out questions. Returns (comparison, rows by model).
-
-    Writes `runs/NAME/evaluation/predictions_MODEL.jsonl`; answers that stand there already, of the same weights, are
-    not asked for again. Models that are missing are trained first.
-    """
-    if not (RUNS / name / "rl" / "safetensors").exists():
-        train_rl(Config.load("configs/tiny_rl.toml"), name, seed)
-    items = samples(name, "test", seed)[:questions]
-    rows = {}
-    for model_name in MODELS:
-        model, encoder = open_model(_checkpoint(name, model_name))
-        path = RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl"
-        rows[model_name] = evaluation.predict(model, encoder, items, model_name, path=path)
-    train = [evaluation.judge(s, "", contract()) for s in samples(name, "train", seed)]
-    return compare(rows, train), rows
-
-
-def _checkpoint(name: str, model_name: str) -> str:
-    return BASE if model_name == "base" else chosen(name, model_name)
-
-
-def controls(name: str, model_name: str, questions: int | None = None, seed: int = 0) -> dict[str, list[dict]]:
-    """Let a model answer held-out questions with less to see. Returns rows by control.
-
-    A model that looks at the clip falls back to guessing; where it does not, the questions do not need what was taken
-    away. Choices come once behind each letter. Writes `runs/NAME/evaluation/controls_MODEL_CONTROL.jsonl`.
-    """
-    items = samples(name, "test", seed)[:questions]
-    model, encoder = open_model(_checkpoint(name, model_name))
-    asked = {
-        "blind": (encoder, blind(items)),
-        "other clips": (encoder, other_clips(items)),
-        "single frame": (with_frames(encoder, single_frame), items),
-        "shuffled frames": (with_frames(encoder, shuffled), items),
-        "turned options": (encoder, circular([s for s in items if choices_of(s.question)[1]])),
-    }
-    folder, rows = RUNS / name / "evaluation", {}
-    for control, (sees, part) in asked.items():
-        path = folder / f"controls_{model_name}_{control.replace(' ', '_')}.jsonl"
-        rows[control] = evaluation.predict(model, sees, part, f"{model_name}, {control}", path=path)
-    return {control: found for control, found in rows.items() if found}
-
-
-def prompted(name: str, model_name: str, system: str, questions: int | None = None, seed: int = 0) -> list[dict]:
-    """Let a model answer held-out questions under another system prompt: what words earn, without any training."""
-    items = samples(name, "test", seed)[:questions]
-    model, encoder = open_model(_checkpoint(name, model_name))
-    other = Encoder(encoder.processor, replace(encoder.contract, system=system), encoder.config)
-    return evaluation.predict(model, other, items, f"{model_name}, prompted")
-
-
-def report(
-    name: str,
-    comparison: dict,
-    rows: dict[str, list[dict]],
-    clips: int = 6,
-    control_rows: Mapping[str, list[dict]] | None = None,
-    notes: Sequence[str] = (),
-) -> Path:
-    """Write `runs/NAME/evaluation/comparison.json` and `runs/NAME/report.html`. Returns the report's path.
-
-    `control_rows` are those of the last model, `notes` sentences beside the scores. The configurations and the
-    lineage of the last checkpoint come along.
-    """
-    root = RUNS / name
-    (root / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
-    texts = {"Lineage": tree(lineage(chosen(name, "rl")))}
-    for file in (f"{step}/config.toml" for step in ("sft", "rl")):
-        texts[file] = (root / file).read_text(encoding="utf-8")
-    return write_report(
-        root / "report.html",
-        comparison,
-        metrics(name, "sft"),
-        metrics(name, "rl"),
-        rows,
-        {step: json.loads((root / step / MANIFEST).read_text(encoding="utf-8")) for step in ("sft", "rl")},
-        clips,
-        contract().vision.fps,
-        control_rows,
-        texts,
-        notes,
-    )
 
 
 def metrics(name: str, step: str) -> list[dict]:
