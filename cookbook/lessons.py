@@ -204,7 +204,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=LESSONS, default=list(LESSONS))
     parser.add_argument("--name", default="lesson", help="job folders below runs/: NAME0 for seed 0, and so on")
     args = parser.parse_args(arguments)
-    logging.getLogger().setLevel(logging.ERROR)
     rows: list[Sequence] = []
     for lesson in args.only:
         for seed in args.seeds:
@@ -215,4 +214,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger().setLevel(logging.ERROR)  # what each run notices is in its log.txt
     sys.exit(main())
