@@ -4,32 +4,43 @@ import math
 
 import torch
 
-from cookbook.config import Config
+from cookbook.config import Config, ConfigError
+
+DECAY = {  # what is left of the rate when a share of the decay is done
+    "linear": lambda done: 1 - done,
+    "sqrt": lambda done: 1 - math.sqrt(done),
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "none": lambda done: 1.0,
+}
 
 
 def rate_factor(step: int, steps: int, config: Config) -> float:
     """Returns the share of the peak learning rate at a step (from 0): linear warm-up, constant, then decay.
 
     The keys are cosmos-rl's: `optm_warmup_steps` (a count, or a share of all steps), `optm_decay_ratio` (the last share
-    of steps that decays), `optm_decay_type` (linear or cosine), `optm_min_lr_factor`.
+    of steps that decays; left out: all after the warm-up), `optm_decay_type` (one of DECAY; left out: "none"),
+    `optm_min_lr_factor`. CONTRIBUTING.md says where the engine's own differ in the last digits.
     """
     warmup = config["train.optm_warmup_steps"]
     warmup = int(warmup * steps) if isinstance(warmup, float) else warmup
     if step < warmup:
         return (step + 1) / warmup
-    decay = int((config["train.optm_decay_ratio"] or 0) * steps)
+    ratio = config["train.optm_decay_ratio"]
+    decay = steps - warmup if ratio is None else int(ratio * steps)
     done = (step - (steps - decay) + 1) / decay if decay else 0.0
     if done <= 0:
         return 1.0
     floor = config["train.optm_min_lr_factor"]
-    shape = 0.5 * (1 + math.cos(math.pi * done)) if config["train.optm_decay_type"] == "cosine" else 1 - done
-    return floor + (1 - floor) * shape
+    return floor + (1 - floor) * DECAY[config["train.optm_decay_type"] or "none"](done)
 
 
 class Optimizer:
     """AdamW with the engine's schedule and gradient clipping; `step()` does all three."""
 
     def __init__(self, model, config: Config, steps: int) -> None:
+        """Raises ConfigError for a decay that the engine has not."""
+        if (kind := config["train.optm_decay_type"] or "none") not in DECAY:
+            raise ConfigError(f"{config.name}: train.optm_decay_type is {kind!r}; it is one of {', '.join(DECAY)}")
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.config, self.steps, self.done = config, steps, 0
         self.rate = 0.0

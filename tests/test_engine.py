@@ -65,6 +65,23 @@ def test_learning_rate_warms_up_and_decays():
     assert all(a >= b for a, b in pairwise(factors[10:]))
 
 
+@pytest.mark.parametrize("kind", ["linear", "sqrt", "cosine", "none", None])
+def test_a_decay_that_is_left_out_in_part_means_what_it_means_in_the_engine(kind):
+    """A shape without a share decays over all that follows the warm-up, a share without a shape not at all."""
+    for ratio in (None, 1.0):
+        config = SFT.edit({"train.optm_decay_type": kind, "train.optm_decay_ratio": ratio})
+        factors = [rate_factor(i, 100, config) for i in range(100)]
+        assert factors[9] == 1.0
+        floor = 0.1 if kind in ("linear", "sqrt", "cosine") else 1.0
+        assert factors[-1] == pytest.approx(floor)
+        assert factors[55] == 1.0 if floor == 1.0 else 0.1 < factors[55] < 1.0
+
+
+def test_an_unknown_decay_is_refused():
+    with pytest.raises(ConfigError, match="optm_decay_type is 'exponential'; it is one of linear"):
+        Optimizer(torch.nn.Linear(1, 1), SFT.edit({"train.optm_decay_type": "exponential"}), 10)
+
+
 def test_rewards_pay_parts_and_weights(samples, contract):
     sample = samples[0]
     weights = {"single_choice": 1.0, "format": 0.1}
