@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from cookbook.config import Config, ConfigError
+from cookbook.config import Config
 
 DECAY = {  # what is left of the rate when a share of the decay is done
     "linear": lambda done: 1 - done,
@@ -38,9 +38,6 @@ class Optimizer:
     """AdamW with the engine's schedule and gradient clipping; `step()` does all three."""
 
     def __init__(self, model, config: Config, steps: int) -> None:
-        """Raises ConfigError for a decay that the engine has not."""
-        if (kind := config["train.optm_decay_type"] or "none") not in DECAY:
-            raise ConfigError(f"{config.name}: train.optm_decay_type is {kind!r}; it is one of {', '.join(DECAY)}")
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.config, self.steps, self.done = config, steps, 0
         self.rate = 0.0

@@ -77,11 +77,6 @@ def test_a_decay_that_is_left_out_in_part_means_what_it_means_in_the_engine(kind
         assert factors[55] == 1.0 if floor == 1.0 else 0.1 < factors[55] < 1.0
 
 
-def test_an_unknown_decay_is_refused():
-    with pytest.raises(ConfigError, match="optm_decay_type is 'exponential'; it is one of linear"):
-        Optimizer(torch.nn.Linear(1, 1), SFT.edit({"train.optm_decay_type": "exponential"}), 10)
-
-
 def test_rewards_pay_parts_and_weights(samples, contract):
     sample = samples[0]
     weights = {"single_choice": 1.0, "format": 0.1}
