@@ -17,19 +17,19 @@ DECAY = {  # what is left of the rate when a share of the decay is done
 def rate_factor(step: int, steps: int, config: Config) -> float:
     """Returns the share of the peak learning rate at a step (from 0): linear warm-up, constant, then decay.
 
-    The keys are cosmos-rl's: `optm_warmup_steps` (a count, or a share of all steps), `optm_decay_ratio` (the last share
-    of steps that decays; left out: all after the warm-up), `optm_decay_type` (one of DECAY; left out: "none"),
-    `optm_min_lr_factor`. CONTRIBUTING.md says where the engine's own differ in the last digits.
+    It is cosmos-rl's own schedule (`build_lr_schedulers`), to the digit: a warm-up from 0 takes its first step at rate
+    0, so nothing is learned there. The keys: `optm_warmup_steps` (a count, or a share of all steps),
+    `optm_warmup_start_factor`, `optm_decay_ratio` (the last share of steps that decays, after the warm-up at most; left
+    out: all of those), `optm_decay_type` (one of DECAY; left out: "none"), `optm_min_lr_factor`.
     """
     warmup = config["train.optm_warmup_steps"]
-    warmup = int(warmup * steps) if isinstance(warmup, float) else warmup
+    warmup = min(int(warmup * steps) if isinstance(warmup, float) and warmup <= 1 else int(warmup), steps)
     if step < warmup:
-        return (step + 1) / warmup
+        start = config["train.optm_warmup_start_factor"]
+        return start + (1 - start) * step / (warmup - 1) if warmup > 1 else 1.0
     ratio = config["train.optm_decay_ratio"]
-    decay = steps - warmup if ratio is None else int(ratio * steps)
-    done = (step - (steps - decay) + 1) / decay if decay else 0.0
-    if done <= 0:
-        return 1.0
+    decay = steps - warmup if ratio is None else min(round(ratio * steps), steps - warmup)
+    done = max(0, step - (steps - decay)) / decay if decay else 0.0
     floor = config["train.optm_min_lr_factor"]
     return floor + (1 - floor) * DECAY[config["train.optm_decay_type"] or "none"](done)
 

@@ -1,8 +1,8 @@
 """Shapes that move: the scenes, questions and wordings that the tiny base model is pretrained on.
 
 Why: post-training needs a base that can already see and answer. This world teaches general skills (colour, shape,
-count, direction, path, contact, how two things move relative to each other, the colour of a lamp, reading options
-and matching text) and knows nothing of roads, vehicles, rules or causes: those are left to SFT and RL.
+count, direction, path, contact, how two things move relative to each other, what a lamp shows and what it turns to,
+reading options and matching text) and knows nothing of roads, vehicles, rules or causes: those are left to SFT and RL.
 Used by `models/pretrain.py`.
 """
 
@@ -79,7 +79,7 @@ def _track(path: str, direction: str, rng: np.random.Generator) -> np.ndarray:
         go = far * t
         if path == "shift":
             begin, end = rng.uniform(0.05, 0.35), rng.uniform(0.5, 0.85)
-            side = rng.uniform(0.14, 0.26) * np.clip((t - begin) / (end - begin), 0, 1)
+            side = rng.uniform(0.07, 0.26) * np.clip((t - begin) / (end - begin), 0, 1)
     xy = go[:, None] * ahead + side[:, None] * aside
     low, high = -xy.min(0) + 0.09, 0.91 - xy.max(0)
     return xy + rng.uniform(low, np.maximum(low, high))
@@ -120,7 +120,9 @@ def _thing(color: str, path: str, direction: str, rng: np.random.Generator) -> T
 def plan_scene(rng: np.random.Generator) -> dict:
     """Returns the facts of one scene: things, relation of the first two, contact, lamp. Nothing is ambiguous."""
     colors = [str(c) for c in rng.permutation(list(drawing.COLORS))]
-    lamp = str(rng.choice(list(LAMPS))) if rng.random() < 0.6 else None
+    lamp, before = (str(color) for color in rng.choice(list(LAMPS), 2, replace=False))
+    changed = int(rng.integers(2, FRAMES - 1)) if rng.random() < 0.4 else 0  # the frame where the lamp changes
+    seen = (before,) * changed + (lamp,) * (FRAMES - changed) if rng.random() < 0.6 else ()
     kind = rng.random()
     if kind < 0.4:
         count = 1 if kind < 0.25 else int(rng.integers(2, 5))
@@ -130,7 +132,7 @@ def plan_scene(rng: np.random.Generator) -> dict:
             new = _thing(colors[len(things)], path, str(rng.choice(list(DIRECTIONS))), rng)
             if all(_gap(new, old).min() > 0.04 for old in things):
                 things.append(new)
-        return {"things": things, "lamp": lamp, "relation": None, "touch": None}
+        return {"things": things, "lamp": seen, "relation": None, "touch": None}
 
     relation = str(rng.choice(["across", "same", "opposite", "one", "none"], p=[0.34, 0.22, 0.08, 0.3, 0.06]))
     want = bool(rng.integers(2)) and relation != "none"
@@ -156,7 +158,7 @@ def plan_scene(rng: np.random.Generator) -> dict:
                 continue
             if any(t.path == "shift" and np.ptp(t.xy, axis=0).min() < 0.06 for t in (a, b)):
                 continue
-        return {"things": [a, b], "lamp": lamp, "relation": relation, "touch": want}
+        return {"things": [a, b], "lamp": seen, "relation": relation, "touch": want}
 
 
 def render(scene: dict, rng: np.random.Generator, size: int) -> np.ndarray:
@@ -184,11 +186,12 @@ def render(scene: dict, rng: np.random.Generator, size: int) -> np.ndarray:
             if all((np.abs(t.xy - (x, y)) > 0.19).any(1).all() for t in scene["things"]):
                 break
         drawing.box(base, x, y, 0.19, 0.19, (30, 30, 34))
-        drawing.disc(base, x, y, 0.075, LAMPS[scene["lamp"]])
     frames = []
     noses = [(rng.random() < 0.5, rng.choice([-1, 1])) for _ in scene["things"]]
     for i in range(FRAMES):
         image = base.copy()
+        if scene["lamp"]:
+            drawing.disc(image, x, y, 0.075, LAMPS[scene["lamp"][i]])
         for thing, (mark, side) in zip(reversed(scene["things"]), noses):
             x, y = thing.xy[i]
             color = drawing.COLORS[thing.color]
@@ -214,6 +217,10 @@ def _path_words(thing: Thing) -> str:
     return f"The {thing.name} {PATHS[thing.path]}{'' if not way else ','}{way}."
 
 
+def _lamp_words(lamp: tuple[str, ...]) -> str:
+    return f"The lamp {'is' if lamp[0] == lamp[-1] else 'turns'} {lamp[-1]}."
+
+
 def describe(scene: dict) -> str:
     """Returns all facts of the scene in short sentences."""
     parts = [_path_words(t) for t in scene["things"]]
@@ -223,7 +230,7 @@ def describe(scene: dict) -> str:
         parts.append(RELATIONS[scene["relation"]].capitalize() + ".")
         parts.append("They touch." if scene["touch"] else "They stay apart.")
     if scene["lamp"]:
-        parts.append(f"The lamp is {scene['lamp']}.")
+        parts.append(_lamp_words(scene["lamp"]))
     return " ".join(parts)
 
 
@@ -244,8 +251,14 @@ def _questions(scene: dict, rng: np.random.Generator) -> list[tuple[str, str, li
     words = {k: v for k, v in PATHS.items() if k != "back" or thing.path == "back"}
     ask("path", [f"What does the {thing.name} do?", f"How does the {thing.name} move?"],
         list(words.values()), PATHS[thing.path], f"The {thing.name} {PATHS[thing.path]}.")  # fmt: skip
-    if lamp:
-        ask("lamp", ["What color is the lamp?", "What does the lamp show?"], list(LAMPS), lamp, f"The lamp is {lamp}.")
+    if lamp and lamp[0] == lamp[-1]:
+        ask("lamp", ["What color is the lamp?", "What does the lamp show?"], list(LAMPS), lamp[-1], _lamp_words(lamp))
+    elif lamp:
+        ask("turn", ["What color does the lamp turn?", "What does the lamp turn to?"],
+            list(LAMPS), lamp[-1], _lamp_words(lamp))  # fmt: skip
+        named = lamp[-int(rng.integers(2))]
+        ask("turn", [f"Does the lamp turn {named}? [Yes/No]"],
+            ["Yes", "No"], "Yes" if named == lamp[-1] else "No", _lamp_words(lamp))  # fmt: skip
     if scene["relation"]:
         a, b = things
         ask("relation", ["How do the two things move?", "What is true of the two things?"],

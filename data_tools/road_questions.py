@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_tools.road_world import CAUSES, MANEUVERS
+from data_tools.road_world import CAUSES, MANEUVERS, SIGNALS, signal_words
 
 LETTERS = "ABCD"
 # the written reasoning starts from what can be seen, and ends in the domain's words
@@ -57,7 +57,7 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
     driver = f"the {label['driver_color']} vehicle"
     other = f"the {label['other_color']} vehicle" if label["other_color"] else "the debris"
     hit = label["collision"] == "yes"
-    signal = f"The signal is {label['signal']}."
+    signal = signal_words(label)
     scene = RELATIONS[label["scenario"]].format(driver=driver)
     contact = f"{driver.capitalize()} {'hits' if hit else 'stays clear of'} {other}."
     motion = SEEN[label["driver_maneuver"]]
@@ -86,8 +86,9 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
     if named := _maneuver(right, rng):
         add("maneuver", f"Is it true that {driver} {names[named]}? [Yes/No]", ("Yes", "No"),
             "Yes" if named == right else "No", f"{driver.capitalize()} {motion}. It {names[right]}.")  # fmt: skip
-    named = str(rng.choice(["red", "green"]))
-    add("signal", f"Is it true that the signal is {named}? [Yes/No]", ("Yes", "No"),
+    named = str(rng.choice(SIGNALS))
+    task, verb = ("change", "turns") if label["signal_changes"] == "yes" else ("signal", "is")
+    add(task, f"Is it true that the signal {verb} {named}? [Yes/No]", ("Yes", "No"),
         "Yes" if named == label["signal"] else "No", signal)  # fmt: skip
     return found
 

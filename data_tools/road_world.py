@@ -21,7 +21,7 @@ from data_tools.worlds import command_line
 
 log = logging.getLogger(__name__)
 
-VERSION = 4  # raise it when the same seed gives other clips
+VERSION = 5  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 112
 VIDEO_SUFFIX = ".camera_front_wide_120fov.mp4"
 LABEL_SUFFIX = ".label.json"
@@ -41,6 +41,8 @@ MANEUVERS = {
     "stop": "slows down and stops",
     "waits": "stands still and waits",
 }
+SIGNALS = ("red", "green")
+LAMPS = {"red": (255, 45, 40), "green": (50, 230, 90)}
 SCENARIOS = ("crossing", "lane_change", "following", "debris")
 
 LANE = 0.2  # lane width; the main road has two lanes, the crossing road is 1.3 lanes wide
@@ -67,6 +69,7 @@ class Clip:
 
     label: dict
     actors: tuple[Actor, ...] = field(repr=False)
+    lamp: tuple[str, ...] = ()  # the signal's colour in each frame
     turns: int = 0  # quarter turns applied to the canonical scene
     flip: bool = False
 
@@ -98,7 +101,7 @@ def plan_clip(clip_id: str, scenario: str, collision: bool, rng: np.random.Gener
     mine, other = rng.choice(list(drawing.COLORS), 2, replace=False).tolist()
     length, width = rng.uniform(0.2, 0.25), rng.uniform(0.12, 0.15)
     length2, width2 = rng.uniform(0.2, 0.25), rng.uniform(0.12, 0.15)
-    signal = str(rng.choice(["red", "green"]))
+    signal = str(rng.choice(SIGNALS))
     lane = float(rng.choice([-1, 1]))  # which of the two lanes the driver starts in
     y, y_other = ROAD_Y + lane * LANE / 2, ROAD_Y - lane * LANE / 2
     start = rng.uniform(0.1, 0.18)
@@ -190,6 +193,11 @@ def plan_clip(clip_id: str, scenario: str, collision: bool, rng: np.random.Gener
         actors = [actors[1], actors[0]]
         mine, other, maneuver = other, mine, "waits"
 
+    # Where nobody crosses, the signal decides nothing, so it may change: `signal` is then what it turns to.
+    changes = scenario != "crossing"
+    before = int(rng.integers(2, FRAMES - 1)) if changes else 0  # as many frames of each colour, on average
+    lamp = (SIGNALS[signal == "red"],) * before + (signal,) * (FRAMES - before)
+
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
     label = {
         "video_id": clip_id,
@@ -197,6 +205,7 @@ def plan_clip(clip_id: str, scenario: str, collision: bool, rng: np.random.Gener
         "collision": "yes" if collision else "no",
         "primary_cause": cause,
         "signal": signal,
+        "signal_changes": "yes" if changes else "no",
         "driver_color": mine,
         "other_color": other if scenario != "debris" else None,
         "driver_maneuver": maneuver,
@@ -206,16 +215,19 @@ def plan_clip(clip_id: str, scenario: str, collision: bool, rng: np.random.Gener
         "follows_rules": None if obeys is None else ("yes" if obeys else "no"),
     }
     label["caption"] = caption(label)
-    return Clip(label, tuple(actors), turns, flip)
+    return Clip(label, tuple(actors), lamp, turns, flip)
 
 
 def caption(label: dict) -> str:
     """Returns the label in two plain sentences."""
     other = f"the {label['other_color']} vehicle" if label["other_color"] else "the debris"
-    first = (
-        f"The signal is {label['signal']}. The {label['driver_color']} vehicle {MANEUVERS[label['driver_maneuver']]}"
-    )
-    return f"{first} and {'hits' if label['collision'] == 'yes' else 'stays clear of'} {other}."
+    driver = f"The {label['driver_color']} vehicle {MANEUVERS[label['driver_maneuver']]}"
+    return f"{signal_words(label)} {driver} and {'hits' if label['collision'] == 'yes' else 'stays clear of'} {other}."
+
+
+def signal_words(label: dict) -> str:
+    """Returns what the signal does in one sentence."""
+    return f"The signal {'turns' if label['signal_changes'] == 'yes' else 'is'} {label['signal']}."
 
 
 # ---- how it looks -----------------------------------------------------------------------------------------------
@@ -242,11 +254,11 @@ def render(clip: Clip, rng: np.random.Generator, size: int = SIZE) -> np.ndarray
     # the signal that faces the driver stands at the near corner of the junction
     lamp_x, lamp_y = STOP_X - 0.11 + rng.uniform(-0.02, 0.02), ROAD_Y - LANE - 0.13 + rng.uniform(-0.02, 0.02)
     drawing.box(base, lamp_x, lamp_y, 0.19, 0.19, (30, 30, 34))
-    drawing.disc(base, lamp_x, lamp_y, 0.075, (255, 45, 40) if clip.label["signal"] == "red" else (50, 230, 90))
 
     frames = []
     for i in range(FRAMES):
         image = base.copy()
+        drawing.disc(image, lamp_x, lamp_y, 0.075, LAMPS[clip.lamp[i]])
         for actor in reversed(clip.actors):
             _draw_actor(image, actor, *actor.xy[i])
         frames.append(_turn(image, clip.turns, clip.flip) * glare)

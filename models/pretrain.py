@@ -49,7 +49,8 @@ TIME_STEP = 2  # positions between two temporal patches: 1 s apart (two frames a
 def phrases() -> list[str]:
     """Returns the texts of the reading task: general ones, and the domain's words without anything they name."""
     road = [*road_world.CAUSES.values(), *road_world.MANEUVERS.values(), "a collision", "an accident", "the vehicle",
-            "the signal is red", "the signal is green", "the primary cause", "the driver", "traffic rules"]  # fmt: skip
+            "the signal is red", "the signal is green", "the signal turns red", "the signal turns green",
+            "the primary cause", "the driver", "traffic rules"]  # fmt: skip
     basic = [*basic_world.PATHS.values(), *basic_world.RELATIONS.values(), *basic_world.LAMPS, *basic_world.DIRECTIONS]
     return sorted({*road, *basic, "they touch", "they stay apart", "one", "two", "three", "four"})
 

@@ -150,7 +150,7 @@ def test_answers_are_true_of_the_scene(asked):
         truth = {
             "count": basic_world.NUMBERS[len(things) - 1],
             "color": things[0].color,
-            "lamp": scene["lamp"],
+            "lamp": scene["lamp"][-1] if scene["lamp"] else None,
             "direction": thing.direction,
             "path": basic_world.PATHS[thing.path],
             "relation": basic_world.RELATIONS.get(scene["relation"]),
@@ -158,10 +158,15 @@ def test_answers_are_true_of_the_scene(asked):
         }
         if task in truth:
             assert said == truth[task], (said, truth[task], question)
+        elif task == "turn":
+            before, after = scene["lamp"][0], scene["lamp"][-1]
+            assert before != after and said in ("Yes", "No", after)
+            assert "turn" in question["target"] or "<think>" not in question["target"]
+            assert said == after or (said == "Yes") == (f"turn {after}?" in question["question"])
         elif task == "touch":
             assert (said in ("Yes", "they touch")) == scene["touch"]
         seen[task] += 1
-    assert {*truth, "touch", "read", "pick", "describe"} <= set(seen)
+    assert {*truth, "turn", "touch", "read", "pick", "describe"} <= set(seen)
 
 
 def test_reasoning_about_a_text_ends_with_the_text_that_is_asked_for(asked):

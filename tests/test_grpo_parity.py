@@ -1,5 +1,7 @@
 """GRPO here, in cosmos-rl and in TRL: one number, and one gradient, for the settings that they share.
 
+And the learning rate of every step, which SFT has from the same place.
+
 Differences, each with a test: cosmos-rl divides by the population's standard deviation and has no exact zero for equal
 rewards, and cuts the KL of a token at 10.
 """
@@ -8,10 +10,13 @@ import types
 from collections import defaultdict
 
 import pytest
+import tomllib
 import torch
 
+from cookbook.config import Config
 from cookbook.grpo import advantages, policy_loss
 from cookbook.objective import Objective, completion_weights, divisor
+from cookbook.optimizer import rate_factor
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -177,6 +182,42 @@ def test_a_real_batch_from_log_probabilities_to_gradient(trainer, stock, encoder
     for a, b in ((loss, their_loss), (kl, their_kl), (gradient, their_gradient)):
         assert_close(a, b, torch.float64)
     assert ends.tolist() == [0, *done.mask.sum(1).cumsum(0).tolist()]
+
+
+class Parts(list):
+    """What the engine's scheduler wants to know of its container: the optimizers of one model part."""
+
+    model_parts = (None,)
+
+    @property
+    def optimizers(self):
+        return [list(self)]
+
+
+SCHEDULES = [
+    {"optm_warmup_steps": warmup, "optm_decay_type": kind, "optm_decay_ratio": ratio, **more}
+    for warmup, more in ((0, {}), (1, {}), (7, {}), (0.25, {}), (7, {"optm_warmup_start_factor": 0.2}), (50, {}))
+    for kind in ("linear", "sqrt", "cosine", "none", None)
+    for ratio in (None, 0.0, 0.37, 0.9, 1.0)
+]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 31])
+def test_the_learning_rate_of_every_step(trainer, steps):
+    from cosmos_rl.policy.config import Config as EngineConfig
+    from cosmos_rl.policy.trainer.optm import build_lr_schedulers
+
+    base = Config.load("configs/tiny_sft.toml")
+    for keys in SCHEDULES:
+        config = base.edit({f"train.{key}": value for key, value in keys.items()} | {"train.optm_min_lr_factor": 0.1})
+        adam = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        schedule = build_lr_schedulers(Parts([adam]), EngineConfig.from_dict(tomllib.loads(config.text())), steps)
+        theirs = []
+        for _ in range(steps):
+            theirs.append(adam.param_groups[0]["lr"])
+            adam.step()
+            schedule.step()
+        assert [rate_factor(i, steps, config) for i in range(steps)] == pytest.approx(theirs, abs=1e-12), keys
 
 
 # ---- TRL --------------------------------------------------------------------------------------------------------

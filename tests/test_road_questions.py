@@ -56,6 +56,7 @@ def test_a_binary_question_says_so_and_answers_its_label(asked):
                 "rules": label["follows_rules"] == "yes",
                 "maneuver": road_world.MANEUVERS[label["driver_maneuver"]] in question.text,
                 "signal": f"signal is {label['signal']}" in question.text,
+                "change": f"signal turns {label['signal']}" in question.text,
             }
             assert question.answer == ("Yes" if truth[question.task] else "No"), question
 
@@ -66,6 +67,7 @@ def test_only_what_a_clip_can_answer_is_asked(labels):
         assert "collision" in tasks
         assert ("cause" in tasks) == (label["collision"] == "yes")
         assert "maneuver" in tasks or label["driver_maneuver"] == "straight"  # most of those are not asked
+        assert ("change" in tasks) == ("signal" not in tasks) == (label["signal_changes"] == "yes")
         assert ("rules" in tasks) == (label["follows_rules"] is not None)
 
 
@@ -86,10 +88,10 @@ def test_no_statement_is_more_often_true_than_false():
     """A model that only reads learns which words are mostly true: of 4,000 clips, each within four deviations."""
     asked = [q for clip, _ in road_world.plan_split("train", 4000, seed=0) for q in questions(clip.label)]
     answers = {}
-    for question in (q for q in asked if q.task in ("maneuver", "signal")):
+    for question in (q for q in asked if q.task in ("maneuver", "signal", "change")):
         words = question.text.split(" vehicle ")[-1]  # without its colour
         answers.setdefault(words, []).append(question.answer == "Yes")
-    assert len(answers) == len(road_world.MANEUVERS) + 2
+    assert len(answers) == len(road_world.MANEUVERS) + 4
     for words, true in answers.items():
         assert abs(sum(true) / len(true) - 0.5) < 4 * 0.5 / len(true) ** 0.5, (words, sum(true), len(true))
 
@@ -124,6 +126,7 @@ def test_the_reasoning_states_the_fact_that_decides(asked):
             "cause": road_world.CAUSES.get(label["primary_cause"]),
             "rules": f"It {'follows' if label['follows_rules'] == 'yes' else 'breaks'} the rules.",
             "signal": f"The signal is {label['signal']}.",
+            "change": f"The signal turns {label['signal']}.",
             "maneuver": f"It {maneuver}.",
         }
         assert stated[question.task] in question.reasoning, question

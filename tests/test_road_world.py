@@ -16,7 +16,7 @@ from data_tools import drawing, road_world
 
 TOUCH = 1e-6  # unit coordinates; a pixel is 0.009
 FIELDS = {"video_id", "scenario", "collision", "primary_cause", "signal", "driver_color", "other_color"}
-FIELDS |= {"driver_maneuver", "driver_direction", "follows_rules", "caption"}
+FIELDS |= {"signal_changes", "driver_maneuver", "driver_direction", "follows_rules", "caption"}
 WAYS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 
 
@@ -159,6 +159,21 @@ def test_the_picture_shows_the_driver_going_where_the_label_says(seed):
     moved = places[-1] - places[0]
     way = np.array(WAYS[clip.label["driver_direction"]])
     assert moved @ way > 20 and np.abs(moved - (moved @ way) * way).max() < 3
+
+
+def test_the_signal_turns_to_its_label_once_and_as_often_early_as_late(clips):
+    """Were red seen longer wherever it turns green, its frames would tell the answer in any order."""
+    seconds = {"red": Counter(), "green": Counter()}
+    for clip in clips:
+        before, after = clip.lamp[0], clip.lamp[-1]
+        turns = [i for i in range(1, road_world.FRAMES) if clip.lamp[i] != clip.lamp[i - 1]]
+        assert after == clip.label["signal"] and len(turns) == (clip.label["signal_changes"] == "yes") <= 1
+        assert (before != after) == bool(turns) == (clip.label["scenario"] != "crossing")
+        seconds[after].update(turns)
+    for after, found in seconds.items():
+        assert set(found) == set(range(2, road_world.FRAMES - 1)), after
+        mean = sum(at * n for at, n in found.items()) / found.total()
+        assert abs(mean - road_world.FRAMES / 2) < 4 * 2**0.5 / found.total() ** 0.5, (after, found)  # deviation: √2
 
 
 # Labels
