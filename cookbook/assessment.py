@@ -90,11 +90,12 @@ def report(
     clips: int = 6,
     control_rows: Mapping[str, list[dict]] | None = None,
     notes: Sequence[str] = (),
+    order: Sequence[str] = (),
 ) -> Path:
     """Write `runs/NAME/evaluation/comparison.json` and `runs/NAME/report.html`. Returns the report's path.
 
-    `control_rows` are those of the last model, `notes` sentences beside the scores. The configurations and the
-    lineage of the last checkpoint come along.
+    `control_rows` are those of the last model, `notes` sentences beside the scores, `order` the tasks that only the
+    order of the frames should answer. The configurations and the lineage of the last checkpoint come along.
     """
     root = RUNS / name
     (root / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
@@ -113,4 +114,5 @@ def report(
         control_rows,
         texts,
         notes,
+        order,
     )

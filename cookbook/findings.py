@@ -24,7 +24,13 @@ MEANS = {
     "single frame": "one frame is enough",
     "shuffled frames": "the order of the frames is not needed",
 }
+ORDERLESS = ("single frame", "shuffled frames")  # the controls that take the order of the frames away
 STILL, FELL, NEVER = "above guessing", "guessing", "never above"
+ORDER = {
+    FELL: "without it, to guessing, as it should",
+    STILL: "without it, not to guessing: something else tells the answer",
+    NEVER: "without it, which says nothing: it is not surely above guessing with it either",
+}
 
 
 def hundred(share: float) -> str:
@@ -136,8 +142,12 @@ def _held_against(asked: Sequence[dict], own: Mapping[str, dict], comparison: di
     }
 
 
-def control_words(control: str, found: Mapping[str, dict]) -> str:
-    """Returns one sentence a control: how far it falls, which tasks stay above guessing, and what that says of them."""
+def control_words(control: str, found: Mapping[str, dict], order: Sequence[str] = ()) -> str:
+    """Returns one sentence a control: how far it falls, which tasks stay above guessing, and what that says of them.
+
+    `order` names the tasks that nothing but the order of the frames should answer: whether they fall without it is said
+    of each. The others may be answered by a still, and a control that they pass is no fault.
+    """
     if "bias" in found:
         turns, every, off = map(hundred, (found["accuracy"], found["circular"], found["bias"]["distance"]))
         return (
@@ -162,6 +172,12 @@ def control_words(control: str, found: Mapping[str, dict]) -> str:
         said += " No task stays above guessing."
     if never:
         said += f" Says nothing for {listed(never)}: not surely above guessing with the own clip either."
+    for task in (task for task in order if control in ORDERLESS and task in tasks):
+        part = tasks[task]
+        said += (
+            f" {task} asks for the order of the frames: {hundred(part['own'])} % falls to {hundred(part['accuracy'])} %"
+            f" {ORDER[part['verdict']]}."
+        )
     if mute := [f"{task} ({hundred(part['unread'])} %)" for task, part in tasks.items() if part["unread"] > MUTE]:
         said += f" Unread, so wrong: {listed(mute)}; there it lost its form, which tells nothing of the words."
     return said

@@ -183,14 +183,15 @@ def write_report(
     controls: Mapping[str, Sequence[dict]] | None = None,
     texts: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
+    order: Sequence[str] = (),
 ) -> Path:
     """Write the report, and the folder it belongs in. Returns its path.
 
     `comparison` and `predictions` are those of scores.compare, the metrics are rows of metrics.jsonl (an
     empty list leaves the figure out), `manifest` is any nested dict, `fps` the contract's. `controls` are rows
-    of the last model by control, `texts` go in as they are, under their titles, `notes` are sentences beside the
-    scores. A clip that cannot be read is
-    named in place of its picture. The same arguments give the same bytes.
+    of the last model by control, `order` the tasks that only the order of the frames should answer, `texts` go in
+    as they are, under their titles, `notes` are sentences beside the scores. A clip that cannot be read is named in
+    place of its picture. The same arguments give the same bytes.
     """
     items = next(iter(predictions.values()))
     kinds = sort_items(predictions)
@@ -218,7 +219,7 @@ def write_report(
             rl_steps=len(rl_metrics),
             last=plots.label(last),
             controls={control: found for control, found in held.items() if "bias" not in found},
-            control_words=[control_words(control, found) for control, found in held.items()],
+            control_words=[control_words(control, found, order) for control, found in held.items()],
             skills=kept,
             worse=worse_words(kept),
             lost=_lost(predictions),

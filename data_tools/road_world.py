@@ -45,6 +45,8 @@ SIGNALS = ("red", "green")
 LAMPS = {"red": (255, 45, 40), "green": (50, 230, 90)}
 SCENARIOS = ("crossing", "lane_change", "following", "debris")
 
+TURNS = (2, 3, 5, 6)  # the frames where a signal may turn
+
 LANE = 0.2  # lane width; the main road has two lanes, the crossing road is 1.3 lanes wide
 ROAD_Y, CROSS_X, CROSS_HALF = 0.5, 0.7, 0.13
 STOP_X = CROSS_X - CROSS_HALF - 0.03
@@ -193,9 +195,10 @@ def plan_clip(clip_id: str, scenario: str, collision: bool, rng: np.random.Gener
         actors = [actors[1], actors[0]]
         mine, other, maneuver = other, mine, "waits"
 
-    # Where nobody crosses, the signal decides nothing, so it may change: `signal` is then what it turns to.
+    # Where nobody crosses, the signal decides nothing, so it may turn; `signal` is then what it turns to. It turns as
+    # often early as late and never in the middle, so that neither the middle frame nor all of them in any order tell.
     changes = scenario != "crossing"
-    before = int(rng.integers(2, FRAMES - 1)) if changes else 0  # as many frames of each colour, on average
+    before = int(rng.choice(TURNS)) if changes else 0
     lamp = (SIGNALS[signal == "red"],) * before + (signal,) * (FRAMES - before)
 
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))

@@ -6,6 +6,7 @@ processor, the same chat format, taught general skills on moving shapes (`data_t
 about roads.
 
     python models/pretrain.py models/tiny-base                      # one GPU, about ten minutes
+    python models/pretrain.py OUT --init models/tiny-base --lr 8e-4 # new skills, old ones kept
     python models/pretrain.py OUT --scenes 4000 --steps 300 --batch 32   # a CPU shows that it runs, not that it learns
 """
 
@@ -20,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F
 from transformers import (
+    AutoProcessor,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
@@ -281,7 +284,7 @@ def forward(model, ids: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
 def train(args: argparse.Namespace) -> None:
     """Make the data, train, check, save."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    processor = build_processor(args.vocabulary)
+    processor = AutoProcessor.from_pretrained(args.init) if args.init else build_processor(args.vocabulary)
     tokenizer = processor.tokenizer
     start = time.time()
     clips, rows = make_data(processor, args.scenes, 3, seed=1)
@@ -290,10 +293,12 @@ def train(args: argparse.Namespace) -> None:
     which = torch.tensor([r[0] for r in rows])
     print(f"{len(clips)} scenes, {len(rows)} questions, {ids.shape[1]} tokens, {time.time() - start:.0f} s", flush=True)
 
-    model = batch_vision(
-        build_model(tokenizer, args.width, args.layers, args.vision_width, args.vision_depth, args.seed)
-    )
-    model.to(device)
+    if args.init:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(args.init, dtype=torch.float32)
+        torch.manual_seed(args.seed)
+    else:
+        model = build_model(tokenizer, args.width, args.layers, args.vision_width, args.vision_depth, args.seed)
+    batch_vision(model).to(device)
     model.answer_close = tokenizer("</answer>")["input_ids"]
     count = sum(p.numel() for p in model.parameters())
     print(f"{count / 1e6:.2f} M parameters, vocabulary {len(tokenizer)}", flush=True)
@@ -335,10 +340,24 @@ def train(args: argparse.Namespace) -> None:
         "held_out": check(model, held_clips, held_rows, 256),
     }
     print(json.dumps(figures))
-    out = Path(args.out)
-    model.float().to(torch.bfloat16).save_pretrained(out)
+    save(model.float().to(torch.bfloat16), processor, Path(args.out))
+    (Path(args.out) / "pretraining.json").write_text(json.dumps(figures, indent=1))
+
+
+def save(model, processor, out: Path) -> None:
+    """Write the folder that `from_pretrained` reads, with the two things that cosmos-rl asks for beyond it.
+
+    Without an index of its weights it takes a local folder for a name on the hub; without `architectures` it cannot
+    tell the class.
+    """
+    model.config.architectures = [type(model).__name__]
+    model.save_pretrained(out)
     processor.save_pretrained(out)
-    (out / "pretraining.json").write_text(json.dumps(figures, indent=1))
+    with safe_open(out / "model.safetensors", "pt") as weights:
+        names = sorted(weights.keys())
+        size = sum(weights.get_tensor(name).nbytes for name in names)
+    index = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(names, "model.safetensors")}
+    (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
 
 
 def schedule(step: int, done: float, warmup: int = 200) -> float:
@@ -350,6 +369,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--init", help="a folder that this script wrote: go on from its weights and its tokenizer")
     parser.add_argument("--scenes", type=int, default=140_000)
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=385, help="stop after this long, learning rate included")

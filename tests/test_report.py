@@ -379,6 +379,21 @@ def test_a_control_that_does_not_fall_is_not_said_to():
     assert findings.control_words("still", found).endswith("No task stays above guessing.")
 
 
+def test_a_task_that_asks_for_the_order_is_said_to_fall_without_it_or_not_to():
+    own = [*asked("sees", 36, 40), *asked("reads", 36, 40), *asked("luck", 22, 40)]
+    mixed = [*asked("sees", 20, 40), *asked("reads", 34, 40), *asked("luck", 22, 40)]
+    found = findings.against_controls(own, {"shuffled frames": mixed}, LEVELS)["shuffled frames"]
+    said = findings.control_words("shuffled frames", found, ["sees", "reads", "luck", "never asked"])
+    assert (
+        "sees asks for the order of the frames: 90.0 % falls to 50.0 % without it, to guessing, as it should." in said
+    )
+    assert "reads asks for the order of the frames: 90.0 % falls to 85.0 % without it, not to guessing" in said
+    assert "luck asks for the order of the frames: 55.0 % falls to 55.0 % without it, which says nothing" in said
+    assert "never asked" not in said
+    for control, order in (("shuffled frames", []), ("blind", ["sees"])):
+        assert "asks for the order" not in findings.control_words(control, found, order)
+
+
 def test_a_control_that_leaves_the_model_without_words_is_told_apart():
     own, mute = asked("sees", 36, 40), [row | {"answer": None} for row in asked("sees", 0, 40)]
     found = findings.against_controls(own, {"blind": mute}, LEVELS)["blind"]
