@@ -20,7 +20,7 @@ from cookbook.runs import ROOT, RUNS
 
 NOTEBOOKS = ("setup", "problem", "data", "configuration", "sft", "rl", "evaluation")
 LONGER = {
-    "sft": {"epochs": 3, "clips": -1},
+    "sft": {"epochs": 4, "clips": -1},
     "rl": {"steps": 30, "lesson": ""},  # the lessons have a command of their own
     "evaluation": {"questions": -1},
 }  # the defaults are shorter, to be tested in a minute

@@ -209,6 +209,21 @@ def test_a_loss_that_is_no_number_ends_the_run(runs):
     assert not left_over()
 
 
+def test_a_severe_alarm_lets_the_engine_save_and_end(runs):
+    """A rate fifty times too high destroys the policy; the run ends itself, long before its last step."""
+    changes = {"train.optm_lr": 5e-3, "train.optm_warmup_steps": 0, "train.max_num_steps": 100, "train.epoch": 50}
+    config, run = bound("rl", **changes, **{"validation.enable": False})
+    with pytest.raises(EngineError) as caught:
+        start(config, run)
+    last = max(row["step"] for row in read_metrics(run.path))
+    print(f"ended after step {last}: {caught.value}")
+    assert caught.value.kind == "alarm" and "cosmos-rl ended by itself" in str(caught.value)
+    assert "agreed" in (run.path / "log.txt").read_text() and last < 50
+    exports = sorted((run.path / "safetensors").iterdir())
+    assert exports and f"last export: {exports[-1].name}" in str(caught.value)
+    assert not left_over()
+
+
 @pytest.mark.parametrize("who", ["worker", "controller", "launcher"])
 def test_a_process_that_is_killed_in_the_middle_ends_the_run(runs, who):
     config, run = bound("sft", **{"train.epoch": 2000})

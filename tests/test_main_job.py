@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from cookbook import pipeline
+from cookbook import assessment, pipeline
+from cookbook.findings import FELL, STILL, against_controls
 from cookbook.runs import RUNS
 from cookbook.tutorial import run_notebooks, summarize
 from cookbook.watch import watch
@@ -40,6 +41,19 @@ def test_rl_rises_and_stays_near(job):
     assert mean("train/reward_mean", rows[-quarter:]) > mean("train/reward_mean", rows[:quarter])
     # near: no window of steps has a mean KL above 0.1 without its peak; the estimate of a single step has a long tail
     assert watch(rows) == []
+
+
+def test_the_questions_ask_for_the_clip_and_one_for_the_order_of_its_frames(job):
+    """Of the model after RL, on every held-out question; `signal` shows that mixed frames do not merely confuse it."""
+    name, summary = job
+    comparison, rows = assessment.evaluate(name, seed=summary["seed"])
+    held = against_controls(rows["rl"], assessment.controls(name, "rl", seed=summary["seed"]), comparison)
+    for control in ("blind", "other clips"):
+        assert held[control]["all"]["verdict"] == FELL, (control, held[control]["all"])
+    for control in ("shuffled frames", "single frame"):
+        assert held[control]["change"]["own"] > 0.9
+        assert held[control]["change"]["verdict"] == FELL, (control, held[control]["change"])
+        assert held[control]["signal"]["verdict"] == STILL, (control, held[control]["signal"])
 
 
 def test_the_report_is_there(job):
