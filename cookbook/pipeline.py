@@ -46,15 +46,18 @@ PASSPORT = "passport.json"
 def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) -> Path:
     """Returns the job's data folder. Builds it where it is not there, or where `clips` asks for other sizes.
 
-    Raises ValueError where the folder holds another seed's clips: a comparison across them would mean nothing.
+    Raises ValueError where the folder holds the clips of another seed or another version of the world: a comparison
+    across them would mean nothing.
     """
     folder = RUNS / name / "data"
     stamp = folder / road_world.STAMP
     if clips is not None or not stamp.exists():
         (folder / PASSPORT).unlink(missing_ok=True)  # it was that of other clips
         return road_world.build(folder, dict(clips or CLIPS), seed)
-    if (found := json.loads(stamp.read_text())["seed"]) != seed:
-        raise ValueError(f"runs/{name}/data holds the clips of seed {found}, not {seed}; give another run_name")
+    found = json.loads(stamp.read_text())
+    for key, wanted in (("seed", seed), ("version", road_world.VERSION)):
+        if found[key] != wanted:
+            raise ValueError(f"runs/{name}/data holds clips of {key} {found[key]}, not {wanted}; give another run_name")
     return folder
 
 

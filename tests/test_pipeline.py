@@ -20,11 +20,14 @@ def runs(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_job_refuses_the_clips_of_another_seed(runs):
+def test_a_job_refuses_the_clips_of_another_seed_or_another_version_of_the_world(runs, monkeypatch):
     pipeline.road_data("job", 0, {"train": 2, "validation": 1, "test": 1})
     assert pipeline.road_data("job", 0) == runs / "job" / "data"
     with pytest.raises(ValueError, match="seed 0, not 1"):
         pipeline.road_data("job", 1)
+    monkeypatch.setattr("data_tools.road_world.VERSION", 10_000)
+    with pytest.raises(ValueError, match=r"version \d+, not 10000"):
+        pipeline.road_data("job", 0)
 
 
 def test_the_share_of_reasoned_targets_is_kept_and_answers_stay_right(runs):
