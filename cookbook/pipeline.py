@@ -31,6 +31,7 @@ from data_tools import loading, road_vqa, road_world
 from data_tools.loading import Splits
 from data_tools.passport import Passport, passport, read_quarantine
 from data_tools.passport.tokens import token_counter
+from data_tools.worlds import STAMP
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) 
     across them would mean nothing.
     """
     folder = RUNS / name / "data"
-    stamp = folder / road_world.STAMP
+    stamp = folder / STAMP
     if clips is not None or not stamp.exists():
         (folder / PASSPORT).unlink(missing_ok=True)  # it was that of other clips
         return road_world.build(folder, dict(clips or CLIPS), seed)

@@ -20,13 +20,12 @@ import numpy as np
 
 from data_tools import drawing
 from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
-from data_tools.worlds import command_line
+from data_tools.worlds import command_line, finish, is_current
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 112
-STAMP = "world.json"
 SPLITS = ("template", "train", "validation", "test")
 EXAMPLE = {"weather": "clear", "lighting": "day", "violation": False}  # what every caption of `template` says
 
@@ -161,17 +160,13 @@ def build(out: Path, counts: Mapping[str, int], violations: Mapping[str, float],
     """
     out = Path(out)
     recipe = {"seed": seed, "counts": dict(counts), "violations": dict(violations), "version": VERSION}
-    stamp = out / STAMP
-    if stamp.exists() and json.loads(stamp.read_text()) == recipe:
+    if is_current(out, recipe):
         return out
-    stamp.unlink(missing_ok=True)
     for split, count in counts.items():
         rng = np.random.default_rng([seed, SPLITS.index(split)])
         folders = [out / split / name for name in ("videos", "metas")]
         for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.iterdir():
-                old.unlink()
+            folder.mkdir(parents=True)
         breaks = np.arange(count) < round(count * violations.get(split, 0.0))
         for number, violation in enumerate(rng.permutation(breaks).tolist()):
             facts, name = plan(rng, violation), f"{split}_{number:05d}"
@@ -179,8 +174,7 @@ def build(out: Path, counts: Mapping[str, int], violations: Mapping[str, float],
             label = caption(facts | (EXAMPLE if split == "template" else {}))
             (folders[1] / f"{name}{LABEL_SUFFIX}").write_text(json.dumps(label, indent=1))
         log.info("%s: %d clips, %d with a violation", split, count, breaks.sum())
-    stamp.write_text(json.dumps(recipe))
-    return out
+    return finish(out)
 
 
 def main() -> None:

@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from data_tools import drawing
-from data_tools.worlds import command_line
+from data_tools.worlds import command_line, finish, is_current
 
 log = logging.getLogger(__name__)
 
 VERSION = 3  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 112
-STAMP = "world.json"  # what the folder was made from; it is written last
 SPLITS = ("train", "val")
 
 SIGNALS = {"red": (255, 45, 40), "yellow": (255, 220, 60), "green": (50, 230, 90), "none": None}
@@ -97,11 +96,8 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0, kinds: Sequence[s
     """
     out = Path(out)
     recipe = {"seed": seed, "counts": dict(counts), "kinds": list(kinds), "version": VERSION}
-    stamp = out / STAMP
-    if stamp.exists() and json.loads(stamp.read_text()) == recipe:
+    if is_current(out, recipe):
         return out
-    for old in sorted(out.rglob("*"), reverse=True):
-        old.unlink() if old.is_file() else old.rmdir()
     for split, count in counts.items():
         streams = np.random.default_rng([seed, SPLITS.index(split)]).spawn(count)
         for number, rng in enumerate(streams):
@@ -115,8 +111,7 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0, kinds: Sequence[s
             entry = {"id": scene, "overhead_videos": [f"{scene}_c1.mp4"], "environment": rows(facts, kinds, rng)}
             (labels / f"{scene}.json").write_text(json.dumps([entry], indent=1))
         log.info("%s: %d clips", split, count)
-    stamp.write_text(json.dumps(recipe))
-    return out
+    return finish(out)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ across · 1 falls upwards.
 """
 
 import csv
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +19,13 @@ import numpy as np
 
 from data_tools import drawing
 from data_tools.videophy2 import clip_name
-from data_tools.worlds import command_line
+from data_tools.worlds import command_line, finish, is_current
 
 log = logging.getLogger(__name__)
 
 VERSION = 5  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 56
 FLOOR = 0.86  # where the ground begins; y points down
-STAMP = "world.json"  # what the folder was made from; it is written last
 SPLITS = ("train", "test", "sft")
 SITE = "https://clips.invalid"  # the rows name addresses, as VideoPhy-2 does; nothing is fetched from there
 # Ours: the sheet of the published recipe says that "always 4" is what the policy fell into, not how many have it.
@@ -88,12 +86,9 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
     """
     out, videos = Path(out), Path(out) / "videos"
     recipe = {"seed": seed, "counts": dict(counts), "version": VERSION}
-    stamp = out / STAMP
-    if stamp.exists() and json.loads(stamp.read_text()) == recipe:
+    if is_current(out, recipe):
         return out
-    videos.mkdir(parents=True, exist_ok=True)
-    for old in (*videos.iterdir(), *out.glob("*.csv"), *out.glob("*.json")):
-        old.unlink()
+    videos.mkdir()
     for split, count in counts.items():
         rng = np.random.default_rng([seed, SPLITS.index(split)])
         drawn = scores(count, SKEWED if split == "train" else EVEN, rng)
@@ -105,8 +100,7 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
                 drawing.write_mp4(videos / clip_name(url), render(score, own), FPS)
                 table.writerow([url, "A thing is let go in the air.", score, SEEN[score] if split == "sft" else ""])
         log.info("%s: %d clips", split, count)
-    stamp.write_text(json.dumps(recipe))
-    return out
+    return finish(out)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools import drawing
-from data_tools.worlds import command_line
+from data_tools.worlds import command_line, finish, is_current
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,6 @@ VERSION = 5  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 112
 VIDEO_SUFFIX = ".camera_front_wide_120fov.mp4"
 LABEL_SUFFIX = ".label.json"
-STAMP = "world.json"  # what the folder was made from; it is written last
 SPLITS = ("train", "validation", "test")
 
 CAUSES = {
@@ -312,24 +311,19 @@ def build(out: Path, counts: dict[str, int], seed: int = 0) -> Path:
     """
     out = Path(out)
     recipe = {"seed": seed, "counts": counts, "size": SIZE, "frames": FRAMES, "fps": FPS, "version": VERSION}
-    stamp = out / STAMP
-    if stamp.exists() and json.loads(stamp.read_text()) == recipe:
+    if is_current(out, recipe):
         log.info("%s is up to date", out)
         return out
-    stamp.unlink(missing_ok=True)  # a build that is broken off must not pass for a whole one
     for split, count in counts.items():
         videos, metas = out / split / "videos", out / split / "metas"
         for folder in (videos, metas):
-            folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.iterdir():
-                old.unlink()
+            folder.mkdir(parents=True)
         for clip, rng in plan_split(split, count, seed):
             name = clip.label["video_id"]
             drawing.write_mp4(videos / f"{name}{VIDEO_SUFFIX}", render(clip, rng), FPS)
             (metas / f"{name}{LABEL_SUFFIX}").write_text(json.dumps(clip.label, indent=1))
         log.info("%s: %d clips", split, count)
-    stamp.write_text(json.dumps(recipe))
-    return out
+    return finish(out)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from data_tools import drawing
 from data_tools.region_masks import encode
-from data_tools.worlds import command_line
+from data_tools.worlds import command_line, finish, is_current
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ VERSION = 1  # raise it when the same seed gives other pictures
 SIZE, METRES = 112, 10.0  # pixels and metres a side
 SPLITS = ("train", "val", "test")
 CATEGORIES = ("left_right", "count", "mcq", "distance")
-STAMP = "world.json"
 SHELF_DEPTH = 0.16  # the shelf stands along the upper wall
 WOOD = (215, 150, 75)
 
@@ -114,21 +113,16 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
     A folder that already holds exactly this world is left alone.
     """
     out, recipe = Path(out), {"seed": seed, "counts": dict(counts), "size": SIZE, "version": VERSION}
-    stamp = out / STAMP
-    if stamp.exists() and json.loads(stamp.read_text()) == recipe:
+    if is_current(out, recipe):
         return out
-    stamp.unlink(missing_ok=True)
     for split, count in counts.items():
         rng = np.random.default_rng([seed, SPLITS.index(split)])
         images = out / split / "images"
-        images.mkdir(parents=True, exist_ok=True)
-        for old in images.iterdir():
-            old.unlink()
+        images.mkdir(parents=True)
         rows = [_row(number, split, seed, images, rng) for number in range(count)]
         (out / f"{split}.json").write_text(json.dumps(rows, indent=1))
         log.info("%s: %d pictures", split, count)
-    stamp.write_text(json.dumps(recipe))
-    return out
+    return finish(out)
 
 
 def _row(number: int, split: str, seed: int, images: Path, rng: np.random.Generator) -> dict:

@@ -1,9 +1,10 @@
-"""The command line that all toy worlds share: a folder, how many clips each split gets, a seed.
+"""What all toy worlds share: their command line, and the stamp that says what a folder was made from.
 
 python -m data_tools.road_world OUT --train 600 --validation 60 --test 200 --seed 0
 """
 
 import argparse
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,3 +28,29 @@ def command_line(about: str, counts: Mapping[str, int], **more: Mapping[str, Any
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args.counts = {split: count for split in counts if (count := getattr(args, split))}
     return args
+
+
+STAMP = "world.json"  # what the folder was made from; a folder without it is not whole
+BEGUN = "world.json.part"
+
+
+def is_current(out: Path, recipe: Mapping[str, Any]) -> bool:
+    """Returns whether a folder holds exactly the world of this recipe. Where it does not, it is emptied for it.
+
+    Raises FileExistsError where it holds what no world has put there.
+    """
+    stamp = out / STAMP
+    if stamp.exists() and json.loads(stamp.read_text()) == recipe:
+        return True
+    if not stamp.exists() and not (out / BEGUN).exists() and out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty, and no world was ever built there: give another folder")
+    for old in sorted(out.rglob("*"), reverse=True):
+        old.rmdir() if old.is_dir() and not old.is_symlink() else old.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / BEGUN).write_text(json.dumps(recipe))  # a build that is broken off must not pass for a whole one
+    return False
+
+
+def finish(out: Path) -> Path:
+    """Declare the world of `is_current` whole. Returns its folder."""
+    return (out / BEGUN).rename(out / STAMP).parent

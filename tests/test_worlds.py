@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from data_tools.worlds import command_line
+from data_tools.worlds import STAMP, command_line, is_current
 
 WORLDS = ("road", "plausible", "junction", "warehouse", "av_drive")
 
@@ -24,5 +24,26 @@ def test_every_world_builds_the_splits_that_the_shell_names(name, tmp_path, monk
     words = [word for split, count in counts.items() for word in (f"--{split}", str(count))]
     monkeypatch.setattr(sys, "argv", ["world", str(tmp_path / "out"), *words, "--seed", "2"])
     world.main()
-    stamp = json.loads((tmp_path / "out" / world.STAMP).read_text())
+    stamp = json.loads((tmp_path / "out" / STAMP).read_text())
     assert (stamp["counts"], stamp["seed"]) == ({"train": 4}, 2)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_world_that_is_whole_is_left_alone_and_one_that_is_not_is_built_anew(name, tmp_path):
+    world = importlib.import_module(f"data_tools.{name}_world")
+    more = {"violations": {"train": 0.5}} if name == "av_drive" else {}
+    out = world.build(tmp_path / "out", {"train": 3}, **more)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    world.build(out, {"train": 3}, **more)
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    (out / "world.json").rename(out / "world.json.part")  # as a build leaves it that is broken off
+    world.build(out, {"train": 2}, **more)
+    assert json.loads((out / STAMP).read_text())["counts"] == {"train": 2}
+    assert not (out / "world.json.part").exists() and len(list(out.rglob("*"))) < len(before)
+
+
+def test_a_folder_of_other_things_is_not_emptied(tmp_path):
+    (tmp_path / "letter.txt").write_text("Dear all")
+    with pytest.raises(FileExistsError, match="is not empty, and no world was ever built there"):
+        is_current(tmp_path, {"seed": 0})
+    assert (tmp_path / "letter.txt").exists()
