@@ -21,6 +21,7 @@ from cookbook.metrics.numbers import number, numbers
 from cookbook.runs import ROOT, RUNS
 from cookbook.samples import Sample
 from data_tools import formats, warehouse_vqa, warehouse_world
+from data_tools.worlds import STAMP
 
 CONFIG = "configs/recipes/warehouse_spatial_tiny.toml"
 CONTRACT = "configs/prompts/warehouse_tiny.yaml"
@@ -40,8 +41,8 @@ def data(name: str, seed: int = 0, pictures: Mapping[str, int] | None = None) ->
     `runs/NAME/official` is what would be downloaded, `runs/NAME/converted` what training reads.
     """
     official = warehouse_world.build(RUNS / name / "official", pictures or PICTURES, seed)
-    converted, stamp = RUNS / name / "converted", (official / warehouse_world.STAMP).read_text()
-    mark = converted / warehouse_world.STAMP
+    converted, stamp = RUNS / name / "converted", (official / STAMP).read_text()
+    mark = converted / STAMP
     if not mark.is_file() or mark.read_text() != stamp:
         shutil.rmtree(converted, ignore_errors=True)
         for split in pictures or PICTURES:
