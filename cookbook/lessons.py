@@ -98,9 +98,9 @@ STEADY = FAST | {"train.optm_decay_ratio": 0.0}
 LESSONS = {
     "kl": Lesson(
         "Without a KL term the policy runs away from its start; with one it stays near.",
-        {"kl_beta 0": Variant(STEADY | {KL_BETA: 0.0}), "kl_beta 0.5": Variant(STEADY | {KL_BETA: 0.5})},
+        {"kl_beta 0": Variant(STEADY | {KL_BETA: 0.0}), "kl_beta 1": Variant(STEADY | {KL_BETA: 1.0})},
         ("kl", "accuracy"),
-        lambda found: found["kl_beta 0"]["kl"] > 2 * found["kl_beta 0.5"]["kl"],
+        lambda found: found["kl_beta 0"]["kl"] > 2 * found["kl_beta 1"]["kl"],
         road,
     ),
     "group": Lesson(
