@@ -63,7 +63,7 @@ def test_what_a_file_leaves_out_has_the_engines_default():
 def test_an_edit_keeps_comments_and_leaves_the_original(tmp_path):
     config = Config.load("configs/tiny_sft.toml")
     edited = config.edit({"train.epoch": 7, "custom.clips": 5})
-    assert (config["train.epoch"], edited["train.epoch"], edited.table("custom")["clips"]) == (1, 7, 5)
+    assert (config["train.epoch"], edited["train.epoch"], edited.table("custom")["clips"]) == (2, 7, 5)
     assert "# samples a step" in edited.text()
 
 

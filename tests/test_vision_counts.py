@@ -19,7 +19,7 @@ def lamp_questions(tmp_path_factory):
     colors, samples = list(basic_world.LAMPS), []
     for i in range(COUNT):
         color = colors[i % 4]
-        scene = basic_world.plan_scene(rng) | {"lamp": color}
+        scene = basic_world.plan_scene(rng) | {"lamp": (color,) * basic_world.FRAMES}
         path = folder / f"{i}.mp4"
         drawing.write_mp4(path, basic_world.render(scene, rng, 112), fps=2)
         options = [colors[k] for k in rng.permutation(4)]
