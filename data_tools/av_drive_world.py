@@ -20,7 +20,7 @@ import numpy as np
 
 from data_tools import drawing
 from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
-from data_tools.worlds import command_line, finish, is_current
+from data_tools.worlds import begin, command_line, finish
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def build(out: Path, counts: Mapping[str, int], violations: Mapping[str, float],
     """
     out = Path(out)
     recipe = {"seed": seed, "counts": dict(counts), "violations": dict(violations), "version": VERSION}
-    if is_current(out, recipe):
+    if not begin(out, recipe):
         return out
     for split, count in counts.items():
         rng = np.random.default_rng([seed, SPLITS.index(split)])

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools import drawing
-from data_tools.worlds import command_line, finish, is_current
+from data_tools.worlds import begin, command_line, finish
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0, kinds: Sequence[s
     """
     out = Path(out)
     recipe = {"seed": seed, "counts": dict(counts), "kinds": list(kinds), "version": VERSION}
-    if is_current(out, recipe):
+    if not begin(out, recipe):
         return out
     for split, count in counts.items():
         streams = np.random.default_rng([seed, SPLITS.index(split)]).spawn(count)

@@ -19,7 +19,7 @@ import numpy as np
 
 from data_tools import drawing
 from data_tools.videophy2 import clip_name
-from data_tools.worlds import command_line, finish, is_current
+from data_tools.worlds import begin, command_line, finish
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
     """
     out, videos = Path(out), Path(out) / "videos"
     recipe = {"seed": seed, "counts": dict(counts), "version": VERSION}
-    if is_current(out, recipe):
+    if not begin(out, recipe):
         return out
     videos.mkdir()
     for split, count in counts.items():

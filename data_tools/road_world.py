@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools import drawing
-from data_tools.worlds import command_line, finish, is_current
+from data_tools.worlds import begin, command_line, finish
 
 log = logging.getLogger(__name__)
 
@@ -311,7 +311,7 @@ def build(out: Path, counts: dict[str, int], seed: int = 0) -> Path:
     """
     out = Path(out)
     recipe = {"seed": seed, "counts": counts, "size": SIZE, "frames": FRAMES, "fps": FPS, "version": VERSION}
-    if is_current(out, recipe):
+    if not begin(out, recipe):
         log.info("%s is up to date", out)
         return out
     for split, count in counts.items():

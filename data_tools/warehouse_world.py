@@ -21,7 +21,7 @@ from PIL import Image
 
 from data_tools import drawing
 from data_tools.region_masks import encode
-from data_tools.worlds import command_line, finish, is_current
+from data_tools.worlds import begin, command_line, finish
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
     A folder that already holds exactly this world is left alone.
     """
     out, recipe = Path(out), {"seed": seed, "counts": dict(counts), "size": SIZE, "version": VERSION}
-    if is_current(out, recipe):
+    if not begin(out, recipe):
         return out
     for split, count in counts.items():
         rng = np.random.default_rng([seed, SPLITS.index(split)])

@@ -34,23 +34,23 @@ STAMP = "world.json"  # what the folder was made from; a folder without it is no
 BEGUN = "world.json.part"
 
 
-def is_current(out: Path, recipe: Mapping[str, Any]) -> bool:
-    """Returns whether a folder holds exactly the world of this recipe. Where it does not, it is emptied for it.
+def begin(out: Path, recipe: Mapping[str, Any]) -> bool:
+    """Returns whether the world of this recipe is to be built: False where the folder holds it, else it is empty now.
 
     Raises FileExistsError where it holds what no world has put there.
     """
     stamp = out / STAMP
     if stamp.exists() and json.loads(stamp.read_text()) == recipe:
-        return True
+        return False
     if not stamp.exists() and not (out / BEGUN).exists() and out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty, and no world was ever built there: give another folder")
     for old in sorted(out.rglob("*"), reverse=True):
         old.rmdir() if old.is_dir() and not old.is_symlink() else old.unlink()
     out.mkdir(parents=True, exist_ok=True)
     (out / BEGUN).write_text(json.dumps(recipe))  # a build that is broken off must not pass for a whole one
-    return False
+    return True
 
 
 def finish(out: Path) -> Path:
-    """Declare the world of `is_current` whole. Returns its folder."""
+    """Declare the world that was begun whole. Returns its folder."""
     return (out / BEGUN).rename(out / STAMP).parent
