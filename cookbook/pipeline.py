@@ -58,7 +58,8 @@ def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) 
     found = json.loads(stamp.read_text())
     for key, wanted in (("seed", seed), ("version", road_world.VERSION)):
         if found[key] != wanted:
-            raise ValueError(f"runs/{name}/data holds clips of {key} {found[key]}, not {wanted}; give another run_name")
+            was = f"runs/{name}/data holds clips of {key} {found[key]}, not {wanted}"
+            raise ValueError(f"{was}; give another run_name, or delete runs/{name}")
     return folder
 
 

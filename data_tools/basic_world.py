@@ -118,7 +118,10 @@ def _thing(color: str, path: str, direction: str, rng: np.random.Generator) -> T
 
 
 def plan_scene(rng: np.random.Generator) -> dict:
-    """Returns the facts of one scene: things, relation of the first two, contact, lamp. Nothing is ambiguous."""
+    """Returns the facts of one scene: things, relation of the first two, contact, and the lamp's colour in each frame.
+
+    Nothing is ambiguous; a scene without a lamp has no colours.
+    """
     colors = [str(c) for c in rng.permutation(list(drawing.COLORS))]
     lamp, before = (str(color) for color in rng.choice(list(LAMPS), 2, replace=False))
     changed = int(rng.integers(2, FRAMES - 1)) if rng.random() < 0.4 else 0  # the frame where the lamp changes
