@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F
 from transformers import (
@@ -34,6 +33,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
+from cookbook import checkpoint
 from cookbook.batched_vision import batch_vision
 from data_tools import basic_world, road_questions, road_world
 
@@ -340,24 +340,8 @@ def train(args: argparse.Namespace) -> None:
         "held_out": check(model, held_clips, held_rows, 256),
     }
     print(json.dumps(figures))
-    save(model.float().to(torch.bfloat16), processor, Path(args.out))
-    (Path(args.out) / "pretraining.json").write_text(json.dumps(figures, indent=1))
-
-
-def save(model, processor, out: Path) -> None:
-    """Write the folder that `from_pretrained` reads, with the two things that cosmos-rl asks for beyond it.
-
-    Without an index of its weights it takes a local folder for a name on the hub; without `architectures` it cannot
-    tell the class.
-    """
-    model.config.architectures = [type(model).__name__]
-    model.save_pretrained(out)
-    processor.save_pretrained(out)
-    with safe_open(out / "model.safetensors", "pt") as weights:
-        names = sorted(weights.keys())
-        size = sum(weights.get_tensor(name).nbytes for name in names)
-    index = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(names, "model.safetensors")}
-    (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+    out = checkpoint.write(model.to(torch.bfloat16), processor, Path(args.out), torch.bfloat16)
+    (out / "pretraining.json").write_text(json.dumps(figures, indent=1))
 
 
 def schedule(step: int, done: float, warmup: int = 200) -> float:
