@@ -14,8 +14,9 @@ import hashlib
 import json
 import logging
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,8 @@ if TYPE_CHECKING:  # torch takes seconds, and scoring stored answers needs none 
 
 __all__ = ["judge", "main", "predict", "read", "save", "score_files", "weights_hash"]
 
-AHEAD = 2  # batches whose clips are read while the model works, and among which samples are sorted by length
+WINDOW = 2  # batches whose clips are read together, and among which samples are sorted by length
+READERS = 8  # threads that read clips, at most
 VALUES = 4096  # of each weight tensor go into its hash: enough to see any training step, and quick for 7B
 
 log = logging.getLogger(__name__)
@@ -64,10 +66,11 @@ def predict(
     how = f"{draws} draws at {temperature}, seed {seed}" if temperature else "greedy"
     how = ", ".join([how, f"{limit} tokens", *filter(None, [getattr(encoder, "variant", None)])])
     stamp = {"model": name, "weights": weights_hash(model), "decoding": how}
+    ahead = model.device.type != "cpu"  # on a CPU, reading and answering would only take the cores from each other
     generator = torch.Generator(model.device).manual_seed(seed)
     with Store(path, samples, encoder.contract, stamp) as store:
         bar = progress(len(store.todo), f"{name}: answers, in batches of {size}")
-        for window in _read_ahead(encoder, store.todo, AHEAD * size):
+        for window in _windows(encoder, store.todo, WINDOW * size, ahead):
             readable = [sample for sample in window if _encodes(encoder, sample, store)]
             readable.sort(key=lambda s: len(encoder.tokens(s, generate=True).ids), reverse=True)  # less padding
             for start in range(0, len(readable), size):
@@ -83,23 +86,39 @@ def predict(
     return store.rows
 
 
-def _read_ahead(encoder: "Encoder", samples: Sequence[Sample], size: int) -> Iterator[Sequence[Sample]]:
-    """Yields the samples in windows; a thread decodes the next window's clips while this one is answered."""
+def _windows(encoder: "Encoder", samples: Sequence[Sample], size: int, ahead: bool) -> Iterator[Sequence[Sample]]:
+    """Yields the samples in windows whose clips have been read; with `ahead`, the next window is being read meanwhile.
 
-    def read(window: Sequence[Sample]) -> Sequence[Sample]:
-        for kind, clip in {media: None for sample in window for media in sample.media()}:
-            with suppress(ValueError, OSError):  # told where the sample is encoded
-                encoder.media(kind, clip)
-        return window
+    Several threads read. Each computes on one core: a pool of its own for each would slow down the model's.
+    """
+    import torch
 
-    with ThreadPoolExecutor(1) as pool:
-        ahead = None
-        for start in range(0, len(samples), size):
-            now, ahead = ahead, pool.submit(read, samples[start : start + size])
-            if now:
-                yield now.result()
-        if ahead:
-            yield ahead.result()
+    cores = torch.get_num_threads()
+
+    def one_core() -> None:
+        torch.get_num_threads()  # a thread's first call takes over the common number, so it comes before ours
+        torch.set_num_threads(1)
+
+    def read(media: tuple[str, Path]) -> None:
+        with suppress(ValueError, OSError):  # told where the sample is encoded
+            encoder.media(*media)
+
+    with ThreadPoolExecutor(min(READERS, cores), initializer=one_core) as pool:
+        windows: deque[tuple[Sequence[Sample], list[Future]]] = deque()
+        try:
+            for start in range(0, len(samples), size):
+                window = samples[start : start + size]
+                clips = dict.fromkeys(media for sample in window for media in sample.media())
+                windows.append((window, [pool.submit(read, clip) for clip in clips]))
+                if len(windows) > ahead:
+                    wait(windows[0][1])
+                    yield windows.popleft()[0]
+            for window, reading in windows:
+                wait(reading)
+                yield window
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)  # what `one_core` set holds for threads to come, too
 
 
 def _encodes(encoder: "Encoder", sample: Sample, store: Store) -> bool:

@@ -2,7 +2,8 @@
 
 Why: RL asks for many completions of one prompt. The prompt, and the clip in it, go through the model once; its
 key-value cache is then copied for each completion. Scoring does the same with gradients, so that a training step
-costs the completions, not the prompts. Both equal the plain forward: `tests/test_sampling.py`.
+costs the completions, not the prompts. Evaluation asks many prompts that begin with the same words: those go through
+once for all. All of it equals the plain forward: `tests/test_sampling.py`.
 """
 
 from dataclasses import dataclass
@@ -25,14 +26,6 @@ class Completions:
         return self.mask.sum(1)
 
 
-def prefill(model, prompts: dict[str, Tensor], copies: int):
-    """Run left-padded prompts once. Returns their last hidden state (n·copies, 1, width) and cache, repeated."""
-    out = model.model(**prompts, use_cache=True)
-    cache = out.past_key_values
-    cache.batch_repeat_interleave(copies)
-    return out.last_hidden_state[:, -1:].repeat_interleave(copies, dim=0), cache
-
-
 @dataclass
 class Place:
     """Where each row goes on: its next rotary position (n), and which columns of its prompt are real (n, length)."""
@@ -49,6 +42,49 @@ class Place:
     def select(self, rows: Tensor) -> "Place":
         """The same for some rows."""
         return Place(self.position[rows], self.prompt[rows])
+
+
+def prefill(model, prompts: dict[str, Tensor], copies: int, begun=None):
+    """Run left-padded prompts once. Returns their last hidden state (n·copies, 1, width), cache and place, repeated.
+
+    `begun` is the cache of what the attention mask has in front of them (see `begin_together`).
+    """
+    out = model.model(**prompts, past_key_values=begun, use_cache=True)
+    cache = out.past_key_values
+    cache.batch_repeat_interleave(copies)
+    hidden = out.last_hidden_state[:, -1:].repeat_interleave(copies, dim=0)
+    return hidden, cache, Place.after(prompts, copies)
+
+
+def begin_together(model, prompts: dict[str, Tensor]):
+    """Run the words that all prompts begin with once, for all of them. Returns the rest of the prompts, and the cache.
+
+    These are the system prompt's, up to the first clip: where clips and questions are short, half of a batch. Padding
+    then stands behind them. Where nothing is shared, the prompts come back as they are, and None.
+    """
+    ids, mask = prompts["input_ids"], prompts["attention_mask"]
+    lengths = mask.sum(1)
+    most = int(lengths.min()) - 1  # each keeps at least one token of its own
+    columns = ids.shape[1] - lengths[:, None] + torch.arange(most, device=ids.device)
+    words = ids.gather(1, columns)
+    clips = torch.tensor([model.config.video_token_id, model.config.image_token_id], device=ids.device)
+    same = (words == words[0]).all(0) & ~torch.isin(words[0], clips)
+    shared = int(same.cumprod(0).sum())
+    if len(ids) == 1 or not shared:
+        return prompts, None
+    cache = model.model.language_model(
+        inputs_embeds=model.get_input_embeddings()(words[:1, :shared]),
+        position_ids=torch.arange(shared, device=ids.device).expand(3, 1, -1),
+        use_cache=True,
+    ).past_key_values
+    cache.batch_repeat_interleave(len(ids))
+    own = torch.ones_like(mask, dtype=torch.bool).scatter(1, columns[:, :shared], False)
+    rest = {
+        "input_ids": ids[own].view(len(ids), -1),
+        "position_ids": prompts["position_ids"][:, own].view(3, len(ids), -1),
+        "attention_mask": torch.cat([mask.new_ones(len(ids), shared), mask[own].view(len(ids), -1)], dim=1),
+    }
+    return prompts | rest, cache
 
 
 def _go_on(model, tokens: Tensor, cache, place: Place, done: int) -> Tensor:
@@ -78,8 +114,8 @@ def generate(
     Returns Completions with n·copies rows; rows of one prompt stand together.
     """
     ends = torch.tensor(model.generation_config.eos_token_id, device=model.device)
-    hidden, cache = prefill(model, prompts, copies)
-    place = Place.after(prompts, copies)
+    prompts, begun = begin_together(model, prompts)
+    hidden, cache, place = prefill(model, prompts, copies, begun)
     tokens = torch.full((len(hidden), max_new_tokens), model.generation_config.pad_token_id, device=model.device)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
     running = torch.arange(len(hidden), device=model.device)  # rows that have not ended
@@ -105,8 +141,8 @@ def generate(
 
 def token_logits(model, prompts: dict[str, Tensor], tokens: Tensor, copies: int) -> Tensor:
     """Returns the logits (n·copies, length, vocabulary) that the model gives each completion token's place."""
-    hidden, cache = prefill(model, prompts, copies)
+    hidden, cache, place = prefill(model, prompts, copies)
     if tokens.shape[1] > 1:
-        rest = _go_on(model, tokens[:, :-1], cache, Place.after(prompts, copies), 0)
+        rest = _go_on(model, tokens[:, :-1], cache, place, 0)
         hidden = torch.cat([hidden, rest], dim=1)
     return model.lm_head(hidden).float()

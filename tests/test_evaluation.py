@@ -4,7 +4,9 @@ import json
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from queue import Queue
 
 import pytest
 import torch
@@ -63,6 +65,44 @@ def test_one_undecodable_clip_changes_only_its_own_row(model, encoder, items, tm
     assert "bad.mp4" in found[3]["error"]
     gone = [items[0].with_media({items[0].video: tmp_path / "gone.mp4"})]
     assert "gone.mp4" in evaluation.predict(model, encoder, gone, "base")[0]["error"]
+
+
+class Reader:
+    """An encoder that only notes which clips were read."""
+
+    def __init__(self):
+        self.read, self.cores = Queue(), set()
+
+    def media(self, kind, clip):
+        self.cores.add(torch.get_num_threads())
+        self.read.put(clip)
+
+
+def test_the_next_clips_are_read_ahead_only_where_asked(items):
+    by_clip = list({s.video: s for s in items}.values())[:4]
+    reader = Reader()
+    windows = evaluation._windows(reader, by_clip, 2, ahead=True)
+    assert next(windows) == by_clip[:2]
+    assert {reader.read.get(timeout=20) for _ in range(4)} == {s.video for s in by_clip}  # while the first is answered
+    assert list(windows) == [by_clip[2:]] and reader.read.empty()
+    reader = Reader()
+    windows = evaluation._windows(reader, by_clip, 2, ahead=False)
+    next(windows)
+    windows.close()
+    assert reader.read.qsize() == 2
+
+
+def test_reading_threads_take_one_core_each_and_leave_the_number_as_it_was(items):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        reader = Reader()
+        assert sum(map(len, evaluation._windows(reader, items, 4, ahead=False))) == len(items)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+        assert reader.cores == {1}
+    finally:
+        torch.set_num_threads(before)
 
 
 class Killed(BaseException):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cookbook.batched_vision import batch_vision
-from cookbook.sampling import generate, token_logits
+from cookbook.controls import blind
+from cookbook.sampling import begin_together, generate, token_logits
 
 
 def whole_sequence_logits(model, encoder, sample, tokens):
@@ -69,6 +70,39 @@ def test_greedy_generation_equals_the_stock_generate(stock, encoder, samples):
         theirs = stock.generate(**prompt, second_per_grid_ts=seconds, max_new_tokens=24, do_sample=False)
         new = theirs[0, prompt["input_ids"].shape[1] :]
         assert ours.tokens[i][ours.mask[i]].tolist() == new.tolist()
+
+
+def greedy_one_by_one(model, encoder, samples, limit=12):
+    """Returns each sample's completion as a list of tokens, asked alone, where no words are shared."""
+    alone = [generate(model, encoder.prompt_batch([sample]), limit) for sample in samples]
+    return [out.tokens[0][out.mask[0]].tolist() for out in alone]
+
+
+def test_words_that_all_prompts_begin_with_go_through_once(stock, encoder, samples):
+    picked = different_lengths(samples)
+    prompts, cache = begin_together(batch_vision(stock), encoder.prompt_batch(picked))
+    rows = [encoder.tokens(sample, generate=True).ids for sample in picked]
+    shared = cache.get_seq_length()
+    assert rows[0][shared] == stock.config.video_token_id  # up to the first clip, whatever its size
+    assert all(row[:shared] == rows[0][:shared] for row in rows)
+    assert prompts["input_ids"].shape[1] == max(map(len, rows)) - shared
+    assert prompts["attention_mask"].sum(1).tolist() == [len(row) for row in rows]
+
+
+@pytest.mark.parametrize("change", ["none", "no clips", "all the same"])
+def test_what_is_shared_changes_no_answer(stock, encoder, samples, change):
+    picked = different_lengths(samples)
+    picked = {"none": picked, "no clips": blind(picked), "all the same": blind(picked[:1] * 3)}[change]
+    model = batch_vision(stock)
+    out = generate(model, encoder.prompt_batch(picked), 12)
+    assert [row[m].tolist() for row, m in zip(out.tokens, out.mask)] == greedy_one_by_one(model, encoder, picked)
+
+
+def test_prompts_that_begin_differently_share_nothing(stock, encoder, samples):
+    prompts = encoder.prompt_batch(blind(samples[:2]))
+    prompts["input_ids"][1, prompts["attention_mask"][1].argmax()] += 1
+    rest, cache = begin_together(stock, prompts)
+    assert cache is None and rest is prompts
 
 
 def test_sampling_repeats_with_a_seed_and_keeps_groups_together(stock, encoder, samples):
