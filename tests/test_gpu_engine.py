@@ -6,6 +6,7 @@ Every test starts the engine, which takes more than a minute. With pytest-xdist 
 """
 
 import contextlib
+import json
 import os
 import shutil
 import threading
@@ -21,6 +22,7 @@ from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import launch
 from cookbook.engine.redis import is_free
 from cookbook.held_out import answers
+from cookbook.rewards import OVERLONG_KEYS, WEIGHTS, count_tokens, overlong
 from cookbook.runs import ROOT, Run, read_metrics
 from data_tools import loading
 
@@ -109,13 +111,20 @@ def test_the_first_loss_is_that_of_the_local_engine(runs, force_use_hf, within):
 
 
 def test_grpo_runs_to_its_end_and_is_recorded(runs):
-    config, run = bound("rl", **{"train.max_num_steps": 3})
+    weights, buffer = {"single_choice": 1.0, "overlong": 0.5}, 40
+    changes = {WEIGHTS: weights, f"{OVERLONG_KEYS}.buffer_length": buffer, "train.max_num_steps": 3}
+    config, run = bound("rl", **changes)
     export = start(config, run)
     rows = read_metrics(run.path)
     assert export.name == "step_3" and [row["step"] for row in rows] == [1, 2, 3]
     assert {"train/reward_mean", "train/kl_loss_avg", "train/reward_single_choice"} <= rows[-1].keys()
-    assert len((run.path / "generations.jsonl").read_text().splitlines()) >= 3 * 128
-    checkpoint.load(export)
+    kept = [json.loads(line) for line in (run.path / "generations.jsonl").read_text().splitlines()]
+    assert len(kept) >= 3 * 128
+    limit, (_, processor) = config["rollout.max_response_length"], checkpoint.load(export)
+    for row in kept:
+        lost = overlong(count_tokens(row["output"], processor.tokenizer), limit, buffer)
+        assert row["overlong"] == lost and row["reward"] == pytest.approx(row["single_choice"] + 0.5 * lost)
+    assert min(row["overlong"] for row in kept) < 0
     assert not left_over()
 
 
