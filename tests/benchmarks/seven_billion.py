@@ -75,6 +75,7 @@ def main() -> None:
         "--pixels", type=int, default=313_600, help="of a frame; 8 frames of 560 x 560 are 1,600 tokens"
     )
     parser.add_argument("--steps", type=int, default=16, help="the second half is timed: the first waits for clips")
+    parser.add_argument("--mini", type=int, choices=(1, 2), default=1, help="samples that go through a GPU together")
     parser.add_argument("--gpus", type=int, choices=(1, 2), default=1)
     parser.add_argument("--port", type=int, default=8700)
     args = parser.parse_args()
@@ -87,7 +88,7 @@ def main() -> None:
     lora = args.gpus == 1
     config = Config.load("configs/sft_1gpu_lora.toml" if lora else "configs/sft_2gpu.toml").edit(
         {"train.train_policy.dataset": {"name": "runs/seven_billion/data"}, "custom": {"contract": str(contract)},
-         "train.train_batch_per_replica": 2, "train.max_num_steps": args.steps, "validation.enable": False,
+         "train.train_batch_per_replica": 2, "train.train_policy.mini_batch": args.mini, "train.max_num_steps": args.steps, "validation.enable": False,
          "train.ckpt.enable_checkpoint": False, "policy.model_name_or_path": str(model), "redis": str(args.port + 4800),
          "logging.logger": ["console"]}
     )  # fmt: skip
@@ -100,7 +101,7 @@ def main() -> None:
     tokens = round(statistics.mean(encoder.training_batch([s])["input_ids"].shape[1] for s in splits["train"][:16]))
     seconds = statistics.median(row["train/iteration_time"] for row in rows[len(rows) // 2 :])
     expected = plan(config, gpus=args.gpus, gpu_gib=78, samples=len(splits["train"]), tokens=tokens)
-    planned = step_seconds(args.gpus, tokens, 2, lora)
+    planned = step_seconds(args.gpus, args.mini * tokens, 2 // args.mini, lora)
     print(
         f"{len(rows)} steps of 2 samples a GPU, {tokens} tokens each, on {args.gpus} x {torch.cuda.get_device_name()}"
     )
