@@ -26,6 +26,7 @@ PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312}  # dense bfloat16, from NV
 # seconds of one mini-batch on one H200: max(floor, tokens * rate); and of the rest of the step
 FULL = {"floor": 0.675, "floor_alone": 0.47, "rate": 0.258e-3, "rest": 0.4}
 LORA = {"floor": 0.35, "floor_alone": 0.35, "rate": 0.1335e-3, "rest": 0.0}
+SLOW_HOST = 1.0  # the floor of LoRA where the CPU takes 10 us to launch a kernel (tests/benchmarks/seven_billion.py)
 RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on the same tokens (one run)
 SECONDS_A_TOKEN = 7.8 / 64  # of one generate call of a sharded policy (the same run)
 CACHE_BYTES = 28 * 2 * 4 * 128 * 2  # keys and values of one token: layers x 2 x heads x width x bfloat16
@@ -139,10 +140,14 @@ def loading(parameters: float, shards: int) -> float:
 
 def step_seconds(shards: int, tokens: int, batches: int, lora: bool = False, gpu: str = "H200") -> float:
     """Returns the seconds of one optimizer step of `batches` mini-batches of `tokens` each, on every GPU."""
-    speed = LORA if lora else FULL
-    floor = speed["floor"] if shards > 1 else speed["floor_alone"]
-    slower = PEAK_TFLOPS["H200"] / PEAK_TFLOPS[gpu]
-    return batches * max(floor, tokens * speed["rate"] * slower) + speed["rest"] * slower
+    floor, rate, rest = _speed(shards, lora, gpu)
+    return batches * max(floor, tokens * rate) + rest
+
+
+def _speed(shards: int, lora: bool, gpu: str) -> tuple[float, float, float]:
+    """Returns seconds of the smallest mini-batch, whose time goes by in launching kernels, of a token, and the rest."""
+    speed, slower = LORA if lora else FULL, PEAK_TFLOPS["H200"] / PEAK_TFLOPS[gpu]
+    return speed["floor" if shards > 1 else "floor_alone"], speed["rate"] * slower, speed["rest"] * slower
 
 
 def _used(peak: float) -> float:
@@ -204,8 +209,8 @@ def plan(
     """Returns what the configuration asks for on `gpus` GPUs of `gpu_gib` GiB.
 
     `samples`: items in the training set. `tokens`: of a typical long sample, vision and text; in RL of its prompt.
-    `gpu`: one of PEAK_TFLOPS. Memory reproduces the measured runs within 1 %, step times within 5 %; RL times rest on
-    one run. With `advise`, a plan that does not fit names the first change that would.
+    `gpu`: one of PEAK_TFLOPS. Memory reproduces the measured runs within 1 %, step times within 5 % on the same host;
+    RL times rest on one run. With `advise`, a plan that does not fit names the first change that would.
     """
     view = View(config)
     parameters, source = _parameters(view)
@@ -246,6 +251,13 @@ def _assumptions(view: View, source: str, tokens: int, gpu: str) -> Iterator[str
     yield source
     yield f"every sample has {tokens} tokens" + (f" and an answer of {view[RESPONSE]}" if view.is_rl else "")
     yield "time as on an H200" + ("" if gpu == "H200" else f", scaled by the peak bfloat16 rate of an {gpu}")
+    shards, packed, _, _ = _shape(view, tokens)
+    floor, rate, _ = _speed(shards, bool(view.config.table("policy.lora")), gpu)
+    if packed * rate < floor:
+        yield (
+            f"a mini-batch below {floor / rate:,.0f} tokens takes {floor} s, in which the CPU launches kernels; "
+            f"on another host that was {SLOW_HOST} s for LoRA instead of {LORA['floor_alone']}"
+        )
     yield "waiting for clips to decode, validation and saving are not counted"
     sharded_lora = view.config.table("policy.lora") and view[f"{POLICY}.dp_shard_size"] > 1
     if view[f"{POLICY}.tp_size"] > 1 or sharded_lora:

@@ -88,7 +88,8 @@ def main() -> None:
     lora = args.gpus == 1
     config = Config.load("configs/sft_1gpu_lora.toml" if lora else "configs/sft_2gpu.toml").edit(
         {"train.train_policy.dataset": {"name": "runs/seven_billion/data"}, "custom": {"contract": str(contract)},
-         "train.train_batch_per_replica": 2, "train.train_policy.mini_batch": args.mini, "train.max_num_steps": args.steps, "validation.enable": False,
+         "train.train_batch_per_replica": 2, "train.train_policy.mini_batch": args.mini,
+         "train.max_num_steps": args.steps, "validation.enable": False,
          "train.ckpt.enable_checkpoint": False, "policy.model_name_or_path": str(model), "redis": str(args.port + 4800),
          "logging.logger": ["console"]}
     )  # fmt: skip
