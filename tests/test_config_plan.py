@@ -50,7 +50,7 @@ def test_reading_the_weights_is_the_peak_of_lora():
 
 @pytest.mark.parametrize(("tokens", "told"), [(1686, True), (4000, False)])
 def test_a_mini_batch_that_waits_for_the_cpu_is_told(tokens, told):
-    """Then the time is the host's: on an H100 one LoRA step of two took 2.0 s, not 0.70."""
+    """Then the time is less certain: LoRA steps of two took 1.8 to 2.3 s later, not 0.70."""
     lora = seven_b(Config.load("configs/sft_1gpu_lora.toml"))
     assumptions = plan(lora, gpus=1, gpu_gib=80, samples=100, tokens=tokens).assumptions
     assert any("the CPU launches kernels" in line for line in assumptions) == told
