@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cookbook.answers import choose
+from cookbook.answers import choose, iou, number, span
 from cookbook.config import Config, ConfigError
 from cookbook.contract import Contract
 from cookbook.engine import generations
@@ -26,9 +26,6 @@ OVERLONG_KEYS = "train.train_policy.overlong_reward"
 LONGEST = 512  # words, where no written answer says how long one is
 NEAR = {0: 1.0, 1: 0.5}  # by distance on the scale; Cosmos cookbook, recipe "video rewards"
 YES_NO = {"yes": True, "true": True, "no": False, "false": False}
-# "s2" and "m2" are units, "3-7" is two numbers: a sign counts only where no word or number stands before it
-NUMBER = re.compile(r"(?<![\w.,])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?(?!\w|[.,]\d)")
-TIME = re.compile(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d+)?)")  # 75.5, 1:15.5, 00:01:15.5
 
 
 class RewardError(ValueError):
@@ -72,13 +69,13 @@ def ordinal(completion: str, sample: Sample, contract: Contract) -> float:
         if stated is None or sample.answer not in sample.options:
             return 0.0
         return NEAR.get(abs(sample.options.index(stated) - sample.options.index(sample.answer)), 0.0)
-    said, right = _number(_stated(completion, contract)), _number(reference(sample, contract))
+    said, right = number(_stated(completion, contract)), number(reference(sample, contract))
     return NEAR.get(abs(said - right), 0.0) if said is not None and right is not None else 0.0
 
 
 def numeric(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns 1.0 where the answer states one number, and that within the tolerance of the reference."""
-    said, right = _number(_stated(completion, contract)), _number(reference(sample, contract))
+    said, right = number(_stated(completion, contract)), number(reference(sample, contract))
     if said is None or right is None:
         return 0.0
     return float(abs(said - right) <= sample.extra.get("tolerance", TOLERANCE * abs(right)))
@@ -87,13 +84,9 @@ def numeric(completion: str, sample: Sample, contract: Contract) -> float:
 def span_iou(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns how much the stated time span and the reference share: seconds in both / seconds in either.
 
-    A span is two times, in seconds or as minutes:seconds. Anything else, or an end before the start, earns 0.0.
+    What `answers.span` does not read earns 0.0.
     """
-    said, right = _span(_stated(completion, contract)), _span(reference(sample, contract))
-    if said is None or right is None:
-        return 0.0
-    shared = max(0.0, min(said[1], right[1]) - max(said[0], right[0]))
-    return shared / (said[1] - said[0] + right[1] - right[0] - shared)
+    return iou(span(_stated(completion, contract)), span(reference(sample, contract)))
 
 
 def rouge_l(completion: str, sample: Sample, contract: Contract) -> float:
@@ -250,19 +243,6 @@ class EngineReward:
 
 def _stated(completion: str, contract: Contract) -> str:
     return contract.read_answer(completion) or ""
-
-
-def _number(words: str) -> float | None:
-    """Returns the number, where the words hold exactly one."""
-    found = NUMBER.findall(words)
-    return float(found[0].replace(",", "")) if len(found) == 1 else None
-
-
-def _span(words: str) -> tuple[float, float] | None:
-    """Returns (start, end) in seconds, where the words hold exactly two times in order."""
-    found = [[float(part) for part in parts if part] for parts in TIME.findall(words)]
-    times = [sum(part * 60**i for i, part in enumerate(reversed(parts))) for parts in found]
-    return (times[0], times[1]) if len(times) == 2 and times[0] < times[1] else None
 
 
 def _words(words: str) -> list[str]:

@@ -13,6 +13,7 @@ as the worst value there is; it is never left out. A metric of your own is a fun
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cookbook.answers import iou, number, span
 from cookbook.metrics import choices, numbers, structures, texts
 
 Row = Mapping[str, Any]
@@ -53,11 +54,11 @@ def right(kind: str, answer: str | None, reference: str | None) -> bool:
     if answer is None or reference is None:
         return False
     if kind == "number":
-        return numbers.number(answer) == numbers.number(reference)
+        return (told := number(answer)) is not None and told == number(reference)
     if kind == "text":
         return texts.relaxed(answer) == texts.relaxed(reference)
     if kind == "span":
-        return structures.iou(structures.span(answer), structures.span(reference)) >= 0.5
+        return iou(span(answer), span(reference)) >= 0.5
     if kind == "json":
         told, wanted = structures.fields(answer), structures.fields(reference)
         return all(structures.same(told.get(key), value) for key, value in wanted.items())

@@ -4,25 +4,19 @@ Why: 3.4 for 3.5 metres is wrong for an exact match and nearly perfect for a for
 beside it the share within a tenth of the truth, which is how the warehouse data's own script counts a hit.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cookbook.answers import number
+
 Row = Mapping[str, Any]
-NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)?")
 NEAR = 0.1  # share of the reference
-
-
-def number(words: str | None) -> float | None:
-    """Returns the first number of an answer ("about 3,5 m" is 3.5); None where there is none."""
-    found = NUMBER.search(words or "")
-    return float(found[0].replace(",", ".")) if found else None
 
 
 def numbers(rows: Sequence[Row]) -> dict:
     """Returns n, unread, exact, within_10_percent, mean_absolute_error and mean_relative_error.
 
-    An answer without a number counts as 0 in both errors. The relative error leaves out references that are 0 (None
+    An answer without one number counts as 0 in both errors. The relative error leaves out references that are 0 (None
     where all are). Raises ValueError where there are no rows, or a reference is no number.
     """
     if not rows:

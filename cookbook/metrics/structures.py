@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cookbook.answers import iou, span
+
 Row = Mapping[str, Any]
-TIME = re.compile(r"(?:(\d+):)?(?:(\d+):)?(\d+(?:\.\d+)?)")
 
 
 def _share(values: Sequence[float]) -> float:
@@ -23,38 +24,13 @@ def _share(values: Sequence[float]) -> float:
 # ---- spans of time ----------------------------------------------------------------------------------------------
 
 
-def span(words: str) -> tuple[float, float] | None:
-    """Returns (start, end) in seconds of "3.2 - 5", "from 0:03 to 0:05.5", "[3, 5]" or {"start": 3, "end": 5}.
-
-    Of more than two times the first two count. None where there are fewer, or the end is before the start.
-    """
-    if told := fields(words):
-        values = [told.get(key) for key in ("start", "end")]
-        words = " ".join(map(str, values))
-    times = [
-        sum(float(part) * 60**i for i, part in enumerate(reversed([p for p in match if p])))
-        for match in TIME.findall(words)
-    ]
-    return (times[0], times[1]) if len(times) > 1 and times[1] >= times[0] else None
-
-
-def iou(a: tuple[float, float] | None, b: tuple[float, float] | None) -> float:
-    """Returns the shared part of two spans divided by all that they cover together; 0 where one is missing."""
-    if a is None or b is None:
-        return 0.0
-    if a == b:
-        return 1.0
-    shared = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
-    return shared / (a[1] - a[0] + b[1] - b[0] - shared) if shared else 0.0
-
-
 def spans(rows: Sequence[Row]) -> dict:
     """Returns n, unread, mean_iou, iou_50, mean_absolute_error (seconds), mean_relative_error.
 
     The absolute error is the mean over start and end. The relative error divides it by the length of the true span, as
     the temporal-localization recipe does. Both leave out what could not be read; IoU counts it as 0.
     """
-    pairs = [(span(row["reference"]), span(row["answer"] or "")) for row in rows]
+    pairs = [(span(row["reference"]), span(row["answer"])) for row in rows]
     if wrong := next((row["id"] for row, (true, _) in zip(rows, pairs) if true is None), None):
         raise ValueError(f"{wrong}: its reference is no span of time, such as '3.2 - 5'")
     shared = [iou(a, b) for a, b in pairs]

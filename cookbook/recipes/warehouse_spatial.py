@@ -15,9 +15,10 @@ from pathlib import Path
 from statistics import median
 
 from cookbook import evaluation, pipeline, statistics
+from cookbook.answers import number
 from cookbook.config import Config
 from cookbook.contract import Contract
-from cookbook.metrics.numbers import number, numbers
+from cookbook.metrics.numbers import numbers
 from cookbook.runs import ROOT, RUNS
 from cookbook.samples import Sample
 from data_tools import formats, warehouse_vqa, warehouse_world
