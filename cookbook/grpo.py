@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cookbook import checkpoint
+from cookbook.alarms import TrainingStopped, Watcher
 from cookbook.config import Config, ConfigError, require
 from cookbook.encoder import Encoder
 from cookbook.gold import require_gold
@@ -33,7 +34,6 @@ from cookbook.runs import Run
 from cookbook.samples import Sample
 from cookbook.sampling import Completions, generate, token_logits
 from cookbook.sft import batches, is_finite, to
-from cookbook.watch import TrainingStopped, Watcher
 
 
 @dataclass
@@ -114,7 +114,7 @@ def grpo(
     and at the end. `mask_cut` leaves completions without an end out of the loss (DAPO's overlong filtering).
     Leaves metrics.jsonl, generations.jsonl, log.txt, best.json and `safetensors/step_N` in the run's folder.
     Raises ConfigError or RewardError before the first step where the set-up cannot work, and TrainingStopped, after an
-    export, where a severe alarm of cookbook.watch goes off and `stop_on_alarm` is set.
+    export, where a severe alarm of cookbook.alarms goes off and `stop_on_alarm` is set.
     """
     steps, prompts = plan_steps(config, train)
     require_gold(train, reward_weights(config), encoder.contract)

@@ -229,7 +229,7 @@ def train_rl(
 ) -> Path:
     """Run GRPO from the job's SFT export, which is trained first where it is missing. Returns the last export.
 
-    With `stop_on_alarm` a severe alarm of cookbook.watch ends the run: TrainingStopped, on cosmos-rl EngineError.
+    With `stop_on_alarm` a severe alarm of cookbook.alarms ends the run: TrainingStopped, on cosmos-rl EngineError.
     """
     start = config["policy.model_name_or_path"] or f"runs/{name}/sft"
     if start == f"runs/{name}/sft" and not (RUNS / name / "sft" / "safetensors").exists():

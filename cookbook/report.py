@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cookbook import plots
+from cookbook.alarms import replay
 from cookbook.findings import (
     against_controls,
     control_words,
@@ -36,7 +37,6 @@ from cookbook.findings import (
 from cookbook.metrics import choices
 from cookbook.protocol import letter_bias, won_and_lost
 from cookbook.video import VideoError
-from cookbook.watch import watch
 
 __all__ = ["evidence", "short_answer", "write_report"]
 
@@ -215,7 +215,7 @@ def write_report(
             bars=_inline(plots.accuracy_bars(comparison)),
             sft=_inline(plots.sft_curve(sft_metrics)) if sft_metrics else None,
             rl=_inline(plots.rl_curves(rl_metrics)) if rl_metrics else None,
-            alarms=watch(rl_metrics),
+            alarms=replay(rl_metrics),
             rl_steps=len(rl_metrics),
             last=plots.label(last),
             controls={control: found for control, found in held.items() if "bias" not in found},

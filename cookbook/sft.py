@@ -15,13 +15,13 @@ import torch
 from torch.nn import functional as F
 
 from cookbook import checkpoint
+from cookbook.alarms import TrainingStopped, Watcher
 from cookbook.config import Config, require
 from cookbook.encoder import IGNORE, Encoder
 from cookbook.optimizer import Optimizer
 from cookbook.progress import progress
 from cookbook.runs import Run
 from cookbook.samples import Sample
-from cookbook.watch import TrainingStopped, Watcher
 
 
 def token_losses(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -87,7 +87,7 @@ def sft(
 
     Leaves metrics.jsonl, log.txt and `safetensors/step_N` in the run's folder.
     Raises ConfigError before the first step where configuration and data do not fit, and TrainingStopped, after an
-    export, where a severe alarm of cookbook.watch goes off and `stop_on_alarm` is set.
+    export, where a severe alarm of cookbook.alarms goes off and `stop_on_alarm` is set.
     """
     steps = plan_steps(config, train)
     size, mini = config["train.train_batch_per_replica"], config["train.train_policy.mini_batch"]

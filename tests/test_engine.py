@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from cookbook import checkpoint, grpo, sft
+from cookbook.alarms import TrainingStopped
 from cookbook.batched_vision import batch_vision
 from cookbook.config import Config, ConfigError
 from cookbook.encoder import Encoder
 from cookbook.optimizer import Optimizer, rate_factor
 from cookbook.rewards import reward
 from cookbook.runs import Run
-from cookbook.watch import TrainingStopped
 
 SFT = Config.load("configs/tiny_sft.toml").edit(
     {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 4}

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cookbook import checkpoint, grpo, held_out, objective
+from cookbook.alarms import TrainingStopped, replay
 from cookbook.batched_vision import batch_vision
 from cookbook.config import Config, ConfigError
 from cookbook.encoder import Encoder
@@ -19,7 +20,6 @@ from cookbook.held_out import best_step, generations_over_time, keep_last_and_be
 from cookbook.objective import Objective, advantages, completion_weights, divisor, policy_loss
 from cookbook.rewards import PARTS, RewardError, count_tokens, overlong
 from cookbook.runs import ROOT, Run
-from cookbook.watch import TrainingStopped, watch
 
 RL = Config.load("configs/tiny_rl.toml").edit({"train.train_batch_per_replica": 16, "train.train_policy.mini_batch": 8,
                                                "rollout.n_generation": 4, "train.max_num_steps": 3,
@@ -283,5 +283,5 @@ def test_alarms_go_off_on_real_runs_that_fail(rate, changes, names, train):
     """And the run goes on where that is wanted."""
     always = {"train.epoch": 9, "train.max_num_steps": 10, "train.optm_decay_ratio": 0.0}
     run = train(changes=always | changes, rate=rate, stop_on_alarm=False)
-    assert names <= {alarm.name for alarm in watch(run.metrics())} and len(run.metrics()) == 10
+    assert names <= {alarm.name for alarm in replay(run.metrics())} and len(run.metrics()) == 10
     assert all(f"ALARM {name}" in (run.path / "log.txt").read_text() for name in names)

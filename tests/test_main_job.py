@@ -5,10 +5,10 @@ import json
 import pytest
 
 from cookbook import assessment, pipeline
+from cookbook.alarms import replay
 from cookbook.findings import FELL, STILL, against_controls
 from cookbook.runs import RUNS
 from cookbook.tutorial import run_notebooks, summarize
-from cookbook.watch import watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -40,7 +40,7 @@ def test_rl_rises_and_stays_near(job):
 
     assert mean("train/reward_mean", rows[-quarter:]) > mean("train/reward_mean", rows[:quarter])
     # near: no window of steps has a mean KL above 0.1 without its peak; the estimate of a single step has a long tail
-    assert watch(rows) == []
+    assert replay(rows) == []
 
 
 def test_the_questions_ask_for_the_clip_and_one_for_the_order_of_its_frames(job):

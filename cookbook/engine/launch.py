@@ -54,7 +54,7 @@ def launch(
 
     `resume` is a checkpoint's `policy` folder. A run folder that holds results is refused, unless they are resumed
     or `replace` deletes them. `env` is added to the environment. With several `nodes` this is the first one, and the
-    others join with the files of `cookbook.engine.nodes`. A severe alarm of `cookbook.watch` ends the run, with a
+    others join with the files of `cookbook.engine.nodes`. A severe alarm of `cookbook.alarms` ends the run, with a
     checkpoint where the controller still answers, unless `stop_on_alarm` is false.
     Raises EngineError, whose message has the first traceback and what helps; ConfigError for a key that is wrong.
     Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left.
