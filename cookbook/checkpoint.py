@@ -24,11 +24,9 @@ from cookbook.batched_vision import batch_vision
 from cookbook.contract import Contract
 from cookbook.encoder import Encoder
 from cookbook.runs import ROOT
+from cookbook.shards import ADAPTER, INDEX, STATE, header_size
 
-INDEX = "model.safetensors.index.json"
 CONTRACT = "contract.yaml"
-ADAPTER = "adapter_config.json"
-STATE = "cosmos_config"  # stands in every training state that cosmos-rl saves for resume
 
 log = logging.getLogger(__name__)
 
@@ -193,12 +191,6 @@ def write(model, processor, folder: Path, dtype: torch.dtype) -> Path:
     index = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(names, shard.name)}
     (folder / INDEX).write_text(json.dumps(index, indent=1))
     return folder
-
-
-def header_size(shard: Path) -> int:
-    """Returns the bytes that stand before the tensors of a safetensors file: a length in 8 bytes, and the header."""
-    with shard.open("rb") as file:
-        return 8 + int.from_bytes(file.read(8), "little")
 
 
 def keep_last(run: Path, count: int) -> None:

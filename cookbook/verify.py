@@ -60,9 +60,7 @@ class Verdict:
         return f"{self.folder}\n" + as_text(check.cells for check in self.checks)
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.folder}</p>" + as_html(
-            ("", "checked", "found", "mend it with"), (c.cells for c in self.checks)
-        )
+        return f"<p>{self.folder}</p>" + as_html(HEAD, (c.cells for c in self.checks))
 
 
 def verify(path: str | Path, base: str | Path | None = None) -> Verdict:

@@ -28,6 +28,7 @@ from cookbook.engine.redis import free_port, is_free
 from cookbook.engine.verdict import LOG, require_success
 from cookbook.engine.watch import Patience, Watch, follow
 from cookbook.runs import GENERATIONS, ROOT, Run
+from cookbook.shards import STATE
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +165,8 @@ def make_room(run: Path, resume: Path | None, replace: bool) -> None:
     A resumed run keeps its metrics, and its earlier log as engine.1.log, engine.2.log and so on.
     """
     if resume is not None:
-        if not (Path(resume) / "cosmos_config").exists():
-            raise EngineError("checkpoint", f"{resume}: no checkpoint, it holds no cosmos_config")
+        if not (Path(resume) / STATE).exists():
+            raise EngineError("checkpoint", f"{resume}: no checkpoint, it holds no {STATE}")
         if (run / LOG).is_file():
             (run / LOG).rename(run / f"engine.{len(list(run.glob('engine*.log')))}.log")
         return
