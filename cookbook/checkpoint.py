@@ -11,6 +11,7 @@ so that both engines, transformers and vLLM read it.
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,13 +194,12 @@ def write(model, processor, folder: Path, dtype: torch.dtype) -> Path:
     return folder
 
 
-def keep_last(run: Path, count: int) -> None:
-    """Delete the oldest exports of a run, so that `count` remain; -1 keeps all."""
+def keep(run: Path, count: int, best: int | None = None) -> None:
+    """Delete a run's oldest exports, so that the last `count` remain, and that of the step `best`; -1 keeps all."""
     exports = sorted((e for e in (run / "safetensors").glob("step_*") if _order(e) >= 0), key=_order)
     for folder in exports[:-count] if count > 0 else []:
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
+        if _order(folder) != best:
+            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

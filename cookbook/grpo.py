@@ -25,7 +25,7 @@ from cookbook.alarms import TrainingStopped, Watcher
 from cookbook.config import Config, ConfigError, require
 from cookbook.encoder import Encoder
 from cookbook.gold import require_gold
-from cookbook.held_out import METRIC, HeldOut, keep_last_and_best
+from cookbook.held_out import METRIC, HeldOut, best_step
 from cookbook.objective import Objective, advantages, completion_weights, divisor, policy_loss
 from cookbook.optimizer import Optimizer
 from cookbook.progress import progress
@@ -209,7 +209,7 @@ def grpo(
             folder = checkpoint.export(model, encoder, run.path, step, getattr(torch, config["train.param_dtype"]))
             if improved:
                 held_out.note_best(step, values[METRIC])
-            keep_last_and_best(run.path, config["train.ckpt.max_keep"])
+            checkpoint.keep(run.path, config["train.ckpt.max_keep"], best_step(run.path))
             run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
         if stop:
             run.write_manifest(stopped=str(alarm), steps=step)

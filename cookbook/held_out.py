@@ -11,7 +11,6 @@ are not trained on, under greedy decoding, as in the evaluation; the export of t
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,14 +100,6 @@ def best_step(run: str | Path) -> int | None:
     """Returns the step with the highest held-out accuracy, the first of equals; None without validation."""
     path = RUNS / run / BEST
     return json.loads(path.read_text())["step"] if path.is_file() else None
-
-
-def keep_last_and_best(run: Path, count: int) -> None:
-    """Delete the oldest exports, so that the last `count` remain, and the best step's; -1 keeps all."""
-    exports = sorted((run / "safetensors").glob("step_*"), key=lambda e: int(e.name[5:]))
-    for folder in exports[:-count] if count > 0 else []:
-        if folder.name != f"step_{best_step(run)}":
-            shutil.rmtree(folder)
 
 
 def generations_over_time(path: str | Path) -> list[dict]:

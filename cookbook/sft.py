@@ -127,7 +127,7 @@ def sft(
         if save_every and (step % save_every == 0 or last or stop) and not (stop and not is_finite(model)):
             dtype = getattr(torch, config["train.param_dtype"])
             folder = checkpoint.export(model, encoder, run.path, step, dtype)
-            checkpoint.keep_last(run.path, config["train.ckpt.max_keep"])
+            checkpoint.keep(run.path, config["train.ckpt.max_keep"])
             run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
         if stop:
             run.write_manifest(stopped=str(alarm), steps=step)
