@@ -59,8 +59,7 @@ def predict(
     import torch
 
     from cookbook.progress import progress
-    from cookbook.sampling import generate
-    from cookbook.sft import to
+    from cookbook.sampling import generate, to
 
     model.eval()
     how = f"{draws} draws at {temperature}, seed {seed}" if temperature else "greedy"

@@ -27,13 +27,12 @@ from cookbook.encoder import Encoder
 from cookbook.gold import require_gold
 from cookbook.held_out import METRIC, HeldOut, best_step
 from cookbook.objective import Objective, advantages, completion_weights, divisor, policy_loss
-from cookbook.optimizer import Optimizer
+from cookbook.optimizer import Optimizer, batches
 from cookbook.progress import progress
 from cookbook.rewards import Reward, penalty, require_parts, reward, reward_weights
 from cookbook.runs import Run
 from cookbook.samples import Sample
-from cookbook.sampling import Completions, generate, token_logits
-from cookbook.sft import batches, is_finite, to
+from cookbook.sampling import Completions, generate, is_finite, to, token_logits
 
 
 @dataclass

@@ -19,8 +19,7 @@ from cookbook.encoder import Encoder
 from cookbook.rewards import penalty, reward, reward_weights
 from cookbook.runs import GENERATIONS, RUNS, Run
 from cookbook.samples import Sample
-from cookbook.sampling import generate
-from cookbook.sft import to
+from cookbook.sampling import generate, to
 
 METRIC, BEST, PROBE = "val/accuracy", "best.json", "probe"
 BATCH = 64  # prompts a generate call, where validation.batch_size does not say

@@ -28,8 +28,7 @@ from cookbook.contract import Contract
 from cookbook.encoder import Encoder
 from cookbook.runs import ROOT
 from cookbook.samples import Sample, message, text
-from cookbook.sampling import generate
-from cookbook.sft import to
+from cookbook.sampling import generate, to
 
 CONTRACT = "configs/prompts/captions.yaml"  # for a checkpoint that brings none
 QUESTION = "Describe what you see in this video."

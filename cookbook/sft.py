@@ -7,7 +7,6 @@ Why: to see what SFT does, read it. The keys are those of cosmos-rl.
     a severe alarm:  an export, and the end
 """
 
-import random
 import time
 from pathlib import Path
 
@@ -18,10 +17,11 @@ from cookbook import checkpoint
 from cookbook.alarms import TrainingStopped, Watcher
 from cookbook.config import Config, require
 from cookbook.encoder import IGNORE, Encoder
-from cookbook.optimizer import Optimizer
+from cookbook.optimizer import Optimizer, batches
 from cookbook.progress import progress
 from cookbook.runs import Run
 from cookbook.samples import Sample
+from cookbook.sampling import is_finite, to
 
 
 def token_losses(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -41,26 +41,6 @@ def validation_loss(model, encoder: Encoder, samples: list[Sample], size: int) -
     losses = torch.cat([token_losses(model, to(model, encoder.training_batch(b))) for b in batches])
     model.train()
     return losses.mean().item()
-
-
-def to(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Returns the batch on the model's device."""
-    return {name: tensor.to(model.device) for name, tensor in batch.items()}
-
-
-def is_finite(model) -> bool:
-    """Returns whether every weight is a number: what is not must not be exported."""
-    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
-
-
-def batches(samples: list[Sample], size: int, epochs: int, seed: int) -> list[list[Sample]]:
-    """Returns the batches of all epochs. Each epoch shuffles anew, has a sample once, drops its incomplete rest."""
-    rng = random.Random(seed)
-    out = []
-    for _ in range(epochs):
-        shuffled = rng.sample(samples, len(samples))
-        out += [shuffled[i : i + size] for i in range(0, len(samples) - size + 1, size)]
-    return out
 
 
 def plan_steps(config: Config, samples: list[Sample]) -> int:

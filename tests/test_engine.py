@@ -14,7 +14,7 @@ from cookbook.alarms import TrainingStopped
 from cookbook.batched_vision import batch_vision
 from cookbook.config import Config, ConfigError
 from cookbook.encoder import Encoder
-from cookbook.optimizer import Optimizer, rate_factor
+from cookbook.optimizer import Optimizer, batches, rate_factor
 from cookbook.rewards import reward
 from cookbook.runs import Run
 
@@ -78,11 +78,11 @@ def test_rewards_pay_parts_and_weights(samples, contract):
 
 def test_an_epoch_has_every_sample_once(samples):
     size, count = 8, len(samples) // 8 * 8
-    epochs = sft.batches(samples, size, 2, seed=0)
+    epochs = batches(samples, size, 2, seed=0)
     for start in (0, len(epochs) // 2):
         seen = [s.id for batch in epochs[start : start + len(epochs) // 2] for s in batch]
         assert len(seen) == len(set(seen)) == count
-    assert [s.id for s in epochs[0]] != [s.id for s in sft.batches(samples, size, 2, seed=1)[0]]
+    assert [s.id for s in epochs[0]] != [s.id for s in batches(samples, size, 2, seed=1)[0]]
 
 
 def test_token_losses_are_those_of_the_stock_model(stock, encoder, samples):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cookbook import alarms, plots
+from cookbook import alarms
 from cookbook.alarms import Alarm, TrainingStopped, Watcher, replay, stalled, standing
 from cookbook.config import schema
 from cookbook.engine.metrics import read_engine_metrics
@@ -172,10 +172,6 @@ def test_knob_and_paragraph_exist(rule):
     heads = [line for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).split("\n")]
     assert any(head.lstrip("# ") == anchor.replace("-", " ") for head in heads if head.startswith("#"))
     assert rule.cause and not rule.cause.endswith(".")
-
-
-def test_the_line_in_the_figure_is_the_alarms():
-    assert plots.KL_ALARM == alarms.KL_ALARM
 
 
 def test_an_alarm_reads_as_one_line():
