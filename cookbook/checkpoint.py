@@ -24,7 +24,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from cookbook.batched_vision import batch_vision
 from cookbook.contract import Contract
 from cookbook.encoder import Encoder
-from cookbook.runs import ROOT
+from cookbook.runs import ROOT, named
 from cookbook.shards import ADAPTER, INDEX, STATE, header_size
 
 CONTRACT = "contract.yaml"
@@ -124,11 +124,6 @@ def on_disk(name: str | Path) -> Path | None:
         return Path(snapshot_download(str(name), local_files_only=True))
     except (OSError, ValueError):
         return None
-
-
-def named(path: Path) -> str:
-    """Returns a path as one would write it: from the project's root, where it lies below."""
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def last_complete(run: str | Path) -> Path | None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -178,7 +179,7 @@ def grpo(
             "train/reward_mean": totals.mean().item(),
             "train/reward_std": totals.std(1).mean().item(),
             **{
-                f"train/reward_{name}": mean(r.parts[name] for r in rollout.rewards)
+                f"train/reward_{name}": fmean(r.parts[name] for r in rollout.rewards)
                 for name in rollout.rewards[0].parts
             },
             "train/zero_variance_share": 1 - len(live) / prompts,
@@ -221,9 +222,3 @@ def grpo(
 def rows_of(groups: list[int], copies: int) -> list[int]:
     """Returns the rows of all completions of some groups."""
     return [i * copies + j for i in groups for j in range(copies)]
-
-
-def mean(values) -> float:
-    """Returns the mean of an iterable of numbers."""
-    values = list(values)
-    return sum(values) / len(values)

@@ -17,7 +17,7 @@ from pathlib import Path
 from cookbook.config import Config, ConfigError
 from cookbook.encoder import Encoder
 from cookbook.rewards import penalty, reward, reward_weights
-from cookbook.runs import GENERATIONS, RUNS, Run
+from cookbook.runs import GENERATIONS, RUNS, Run, read_jsonl
 from cookbook.samples import Sample
 from cookbook.sampling import generate, to
 
@@ -107,9 +107,8 @@ def generations_over_time(path: str | Path) -> list[dict]:
     `path` is the run's folder or its generations.jsonl; a relative one counts from `RUNS`.
     """
     path = RUNS / path
-    lines = (path if path.suffix == ".jsonl" else path / GENERATIONS).read_text(encoding="utf-8").split("\n")
     table: dict[str, dict] = {}
-    for row in (json.loads(line) for line in lines if line):
+    for row in read_jsonl(path if path.suffix == ".jsonl" else path / GENERATIONS):
         if row.get("kind") == PROBE:
             first = {key: row[key] for key in ("id", "question", "reference")}
             table.setdefault(row["id"], first)[f"step {row['step']}"] = row["output"]

@@ -23,10 +23,10 @@ from transformers import AutoConfig, AutoProcessor
 
 from cookbook import checkpoint
 from cookbook.answers import choices_of
-from cookbook.checkpoint import CheckpointError, named
+from cookbook.checkpoint import CheckpointError
 from cookbook.contract import Contract
 from cookbook.encoder import Encoder
-from cookbook.runs import ROOT
+from cookbook.runs import ROOT, named
 from cookbook.samples import Sample, message, text
 from cookbook.sampling import generate, to
 

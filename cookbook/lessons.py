@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -158,10 +159,10 @@ def learned(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Returns reward, KL and length over the last quarter of the steps, and the share of groups that taught nothing."""
     last = rows[-max(1, len(rows) // 4) :]
     return {
-        "reward": mean(row["train/reward_mean"] for row in last),
-        "kl": mean(row["train/kl_loss_avg"] for row in last),
-        "tokens": mean(row["rollout/completion_length_mean"] for row in last),
-        "zero_variance": mean(row["train/zero_variance_share"] for row in rows),
+        "reward": fmean(row["train/reward_mean"] for row in last),
+        "kl": fmean(row["train/kl_loss_avg"] for row in last),
+        "tokens": fmean(row["rollout/completion_length_mean"] for row in last),
+        "zero_variance": fmean(row["train/zero_variance_share"] for row in rows),
     }
 
 
@@ -169,16 +170,10 @@ def said(texts: Sequence[str], encoder: Encoder, samples: Sequence[Sample], usua
     """Returns shares of the answers to held-out questions: right, well formed, the usual one of the training labels."""
     stated = [encoder.contract.read(text, s) for text, s in zip(texts, samples)]
     return {
-        "accuracy": mean(answer == s.answer for answer, s in zip(stated, samples)),
-        "format": mean(map(encoder.contract.is_well_formed, texts)),
+        "accuracy": fmean(answer == s.answer for answer, s in zip(stated, samples)),
+        "format": fmean(map(encoder.contract.is_well_formed, texts)),
         "usual": stated.count(usual) / len(stated),
     }
-
-
-def mean(values) -> float:
-    """Returns the mean of an iterable of numbers."""
-    values = list(values)
-    return sum(values) / len(values)
 
 
 def teach(name: str, lesson: str, seed: int, steps: int | None = None) -> dict[str, dict[str, float]]:

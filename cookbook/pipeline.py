@@ -24,7 +24,7 @@ from cookbook.engine.redis import find_redis, search_path
 from cookbook.gold import require_gold
 from cookbook.grpo import grpo
 from cookbook.rewards import are_ours, reward_weights
-from cookbook.runs import ROOT, RUNS, Run, read_metrics
+from cookbook.runs import ROOT, RUNS, Run, named, read_metrics
 from cookbook.samples import Sample
 from cookbook.sft import sft
 from data_tools import loading, road_vqa, road_world
@@ -115,11 +115,6 @@ def training_data(config: Config, name: str, seed: int = 0, loader: str = LOADER
             _check(load(config), config, out)
         config = config.edit({"custom.passport": named(out / PASSPORT)})
     return config, load(config)
-
-
-def named(path: Path) -> str:
-    """Returns the path as a configuration states it: from the project's root, where it lies below."""
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def open_model(path: str | Path, bound: Contract | None = None):

@@ -97,13 +97,28 @@ def read_metrics(path: str | Path) -> list[dict]:
     file = path / METRICS if path.suffix != ".jsonl" else path
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no metrics. Has this run been started?")
+    return read_jsonl(file)
+
+
+def read_jsonl(file: Path, torn: bool = False) -> list[dict]:
+    """Returns what a file has, one line of JSON each; with `torn`, without a last line that was never written whole.
+
+    Raises ValueError with file and line for a line that is not JSON.
+    """
+    # a text may hold U+2028, where str.splitlines would break it
+    lines = file.read_text(encoding="utf-8", errors="replace" if torn else "strict").split("\n")
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines[:-1] if torn else lines, start=1):
         try:
-            rows.append(json.loads(line))
+            rows += [json.loads(line)] if line.strip() else []
         except json.JSONDecodeError as error:
-            raise ValueError(f"{file}:{number}: not a line of JSON; was the run cut off? ({error})") from None
+            raise ValueError(f"{file}:{number}: not a line of JSON; was it cut off? ({error})") from None
     return rows
+
+
+def named(path: Path) -> str:
+    """Returns a path as one would write it, and a configuration does: from the project's root, where it lies below."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def _origin() -> dict:

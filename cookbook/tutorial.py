@@ -16,7 +16,7 @@ import time
 import warnings
 from pathlib import Path
 
-from cookbook.runs import ROOT, RUNS
+from cookbook.runs import ROOT, RUNS, named
 
 NOTEBOOKS = ("setup", "problem", "data", "configuration", "sft", "rl", "evaluation")
 LONGER = {
@@ -81,7 +81,7 @@ def main() -> int:
     seconds = run_notebooks(args.name, args.seed, args.engine)
     summary = summarize(args.name, args.seed, seconds, args.setup_seconds)
     print(summary.read_text())
-    print(f"summary: {summary.relative_to(ROOT)}\nreport:  {(RUNS / args.name / 'report.html').relative_to(ROOT)}")
+    print(f"summary: {named(summary)}\nreport:  {named(RUNS / args.name / 'report.html')}")
     return 0
 
 

@@ -24,10 +24,10 @@ from transformers.utils import logging as transformers_logging
 from cookbook import checkpoint
 from cookbook.adapter import merge
 from cookbook.checklist import ERROR, OK, WARNING, Check, as_html, as_text
-from cookbook.checkpoint import CheckpointError, named
+from cookbook.checkpoint import CheckpointError
 from cookbook.contract import Contract
 from cookbook.lineage import lineage, run_of, tree
-from cookbook.runs import MANIFEST
+from cookbook.runs import MANIFEST, named
 from cookbook.shards import Shards, few, one, read_shards, stream
 
 PUBLISHED = re.compile(r"(visual\.|lm_head\.|model\.(?!language_model\.|visual\.))")

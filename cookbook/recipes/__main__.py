@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cookbook.runs import ROOT, RUNS
+from cookbook.runs import ROOT, RUNS, named
 
 RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
 NOTEBOOKS = ROOT / "notebooks/recipes"
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{recipe}: {found[-1].outcome}, {found[-1].seconds:.0f} s\n  {found[-1].finding}", flush=True)
     index = out / "index.html"
     index.write_text(page(found), encoding="utf-8")
-    print(f"index: {index.relative_to(ROOT)}")
+    print(f"index: {named(index)}")
     return int(not all(ran.is_ok for ran in found))
 
 

@@ -17,7 +17,7 @@ from cookbook import evaluation, pipeline, statistics
 from cookbook.config import Config
 from cookbook.contract import Contract
 from cookbook.metrics.structures import captions, fields, same
-from cookbook.runs import ROOT, RUNS
+from cookbook.runs import ROOT, RUNS, named
 from cookbook.samples import Sample
 from data_tools import av_caption, av_drive_world
 
@@ -42,7 +42,7 @@ def data(
     """Build the world in `runs/NAME/data`; `violations` is their share in training. Returns the bound configuration."""
     shares = {"train": violations, "test": TEST_VIOLATIONS}
     folder = av_drive_world.build(RUNS / name / "data", clips or CLIPS, shares, seed)
-    return Config.load(CONFIG).edit({pipeline.DATASET: pipeline.named(folder)})
+    return Config.load(CONFIG).edit({pipeline.DATASET: named(folder)})
 
 
 def samples(name: str, split: str) -> list[Sample]:
@@ -59,7 +59,7 @@ def start(config: Config, name: str, seed: int = 0, engine: str = "local", gpus:
 
 def train(config: Config, name: str, seed: int = 0, engine: str = "local", gpus: int = 0) -> Path:
     """Run SFT from the start. Returns the last export, in `runs/NAME/sft`."""
-    base = pipeline.named(RUNS / name / "start" / "sft")
+    base = named(RUNS / name / "start" / "sft")
     return pipeline.train_sft(config.edit({"policy.model_name_or_path": base}), name, seed, LOADER, engine, gpus)
 
 

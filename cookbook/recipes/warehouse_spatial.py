@@ -18,7 +18,7 @@ from cookbook import evaluation, pipeline, statistics
 from cookbook.config import Config
 from cookbook.contract import Contract
 from cookbook.metrics.numbers import number, numbers
-from cookbook.runs import ROOT, RUNS
+from cookbook.runs import ROOT, RUNS, named
 from cookbook.samples import Sample
 from data_tools import formats, warehouse_vqa, warehouse_world
 from data_tools.worlds import STAMP
@@ -48,8 +48,7 @@ def data(name: str, seed: int = 0, pictures: Mapping[str, int] | None = None) ->
         for split in pictures or PICTURES:
             warehouse_vqa.convert(official, converted, split, brief=True)
         mark.write_text(stamp)
-    place = converted.relative_to(ROOT) if converted.is_relative_to(ROOT) else converted
-    return Config.load(CONFIG).edit({pipeline.DATASET: str(place)})
+    return Config.load(CONFIG).edit({pipeline.DATASET: named(converted)})
 
 
 def samples(name: str, split: str) -> list[Sample]:
