@@ -14,10 +14,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from cookbook import runs
 from cookbook.config import Config, ConfigError
 from cookbook.encoder import Encoder
 from cookbook.rewards import penalty, reward, reward_weights
-from cookbook.runs import GENERATIONS, RUNS, Run, read_jsonl
+from cookbook.runs import GENERATIONS, Run, read_jsonl
 from cookbook.samples import Sample
 from cookbook.sampling import generate, to
 
@@ -97,16 +98,16 @@ class HeldOut:
 
 def best_step(run: str | Path) -> int | None:
     """Returns the step with the highest held-out accuracy, the first of equals; None without validation."""
-    path = RUNS / run / BEST
+    path = runs.path(run) / BEST
     return json.loads(path.read_text())["step"] if path.is_file() else None
 
 
 def generations_over_time(path: str | Path) -> list[dict]:
     """Returns one row a probe: id, question, reference, and "step N" → what it answered then.
 
-    `path` is the run's folder or its generations.jsonl; a relative one counts from `RUNS`.
+    `path` is the run's folder or its generations.jsonl; a relative one counts from runs/.
     """
-    path = RUNS / path
+    path = runs.path(path)
     table: dict[str, dict] = {}
     for row in read_jsonl(path if path.suffix == ".jsonl" else path / GENERATIONS):
         if row.get("kind") == PROBE:

@@ -96,7 +96,7 @@ def test_the_commit_is_this_checkouts_or_none(tmp_path, monkeypatch):
 
 
 def test_a_relative_path_counts_from_runs_wherever_the_process_stands(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
+    monkeypatch.setenv(runs.FOLDER, str(tmp_path / "runs"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     run = Run("tutorial/sft", seed=0)

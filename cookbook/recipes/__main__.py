@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cookbook.runs import ROOT, RUNS, named
+from cookbook import runs
+from cookbook.runs import ROOT, named
 
 RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
 NOTEBOOKS = ROOT / "notebooks/recipes"
@@ -103,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=RECIPES)
     args = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
-    out = RUNS / "recipes"
+    out = runs.path("recipes")
     out.mkdir(parents=True, exist_ok=True)
     found = []
     for recipe in args.only:
