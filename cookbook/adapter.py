@@ -18,8 +18,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cookbook import checkpoint
-from cookbook.checkpoint import CheckpointError, named
-from cookbook.runs import ROOT
+from cookbook.checkpoint import CheckpointError
+from cookbook.runs import ROOT, named
 
 
 def merge(adapter: str | Path, out: str | Path, base: str | None = None, dtype: torch.dtype = torch.bfloat16) -> Path:

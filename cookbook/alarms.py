@@ -1,19 +1,26 @@
 """What can go wrong in a run, by the last rows of its metrics: one small check each, its likely cause and the knob.
 
 Why: RL fails quietly, and each way of failing has a known look. A check sees a few rows only, so it can be asked after
-every step; the metrics are those of both engines, and a check whose metric is not logged says nothing. `cookbook.watch`
-asks them.
+every step; the metrics are those of both engines, and a check whose metric is not logged says nothing. Both training
+loops and the engine's watcher ask them after each step, `cookbook.watch` for any run that has left its metrics.
+
+    Watcher(run).see(step, values)          # logs what goes off at this step; returns the severe alarm, or None
+    replay(read_metrics("tutorial/rl"))     # every alarm, at the step where it first went off
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import mean, median, stdev
+
+from cookbook.runs import Run
 
 WINDOW = 5  # steps that a judgement rests on: one step has other prompts than the next
 SPIKE = 1.0  # nats a token: below, three times the usual loss is little
 LONG = 40  # steps before "flat" can be told from slow: the mean reward of 16 prompts scatters by 0.1
 KL_ALARM, KL_RUNAWAY = 0.1, 1.0  # nats a token
+STALL, SHORTEST = 10, 300.0  # a stall: usual steps without a sign of life, and the seconds that are allowed at least
 RL, SFT = "notebooks/rl.ipynb#How-to-read-the-curves", "notebooks/sft.ipynb#How-to-read-the-curve"
 
 UNEARNED = ("mean", "std", "max", "min", "overlong")  # what stands behind train/reward_ and is no part to earn
@@ -208,3 +215,83 @@ RULES = (
     Rule("loss-spike", loss_spike, "The update was too large, or the data changed", "train.optm_lr", SFT, severe=True),
     Rule("loss-flat", flat_loss, "Nothing is learned: the rate is too low, or no label counts", "train.optm_lr", SFT),
 )  # fmt: skip
+
+
+# ---- what has gone off -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One thing that goes wrong: since when, by what numbers, why it may be, what to turn, where to read."""
+
+    name: str
+    severe: bool  # whether the run can only get worse from here
+    step: int
+    message: str
+    cause: str
+    knob: str  # the key of the TOML
+    read: str  # notebook#heading
+
+    def __str__(self) -> str:
+        level = "severe" if self.severe else "warning"
+        return (
+            f"{self.name} ({level}, step {self.step}): {self.message}. {self.cause}. Try {self.knob}; see {self.read}"
+        )
+
+
+class TrainingStopped(RuntimeError):
+    """A run that was ended by a severe alarm; `alarm` says which."""
+
+    def __init__(self, alarm: Alarm) -> None:
+        super().__init__(str(alarm))
+        self.alarm = alarm
+
+
+def standing(rows: Rows) -> list[Alarm]:
+    """Returns the alarms that stand at the last row."""
+    found = ((rule, rule.check(rows)) for rule in RULES) if rows else ()
+    return [Alarm(r.name, r.severe, rows[-1]["step"], said, r.cause, r.knob, r.read) for r, said in found if said]
+
+
+def replay(rows: Rows) -> list[Alarm]:
+    """Returns every alarm of a run, once, at the step where it first went off."""
+    first: dict[str, Alarm] = {}
+    for end in range(1, len(rows) + 1):
+        for alarm in standing(rows[:end]):
+            first.setdefault(alarm.name, alarm)
+    return list(first.values())
+
+
+def usual_step(times: Sequence[float]) -> float:
+    """Returns the usual seconds between two steps, from the time of each; 0 where there are fewer than two."""
+    return median(b - a for a, b in pairwise(times)) if len(times) > 1 else 0.0
+
+
+def allowed_silence(times: Sequence[float]) -> float:
+    """Returns how many seconds may pass without a sign of life, after steps at these times."""
+    return max(STALL * usual_step(times), SHORTEST)
+
+
+def stalled(times: Sequence[float], now: float) -> Alarm | None:
+    """Returns an alarm where the last step is longer ago than is allowed; None before the second."""
+    waited = now - times[-1] if len(times) > 1 else 0.0
+    if waited <= allowed_silence(times):
+        return None
+    said = f"nothing for {waited:.0f} s, and a step took {usual_step(times):.1f} s"
+    return Alarm("stall", True, len(times), said, "A process has died, or waits for another", "rollout.batch_size", RL)
+
+
+class Watcher:
+    """Looks at a run while it is written, and logs each alarm once."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.rows, self.seen = run, [], set()
+
+    def see(self, step: int, values: dict[str, float]) -> Alarm | None:
+        """Log what goes off at this step. Returns the severe alarm, None where there is none."""
+        self.rows.append({"step": step, **values})
+        new = [alarm for alarm in standing(self.rows) if alarm.name not in self.seen]
+        for alarm in new:
+            self.seen.add(alarm.name)
+            self.run.log(f"ALARM {alarm}")
+        return next((alarm for alarm in new if alarm.severe), None)

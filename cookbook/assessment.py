@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cookbook import evaluation, pipeline
+from cookbook import evaluation, pipeline, runs
 from cookbook.answers import choices_of
 from cookbook.config import Config
 from cookbook.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.encoder import Encoder
 from cookbook.held_out import best_step
 from cookbook.lineage import lineage, tree
+from cookbook.predictions import judge
 from cookbook.report import write_report
-from cookbook.runs import MANIFEST, RUNS
+from cookbook.runs import MANIFEST, named, read_metrics
 from cookbook.scores import compare
 
 MODELS = ("base", "sft", "rl")
@@ -28,7 +29,7 @@ MODELS = ("base", "sft", "rl")
 def chosen(name: str, step: str) -> str:
     """Returns the checkpoint that counts: the best by held-out accuracy where that was measured, or the last."""
     best = best_step(f"{name}/{step}")
-    return f"runs/{name}/{step}" + (f"/safetensors/step_{best}" if best is not None else "")
+    return named(runs.path(f"{name}/{step}")) + (f"/safetensors/step_{best}" if best is not None else "")
 
 
 def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[dict, dict[str, list[dict]]]:
@@ -37,15 +38,15 @@ def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[di
     Writes `runs/NAME/evaluation/predictions_MODEL.jsonl`; answers that stand there already, of the same weights, are
     not asked for again. Models that are missing are trained first.
     """
-    if not (RUNS / name / "rl" / "safetensors").exists():
+    if not (runs.path(name) / "rl" / "safetensors").exists():
         pipeline.train_rl(Config.load("configs/tiny_rl.toml"), name, seed)
     items = pipeline.samples(name, "test", seed)[:questions]
     rows = {}
     for model_name in MODELS:
         model, encoder = pipeline.open_model(_checkpoint(name, model_name))
-        path = RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl"
+        path = runs.path(name) / "evaluation" / f"predictions_{model_name}.jsonl"
         rows[model_name] = evaluation.predict(model, encoder, items, model_name, path=path)
-    train = [evaluation.judge(s, "", pipeline.contract()) for s in pipeline.samples(name, "train", seed)]
+    train = [judge(s, "", pipeline.contract()) for s in pipeline.samples(name, "train", seed)]
     return compare(rows, train), rows
 
 
@@ -68,7 +69,7 @@ def controls(name: str, model_name: str, questions: int | None = None, seed: int
         "shuffled frames": (with_frames(encoder, shuffled), items),
         "turned options": (encoder, circular([s for s in items if choices_of(s.question)[1]])),
     }
-    folder, rows = RUNS / name / "evaluation", {}
+    folder, rows = runs.path(name) / "evaluation", {}
     for control, (sees, part) in asked.items():
         path = folder / f"controls_{model_name}_{control.replace(' ', '_')}.jsonl"
         rows[control] = evaluation.predict(model, sees, part, f"{model_name}, {control}", path=path)
@@ -97,7 +98,7 @@ def report(
     `control_rows` are those of the last model, `notes` sentences beside the scores, `order` the tasks that only the
     order of the frames should answer. The configurations and the lineage of the last checkpoint come along.
     """
-    root = RUNS / name
+    root = runs.path(name)
     (root / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
     texts = {"Lineage": tree(lineage(chosen(name, "rl")))}
     for file in (f"{step}/config.toml" for step in ("sft", "rl")):
@@ -105,8 +106,8 @@ def report(
     return write_report(
         root / "report.html",
         comparison,
-        pipeline.metrics(name, "sft"),
-        pipeline.metrics(name, "rl"),
+        read_metrics(f"{name}/sft"),
+        read_metrics(f"{name}/rl"),
         rows,
         {step: json.loads((root / step / MANIFEST).read_text(encoding="utf-8")) for step in ("sft", "rl")},
         clips,

@@ -11,6 +11,7 @@ so that both engines, transformers and vLLM read it.
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from cookbook.batched_vision import batch_vision
 from cookbook.contract import Contract
 from cookbook.encoder import Encoder
-from cookbook.runs import ROOT
+from cookbook.runs import ROOT, named
+from cookbook.shards import ADAPTER, INDEX, STATE, header_size
 
-INDEX = "model.safetensors.index.json"
 CONTRACT = "contract.yaml"
-ADAPTER = "adapter_config.json"
-STATE = "cosmos_config"  # stands in every training state that cosmos-rl saves for resume
 
 log = logging.getLogger(__name__)
 
@@ -127,11 +126,6 @@ def on_disk(name: str | Path) -> Path | None:
         return None
 
 
-def named(path: Path) -> str:
-    """Returns a path as one would write it: from the project's root, where it lies below."""
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
-
-
 def last_complete(run: str | Path) -> Path | None:
     """Returns the newest training state that `train.resume` can take, `…/checkpoints/step_N/policy`; None without.
 
@@ -195,19 +189,12 @@ def write(model, processor, folder: Path, dtype: torch.dtype) -> Path:
     return folder
 
 
-def header_size(shard: Path) -> int:
-    """Returns the bytes that stand before the tensors of a safetensors file: a length in 8 bytes, and the header."""
-    with shard.open("rb") as file:
-        return 8 + int.from_bytes(file.read(8), "little")
-
-
-def keep_last(run: Path, count: int) -> None:
-    """Delete the oldest exports of a run, so that `count` remain; -1 keeps all."""
+def keep(run: Path, count: int, best: int | None = None) -> None:
+    """Delete a run's oldest exports, so that the last `count` remain, and that of the step `best`; -1 keeps all."""
     exports = sorted((e for e in (run / "safetensors").glob("step_*") if _order(e) >= 0), key=_order)
     for folder in exports[:-count] if count > 0 else []:
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
+        if _order(folder) != best:
+            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,11 @@ from typing import TYPE_CHECKING
 
 from cookbook.answers import FORMATS
 from cookbook.contract import ContractError
-from cookbook.predictions import Store, judge, read, read_row, save
+from cookbook.predictions import Store, read, read_row
 from cookbook.samples import Sample
 
 if TYPE_CHECKING:  # torch takes seconds, and scoring stored answers needs none of it
     from cookbook.encoder import Encoder
-
-__all__ = ["judge", "main", "predict", "read", "save", "score_files", "weights_hash"]
 
 WINDOW = 2  # batches whose clips are read together, and among which samples are sorted by length
 READERS = 8  # threads that read clips, at most
@@ -50,7 +48,7 @@ def predict(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[dict]:
-    """Returns one row a sample, in their order: what was asked, what came back, and whether it is right (see `judge`).
+    """Returns one row a sample, in their order: what was asked, what came back, is it right (`predictions.judge`).
 
     `size` is the batch, `limit` the most new tokens. With `path`, each row is written as it comes, and rows that a
     killed run has left there are not asked again. With `draws` at a temperature above 0, the most frequent answer
@@ -59,8 +57,7 @@ def predict(
     import torch
 
     from cookbook.progress import progress
-    from cookbook.sampling import generate
-    from cookbook.sft import to
+    from cookbook.sampling import generate, to
 
     model.eval()
     how = f"{draws} draws at {temperature}, seed {seed}" if temperature else "greedy"

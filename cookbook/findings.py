@@ -10,9 +10,9 @@ the notebook and the report say the same, and a test can hold them to it. Each s
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from cookbook import plots
 from cookbook.controls import TURN
 from cookbook.protocol import circular_score, kept_skills
+from cookbook.scores import label
 from cookbook.statistics import interval, paired
 
 SURE = 0.05  # a step counts as better or worse below this p-value
@@ -68,7 +68,7 @@ def _steps(comparison: dict) -> list[tuple[str, str, dict]]:
 
 def short_answer(comparison: dict) -> str:
     """Returns the answer to "did it get better?"; only a step whose p is below 0.05 counts."""
-    sure = [(plots.label(later), pair["difference"]) for _, later, pair in _steps(comparison) if pair["p"] < SURE]
+    sure = [(label(later), pair["difference"]) for _, later, pair in _steps(comparison) if pair["p"] < SURE]
     up = " and ".join(name for name, difference in sure if difference > 0)
     down = " and ".join(name for name, difference in sure if difference < 0)
     if not comparison["paired"]:
@@ -86,13 +86,13 @@ def evidence(comparison: dict) -> str:
     """Returns the numbers behind the short answer in one sentence: accuracies, intervals, differences, p."""
     first, *_ = comparison["models"]
     found = comparison["models"][first]
-    parts = [f"{plots.label(first)} answers {hundred(found['accuracy'])} % of {comparison['n']} held-out "
+    parts = [f"{label(first)} answers {hundred(found['accuracy'])} % of {comparison['n']} held-out "
              f"questions right (95 % interval {span(found['ci95'])})"]  # fmt: skip
     for earlier, later, pair in _steps(comparison):
         found = comparison["models"][later]
         luck = "" if pair["p"] < SURE else ", which luck alone can explain"
-        parts.append(f"{plots.label(later)} {hundred(found['accuracy'])} % ({span(found['ci95'])}), that is "
-                     f"{points(pair['difference'])} points against {plots.label(earlier)} "
+        parts.append(f"{label(later)} {hundred(found['accuracy'])} % ({span(found['ci95'])}), that is "
+                     f"{points(pair['difference'])} points against {label(earlier)} "
                      f"({p_value(pair['p'])}{luck})")  # fmt: skip
     sentence = "; ".join(parts) + "."
     return sentence[0].upper() + sentence[1:]
@@ -197,7 +197,7 @@ def worse_words(found: Mapping[str, Mapping[str, dict]]) -> str:
     """Returns one sentence on the tasks that were lost, and on those of which it is not certain."""
     said = []
     for pair, tasks in found.items():
-        later, earlier = map(plots.label, pair.split("_vs_"))
+        later, earlier = map(label, pair.split("_vs_"))
         lost = [f"{task} ({points(part['difference'])})" for task, part in tasks.items() if part["verdict"] == "lost"]
         unsure = [task for task, part in tasks.items() if part["verdict"] == "not certain"]
         said.append(f"{later} against {earlier}: " + (f"lost {listed(lost)}" if lost else "no task is surely lost"))

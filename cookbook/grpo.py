@@ -16,24 +16,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from cookbook import checkpoint
+from cookbook.alarms import TrainingStopped, Watcher
 from cookbook.config import Config, ConfigError, require
 from cookbook.encoder import Encoder
 from cookbook.gold import require_gold
-from cookbook.held_out import METRIC, HeldOut, keep_last_and_best
+from cookbook.held_out import METRIC, HeldOut, best_step
 from cookbook.objective import Objective, advantages, completion_weights, divisor, policy_loss
-from cookbook.optimizer import Optimizer
+from cookbook.optimizer import Optimizer, batches
 from cookbook.progress import progress
 from cookbook.rewards import Reward, penalty, require_parts, reward, reward_weights
 from cookbook.runs import Run
 from cookbook.samples import Sample
-from cookbook.sampling import Completions, generate, token_logits
-from cookbook.sft import batches, is_finite, to
-from cookbook.watch import TrainingStopped, Watcher
+from cookbook.sampling import Completions, generate, is_finite, to, token_logits
 
 
 @dataclass
@@ -114,7 +114,7 @@ def grpo(
     and at the end. `mask_cut` leaves completions without an end out of the loss (DAPO's overlong filtering).
     Leaves metrics.jsonl, generations.jsonl, log.txt, best.json and `safetensors/step_N` in the run's folder.
     Raises ConfigError or RewardError before the first step where the set-up cannot work, and TrainingStopped, after an
-    export, where a severe alarm of cookbook.watch goes off and `stop_on_alarm` is set.
+    export, where a severe alarm of cookbook.alarms goes off and `stop_on_alarm` is set.
     """
     steps, prompts = plan_steps(config, train)
     require_gold(train, reward_weights(config), encoder.contract)
@@ -179,7 +179,7 @@ def grpo(
             "train/reward_mean": totals.mean().item(),
             "train/reward_std": totals.std(1).mean().item(),
             **{
-                f"train/reward_{name}": mean(r.parts[name] for r in rollout.rewards)
+                f"train/reward_{name}": fmean(r.parts[name] for r in rollout.rewards)
                 for name in rollout.rewards[0].parts
             },
             "train/zero_variance_share": 1 - len(live) / prompts,
@@ -209,7 +209,7 @@ def grpo(
             folder = checkpoint.export(model, encoder, run.path, step, getattr(torch, config["train.param_dtype"]))
             if improved:
                 held_out.note_best(step, values[METRIC])
-            keep_last_and_best(run.path, config["train.ckpt.max_keep"])
+            checkpoint.keep(run.path, config["train.ckpt.max_keep"], best_step(run.path))
             run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
         if stop:
             run.write_manifest(stopped=str(alarm), steps=step)
@@ -222,9 +222,3 @@ def grpo(
 def rows_of(groups: list[int], copies: int) -> list[int]:
     """Returns the rows of all completions of some groups."""
     return [i * copies + j for i in groups for j in range(copies)]
-
-
-def mean(values) -> float:
-    """Returns the mean of an iterable of numbers."""
-    values = list(values)
-    return sum(values) / len(values)

@@ -11,19 +11,20 @@ that exist already tell how many prompts of a step will teach anything.
 
 import argparse
 import html
-import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
+from statistics import fmean
 
-from cookbook.config import Config, ConfigError
+from cookbook.config import Config
 from cookbook.contract import Contract
 from cookbook.gold import SLACK, Odd, Weights, full_marks, gold_failures, odd_answers
 from cookbook.rewards import Reward, RewardError, reward, reward_weights
-from cookbook.samples import DataError, Sample
+from cookbook.runs import read_jsonl
+from cookbook.samples import Sample
 from cookbook.tables import Table
 
 # ---- policies that look at nothing ------------------------------------------------------------------------------
@@ -38,7 +39,7 @@ def constant_policies(samples: Sequence[Sample], weights: Weights, contract: Con
     policies = {f"always {option}": dict.fromkeys(tasks, option) for option in options}
     policies["majority of each task"] = {task: max(c, key=c.get) for task, c in tasks.items()}
     return {
-        name: _mean(reward(contract.write_answer("", said[s.task] or ""), s, weights, contract).total for s in samples)
+        name: fmean(reward(contract.write_answer("", said[s.task] or ""), s, weights, contract).total for s in samples)
         for name, said in policies.items()
     }
 
@@ -83,7 +84,7 @@ def groups(scored: Sequence[tuple[Sample, float]], copies: int, prompts: int) ->
         by_task[sample.task][total] += 1
     whole = [c for c in by_prompt.values() if sum(c.values()) >= copies]
     if whole:
-        alike = _mean(sum(comb(n, copies) for n in c.values()) / comb(sum(c.values()), copies) for c in whole)
+        alike = fmean(sum(comb(n, copies) for n in c.values()) / comb(sum(c.values()), copies) for c in whole)
         return Groups(copies, alike, prompts, f"{len(whole)} prompts with {copies} completions or more")
     sizes = {task: sum(c.values()) for task, c in by_task.items()}
     alike = sum(sizes[t] * sum((n / sizes[t]) ** copies for n in c.values()) for t, c in by_task.items()) / len(scored)
@@ -178,11 +179,6 @@ def gym(config: Config, samples: Sequence[Sample], contract: Contract, rows: Seq
     )
 
 
-def _mean(values) -> float:
-    values = list(values)
-    return sum(values) / len(values)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 where a right answer cannot earn full marks, 2 where there is nothing to try."""
     from data_tools import loading  # loaders import half the project
@@ -196,10 +192,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         config = Config.load(args.config)
-        text = args.generations.read_text(encoding="utf-8") if args.generations else ""
-        rows = [json.loads(line) for line in text.split("\n") if line]
+        rows = read_jsonl(args.generations) if args.generations else []
         found = gym(config, loading.loader(args.loader)(config)["train"], loading.contract(config), rows)
-    except (ConfigError, DataError, RewardError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     print(found)

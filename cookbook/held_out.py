@@ -11,17 +11,16 @@ are not trained on, under greedy decoding, as in the evaluation; the export of t
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from cookbook import runs
 from cookbook.config import Config, ConfigError
 from cookbook.encoder import Encoder
 from cookbook.rewards import penalty, reward, reward_weights
-from cookbook.runs import GENERATIONS, RUNS, Run
+from cookbook.runs import GENERATIONS, Run, read_jsonl
 from cookbook.samples import Sample
-from cookbook.sampling import generate
-from cookbook.sft import to
+from cookbook.sampling import generate, to
 
 METRIC, BEST, PROBE = "val/accuracy", "best.json", "probe"
 BATCH = 64  # prompts a generate call, where validation.batch_size does not say
@@ -99,27 +98,18 @@ class HeldOut:
 
 def best_step(run: str | Path) -> int | None:
     """Returns the step with the highest held-out accuracy, the first of equals; None without validation."""
-    path = RUNS / run / BEST
+    path = runs.path(run) / BEST
     return json.loads(path.read_text())["step"] if path.is_file() else None
-
-
-def keep_last_and_best(run: Path, count: int) -> None:
-    """Delete the oldest exports, so that the last `count` remain, and the best step's; -1 keeps all."""
-    exports = sorted((run / "safetensors").glob("step_*"), key=lambda e: int(e.name[5:]))
-    for folder in exports[:-count] if count > 0 else []:
-        if folder.name != f"step_{best_step(run)}":
-            shutil.rmtree(folder)
 
 
 def generations_over_time(path: str | Path) -> list[dict]:
     """Returns one row a probe: id, question, reference, and "step N" → what it answered then.
 
-    `path` is the run's folder or its generations.jsonl; a relative one counts from `RUNS`.
+    `path` is the run's folder or its generations.jsonl; a relative one counts from runs/.
     """
-    path = RUNS / path
-    lines = (path if path.suffix == ".jsonl" else path / GENERATIONS).read_text(encoding="utf-8").split("\n")
+    path = runs.path(path)
     table: dict[str, dict] = {}
-    for row in (json.loads(line) for line in lines if line):
+    for row in read_jsonl(path if path.suffix == ".jsonl" else path / GENERATIONS):
         if row.get("kind") == PROBE:
             first = {key: row[key] for key in ("id", "question", "reference")}
             table.setdefault(row["id"], first)[f"step {row['step']}"] = row["output"]

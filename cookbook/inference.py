@@ -23,13 +23,12 @@ from transformers import AutoConfig, AutoProcessor
 
 from cookbook import checkpoint
 from cookbook.answers import choices_of
-from cookbook.checkpoint import CheckpointError, named
+from cookbook.checkpoint import CheckpointError
 from cookbook.contract import Contract
 from cookbook.encoder import Encoder
-from cookbook.runs import ROOT
+from cookbook.runs import ROOT, named
 from cookbook.samples import Sample, message, text
-from cookbook.sampling import generate
-from cookbook.sft import to
+from cookbook.sampling import generate, to
 
 CONTRACT = "configs/prompts/captions.yaml"  # for a checkpoint that brings none
 QUESTION = "Describe what you see in this video."

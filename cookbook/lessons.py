@@ -14,17 +14,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
 
-from cookbook import pipeline
+from cookbook import pipeline, runs
 from cookbook.config import Config
 from cookbook.encoder import Encoder
 from cookbook.grpo import grpo
 from cookbook.held_out import answers
 from cookbook.rewards import OVERLONG_KEYS
-from cookbook.runs import RUNS, Run
+from cookbook.runs import Run, named
 from cookbook.samples import Sample
 from cookbook.tables import Table
 from data_tools import loading, plausible_world, videophy2
@@ -69,24 +70,24 @@ class Lesson:
 
 def road(name: str, seed: int) -> World:
     """Returns the road world of the main job, from the job's SFT."""
-    if not (RUNS / name / "sft" / "safetensors").exists():
+    if not (runs.path(name) / "sft" / "safetensors").exists():
         pipeline.train_sft(Config.load("configs/tiny_sft.toml"), name, seed)
-    config = Config.load("configs/tiny_rl.toml").edit({START: f"runs/{name}/sft"})
+    config = Config.load("configs/tiny_rl.toml").edit({START: named(runs.path(f"{name}/sft"))})
     config, splits = pipeline.training_data(config, name, seed)
     return World(config, splits["train"], splits["validation"])
 
 
 def falling(name: str, seed: int) -> World:
     """Returns the world of the recipe video_rewards, smaller: scores from 1 to 5, of which 60 % are a 4; no KL term."""
-    data, job = plausible_world.build(RUNS / name / "falling" / "data", CLIPS, seed), f"{name}/falling"
+    data, job = plausible_world.build(runs.path(name) / "falling" / "data", CLIPS, seed), f"{name}/falling"
     changes = {pipeline.DATASET: str(data / "sft.csv"), START: pipeline.BASE}
     config = Config.load("configs/recipes/video_rewards_tiny_sft.toml").edit(changes)
-    if not (RUNS / job / "sft" / "safetensors").exists():
+    if not (runs.path(job) / "sft" / "safetensors").exists():
         pipeline.train_sft(config, job, seed, "data_tools/videophy2.py")
     bound, question = loading.contract(config), config.table("custom")["question"]
     train, asked = (videophy2.read(data / f"{split}.csv", bound, question=question) for split in ("train", "test"))
     config = Config.load("configs/recipes/video_rewards_tiny_rl.toml")
-    return World(config.edit({START: f"runs/{job}/sft", "train.train_policy.kl_beta": 0.0}), train, asked)
+    return World(config.edit({START: named(runs.path(f"{job}/sft")), "train.train_policy.kl_beta": 0.0}), train, asked)
 
 
 # ---- the lessons ------------------------------------------------------------------------------------------------
@@ -158,10 +159,10 @@ def learned(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Returns reward, KL and length over the last quarter of the steps, and the share of groups that taught nothing."""
     last = rows[-max(1, len(rows) // 4) :]
     return {
-        "reward": mean(row["train/reward_mean"] for row in last),
-        "kl": mean(row["train/kl_loss_avg"] for row in last),
-        "tokens": mean(row["rollout/completion_length_mean"] for row in last),
-        "zero_variance": mean(row["train/zero_variance_share"] for row in rows),
+        "reward": fmean(row["train/reward_mean"] for row in last),
+        "kl": fmean(row["train/kl_loss_avg"] for row in last),
+        "tokens": fmean(row["rollout/completion_length_mean"] for row in last),
+        "zero_variance": fmean(row["train/zero_variance_share"] for row in rows),
     }
 
 
@@ -169,22 +170,16 @@ def said(texts: Sequence[str], encoder: Encoder, samples: Sequence[Sample], usua
     """Returns shares of the answers to held-out questions: right, well formed, the usual one of the training labels."""
     stated = [encoder.contract.read(text, s) for text, s in zip(texts, samples)]
     return {
-        "accuracy": mean(answer == s.answer for answer, s in zip(stated, samples)),
-        "format": mean(map(encoder.contract.is_well_formed, texts)),
+        "accuracy": fmean(answer == s.answer for answer, s in zip(stated, samples)),
+        "format": fmean(map(encoder.contract.is_well_formed, texts)),
         "usual": stated.count(usual) / len(stated),
     }
-
-
-def mean(values) -> float:
-    """Returns the mean of an iterable of numbers."""
-    values = list(values)
-    return sum(values) / len(values)
 
 
 def teach(name: str, lesson: str, seed: int, steps: int | None = None) -> dict[str, dict[str, float]]:
     """Run all variants of a lesson. Returns the figures of each, and leaves them in `runs/NAME/lessons/LESSON.json`."""
     found = {label: train(name, lesson, label, seed, steps) for label in LESSONS[lesson].variants}
-    (RUNS / name / "lessons" / f"{lesson}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (runs.path(name) / "lessons" / f"{lesson}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
 
 

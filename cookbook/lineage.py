@@ -12,9 +12,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cookbook.checkpoint import named, resolve
+from cookbook.checkpoint import resolve
 from cookbook.config import Config
-from cookbook.runs import MANIFEST, ROOT
+from cookbook.runs import MANIFEST, ROOT, named
 
 NAMES = {"sft": "SFT", "grpo": "RL"}
 

@@ -1,10 +1,12 @@
-"""The optimizer that both loops share, from the engine's keys `train.optm_*`."""
+"""What both loops share: the order of the samples, and the optimizer, from the engine's keys `train.optm_*`."""
 
 import math
+import random
 
 import torch
 
 from cookbook.config import Config
+from cookbook.samples import Sample
 
 DECAY = {  # what is left of the rate when a share of the decay is done
     "linear": lambda done: 1 - done,
@@ -12,6 +14,16 @@ DECAY = {  # what is left of the rate when a share of the decay is done
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "none": lambda done: 1.0,
 }
+
+
+def batches(samples: list[Sample], size: int, epochs: int, seed: int) -> list[list[Sample]]:
+    """Returns the batches of all epochs. Each epoch shuffles anew, has a sample once, drops its incomplete rest."""
+    rng = random.Random(seed)
+    out = []
+    for _ in range(epochs):
+        shuffled = rng.sample(samples, len(samples))
+        out += [shuffled[i : i + size] for i in range(0, len(samples) - size + 1, size)]
+    return out
 
 
 def rate_factor(step: int, steps: int, config: Config) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from cookbook import checkpoint
+from cookbook import checkpoint, runs
 from cookbook.config import Config, require
 from cookbook.config.rules import View, gpus_needed
 from cookbook.contract import Contract
@@ -24,7 +24,7 @@ from cookbook.engine.redis import find_redis, search_path
 from cookbook.gold import require_gold
 from cookbook.grpo import grpo
 from cookbook.rewards import are_ours, reward_weights
-from cookbook.runs import ROOT, RUNS, Run, read_metrics
+from cookbook.runs import ROOT, Run, named
 from cookbook.samples import Sample
 from cookbook.sft import sft
 from data_tools import loading, road_vqa, road_world
@@ -50,7 +50,7 @@ def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) 
     Raises ValueError where the folder holds the clips of another seed or another version of the world: a comparison
     across them would mean nothing.
     """
-    folder = RUNS / name / "data"
+    folder = runs.path(name) / "data"
     stamp = folder / STAMP
     if clips is not None or not stamp.exists():
         (folder / PASSPORT).unlink(missing_ok=True)  # it was that of other clips
@@ -58,8 +58,8 @@ def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) 
     found = json.loads(stamp.read_text())
     for key, wanted in (("seed", seed), ("version", road_world.VERSION)):
         if found[key] != wanted:
-            was = f"runs/{name}/data holds clips of {key} {found[key]}, not {wanted}"
-            raise ValueError(f"{was}; give another run_name, or delete runs/{name}")
+            was = f"{named(folder)} holds clips of {key} {found[key]}, not {wanted}"
+            raise ValueError(f"{was}; give another run_name, or delete {named(folder.parent)}")
     return folder
 
 
@@ -105,7 +105,7 @@ def training_data(config: Config, name: str, seed: int = 0, loader: str = LOADER
     The toy road world is built where it is missing. Data without a passport get one first, in `runs/NAME/data`; what
     it has in quarantine is not among the samples.
     """
-    out, load = RUNS / name / "data", loading.loader(loader)
+    out, load = runs.path(name) / "data", loading.loader(loader)
     if loader == LOADER:
         config = config.edit({DATASET: named(road_data(name, seed))})
         if not (out / PASSPORT).is_file():
@@ -115,11 +115,6 @@ def training_data(config: Config, name: str, seed: int = 0, loader: str = LOADER
             _check(load(config), config, out)
         config = config.edit({"custom.passport": named(out / PASSPORT)})
     return config, load(config)
-
-
-def named(path: Path) -> str:
-    """Returns the path as a configuration states it: from the project's root, where it lies below."""
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def open_model(path: str | Path, bound: Contract | None = None):
@@ -209,7 +204,8 @@ def train_sft(
     config: Config, name: str, seed: int = 0, loader: str = LOADER, engine: str = "local", gpus: int = 0
 ) -> Path:
     """Run SFT from the configuration's model, on what the loader gives. Returns the last export, in `runs/NAME/sft`."""
-    config = config.edit({"train.output_dir": f"runs/{name}/sft", "train.train_policy.dataloader_seed": seed})
+    out = named(runs.path(f"{name}/sft"))
+    config = config.edit({"train.output_dir": out, "train.train_policy.dataloader_seed": seed})
     config, splits = training_data(config, name, seed, loader)
     if choose_engine(engine) == PROGRAM:
         return _launch("sft", name, config, seed, loader, splits["train"], gpus)
@@ -229,21 +225,17 @@ def train_rl(
 ) -> Path:
     """Run GRPO from the job's SFT export, which is trained first where it is missing. Returns the last export.
 
-    With `stop_on_alarm` a severe alarm of cookbook.watch ends the run: TrainingStopped, on cosmos-rl EngineError.
+    With `stop_on_alarm` a severe alarm of cookbook.alarms ends the run: TrainingStopped, on cosmos-rl EngineError.
     """
-    start = config["policy.model_name_or_path"] or f"runs/{name}/sft"
-    if start == f"runs/{name}/sft" and not (RUNS / name / "sft" / "safetensors").exists():
-        log.info("runs/%s/sft holds no export; training it first", name)
+    own = runs.path(f"{name}/sft")
+    start = config["policy.model_name_or_path"] or named(own)
+    if start == named(own) and not (own / "safetensors").exists():
+        log.info("%s holds no export; training it first", start)
         train_sft(Config.load("configs/tiny_sft.toml"), name, seed, engine=engine, gpus=gpus)
-    config = config.edit({"train.output_dir": f"runs/{name}/rl", "policy.model_name_or_path": start})
+    config = config.edit({"train.output_dir": named(runs.path(f"{name}/rl")), "policy.model_name_or_path": start})
     config, splits = training_data(config, name, seed, loader)
     if choose_engine(engine) == PROGRAM:
         return _launch("rl", name, config, seed, loader, splits["train"], gpus, stop_on_alarm)
     model, encoder = open_model(start, loading.contract(config))
     run = _start("rl", name, config, seed)
     return grpo(config, splits["train"], encoder, model, run, seed, splits["validation"], stop_on_alarm=stop_on_alarm)
-
-
-def metrics(name: str, step: str) -> list[dict]:
-    """Returns the metrics of one step of a job."""
-    return read_metrics(f"{name}/{step}")

@@ -20,6 +20,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
+from cookbook.alarms import KL_ALARM
+from cookbook.scores import label
 from cookbook.video import read_frames
 
 BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0598C", "#8A8F98"
@@ -27,7 +29,6 @@ MODEL_COLORS = (GREY, BLUE, VERMILION, GREEN, PURPLE)  # by place: base, SFT, RL
 INK = "#30343B"
 PERCENT = "\u2009%"  # with a thin space
 
-KL_ALARM = 0.1  # the policy of a healthy run stays below it
 SMOOTH_SHARE = 10  # the moving mean covers a tenth of the run
 
 FRAME_HEIGHT, GAP = 112, 4  # pixels
@@ -69,11 +70,6 @@ def png(picture: Figure | Image.Image) -> bytes:
     else:
         picture.save(file, format="PNG", optimize=True)
     return file.getvalue()
-
-
-def label(model: str) -> str:
-    """Returns a model's name as people write it: "sft" is SFT, "rl" is RL, others stay as they are."""
-    return model.upper() if model in ("sft", "rl") else model
 
 
 # Curves

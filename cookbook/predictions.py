@@ -17,6 +17,7 @@ from typing import Any
 from cookbook.answers import FORMATS, option_texts, read_answer
 from cookbook.contract import Contract
 from cookbook.metrics import right
+from cookbook.runs import read_jsonl
 from cookbook.samples import Sample
 
 NEEDED = ("id", "group", "kind", "reference", "output", "options")
@@ -160,7 +161,4 @@ def save(rows: Sequence[dict], path: Path) -> Path:
 
 def read(path: Path, torn: bool = False) -> list[dict]:
     """Returns the rows of a predictions file; with `torn`, without a last line that a killed run left unfinished."""
-    lines = path.read_text(encoding="utf-8", errors="replace" if torn else "strict").split("\n")
-    if torn:
-        lines = lines[:-1]  # what has no end of line was not written to its end
-    return [json.loads(line) for line in lines if line.strip()]
+    return read_jsonl(path, torn)

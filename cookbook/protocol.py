@@ -1,13 +1,12 @@
-"""What rows say beyond a score: letters that a model likes, items won and lost, subgroups, skills kept, leaks.
+"""What rows say beyond a score: letters that a model likes, items won and lost, subgroups, skills kept.
 
-Why: "71 %" does not say where the model got better, what it lost on the way, or whether the test was fair. Everything
-here takes rows (or samples) and returns plain figures, so that a notebook, a report and a test read the same.
+Why: "71 %" does not say where the model got better, or what it lost on the way. Everything here takes rows and
+returns plain figures, so that a notebook, a report and a test read the same.
 
     letter_bias(rows)["distance"]
     kept_skills(base_rows, rl_rows)["signal"]["verdict"]
 """
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +15,6 @@ import numpy as np
 
 from cookbook import statistics
 from cookbook.controls import TURN
-from cookbook.samples import Sample
 
 Row = Mapping[str, Any]
 
@@ -109,23 +107,4 @@ def kept_skills(before: Sequence[Row], after: Sequence[Row], margin: float = 0.0
             low = -statistics.interval([False] * len(pairs))[1]
         verdict = "lost" if high < 0 else "kept" if low > -margin else "not certain"
         found[task] = {"verdict": verdict, "difference": step.difference, "ci95": [low, high], "n": len(pairs)}
-    return found
-
-
-def leaks(train: Sequence[Sample], test: Sequence[Sample]) -> dict[str, str]:
-    """Returns {test id: why} of items that training has seen: the same group, or a clip of the same bytes."""
-    groups = {s.group for s in train}
-
-    def digests(samples: Sequence[Sample]) -> dict:
-        paths = {path for s in samples for _, path in s.media() if path.is_file()}
-        return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-    seen = {digest: path for path, digest in digests(train).items()}
-    own, found = digests(test), {}
-    for s in test:
-        twins = [seen[own[path]] for _, path in s.media() if own.get(path) in seen]
-        if s.group in groups:
-            found[s.id] = f"training has the group {s.group}"
-        elif twins:
-            found[s.id] = f"training has the same clip as {twins[0].name}"
     return found

@@ -7,13 +7,9 @@ ours part. What no row can show: there, answers without a letter are asked again
 after the first clip that cannot be read every answer is compared with another question's key.
 
     published_score(rows)["accuracy"]
-    read_results("outputs/benchmark/MODEL/reasoning")     # answers that NVIDIA's script has left, to score by our rules
 """
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -49,27 +45,6 @@ def published_score(rows: Sequence[Row], tagged: bool = True) -> dict:
     }
 
 
-def exact_reward(output: str, reference: str) -> bool:
-    """Returns whether cosmos-rl 0.4.7's `single_choice` pays: the first <answer> block is the reference, case aside.
-
-    Without a block the whole output is compared.
-    """
-    told, wanted = (
-        found[1] if (found := re.search(r"<answer>(.*?)</answer>", words, re.DOTALL)) else words
-        for words in (output, reference)
-    )
-    return told.strip().lower() == wanted.strip().lower()
-
-
-def video_score(output: str) -> int | None:
-    """Returns the grade that the video-rewards recipe reads: digits alone in an <answer> block; else None.
-
-    Its metrics (accuracy and Pearson) leave out what it could not read; ours count that as wrong.
-    """
-    found = re.search(r"<answer>\s*(\d+)\s*</answer>", output)
-    return int(found[1]) if found else None
-
-
 def compare_rules(rows: Sequence[Row], tagged: bool = True) -> list[dict]:
     """Returns the rows that our rule and the published one judge differently: id, reference, output, both readings."""
     return [
@@ -83,44 +58,3 @@ def compare_rules(rows: Sequence[Row], tagged: bool = True) -> list[dict]:
         for row in rows
         if row["correct"] != published_right(row, tagged)
     ]
-
-
-def read_results(folder: str | Path) -> list[dict]:
-    """Returns prediction rows of the files DATASET/CLIP.json that the benchmark's script leaves; see `read_row`.
-
-    The option letters are those that occur as references in the folder; A and B at least. Raises ValueError where
-    there is no such file, or an item is not one of the script's.
-    """
-    folder, rows = Path(folder), []
-    for file in sorted(folder.rglob("*.json")):
-        items = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(items, list):
-            continue  # the script itself passes these over
-        for number, item in enumerate(items):
-            if not isinstance(item, dict) or not {"correct_answer", "full_response"} <= item.keys():
-                raise ValueError(f"{file}: item {number} has no correct_answer and full_response")
-            clip = f"{item.get('datasource', file.parent.name)}/{item.get('video_id', file.stem)}"
-            rows.append(
-                {
-                    "id": f"{clip}-{number}",
-                    "group": clip,
-                    "task": item.get("datasource", file.parent.name),
-                    "kind": "mcq",
-                    "question": _asked(item.get("prompt")),
-                    "reference": item["correct_answer"],
-                    "output": item["full_response"],
-                }
-            )
-    if not rows:
-        raise ValueError(f"{folder}: holds no results of the benchmark's script (DATASET/CLIP.json)")
-    letters = sorted({"A", "B"} | {row["reference"] for row in rows})
-    return [row | {"options": letters} for row in rows]
-
-
-def _asked(prompt: Any) -> str:
-    """Returns the text of the user's turn of a stored prompt."""
-    turns = [t for t in prompt if t.get("role") == "user"] if isinstance(prompt, list) else []
-    content = turns[-1].get("content", "") if turns else ""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text", "") for part in content if part.get("type") == "text")

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cookbook import plots
+from cookbook.alarms import replay
 from cookbook.findings import (
     against_controls,
     control_words,
@@ -35,8 +36,8 @@ from cookbook.findings import (
 )
 from cookbook.metrics import choices
 from cookbook.protocol import letter_bias, won_and_lost
+from cookbook.scores import label
 from cookbook.video import VideoError
-from cookbook.watch import watch
 
 __all__ = ["evidence", "short_answer", "write_report"]
 
@@ -48,7 +49,7 @@ CHOICES = ("mcq", "binary", "ordinal")  # the kinds of question that have a conf
 
 def sort_items(predictions: dict[str, Sequence[dict]]) -> dict[str, list[int]]:
     """Returns the positions of the items worth showing under four headings, two for gains, two for losses."""
-    names = [plots.label(name) for name in predictions]
+    names = [label(name) for name in predictions]
     last, before_last = names[-1], names[-2:][0]
     gained = f"{last} is right where {before_last} was wrong"
     kept = f"{before_last} learned it, {last} kept it"
@@ -115,7 +116,7 @@ def _strip(video: str, fps: float) -> str:
 
 def _example(position: int, predictions: dict[str, Sequence[dict]], fps: float) -> dict:
     """Returns what the template shows of one item: the clip, the question, and every model's words."""
-    rows = {plots.label(name): rows[position] for name, rows in predictions.items()}
+    rows = {label(name): rows[position] for name, rows in predictions.items()}
     item = next(iter(rows.values()))
     try:
         picture, problem = (_strip(item["video"], fps), None) if item["video"] else (None, "Asked without a clip.")
@@ -166,7 +167,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = {"hundred": hundred, "span": span, "points": points, "p_value": p_value, "label": plots.label}
+    filters = {"hundred": hundred, "span": span, "points": points, "p_value": p_value, "label": label}
     environment.filters |= filters
     return environment
 
@@ -207,7 +208,7 @@ def write_report(
             evidence=evidence(comparison),
             comparison=comparison,
             models=[
-                {"name": plots.label(name), "color": plots.MODEL_COLORS[i % len(plots.MODEL_COLORS)], **found}
+                {"name": label(name), "color": plots.MODEL_COLORS[i % len(plots.MODEL_COLORS)], **found}
                 for i, (name, found) in enumerate(comparison["models"].items())
             ],
             clip_count=len({row["group"] for row in items}),
@@ -215,9 +216,9 @@ def write_report(
             bars=_inline(plots.accuracy_bars(comparison)),
             sft=_inline(plots.sft_curve(sft_metrics)) if sft_metrics else None,
             rl=_inline(plots.rl_curves(rl_metrics)) if rl_metrics else None,
-            alarms=watch(rl_metrics),
+            alarms=replay(rl_metrics),
             rl_steps=len(rl_metrics),
-            last=plots.label(last),
+            last=label(last),
             controls={control: found for control, found in held.items() if "bias" not in found},
             control_words=[control_words(control, found, order) for control, found in held.items()],
             skills=kept,

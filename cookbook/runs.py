@@ -15,6 +15,7 @@ evaluation and the report read it.
 
 import json
 import logging
+import os
 import platform
 import shlex
 import subprocess
@@ -25,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS = ROOT / "runs"
+FOLDER = "COOKBOOK_RUNS"  # the variable that names another folder for all runs than runs/
 
 MANIFEST, METRICS, GENERATIONS, LOG = "manifest.json", "metrics.jsonl", "generations.jsonl", "log.txt"
 PACKAGES = {"cookbook": "cosmos-reason1-cookbook", "torch": "torch", "transformers": "transformers"}
@@ -36,13 +37,13 @@ logger = logging.getLogger(__name__)
 class Run:
     """A run that is being written. Creating one starts it."""
 
-    def __init__(self, path: str | Path, *, seed: int) -> None:
+    def __init__(self, name: str | Path, *, seed: int) -> None:
         """Make the folder, begin its files and write a first manifest.
 
-        A relative path counts from `RUNS`, wherever the process stands. The manifest, metrics, generations
+        A relative path counts from runs/, wherever the process stands. The manifest, metrics, generations
         and log of an earlier run in this folder are replaced, so that two runs never mix; other files stay.
         """
-        self.path = RUNS / path
+        self.path = path(name)
         self.seed = seed
         self.path.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, GENERATIONS, LOG):
@@ -87,23 +88,45 @@ class Run:
             file.write(line + "\n")
 
 
-def read_metrics(path: str | Path) -> list[dict]:
+def path(name: str | Path = "") -> Path:
+    """Returns the folder or file of that name below runs/; an absolute path stays as it is.
+
+    All runs lie in runs/ of the project, or where the variable COOKBOOK_RUNS says.
+    """
+    return ROOT / os.environ.get(FOLDER, "runs") / name
+
+
+def read_metrics(run: str | Path) -> list[dict]:
     """Returns the rows of a run's metrics, one dictionary a line.
 
-    `path` is the run's folder or its metrics file; a relative one counts from `RUNS`.
+    `run` is the run's folder or its metrics file; a relative one counts from runs/.
     Raises FileNotFoundError where there is no run, ValueError with file and line for a line that is not JSON.
     """
-    path = RUNS / path
-    file = path / METRICS if path.suffix != ".jsonl" else path
+    file = path(run) if Path(run).suffix == ".jsonl" else path(run) / METRICS
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no metrics. Has this run been started?")
+    return read_jsonl(file)
+
+
+def read_jsonl(file: Path, torn: bool = False) -> list[dict]:
+    """Returns what a file has, one line of JSON each; with `torn`, without a last line that was never written whole.
+
+    Raises ValueError with file and line for a line that is not JSON.
+    """
+    # a text may hold U+2028, where str.splitlines would break it
+    lines = file.read_text(encoding="utf-8", errors="replace" if torn else "strict").split("\n")
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines[:-1] if torn else lines, start=1):
         try:
-            rows.append(json.loads(line))
+            rows += [json.loads(line)] if line.strip() else []
         except json.JSONDecodeError as error:
-            raise ValueError(f"{file}:{number}: not a line of JSON; was the run cut off? ({error})") from None
+            raise ValueError(f"{file}:{number}: not a line of JSON; was it cut off? ({error})") from None
     return rows
+
+
+def named(place: Path) -> str:
+    """Returns a path as one would write it, and a configuration does: from the project's root, where it lies below."""
+    return str(place.relative_to(ROOT) if place.is_relative_to(ROOT) else place)
 
 
 def _origin() -> dict:

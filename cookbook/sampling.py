@@ -100,6 +100,16 @@ def _go_on(model, tokens: Tensor, cache, place: Place, done: int) -> Tensor:
     ).last_hidden_state
 
 
+def to(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns the batch on the model's device."""
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+
+def is_finite(model) -> bool:
+    """Returns whether every weight is a number: what is not must not be exported."""
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
 @torch.no_grad()
 def generate(
     model,

@@ -7,7 +7,6 @@ Why: to see what SFT does, read it. The keys are those of cosmos-rl.
     a severe alarm:  an export, and the end
 """
 
-import random
 import time
 from pathlib import Path
 
@@ -15,13 +14,14 @@ import torch
 from torch.nn import functional as F
 
 from cookbook import checkpoint
+from cookbook.alarms import TrainingStopped, Watcher
 from cookbook.config import Config, require
 from cookbook.encoder import IGNORE, Encoder
-from cookbook.optimizer import Optimizer
+from cookbook.optimizer import Optimizer, batches
 from cookbook.progress import progress
 from cookbook.runs import Run
 from cookbook.samples import Sample
-from cookbook.watch import TrainingStopped, Watcher
+from cookbook.sampling import is_finite, to
 
 
 def token_losses(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -41,26 +41,6 @@ def validation_loss(model, encoder: Encoder, samples: list[Sample], size: int) -
     losses = torch.cat([token_losses(model, to(model, encoder.training_batch(b))) for b in batches])
     model.train()
     return losses.mean().item()
-
-
-def to(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Returns the batch on the model's device."""
-    return {name: tensor.to(model.device) for name, tensor in batch.items()}
-
-
-def is_finite(model) -> bool:
-    """Returns whether every weight is a number: what is not must not be exported."""
-    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
-
-
-def batches(samples: list[Sample], size: int, epochs: int, seed: int) -> list[list[Sample]]:
-    """Returns the batches of all epochs. Each epoch shuffles anew, has a sample once, drops its incomplete rest."""
-    rng = random.Random(seed)
-    out = []
-    for _ in range(epochs):
-        shuffled = rng.sample(samples, len(samples))
-        out += [shuffled[i : i + size] for i in range(0, len(samples) - size + 1, size)]
-    return out
 
 
 def plan_steps(config: Config, samples: list[Sample]) -> int:
@@ -87,7 +67,7 @@ def sft(
 
     Leaves metrics.jsonl, log.txt and `safetensors/step_N` in the run's folder.
     Raises ConfigError before the first step where configuration and data do not fit, and TrainingStopped, after an
-    export, where a severe alarm of cookbook.watch goes off and `stop_on_alarm` is set.
+    export, where a severe alarm of cookbook.alarms goes off and `stop_on_alarm` is set.
     """
     steps = plan_steps(config, train)
     size, mini = config["train.train_batch_per_replica"], config["train.train_policy.mini_batch"]
@@ -127,7 +107,7 @@ def sft(
         if save_every and (step % save_every == 0 or last or stop) and not (stop and not is_finite(model)):
             dtype = getattr(torch, config["train.param_dtype"])
             folder = checkpoint.export(model, encoder, run.path, step, dtype)
-            checkpoint.keep_last(run.path, config["train.ckpt.max_keep"])
+            checkpoint.keep(run.path, config["train.ckpt.max_keep"])
             run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
         if stop:
             run.write_manifest(stopped=str(alarm), steps=step)

@@ -1,7 +1,9 @@
 """Shards: the weight files of a checkpoint, held against their index, and read one tensor at a time.
 
 Why: a 7B checkpoint is 16 GB in several files; a copy that broke off leaves one of them short, or the index naming a
-file that never came. `cookbook.verify` uses it.
+file that never came. `cookbook.verify` uses it, and the launcher of cosmos-rl for what that has exported.
+
+    what_is_missing(Path("runs/x/safetensors/step_12"))        # "", or "00001.safetensors cannot be read, …"
 """
 
 import json
@@ -12,7 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from cookbook.checklist import ERROR, OK, WARNING, Check
-from cookbook.checkpoint import INDEX, header_size
+
+INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"  # stands in what is no whole weights, but what LoRA adds to them
+STATE = "cosmos_config"  # stands in every training state that cosmos-rl saves for resume
 
 Shards = Mapping[str, Path]  # the file of each tensor
 
@@ -21,6 +26,15 @@ def few(things: Collection[str]) -> str:
     """Returns the first three of many, and how many more there are."""
     things = sorted(things)
     return ", ".join(things[:3]) + (f" and {len(things) - 3} more" if len(things) > 3 else "")
+
+
+def what_is_missing(export: Path) -> str:
+    """Returns what an export lacks, "" for a whole one: weights with configuration and index, or a LoRA adapter."""
+    for name in () if (export / ADAPTER).is_file() else ("config.json", INDEX):
+        if not (export / name).is_file():
+            return f"{name} is missing"
+    first, *_ = read_shards(export)[1]
+    return first.found if first.status == ERROR else ""
 
 
 def read_shards(folder: Path) -> tuple[Shards, list[Check]]:
@@ -40,6 +54,10 @@ def read_shards(folder: Path) -> tuple[Shards, list[Check]]:
 
 def _against_index(folder: Path, shards: Shards, files: list[Path]) -> Iterator[str]:
     """Yields where the index and the files disagree."""
+    if (folder / ADAPTER).is_file():
+        if folder / "adapter_model.safetensors" not in files:
+            yield "there is no adapter_model.safetensors"
+        return
     if not (folder / INDEX).is_file():
         if [file.name for file in files] != ["model.safetensors"]:
             yield f"there is no {INDEX}, and without it only model.safetensors is read"
@@ -83,6 +101,12 @@ def stream(shards: Shards) -> Iterator[tuple[str, torch.Tensor]]:
         with safe_open(file, "pt") as opened:
             for name in (n for n, place in shards.items() if place == file):
                 yield name, opened.get_tensor(name)
+
+
+def header_size(shard: Path) -> int:
+    """Returns the bytes that stand before the tensors of a safetensors file: a length in 8 bytes, and the header."""
+    with shard.open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
 
 
 def one(shards: Shards, name: str) -> torch.Tensor:

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from cookbook import checkpoint, pipeline
+from cookbook import checkpoint, pipeline, runs
 from cookbook.config import Config
 from cookbook.encoder import Encoder
 from cookbook.held_out import answers
-from cookbook.runs import RUNS, Run
+from cookbook.runs import Run
 from cookbook.samples import Sample, message, text
 from cookbook.sft import sft
 from cookbook.tables import Table
@@ -110,7 +110,7 @@ def save_seconds(name: str, times: int = 5) -> float:
     taken = []
     for _ in range(times):
         started = time.monotonic()
-        checkpoint.export(model, encoder, RUNS / name / "saved", step=1)
+        checkpoint.export(model, encoder, runs.path(name) / "saved", step=1)
         taken.append(time.monotonic() - started)
     return median(taken)
 
@@ -179,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     for seed in args.seeds:
         found[seed] = {label: train(args.name, label, seed) for label in ARMS}
         kept = json.dumps({"seeds": found, "save_seconds": save}, indent=1)
-        (RUNS / args.name / "tips.json").write_text(kept + "\n", encoding="utf-8")
+        (runs.path(args.name) / "tips.json").write_text(kept + "\n", encoding="utf-8")
     print(table(found, save))
     return 0
 

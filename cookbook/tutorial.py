@@ -16,7 +16,8 @@ import time
 import warnings
 from pathlib import Path
 
-from cookbook.runs import ROOT, RUNS
+from cookbook import runs
+from cookbook.runs import ROOT, named
 
 NOTEBOOKS = ("setup", "problem", "data", "configuration", "sft", "rl", "evaluation")
 LONGER = {
@@ -33,7 +34,7 @@ def run_notebooks(name: str, seed: int, engine: str) -> dict[str, float]:
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
-    out = RUNS / name / "notebooks"
+    out = runs.path(name) / "notebooks"
     out.mkdir(parents=True, exist_ok=True)
     seconds = {}
     for notebook in NOTEBOOKS:
@@ -50,7 +51,7 @@ def run_notebooks(name: str, seed: int, engine: str) -> dict[str, float]:
 
 def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: float) -> Path:
     """Write `runs/NAME/summary.json` from the evaluation's own comparison. Returns its path."""
-    comparison = json.loads((RUNS / name / "evaluation" / "comparison.json").read_text())
+    comparison = json.loads((runs.path(name) / "evaluation" / "comparison.json").read_text())
     summary = {
         "seed": seed,
         "chance": comparison["chance"],
@@ -65,7 +66,7 @@ def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: fl
         | {step: round(seconds[step], 1) for step in ("data", "sft", "rl", "evaluation")}
         | {"total": round(setup_seconds + sum(seconds.values()), 1)},
     }
-    path = RUNS / name / "summary.json"
+    path = runs.path(name) / "summary.json"
     path.write_text(json.dumps(summary, indent=1))
     return path
 
@@ -81,7 +82,7 @@ def main() -> int:
     seconds = run_notebooks(args.name, args.seed, args.engine)
     summary = summarize(args.name, args.seed, seconds, args.setup_seconds)
     print(summary.read_text())
-    print(f"summary: {summary.relative_to(ROOT)}\nreport:  {(RUNS / args.name / 'report.html').relative_to(ROOT)}")
+    print(f"summary: {named(summary)}\nreport:  {named(runs.path(args.name) / 'report.html')}")
     return 0
 
 

@@ -24,10 +24,10 @@ from transformers.utils import logging as transformers_logging
 from cookbook import checkpoint
 from cookbook.adapter import merge
 from cookbook.checklist import ERROR, OK, WARNING, Check, as_html, as_text
-from cookbook.checkpoint import CheckpointError, named
+from cookbook.checkpoint import CheckpointError
 from cookbook.contract import Contract
 from cookbook.lineage import lineage, run_of, tree
-from cookbook.runs import MANIFEST
+from cookbook.runs import MANIFEST, named
 from cookbook.shards import Shards, few, one, read_shards, stream
 
 PUBLISHED = re.compile(r"(visual\.|lm_head\.|model\.(?!language_model\.|visual\.))")
@@ -60,9 +60,7 @@ class Verdict:
         return f"{self.folder}\n" + as_text(check.cells for check in self.checks)
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.folder}</p>" + as_html(
-            ("", "checked", "found", "mend it with"), (c.cells for c in self.checks)
-        )
+        return f"<p>{self.folder}</p>" + as_html(HEAD, (c.cells for c in self.checks))
 
 
 def verify(path: str | Path, base: str | Path | None = None) -> Verdict:

@@ -1,15 +1,24 @@
 """What several tests share: a small road world, and the tiny base with its encoder."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cookbook.contract import Contract
 from cookbook.encoder import Encoder
-from cookbook.runs import ROOT
+from cookbook.runs import FOLDER, ROOT
 from data_tools import road_vqa, road_world
 
 BASE = ROOT / "models" / "tiny-base"
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch) -> Path:
+    """Jobs go to this temporary folder."""
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

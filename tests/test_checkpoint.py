@@ -128,8 +128,14 @@ def test_old_exports_go_and_half_written_ones_are_left_alone(tmp_path):
     exports = tmp_path / "safetensors"
     make(*(exports / f"step_{n}" for n in (8, 9, 10)))
     (exports / "step_11.incomplete-3fa9").mkdir()
-    checkpoint.keep_last(tmp_path, 2)
+    checkpoint.keep(tmp_path, -1)
+    assert len(list(exports.iterdir())) == 4
+    checkpoint.keep(tmp_path, 2)
     assert {p.name for p in exports.iterdir()} == {"step_9", "step_10", "step_11.incomplete-3fa9"}
+    checkpoint.keep(tmp_path, 1, best=9)
+    assert {p.name for p in exports.iterdir()} == {"step_9", "step_10", "step_11.incomplete-3fa9"}
+    checkpoint.keep(tmp_path, 1)
+    assert {p.name for p in exports.iterdir()} == {"step_10", "step_11.incomplete-3fa9"}
 
 
 def state(folder, ranks, complete, shard=2, replicate=1):

@@ -9,14 +9,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from cookbook import checkpoint, grpo, sft
+from cookbook import checkpoint, grpo, objective, sft
+from cookbook.alarms import TrainingStopped
 from cookbook.batched_vision import batch_vision
 from cookbook.config import Config, ConfigError
 from cookbook.encoder import Encoder
-from cookbook.optimizer import Optimizer, rate_factor
+from cookbook.optimizer import Optimizer, batches, rate_factor
 from cookbook.rewards import reward
 from cookbook.runs import Run
-from cookbook.watch import TrainingStopped
 
 SFT = Config.load("configs/tiny_sft.toml").edit(
     {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 4}
@@ -30,7 +30,7 @@ RL = Config.load("configs/tiny_rl.toml").edit({"train.train_batch_per_replica": 
 
 def test_advantages_compare_with_the_group():
     rewards = torch.tensor([[1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
-    got = grpo.advantages(rewards)
+    got = objective.advantages(rewards)
     half = 0.5 / math.sqrt(1 / 3)  # the standard deviation of 1, 0, 0, 1 with n − 1
     assert torch.allclose(got[0], torch.tensor([half, -half, -half, half]), atol=1e-4)
     assert got[1].tolist() == [0, 0, 0, 0]
@@ -41,12 +41,12 @@ def test_policy_loss_by_hand():
     logp, old, reference = -1.0 * one, -1.5 * one, -1.2 * one
     ratio, d = math.exp(0.5), -0.2
     kl = math.exp(d) - d - 1
-    loss, got_kl = grpo.policy_loss(logp, old, reference, 2 * one, one, 0.2, 0.2, 0.1)
+    loss, got_kl = objective.policy_loss(logp, old, reference, 2 * one, one, 0.2, 0.2, 0.1)
     assert loss.item() == pytest.approx(0.1 * kl - 1.2 * 2)  # a gain beyond 1 + high earns no more
     assert got_kl.item() == pytest.approx(kl)
-    loss, _ = grpo.policy_loss(logp, old, reference, -2 * one, one, 0.2, 0.2, 0.1)
+    loss, _ = objective.policy_loss(logp, old, reference, -2 * one, one, 0.2, 0.2, 0.1)
     assert loss.item() == pytest.approx(0.1 * kl + ratio * 2)  # but a worse completion is pushed down in full
-    loss, _ = grpo.policy_loss(logp, old, reference, one, 0 * one, 0.2, 0.2, 0.1)
+    loss, _ = objective.policy_loss(logp, old, reference, one, 0 * one, 0.2, 0.2, 0.1)
     assert loss.item() == 0.0
 
 
@@ -54,8 +54,8 @@ def test_kl_is_zero_where_equal_and_never_negative():
     torch.manual_seed(0)
     a, b = torch.randn(50, 3), torch.randn(50, 3)
     ones = torch.ones_like(a)
-    assert grpo.policy_loss(a, a, a, ones, ones, 0.2, 0.2, 1.0)[1].item() == 0.0
-    assert grpo.policy_loss(a, a, b, ones, ones, 0.2, 0.2, 1.0)[1].item() > 0
+    assert objective.policy_loss(a, a, a, ones, ones, 0.2, 0.2, 1.0)[1].item() == 0.0
+    assert objective.policy_loss(a, a, b, ones, ones, 0.2, 0.2, 1.0)[1].item() > 0
 
 
 def test_learning_rate_warms_up_and_decays():
@@ -78,11 +78,11 @@ def test_rewards_pay_parts_and_weights(samples, contract):
 
 def test_an_epoch_has_every_sample_once(samples):
     size, count = 8, len(samples) // 8 * 8
-    epochs = sft.batches(samples, size, 2, seed=0)
+    epochs = batches(samples, size, 2, seed=0)
     for start in (0, len(epochs) // 2):
         seen = [s.id for batch in epochs[start : start + len(epochs) // 2] for s in batch]
         assert len(seen) == len(set(seen)) == count
-    assert [s.id for s in epochs[0]] != [s.id for s in sft.batches(samples, size, 2, seed=1)[0]]
+    assert [s.id for s in epochs[0]] != [s.id for s in batches(samples, size, 2, seed=1)[0]]
 
 
 def test_token_losses_are_those_of_the_stock_model(stock, encoder, samples):

@@ -17,6 +17,8 @@ from uuid import uuid4
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from cookbook.config import Config
 from cookbook.engine import nodes as nodes_module
@@ -25,9 +27,9 @@ from cookbook.engine.failures import KINDS, EngineError, kind_of
 from cookbook.engine.launch import as_launched, command, launch, make_room
 from cookbook.engine.log_lines import parse_step, root_cause, traces
 from cookbook.engine.redis import find_redis, free_port, is_free
-from cookbook.engine.verdict import what_is_missing
 from cookbook.engine.watch import Patience, Watch
 from cookbook.runs import ROOT, Run, read_metrics
+from cookbook.shards import what_is_missing
 
 FAKE = Path(__file__).parent / "assets" / "engine"
 LOADER = "data_tools/llava_sft.py"
@@ -246,7 +248,9 @@ def test_a_controller_that_ends_at_once_shows_what_it_said(scene):
                 code=1)  # fmt: skip
 
 
-@pytest.mark.parametrize("export, words", [("cut", "00000.safetensors is cut off"), ("none", "config.json is missing")])
+@pytest.mark.parametrize(
+    "export, words", [("cut", "00000.safetensors cannot be read, was it cut off?"), ("none", "config.json is missing")]
+)
 def test_an_export_that_is_not_whole_is_a_failure(scene, export, words):
     scene.fails("export", words, export=export)
 
@@ -453,8 +457,21 @@ def test_a_missing_engine_is_named():
 
 def test_a_shard_that_the_index_names_must_be_there(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "00003.safetensors"}}')
-    assert what_is_missing(tmp_path) == "00003.safetensors is missing"
+    index = {"weight_map": {"a": "00000.safetensors", "b": "00003.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert what_is_missing(tmp_path) == "there is no *.safetensors"
+    save_file({"a": torch.zeros(2)}, tmp_path / "00000.safetensors")
+    assert what_is_missing(tmp_path) == "the index names 00003.safetensors, not there"
+
+
+def test_an_adapter_is_whole_without_an_index(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert what_is_missing(tmp_path) == "there is no *.safetensors"
+    shard = tmp_path / "adapter_model.safetensors"
+    save_file({"a": torch.zeros(2)}, shard)
+    assert what_is_missing(tmp_path) == ""
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert "adapter_model.safetensors cannot be read" in what_is_missing(tmp_path)
 
 
 def test_kinds_are_told_apart():

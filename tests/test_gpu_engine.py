@@ -39,12 +39,10 @@ STOPPED_IN = 60  # seconds from the failure to our error, and to a machine witho
 
 
 @pytest.fixture
-def runs(tmp_path, monkeypatch):
-    """Jobs go to a temporary folder."""
-    monkeypatch.setattr(pipeline, "RUNS", tmp_path)
-    monkeypatch.setattr("cookbook.runs.RUNS", tmp_path)
+def runs(runs):
+    """The same, with the clips of a small job."""
     pipeline.road_data("job", 0, SMALL)
-    return tmp_path
+    return runs
 
 
 def bound(kind: str, gpus: int = 1, **changes) -> tuple[Config, Run]:

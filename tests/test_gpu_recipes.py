@@ -24,14 +24,6 @@ WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 REDIS = 13900 + 100 * WORKER  # clear of those of test_gpu_engine.py
 
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch):
-    """Jobs go to a temporary folder."""
-    monkeypatch.setattr(pipeline, "RUNS", tmp_path)
-    monkeypatch.setattr("cookbook.runs.RUNS", tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("recipe", SFT)
 def test_sft_steps_with_a_finite_loss_and_exports(recipe, runs):
     config, loader = job(recipe, runs)

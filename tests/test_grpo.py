@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from cookbook import checkpoint, grpo, held_out, objective
+from cookbook.alarms import TrainingStopped, replay
 from cookbook.batched_vision import batch_vision
 from cookbook.config import Config, ConfigError
 from cookbook.encoder import Encoder
 from cookbook.evaluation import predict
-from cookbook.held_out import best_step, generations_over_time, keep_last_and_best
+from cookbook.held_out import best_step, generations_over_time
 from cookbook.objective import Objective, advantages, completion_weights, divisor, policy_loss
 from cookbook.rewards import PARTS, RewardError, count_tokens, overlong
 from cookbook.runs import ROOT, Run
-from cookbook.watch import TrainingStopped, watch
 
 RL = Config.load("configs/tiny_rl.toml").edit({"train.train_batch_per_replica": 16, "train.train_policy.mini_batch": 8,
                                                "rollout.n_generation": 4, "train.max_num_steps": 3,
@@ -203,8 +203,6 @@ def test_the_best_export_stays(train, samples, monkeypatch):
     assert json.loads((run.path / "best.json").read_text()) == {"step": 1, "metric": "val/accuracy", "value": 0.5}
     assert sorted(p.name for p in (run.path / "safetensors").iterdir()) == ["step_1", "step_3"]
     assert best_step(run.path) == 1 and checkpoint.find(run.path).name == "step_3"
-    keep_last_and_best(run.path, 1)
-    assert (run.path / "safetensors" / "step_1" / "config.json").is_file()
 
 
 def test_an_earlier_runs_best_is_forgotten(train, samples, tmp_path):
@@ -283,5 +281,5 @@ def test_alarms_go_off_on_real_runs_that_fail(rate, changes, names, train):
     """And the run goes on where that is wanted."""
     always = {"train.epoch": 9, "train.max_num_steps": 10, "train.optm_decay_ratio": 0.0}
     run = train(changes=always | changes, rate=rate, stop_on_alarm=False)
-    assert names <= {alarm.name for alarm in watch(run.metrics())} and len(run.metrics()) == 10
+    assert names <= {alarm.name for alarm in replay(run.metrics())} and len(run.metrics()) == 10
     assert all(f"ALARM {name}" in (run.path / "log.txt").read_text() for name in names)

@@ -14,8 +14,7 @@ import tomllib
 import torch
 
 from cookbook.config import Config
-from cookbook.grpo import advantages, policy_loss
-from cookbook.objective import Objective, completion_weights, divisor
+from cookbook.objective import Objective, advantages, completion_weights, divisor, policy_loss
 from cookbook.optimizer import rate_factor
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5}

@@ -156,3 +156,5 @@ def test_the_command_line_fails_where_gold_does(world, samples, contract, tmp_pa
     assert gym.main(arguments) == 1 and "right answers that earn less" in capsys.readouterr().out
     assert gym.main(["--config", str(tmp_path / "gone.toml"), "--loader", "data_tools/road_vqa.py"]) == 2
     assert "no such configuration" in capsys.readouterr().err
+    written.write_text('{"id":')
+    assert gym.main(arguments) == 2 and "generations.jsonl:1: not a line of JSON" in capsys.readouterr().err

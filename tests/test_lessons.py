@@ -41,7 +41,7 @@ def test_a_claim_is_checked_and_the_table_says_so(lesson):
         assert all(key in row[3] for row in rows for key in LESSONS[lesson].shows)
 
 
-def test_runs_of_a_lesson_leave_their_figures(samples, monkeypatch, tmp_path, capsys):
+def test_runs_of_a_lesson_leave_their_figures(samples, monkeypatch, runs, capsys):
     """One step each, from the base; the second run trains on other samples and at another rate."""
     asked = []
 
@@ -54,11 +54,9 @@ def test_runs_of_a_lesson_leave_their_figures(samples, monkeypatch, tmp_path, ca
 
     variants = {"a": Variant(), "b c": Variant({"train.optm_lr": 1e-3}, choose)}
     monkeypatch.setitem(LESSONS, "small", Lesson("a moves", variants, ("kl", "accuracy"), lambda f: True, world, 1))
-    monkeypatch.setattr(lessons, "RUNS", tmp_path)
-    monkeypatch.setattr("cookbook.runs.RUNS", tmp_path)
     found = teach("job0", "small", 0)
-    assert found == json.loads((tmp_path / "job0/lessons/small.json").read_text()) and asked == [len(samples)]
-    assert (tmp_path / "job0/lessons/small/b_c/metrics.jsonl").read_text().count("\n") == 1
+    assert found == json.loads((runs / "job0/lessons/small.json").read_text()) and asked == [len(samples)]
+    assert (runs / "job0/lessons/small/b_c/metrics.jsonl").read_text().count("\n") == 1
     for figures in found.values():
         assert all(0 <= figures[key] <= 1 for key in ("accuracy", "format", "usual", "zero_variance"))
     monkeypatch.setitem(LESSONS, "small", Lesson("never", variants, ("kl",), lambda f: False, world, 1))

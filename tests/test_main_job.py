@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from cookbook import assessment, pipeline
+from cookbook import assessment, runs
+from cookbook.alarms import replay
 from cookbook.findings import FELL, STILL, against_controls
-from cookbook.runs import RUNS
+from cookbook.runs import read_metrics
 from cookbook.tutorial import run_notebooks, summarize
-from cookbook.watch import watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -32,7 +32,7 @@ def test_each_step_helps(job):
 
 def test_rl_rises_and_stays_near(job):
     name, _ = job
-    rows = pipeline.metrics(name, "rl")
+    rows = read_metrics(f"{name}/rl")
     quarter = len(rows) // 4
 
     def mean(key, part):
@@ -40,7 +40,7 @@ def test_rl_rises_and_stays_near(job):
 
     assert mean("train/reward_mean", rows[-quarter:]) > mean("train/reward_mean", rows[:quarter])
     # near: no window of steps has a mean KL above 0.1 without its peak; the estimate of a single step has a long tail
-    assert watch(rows) == []
+    assert replay(rows) == []
 
 
 def test_the_questions_ask_for_the_clip_and_one_for_the_order_of_its_frames(job):
@@ -58,4 +58,4 @@ def test_the_questions_ask_for_the_clip_and_one_for_the_order_of_its_frames(job)
 
 def test_the_report_is_there(job):
     name, _ = job
-    assert (RUNS / name / "report.html").stat().st_size < 3_000_000
+    assert (runs.path(name) / "report.html").stat().st_size < 3_000_000

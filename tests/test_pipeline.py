@@ -12,14 +12,6 @@ from cookbook.contract import ContractError
 from data_tools import formats, road_vqa, road_world
 
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch):
-    """Jobs go to a temporary folder."""
-    monkeypatch.setattr(pipeline, "RUNS", tmp_path)
-    monkeypatch.setattr("cookbook.runs.RUNS", tmp_path)
-    return tmp_path
-
-
 def test_a_job_refuses_the_clips_of_another_seed_or_another_version_of_the_world(runs, monkeypatch):
     pipeline.road_data("job", 0, {"train": 2, "validation": 1, "test": 1})
     assert pipeline.road_data("job", 0) == runs / "job" / "data"

@@ -1,4 +1,4 @@
-"""NVIDIA's rules beside ours: the same raw answers, their folder of questions, and the files their script leaves."""
+"""NVIDIA's rules beside ours: the same raw answers, and their folder of questions."""
 
 import json
 import random
@@ -58,20 +58,11 @@ def test_scores_and_differences_do_not_depend_on_the_order():
     assert ours - theirs == only_ours - (len(differ) - only_ours)
 
 
-def test_the_engines_reward_compares_whole_strings():
-    assert published.exact_reward("<answer> b </answer>", "B") and published.exact_reward("b", "<answer>B</answer>")
-    assert not published.exact_reward("<answer>(B)</answer>", "B") and not published.exact_reward("B.", "B")
-
-
-def test_the_engines_own_reward_says_the_same():
+def test_the_engines_own_reward_compares_whole_strings():
     reward = pytest.importorskip("cosmos_rl.dispatcher.algo.reward").single_choice_reward_fn
-    for raw in RAW:
-        assert published.exact_reward(raw["output"], raw["reference"]) == bool(reward(raw["output"], raw["reference"]))
-
-
-def test_the_video_reward_recipe_reads_digits_alone():
-    told = [published.video_score(f"<answer>{words}</answer>") for words in ("\n4\n", "4.", "four", "")]
-    assert told == [4, None, None, None]
+    assert reward("<answer> b </answer>", "B") and not reward("<answer>(B)</answer>", "B")
+    for raw in RAW:  # where it pays, so do we
+        assert judged(raw)["correct"] or not reward(raw["output"], raw["reference"])
 
 
 # The benchmark's folder
@@ -124,16 +115,3 @@ def test_a_wrong_folder_or_dataset_is_named(folder, tmp_path):
     ):
         with pytest.raises(DataError, match=says):
             refused()
-
-
-def test_what_nvidias_script_leaves_is_scored_by_our_rules(tmp_path):
-    item = {"datasource": "av", "video_id": "x1", "correct_answer": "B", "answer": "T", "is_correct": False}
-    item |= {"prompt": [{"role": "user", "content": "Q?\n(A) lift\n(B) turn"}]}
-    said = ["<answer>The answer is B.</answer>", "<answer>turn</answer>", "<answer>A</answer>"]
-    json_file(tmp_path / "av/x1.json", [item | {"full_response": words} for words in said])
-    rows = [read_row(row) for row in published.read_results(tmp_path)]
-    assert [row["correct"] for row in rows] == [True, True, False]
-    assert published.published_score(rows)["accuracy"] == 0
-    assert len({row["id"] for row in rows}) == 3 and {row["group"] for row in rows} == {"av/x1"}
-    with pytest.raises(ValueError, match="holds no results"):
-        published.read_results(tmp_path / "nothing")

@@ -5,7 +5,8 @@ import json
 import papermill
 import pytest
 
-from cookbook.runs import ROOT, RUNS
+from cookbook import runs
+from cookbook.runs import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -20,7 +21,7 @@ def direction(recipe: str, seed: int, out) -> dict:
         progress_bar=False,
         kernel_name="python3",
     )
-    return json.loads((RUNS / name / "direction.json").read_text())
+    return json.loads((runs.path(name) / "direction.json").read_text())
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -79,14 +79,6 @@ def test_the_engines_packer_takes_every_recipes_samples(tmp_path):
         )
 
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch):
-    """Jobs go to a temporary folder."""
-    monkeypatch.setattr(pipeline, "RUNS", tmp_path)
-    monkeypatch.setattr("cookbook.runs.RUNS", tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("recipe", (*SFT, *RL))
 def test_the_local_engine_steps_and_exports(recipe, runs):
     config, loader = job(recipe, runs)

@@ -9,7 +9,8 @@ import nbformat
 import papermill
 import pytest
 
-from cookbook.runs import ROOT, RUNS
+from cookbook import runs
+from cookbook.runs import ROOT
 
 TEMPLATE = ROOT / "notebooks/recipes/template.ipynb"
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks/recipes").glob("*.ipynb"))
@@ -25,7 +26,7 @@ def mine(tmp_path):
         cell.source = cell.source.replace('"my_recipe"', '"test_recipe_template"')
     nbformat.write(book, copy)
     yield copy
-    shutil.rmtree(RUNS / "test_recipe_template", ignore_errors=True)
+    shutil.rmtree(runs.path("test_recipe_template"), ignore_errors=True)
 
 
 def quick(notebook):

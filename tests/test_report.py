@@ -460,9 +460,7 @@ def test_a_loss_is_shown_though_its_clip_stands_under_the_gains():
 # The rows of the controls
 
 
-def test_controls_ask_the_same_questions_with_less_to_see_and_only_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "RUNS", tmp_path)
-    monkeypatch.setattr(assessment, "RUNS", tmp_path)
+def test_controls_ask_the_same_questions_with_less_to_see_and_only_once(runs, monkeypatch):
     pipeline.road_data("job", 0, {"train": 1, "validation": 1, "test": 3})
     rows = assessment.controls("job", "base", 8)
     ids = [s.id for s in pipeline.samples("job", "test")[:8]]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cookbook import runs
-from cookbook.runs import GENERATIONS, LOG, MANIFEST, METRICS, Run, read_metrics
+from cookbook.runs import GENERATIONS, LOG, MANIFEST, METRICS, Run, read_jsonl, read_metrics
 
 
 def manifest(run: Run) -> dict:
@@ -96,7 +96,7 @@ def test_the_commit_is_this_checkouts_or_none(tmp_path, monkeypatch):
 
 
 def test_a_relative_path_counts_from_runs_wherever_the_process_stands(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
+    monkeypatch.setenv(runs.FOLDER, str(tmp_path / "runs"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     run = Run("tutorial/sft", seed=0)
@@ -138,6 +138,9 @@ def test_generations_are_kept_as_they_were_written(tmp_path):
     rows = [{"id": "A", "text": "<think>\u2028 é\n</think>"}, {"id": "B", "reward": 0.5}]
     run.keep_generations(rows[:1])
     run.keep_generations(rows[1:])
-    lines = (tmp_path / GENERATIONS).read_text(encoding="utf-8").strip().split("\n")
-    assert [json.loads(line) for line in lines] == rows
-    assert "é" in lines[0]  # people read this file too
+    assert read_jsonl(tmp_path / GENERATIONS) == rows
+    assert "é" in (tmp_path / GENERATIONS).read_text(encoding="utf-8")  # people read this file too
+    (tmp_path / GENERATIONS).write_bytes('{"a": 1}\n\n{"text": "é"}'.encode()[:-3])
+    assert read_jsonl(tmp_path / GENERATIONS, torn=True) == [{"a": 1}]
+    with pytest.raises(ValueError, match=r"decode"):
+        read_jsonl(tmp_path / GENERATIONS)

@@ -56,10 +56,7 @@ def test_a_subset_that_misleads_is_told():
     assert told == ["yes; yes", "no; no"]
 
 
-def test_an_arm_leaves_its_figures(tmp_path, monkeypatch):
-    for module in (pipeline, tips):
-        monkeypatch.setattr(module, "RUNS", tmp_path)
-    monkeypatch.setattr("cookbook.runs.RUNS", tmp_path)
+def test_an_arm_leaves_its_figures(runs, monkeypatch):
     monkeypatch.setitem(pipeline.CLIPS, "train", 32)
     monkeypatch.setitem(pipeline.CLIPS, "validation", 2)
     monkeypatch.setitem(pipeline.CLIPS, "test", 4)

@@ -8,12 +8,12 @@ import official_layouts as made
 import pytest
 from PIL import Image
 
-from cookbook import evaluation
 from cookbook.config import Config, lint
 from cookbook.config.planner import clip_tokens
 from cookbook.contract import Contract
 from cookbook.metrics import measure
 from cookbook.metrics.numbers import numbers
+from cookbook.predictions import judge
 from cookbook.recipes import warehouse_spatial as recipe
 from cookbook.runs import ROOT
 from cookbook.samples import DataError
@@ -330,7 +330,7 @@ def test_stored_answers_of_every_category_can_be_scored_again(world, tmp_path):
     """`python -m cookbook.evaluation score` on the rows that the recipe leaves."""
     warehouse_vqa.convert(world, tmp_path / "out", "test", brief=True)
     contract = recipe.contract()
-    rows = [evaluation.judge(s, s.target, contract) for s in formats.read(tmp_path / "out/test", "llava")]
+    rows = [judge(s, s.target, contract) for s in formats.read(tmp_path / "out/test", "llava")]
     assert {row["kind"] for row in rows} == set(warehouse_vqa.KINDS.values())
     assert all(row["correct"] for row in rows)
     found = measure(rows)

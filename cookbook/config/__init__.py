@@ -13,9 +13,9 @@ each other. Nothing here imports torch or cosmos_rl.
 """
 
 from cookbook.config.document import Config, ConfigError
-from cookbook.config.names import Finding
 from cookbook.config.planner import clip_tokens, layouts, plan
 from cookbook.config.rules import lint, require
+from cookbook.config.schema import Finding
 from cookbook.config.table import difference
 
 __all__ = ["Config", "ConfigError", "Finding", "clip_tokens", "difference", "layouts", "lint", "plan", "require"]

@@ -12,7 +12,6 @@ from typing import Any
 import tomlkit
 
 from cookbook.config import schema
-from cookbook.config.names import check_schema
 from cookbook.runs import ROOT
 
 
@@ -63,7 +62,7 @@ class Config:
         return cls.parse(path.read_text(encoding="utf-8"), path.name)._checked()
 
     def _checked(self) -> "Config":
-        found = list(check_schema(self))
+        found = list(schema.check(self.stated, self.kind, self.line))
         if found:
             raise ConfigError("\n".join(f"{self.name}:{f}" for f in found))
         return self

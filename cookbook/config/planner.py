@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cookbook.config.document import Config
-from cookbook.config.names import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, steps_per_epoch
+from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT
 from cookbook.resizing import UNIT, frames_seen, resized
 from cookbook.runs import ROOT
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cookbook.config import schema
 from cookbook.config.document import Config, ConfigError
-from cookbook.config.names import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT, Finding, check_schema
+from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT, Finding
 
 NODE = 8  # the most GPUs that the engine's launcher takes on one node
 VISIBLE = (1, 2, 4, 8)  # the numbers of visible GPUs that it takes
@@ -341,7 +341,7 @@ def lint(
     `gpus`: visible GPUs of one node (None: any node). `samples`: items in the training set. `tokens`: of the longest
     sample, vision and text; in RL of its prompt.
     """
-    found = list(check_schema(config))
+    found = list(schema.check(config.stated, config.kind, config.line))
     if not isinstance(config.document.get("train"), dict):
         return [Finding(1, "train", "there is no [train] table: the engine stops with a KeyError; add one")]
     view = View(config, frozenset(f.key for f in found), gpus, samples, tokens)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from cookbook import runs
 from cookbook.checklist import MISSING, WARNING, Check, as_html, as_text
 from cookbook.doctor import abilities, gpus, machine, packages
 from cookbook.doctor.abilities import Ability
@@ -69,7 +70,7 @@ def examine() -> Report:
     seen = _safe(lambda: gpus.visible(everyone, os.environ), [])
     probes = (*packages.examine(_lock()), *_gpus(seen, len(everyone)), *_engine(), *_room(os.environ, Path.home()))
     checks = tuple(_safe(probe, Check(name, WARNING, "could not be examined")) for name, probe in probes)
-    free = _safe(lambda: machine.free_gb(ROOT) * 1e9 / 2**30, 0.0)
+    free = _safe(lambda: machine.free_gb(runs.path()) * 1e9 / 2**30, 0.0)
     return Report(checks, tuple(abilities.examine(checks, seen, free)))
 
 
@@ -118,7 +119,7 @@ def _room(environment: Mapping[str, str], home: Path) -> Iterator[tuple]:
     for name, folder in machine.CACHES.items():
         path = Path(environment.get(name) or home / ".cache" / folder)
         yield name, partial(_cache, name, path, bool(environment.get(name)))
-    yield "disk for runs", lambda: machine.disk(machine.free_gb(ROOT), machine.writable(ROOT / "runs"))
+    yield "disk for runs", lambda: machine.disk(machine.free_gb(runs.path()), machine.writable(runs.path()))
     yield "tiny base", lambda: machine.tiny_base(ROOT / "models" / "tiny-base" / "model.safetensors")
     yield "shared memory", lambda: machine.shared_memory(_size_gb(Path("/dev/shm")))
     yield "CPU cores", lambda: machine.cores(machine.usable_cores())

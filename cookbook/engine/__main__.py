@@ -10,13 +10,14 @@ import logging
 import sys
 from pathlib import Path
 
+from cookbook import runs
 from cookbook.config import Config, ConfigError
 from cookbook.engine.environment import engine_environment
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PORT, as_launched, command, launch, make_room, shown
 from cookbook.engine.nodes import write_start_files
 from cookbook.engine.watch import Patience
-from cookbook.runs import RUNS, Run
+from cookbook.runs import Run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def train(config: Config, loader: Path, args: argparse.Namespace) -> Path | None:
     """Returns the last export."""
-    make_room(RUNS / args.run, args.resume, args.replace)  # before Run begins the folder's files anew
+    make_room(runs.path(args.run), args.resume, args.replace)  # before Run begins the folder's files anew
     run = Run(args.run, seed=config["train.seed"] or 0)
     patience = Patience(stall=args.stall, start=max(Patience.start, args.stall or 0))
     return launch(
@@ -63,7 +64,7 @@ def train(config: Config, loader: Path, args: argparse.Namespace) -> Path | None
 
 def show(config: Config, loader: Path, args: argparse.Namespace) -> None:
     """Print the command and the configuration that would be run, and start nothing."""
-    run = RUNS / args.run
+    run = runs.path(args.run)
     path = engine_environment(config, run, nodes=args.nodes)["PATH"]
     print("#", shown(command(run / "config.toml", loader, args.port or PORT, path, args.nodes)))
     print(as_launched(config, run, args.resume).text())

@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from cookbook.runs import read_jsonl
+
 FILE = "COOKBOOK_GENERATIONS"
 
 
@@ -28,8 +30,8 @@ def number(path: Path, size: int) -> list[dict]:
 
     The engine does not tell the reward which step it is for; where it throws groups away, the numbers run ahead.
     """
-    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line] if path.is_file() else []
-    rows = [{**json.loads(line), "step": i // size + 1} for i, line in enumerate(lines)]
+    rows = read_jsonl(path) if path.is_file() else []
+    rows = [row | {"step": i // size + 1} for i, row in enumerate(rows)]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return rows
 

@@ -27,7 +27,8 @@ from cookbook.engine.processes import Engine, sigterm_exits
 from cookbook.engine.redis import free_port, is_free
 from cookbook.engine.verdict import LOG, require_success
 from cookbook.engine.watch import Patience, Watch, follow
-from cookbook.runs import GENERATIONS, ROOT, Run
+from cookbook.runs import GENERATIONS, ROOT, Run, named
+from cookbook.shards import STATE
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def launch(
 
     `resume` is a checkpoint's `policy` folder. A run folder that holds results is refused, unless they are resumed
     or `replace` deletes them. `env` is added to the environment. With several `nodes` this is the first one, and the
-    others join with the files of `cookbook.engine.nodes`. A severe alarm of `cookbook.watch` ends the run, with a
+    others join with the files of `cookbook.engine.nodes`. A severe alarm of `cookbook.alarms` ends the run, with a
     checkpoint where the controller still answers, unless `stop_on_alarm` is false.
     Raises EngineError, whose message has the first traceback and what helps; ConfigError for a key that is wrong.
     Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left.
@@ -100,17 +101,12 @@ def command(
         raise EngineError("install", f"{ROOT / loader}: no such loader file")
     several = ["--num-workers", str(nodes), "--worker-idx", "0"] if nodes > 1 else []
     several += ["--node-ip-list", ";".join(node_ips)] if node_ips else []
-    return [program, "--config", _from_root(config), "--port", str(port), *several, _from_root(ROOT / loader)]
+    return [program, "--config", named(config), "--port", str(port), *several, named(ROOT / loader)]
 
 
 def shown(words: Sequence[str]) -> str:
     """Returns a command line as a person would type it."""
     return shlex.join([Path(words[0]).name, *words[1:]])
-
-
-def _from_root(path: Path) -> str:
-    """Returns a path as it is written in the project's root, where the engine runs."""
-    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def choose_port(port: int | None, nodes: int) -> int:
@@ -140,15 +136,15 @@ def as_launched(config: Config, run: Path, resume: Path | None = None) -> Config
     loggers, start = config["logging.logger"] or [], config["policy.model_name_or_path"]
     changes = {
         "policy.model_name_or_path": _folder(start),
-        "train.output_dir": _from_root(run),
+        "train.output_dir": named(run),
         "train.timestamp": config["train.timestamp"] or "fixed",  # or results go to a folder named by the clock
         "logging.logger": [*([] if "console" in loggers else ["console"]), *loggers],  # without: no `Step:` lines
         "redis": str(_free(int(config["redis"] or REDIS_PORT), "redis")),
     }
     if "wandb" in loggers and not config["logging.wandb_run_id"]:
-        changes["logging.wandb_run_id"] = re.sub(r"\W+", "-", _from_root(run)).strip("-")[-100:]
+        changes["logging.wandb_run_id"] = re.sub(r"\W+", "-", named(run)).strip("-")[-100:]
     if resume is not None:
-        changes["train.resume"] = _from_root(Path(resume).resolve())
+        changes["train.resume"] = named(Path(resume).resolve())
     return config.edit({key: value for key, value in changes.items() if config.stated.get(key) != value})
 
 
@@ -164,8 +160,8 @@ def make_room(run: Path, resume: Path | None, replace: bool) -> None:
     A resumed run keeps its metrics, and its earlier log as engine.1.log, engine.2.log and so on.
     """
     if resume is not None:
-        if not (Path(resume) / "cosmos_config").exists():
-            raise EngineError("checkpoint", f"{resume}: no checkpoint, it holds no cosmos_config")
+        if not (Path(resume) / STATE).exists():
+            raise EngineError("checkpoint", f"{resume}: no checkpoint, it holds no {STATE}")
         if (run / LOG).is_file():
             (run / LOG).rename(run / f"engine.{len(list(run.glob('engine*.log')))}.log")
         return

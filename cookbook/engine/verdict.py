@@ -4,10 +4,8 @@ Why: cosmos-rl's exit code is 0 after some crashes. A run is good only where the
 failed, the last step was reported, and the export of that step is whole on disk.
 
     require_success(watch, code, config, run.path, reason)     # the last export, or EngineError with the root cause
-    what_is_missing(Path("runs/x/safetensors/step_12"))        # "", or "00001.safetensors is cut off"
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -16,6 +14,7 @@ from cookbook.config import Config
 from cookbook.engine.failures import EngineError, kind_of
 from cookbook.engine.log_lines import CASCADE, message, ranks, root_cause, traces
 from cookbook.engine.watch import Reason, Watch
+from cookbook.shards import what_is_missing
 
 LOG = "engine.log"
 CERTAIN = {"nan", "alarm", "launcher"}  # kinds that no line of the log knows better
@@ -23,7 +22,6 @@ TROUBLE = re.compile(
     r"ERROR|Error\b|FATAL|Exception|error:|not found|in use|exitcode|return code|exited with code|No space left"
 )
 NOISE = re.compile(r"Failed to import|is not available|Unable to import|UserWarning")  # printed by every good run, too
-INDEX = "model.safetensors.index.json"
 
 
 def require_success(watch: Watch, code: int, config: Config, run: Path, reason: Reason | None) -> Path | None:
@@ -64,35 +62,6 @@ def _bad_export(watch: Watch, export: Path | None) -> Reason | None:
         return Reason("export", f"the last step was never exported to {export}")
     missing = what_is_missing(export)
     return Reason("export", f"the export {export} is not whole: {missing}") if missing else None
-
-
-def what_is_missing(export: Path) -> str:
-    """Returns what an export lacks, "" for a whole one: its configuration, its index, and every shard to its end."""
-    adapter = (export / "adapter_config.json").is_file()
-    for name in () if adapter else ("config.json", INDEX):
-        if not (export / name).is_file():
-            return f"{name} is missing"
-    if adapter:
-        shards = {"adapter_model.safetensors"}
-    else:
-        shards = set(json.loads((export / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-    for shard in sorted(shards):
-        if not (export / shard).is_file():
-            return f"{shard} is missing"
-        if not _is_whole(export / shard):
-            return f"{shard} is cut off"
-    return "" if shards else f"{INDEX} names no shard"
-
-
-def _is_whole(shard: Path) -> bool:
-    """Returns whether a safetensors file is as long as its header says: 8 bytes, the header, the tensors."""
-    with shard.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > shard.stat().st_size:
-            return False
-        tensors = json.loads(file.read(length))
-    ends = [t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"]
-    return shard.stat().st_size == 8 + length + max(ends, default=0)
 
 
 def read_log(log: Path) -> list[str]:

@@ -14,7 +14,6 @@ import http.client
 import json
 import math
 import queue
-import statistics
 import time
 import urllib.request
 from collections import deque
@@ -22,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cookbook.alarms import Watcher, allowed_silence, usual_step
 from cookbook.engine import log_lines
 from cookbook.engine.environment import ENGINE_METRICS
 from cookbook.engine.failures import kind_of
@@ -30,9 +30,7 @@ from cookbook.engine.metrics import read_engine_metrics
 from cookbook.engine.processes import Engine
 from cookbook.progress import Progress, choose_mode
 from cookbook.runs import METRICS, Run, read_metrics
-from cookbook.watch import Watcher
 
-SHORTEST = 300.0  # seconds of silence that are allowed at least between two steps: validation, a slow clip
 FATAL = {"memory", "disk", "nccl"}  # what no process of the engine survives, though it may hang
 LOSSES = ("Loss", "Average loss")  # SFT's name, GRPO's name
 FIGURES = {"Loss": "loss", "Reward Mean": "reward", "KL Loss Avg": "KL", "Completion Length Mean": "tokens"}
@@ -45,7 +43,7 @@ class Patience:
     """How many seconds to wait for what."""
 
     start: float = 600.0  # for a sign of life before the first step: a 7B model on a slow disk takes minutes to load
-    stall: float | None = None  # for one after it; None is ten times the usual step, and 5 minutes at least
+    stall: float | None = None  # for one after it; None is the rule of cookbook/alarms.py
     dead: float = 15.0  # after a process has failed, for its traceback and for the others to end
     fatal: float = 45.0  # after an error that nothing survives, for a step or the end
     leave: float = 600.0  # after the controller agreed to end: a step, a checkpoint of a 7B model, and the end
@@ -143,7 +141,7 @@ class Watch:
             return Reason("nan" if self.alarm.name == "nan" else "alarm", str(self.alarm))
         if self.bad_losses >= 2:  # one may be a batch without a token to learn from
             return Reason("nan", f"the loss is {self.loss}")
-        if self.fatal and now - self.fatal.at > max(wait.fatal, 3 * self._usual()):
+        if self.fatal and now - self.fatal.at > max(wait.fatal, 3 * usual_step(self._times)):
             return Reason(self.fatal.code, f"no step for {now - self.fatal.at:.0f} s after an error")
         if self._silence(now) > self.limit():
             kind = "stall" if self.ready else "controller"
@@ -178,11 +176,7 @@ class Watch:
         """Returns how many seconds of silence are allowed now."""
         if self.step is None:
             return self.patience.start
-        return max(10 * self._usual(), SHORTEST) if self.patience.stall is None else self.patience.stall
-
-    def _usual(self) -> float:
-        gaps = [b - a for a, b in zip(self._times, list(self._times)[1:])]
-        return statistics.median(gaps) if gaps else 0.0
+        return allowed_silence(self._times) if self.patience.stall is None else self.patience.stall
 
     def _silence(self, now: float) -> float:
         """Returns the seconds since the last sign of life; files are looked at only where all else is silent."""

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cookbook.runs import ROOT, RUNS
+from cookbook import runs
+from cookbook.runs import ROOT, named
 
 RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
 NOTEBOOKS = ROOT / "notebooks/recipes"
@@ -103,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=RECIPES)
     args = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
-    out = RUNS / "recipes"
+    out = runs.path("recipes")
     out.mkdir(parents=True, exist_ok=True)
     found = []
     for recipe in args.only:
@@ -111,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{recipe}: {found[-1].outcome}, {found[-1].seconds:.0f} s\n  {found[-1].finding}", flush=True)
     index = out / "index.html"
     index.write_text(page(found), encoding="utf-8")
-    print(f"index: {index.relative_to(ROOT)}")
+    print(f"index: {named(index)}")
     return int(not all(ran.is_ok for ran in found))
 
 

@@ -10,14 +10,14 @@ A mean over fields hides the one that got worse; here each field is compared on 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from cookbook import evaluation, pipeline, statistics
+from cookbook import evaluation, pipeline, predictions, runs, statistics
 from cookbook.config import Config
 from cookbook.contract import Contract
 from cookbook.metrics.structures import captions, fields, same
-from cookbook.runs import ROOT, RUNS
+from cookbook.runs import ROOT, named
 from cookbook.samples import Sample
 from data_tools import av_caption, av_drive_world
 
@@ -41,14 +41,14 @@ def data(
 ) -> Config:
     """Build the world in `runs/NAME/data`; `violations` is their share in training. Returns the bound configuration."""
     shares = {"train": violations, "test": TEST_VIOLATIONS}
-    folder = av_drive_world.build(RUNS / name / "data", clips or CLIPS, shares, seed)
-    return Config.load(CONFIG).edit({pipeline.DATASET: pipeline.named(folder)})
+    folder = av_drive_world.build(runs.path(name) / "data", clips or CLIPS, shares, seed)
+    return Config.load(CONFIG).edit({pipeline.DATASET: named(folder)})
 
 
 def samples(name: str, split: str) -> list[Sample]:
     """Returns the captions of a split, with the fields and the question of the configuration."""
     stated = Config.load(CONFIG).table("custom")
-    return av_caption.read(RUNS / name / "data" / split, None, list(stated["fields"]), stated["question"])
+    return av_caption.read(runs.path(name) / "data" / split, None, list(stated["fields"]), stated["question"])
 
 
 def start(config: Config, name: str, seed: int = 0, engine: str = "local", gpus: int = 0) -> Path:
@@ -59,7 +59,7 @@ def start(config: Config, name: str, seed: int = 0, engine: str = "local", gpus:
 
 def train(config: Config, name: str, seed: int = 0, engine: str = "local", gpus: int = 0) -> Path:
     """Run SFT from the start. Returns the last export, in `runs/NAME/sft`."""
-    base = pipeline.named(RUNS / name / "start" / "sft")
+    base = named(runs.path(name) / "start" / "sft")
     return pipeline.train_sft(config.edit({"policy.model_name_or_path": base}), name, seed, LOADER, engine, gpus)
 
 
@@ -67,9 +67,9 @@ def evaluate(name: str) -> dict[str, list[dict]]:
     """Let start and SFT caption the test clips. Returns the rows by model, which also lie in `runs/NAME/evaluation`."""
     items, rows = samples(name, "test"), {}
     for model_name, path in {"start": f"{name}/start/sft", "sft": f"{name}/sft"}.items():
-        model, encoder = pipeline.open_model(RUNS / path, contract())
+        model, encoder = pipeline.open_model(runs.path(path), contract())
         rows[model_name] = evaluation.predict(model, encoder, items, model_name, limit=LONGEST)
-        evaluation.save(rows[model_name], RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl")
+        predictions.save(rows[model_name], runs.path(name) / "evaluation" / f"predictions_{model_name}.jsonl")
     return rows
 
 
@@ -140,11 +140,6 @@ def table(found: Sequence[Field]) -> str:
 
 def report(name: str, found: Sequence[Field]) -> Path:
     """Write `runs/NAME/report.md`: the headline, and every field. Returns its path."""
-    path = RUNS / name / "report.md"
+    path = runs.path(name) / "report.md"
     path.write_text(f"# {name}\n\n{headline(found)}\n\n{table(found)}\n", encoding="utf-8")
     return path
-
-
-def as_rows(found: Sequence[Field]) -> list[dict]:
-    """Returns the fields as plain values, for a summary."""
-    return [asdict(field) for field in found]

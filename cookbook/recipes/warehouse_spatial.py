@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from cookbook import evaluation, pipeline, statistics
+from cookbook import evaluation, pipeline, predictions, runs, statistics
 from cookbook.answers import number
 from cookbook.config import Config
 from cookbook.contract import Contract
 from cookbook.metrics.numbers import numbers
-from cookbook.runs import ROOT, RUNS
+from cookbook.runs import ROOT, named
 from cookbook.samples import Sample
 from data_tools import formats, warehouse_vqa, warehouse_world
 from data_tools.worlds import STAMP
@@ -41,30 +41,29 @@ def data(name: str, seed: int = 0, pictures: Mapping[str, int] | None = None) ->
 
     `runs/NAME/official` is what would be downloaded, `runs/NAME/converted` what training reads.
     """
-    official = warehouse_world.build(RUNS / name / "official", pictures or PICTURES, seed)
-    converted, stamp = RUNS / name / "converted", (official / STAMP).read_text()
+    official = warehouse_world.build(runs.path(name) / "official", pictures or PICTURES, seed)
+    converted, stamp = runs.path(name) / "converted", (official / STAMP).read_text()
     mark = converted / STAMP
     if not mark.is_file() or mark.read_text() != stamp:
         shutil.rmtree(converted, ignore_errors=True)
         for split in pictures or PICTURES:
             warehouse_vqa.convert(official, converted, split, brief=True)
         mark.write_text(stamp)
-    place = converted.relative_to(ROOT) if converted.is_relative_to(ROOT) else converted
-    return Config.load(CONFIG).edit({pipeline.DATASET: str(place)})
+    return Config.load(CONFIG).edit({pipeline.DATASET: named(converted)})
 
 
 def samples(name: str, split: str) -> list[Sample]:
     """Returns the converted questions of a split: train, validation or test."""
-    return formats.read(RUNS / name / "converted" / split, "llava")
+    return formats.read(runs.path(name) / "converted" / split, "llava")
 
 
 def evaluate(name: str) -> dict[str, list[dict]]:
     """Let base and SFT answer the test questions. Returns the rows by model, also in `runs/NAME/evaluation`."""
     items, rows = samples(name, "test"), {}
-    for model_name, path in {"base": pipeline.BASE, "sft": RUNS / name / "sft"}.items():
+    for model_name, path in {"base": pipeline.BASE, "sft": runs.path(name) / "sft"}.items():
         model, encoder = pipeline.open_model(path, contract())
         rows[model_name] = evaluation.predict(model, encoder, items, model_name, limit=8)
-        evaluation.save(rows[model_name], RUNS / name / "evaluation" / f"predictions_{model_name}.jsonl")
+        predictions.save(rows[model_name], runs.path(name) / "evaluation" / f"predictions_{model_name}.jsonl")
     return rows
 
 
@@ -110,6 +109,6 @@ def lifted(before: Mapping[str, dict], after: Mapping[str, dict]) -> dict[str, b
 
 def summary(name: str, tables: Mapping[str, Mapping[str, dict]]) -> Path:
     """Write `runs/NAME/summary.json`. Returns its path."""
-    path = RUNS / name / "summary.json"
+    path = runs.path(name) / "summary.json"
     path.write_text(json.dumps(tables, indent=1))
     return path

@@ -27,12 +27,12 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from cookbook.runs import RUNS
+from cookbook import runs
 from data_tools.passport.cache import ClipCache
 from data_tools.passport.findings import ERROR, Finding, Limits, error, judge
 from data_tools.passport.reader import Content, read_image, read_video
 
-CACHE = RUNS / ".cache" / "clips"
+CACHE = runs.path(".cache/clips")
 CHUNK = 16  # clips a worker takes at a time: few enough to share the work evenly, enough to hide the hand-over
 WATCHDOG = 3  # times the patience: hashing and decoding keep to it each, unless the decoder itself never returns
 
