@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from cookbook.runs import ROOT
 from cookbook.samples import DataError, Sample, message, text
-from data_tools import road_world
+from data_tools import formats, road_world
 from data_tools.passport.__main__ import main
 from data_tools.passport.dataset import passport
 from data_tools.passport.layout import read_layout
@@ -292,24 +292,23 @@ def of(*samples: Sample, **how):
     return passport({"train": samples}, cache=None, workers=0, **how)
 
 
-UNSAFE = [
-    "../up",
-    "/etc/passwd",
-    "a//b",
-    "a/",
-    "a\\b",
-    "..",
-    "a..b",
-    "line\nbreak",
-    "nul\0",
-    "x" * 201,
-    "",
-    "  ",
-    "\ud800",
-]
+SAFE = ["a", "7", "-rf", "a.b", "a ", "clé 日本", "夜\u3000道", "🚗\u200d🚦", "CON", "x" * 150, "é" * 75, "🚗" * 37]
+UNSAFE = ["../up", "/etc/passwd", "a//b", "a/", "a\\b", "..", "a..b", ".", ".hidden", "", "  ", "\u3000"]
+UNSAFE += ["line\nbreak", "nul\0", "a\x1b[2Jb", "\x7f", "\x85", "\u2028", "\ud800", "x" * 151, "é" * 76, "🚗" * 38]
+UNSAFE += ["x" * 180, None, True, 1.5]
 
 
-@pytest.mark.parametrize("key", UNSAFE, ids=range(len(UNSAFE)))
+@pytest.mark.parametrize("key", SAFE + UNSAFE, ids=lambda key: ascii(key)[:20])
+def test_the_passport_and_a_loader_refuse_the_same_ids(key, videos):
+    """An id that only one of them takes is either lost in training, or never found before it."""
+    line = {"id": key, "group": "g", "messages": [message("user", text("?"))]}
+    (videos[0].parent / "samples.jsonl").write_text(json.dumps(line))
+    loaded = formats.read(videos[0].parent, "samples_jsonl", [])
+    found = of(sample(key, videos[0]))
+    assert bool(loaded) == (not found.quarantine) == (key in SAFE)
+
+
+@pytest.mark.parametrize("key", [key for key in UNSAFE if isinstance(key, str)], ids=lambda key: ascii(key)[:20])
 def test_unsafe_ids_are_kept_out(videos, key, tmp_path):
     found = of(sample("good", videos[0]), sample(key, videos[1]))
     (finding,) = found.findings

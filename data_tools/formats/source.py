@@ -54,6 +54,8 @@ def safe_id(value: object) -> str:
     # Cc: controls, Cs: halves of a character, which bad file names bring, Zl and Zp: line ends
     if ".." in name or any(c in "/\\" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
         raise DataError(f"the id {shown(name)} holds '..', a separator or a control character; rename it")
+    if name.startswith("."):
+        raise DataError(f"the id {shown(name)} begins with a dot, so its files would be hidden; rename it")
     return name
 
 
