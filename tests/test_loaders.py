@@ -22,9 +22,9 @@ from cookbook.runs import ROOT
 from cookbook.samples import DataError, Sample, message, text
 from data_tools import drawing, formats
 from data_tools.engine_dataset import EngineDataset, serve
+from data_tools.formats.av_folder import VIDEO_SUFFIX
 from data_tools.loading import contract, custom, load
 from data_tools.passport import passport
-from data_tools.road_world import VIDEO_SUFFIX
 
 LOADERS = ("cosmos_sft", "cosmos_grpo", "avha_sft_single_caption", "llava_sft", "saved_sft")
 

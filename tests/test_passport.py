@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from cookbook.runs import ROOT
 from cookbook.samples import DataError, Sample, message, text
 from data_tools import formats, road_world
+from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.__main__ import main
 from data_tools.passport.dataset import passport
 from data_tools.passport.layout import read_layout
 from data_tools.passport.plots import plot_passport
 from data_tools.passport.result import read_quarantine
-from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
 
 TRAIN, TEST = ("a0", "a1", "a2", "a3"), ("t0", "t1")
 BAD = "bad"

@@ -15,8 +15,8 @@ from typing import Any
 from cookbook.samples import DataError, Sample, message, text
 from data_tools.formats.sink import fresh, limits_of, merged, rows_of, store
 from data_tools.formats.source import Problems, inside, parse_json, read_text, safe_id, shown, skipping
-from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
 
+VIDEO_SUFFIX, LABEL_SUFFIX = ".camera_front_wide_120fov.mp4", ".label.json"
 QUESTION = "Describe what you see in this video."
 
 

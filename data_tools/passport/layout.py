@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.samples import DataError, Sample, message, text
+from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.findings import ERROR, WARNING, Finding
-from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
 
 PARTS = ("videos", "metas")
 USUAL = ("train", "training", "validation", "val", "dev", "test", "eval")  # the order in which splits are shown
