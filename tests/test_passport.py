@@ -166,6 +166,24 @@ def test_a_bad_label_is_named_and_the_others_stay(data, damage):
     assert_only_bad_is_out(found, data)
 
 
+JSON = {  # a label's bytes: whether it is one
+    b'{"a": 1}': True, b'\xef\xbb\xbf{"a": 1}': True, b' {"a": 1e308}\n': True, b'{"a": "\\ud83d\\ude97"}': True,
+    b'{"a": null}': True, b'{"a": NaN}': False, b'{"a": -Infinity}': False, b'{"a": 1e999}': False,
+    b'{"a": "\\ud83d"}': False, b'{"\\uDC00": 1}': False, b'{"a": "\xff"}': False, b'{"a": 1,}': False,
+    b'{"a": 1} {}': False, b"[" * 9999: False, b'{"a": "\n"}': False,
+    b"": False, b"\n": False, b"{}": False, b"[]": False, b"null": False, b'["a"]': False, b'"a"': False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", JSON, ids=lambda label: ascii(label)[2:22])
+def test_the_passport_finds_the_labels_that_the_loader_refuses(whole, label, tmp_path):
+    folder = shutil.copytree(whole / "train", tmp_path / "data")
+    (folder / f"metas/a1{LABEL_SUFFIX}").write_bytes(label)
+    loaded, found = formats.read(folder, problems=(told := [])), check(folder)
+    assert [name for name, _ in told] == [f.name for f in found.findings] == [f"metas/a1{LABEL_SUFFIX}"][JSON[label] :]
+    assert {s.id for s in loaded} == keys(found, folder)["train"]
+
+
 def test_clips_without_labels_and_labels_without_clips_are_named(data):
     make.pair(data, "b1", 9, split="train")
     make.pair(data, "b2", 10, split="test")

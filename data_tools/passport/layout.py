@@ -19,6 +19,7 @@ from typing import Any
 
 from cookbook.samples import DataError, Sample, message, text
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
+from data_tools.formats.source import parse_json, read_text
 from data_tools.passport.findings import ERROR, WARNING, Finding
 
 PARTS = ("videos", "metas")
@@ -91,14 +92,7 @@ def read_label(path: Path, folder: Path) -> dict:
         raise DataError("is empty")
     if len(data) > MAX_LABEL:
         raise DataError(f"is larger than {MAX_LABEL:,} bytes, which no label is")
-    try:
-        label = json.loads(data.decode("utf-8"), parse_constant=_refuse)
-    except UnicodeDecodeError as error:
-        raise DataError(f"is not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    except RecursionError:
-        raise DataError("is nested too deeply") from None
-    except ValueError as error:
-        raise DataError(f"is not valid JSON ({error})") from None
+    label = parse_json(read_text(path))
     if not isinstance(label, dict) or not label:
         raise DataError(f"must be a JSON object with fields, is {_kind(label)}")
     return label
@@ -163,10 +157,6 @@ def shown(path: str | Path, folder: str | Path | None = None) -> str:
         path = os.path.relpath(inside, outer) if inside.startswith(outer + os.sep) else path
     words = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
     return words if len(words) <= 260 else f"{words[:120]}…{words[-100:]}"
-
-
-def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
 
 
 def _kind(label: Any) -> str:
