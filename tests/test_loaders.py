@@ -157,7 +157,7 @@ def test_bad_rows_are_told_and_the_rest_trains(av, caplog):
     assert "1 rows cannot be used, such as metas/c3.label.json: is not UTF-8" in caplog.text
     for path in (av / "metas").iterdir():
         path.write_text("{}")
-    with pytest.raises(DataError, match=r"holds nothing to train on\. metas/c0\.label\.json: the label is empty"):
+    with pytest.raises(DataError, match=r"holds nothing to train on\. metas/c0\.label\.json: is empty"):
         load(config(av), "av_folder")
     with pytest.raises(DataError, match=r"dataset\.name is empty"):
         load(config(""), "av_folder")

@@ -18,8 +18,7 @@ from cookbook.samples import DataError, Sample, message, text
 from data_tools import formats, road_world
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.__main__ import main
-from data_tools.passport.dataset import passport
-from data_tools.passport.layout import read_layout
+from data_tools.passport.dataset import passport, read_layout
 from data_tools.passport.plots import plot_passport
 from data_tools.passport.result import read_quarantine
 
@@ -164,6 +163,8 @@ def test_a_bad_label_is_named_and_the_others_stay(data, damage):
     (finding,) = found.findings
     assert (finding.code, finding.name) == ("label", f"train/metas/{BAD}{LABEL_SUFFIX}") and words in finding.message
     assert_only_bad_is_out(found, data)
+    formats.read(data / "train", problems=(told := []))
+    assert told == [(f"metas/{BAD}{LABEL_SUFFIX}", finding.message)]  # one reader, so the loader says the same
 
 
 JSON = {  # a label's bytes: whether it is one
@@ -214,11 +215,11 @@ def test_other_endings_can_be_asked_for(tmp_path):
         (tmp_path / part).mkdir()
     make.write(tmp_path / "videos/x.mp4")
     (tmp_path / "metas/x.json").write_text('{"weather": "rain"}')
-    layout = read_layout(tmp_path, video_suffix=".mp4", label_suffix=".json", label="weather", vision={"fps": 2})
+    layout = read_layout(tmp_path, video_suffix=".mp4", label_suffix=".json", label="weather")
     found = check(tmp_path, layout=layout)
     assert not found.findings and found.labels == {"train": {"rain": 1}}
     (sample,) = layout.samples["train"]
-    assert json.loads(sample.target) == {"weather": "rain"} and sample.messages[0]["content"][0]["fps"] == 2
+    assert json.loads(sample.target) == {"weather": "rain"}
 
 
 def test_a_path_with_spaces_and_other_alphabets_is_fine(whole, tmp_path):

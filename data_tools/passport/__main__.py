@@ -16,9 +16,8 @@ from cookbook.runs import ROOT
 from cookbook.samples import DataError
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.clips import CACHE
-from data_tools.passport.dataset import passport
+from data_tools.passport.dataset import passport, read_layout
 from data_tools.passport.findings import WARNING
-from data_tools.passport.layout import read_layout
 from data_tools.passport.result import Passport
 
 CONTRACT = ROOT / "configs/prompts/captions.yaml"

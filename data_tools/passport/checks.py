@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from cookbook.samples import DataError, Sample
-from data_tools.formats.source import safe_id
+from data_tools.formats.source import safe_id, shown
 from data_tools.passport.clips import ClipFacts
 from data_tools.passport.findings import ERROR, WARNING, Finding
-from data_tools.passport.layout import shown
 
 # re-encoding moves a value of a clip's look by at most 12 of 255 (quality 28 to 45, half the size, 5 % darker, measured
 # on 60 clips of the road world); any two of its 500 different clips were at least 22 apart
