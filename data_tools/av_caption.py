@@ -83,7 +83,7 @@ def read(
         raise DataError(f"{', '.join(unknown)}: no such field; the fields are {', '.join(FIELDS)}")
     asked, samples = text(question or rubric(fields)), []
     for entry in av_folder.entries(folder, problems, drop_fields=DROPPED):
-        with skipping(problems, f"metas/{entry['video_id']}.label.json"):
+        with skipping(problems, f"metas/{entry['video_id']}{av_folder.LABEL_SUFFIX}"):
             label = parse_json(entry["caption_data"])
             target = answer(label, fields)
             turns = (message("user", video(entry["video_path"]), asked), message("assistant", text(target)))

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools import drawing
-from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
+from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.worlds import begin, command_line, finish
 
 log = logging.getLogger(__name__)

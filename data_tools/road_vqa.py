@@ -19,8 +19,8 @@ from cookbook.runs import ROOT
 from cookbook.samples import Sample, message, text, video
 from data_tools import loading
 from data_tools.engine_dataset import serve
+from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.road_questions import questions
-from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.worlds import STAMP
 
 HURRIED_ERRORS = 0.25  # of the answers that stand without reasoning

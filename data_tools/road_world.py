@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from data_tools import drawing
+from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.worlds import begin, command_line, finish
 
 log = logging.getLogger(__name__)
 
 VERSION = 5  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 112
-VIDEO_SUFFIX = ".camera_front_wide_120fov.mp4"
-LABEL_SUFFIX = ".label.json"
 SPLITS = ("train", "validation", "test")
 
 CAUSES = {

@@ -9,12 +9,12 @@ Leaves CLIPS/NAME-HASH.mp4 and prints what could not be fetched; exit code 1 whe
 """
 
 import argparse
-import shutil
 import sys
-import urllib.request
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import requests
 
 from data_tools.formats.source import Problems, shown
 from data_tools.videophy2 import clip_name, rows
@@ -30,10 +30,10 @@ def fetch(url: str, folder: Path) -> str | None:
         return None
     part = place.with_suffix(".part")
     try:
-        asked = urllib.request.Request(url, headers=AGENT)
-        with urllib.request.urlopen(asked, timeout=SECONDS) as answer, part.open("wb") as file:
-            shutil.copyfileobj(answer, file)
-    except (OSError, ValueError) as error:  # no such host, no such page, no address at all
+        with requests.get(url, headers=AGENT, timeout=SECONDS, stream=True) as answer, part.open("wb") as file:
+            answer.raise_for_status()
+            file.writelines(answer.iter_content(1 << 20))
+    except (OSError, ValueError) as error:  # no such host, no such page, no address at all, less than was announced
         part.unlink(missing_ok=True)
         return shown(error)
     part.replace(place)

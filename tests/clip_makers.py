@@ -10,8 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.clips import ClipFacts
-from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
 
 
 def frames(seed: int = 0, count: int = 8, width: int = 64, height: int = 64) -> np.ndarray:

@@ -35,7 +35,7 @@ def test_from_the_guides_folder_over_two_formats_and_back(first, second, source,
     assert made.by_content(formats.read(tmp_path / "3")) == made.by_content(formats.read(source, problems=[]))
     words = capsys.readouterr().out
     assert words.count("wrote 10 samples of 10 clips") == 3 and words.count("problems: 1\n") == 1
-    assert "  videos/alone.camera_front_wide_120fov.mp4: the clip has no label metas/alone.label.json" in words
+    assert "  videos/alone.camera_front_wide_120fov.mp4: has no label metas/alone.label.json" in words
 
 
 @pytest.mark.parametrize("seed", range(3))

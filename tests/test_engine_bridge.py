@@ -33,7 +33,7 @@ from cookbook.samples import video as clip
 from cookbook.sampling import generate
 from data_tools import road_vqa
 from data_tools.engine_dataset import EngineDataset
-from data_tools.road_world import VIDEO_SUFFIX
+from data_tools.formats.av_folder import VIDEO_SUFFIX
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
 

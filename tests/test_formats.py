@@ -155,7 +155,7 @@ def test_av_reads_the_toy_world_and_other_suffixes(tmp_path):
 BAD_LABELS = {
     "latin": ("Straße".encode("latin-1"), "not UTF-8"),
     "broken": (b'{"a": ', "not valid JSON"),
-    "nothing": (b"", "not valid JSON"),
+    "nothing": (b"", "is empty"),
     "nan": (b'{"a": NaN}', "NaN"),
     "huge": (b'{"a": 1e999}', "not valid JSON"),
     "half": (b'{"a": "\\ud83d"}', "half of a character"),

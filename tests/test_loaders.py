@@ -22,9 +22,9 @@ from cookbook.runs import ROOT
 from cookbook.samples import DataError, Sample, message, text
 from data_tools import drawing, formats
 from data_tools.engine_dataset import EngineDataset, serve
+from data_tools.formats.av_folder import VIDEO_SUFFIX
 from data_tools.loading import contract, custom, load
 from data_tools.passport import passport
-from data_tools.road_world import VIDEO_SUFFIX
 
 LOADERS = ("cosmos_sft", "cosmos_grpo", "avha_sft_single_caption", "llava_sft", "saved_sft")
 
@@ -157,7 +157,7 @@ def test_bad_rows_are_told_and_the_rest_trains(av, caplog):
     assert "1 rows cannot be used, such as metas/c3.label.json: is not UTF-8" in caplog.text
     for path in (av / "metas").iterdir():
         path.write_text("{}")
-    with pytest.raises(DataError, match=r"holds nothing to train on\. metas/c0\.label\.json: the label is empty"):
+    with pytest.raises(DataError, match=r"holds nothing to train on\. metas/c0\.label\.json: is empty"):
         load(config(av), "av_folder")
     with pytest.raises(DataError, match=r"dataset\.name is empty"):
         load(config(""), "av_folder")

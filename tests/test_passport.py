@@ -15,13 +15,12 @@ from matplotlib.figure import Figure
 
 from cookbook.runs import ROOT
 from cookbook.samples import DataError, Sample, message, text
-from data_tools import road_world
+from data_tools import formats, road_world
+from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.__main__ import main
-from data_tools.passport.dataset import passport
-from data_tools.passport.layout import read_layout
+from data_tools.passport.dataset import passport, read_layout
 from data_tools.passport.plots import plot_passport
 from data_tools.passport.result import read_quarantine
-from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
 
 TRAIN, TEST = ("a0", "a1", "a2", "a3"), ("t0", "t1")
 BAD = "bad"
@@ -164,6 +163,26 @@ def test_a_bad_label_is_named_and_the_others_stay(data, damage):
     (finding,) = found.findings
     assert (finding.code, finding.name) == ("label", f"train/metas/{BAD}{LABEL_SUFFIX}") and words in finding.message
     assert_only_bad_is_out(found, data)
+    formats.read(data / "train", problems=(told := []))
+    assert told == [(f"metas/{BAD}{LABEL_SUFFIX}", finding.message)]  # one reader, so the loader says the same
+
+
+JSON = {  # a label's bytes: whether it is one
+    b'{"a": 1}': True, b'\xef\xbb\xbf{"a": 1}': True, b' {"a": 1e308}\n': True, b'{"a": "\\ud83d\\ude97"}': True,
+    b'{"a": null}': True, b'{"a": NaN}': False, b'{"a": -Infinity}': False, b'{"a": 1e999}': False,
+    b'{"a": "\\ud83d"}': False, b'{"\\uDC00": 1}': False, b'{"a": "\xff"}': False, b'{"a": 1,}': False,
+    b'{"a": 1} {}': False, b"[" * 9999: False, b'{"a": "\n"}': False,
+    b"": False, b"\n": False, b"{}": False, b"[]": False, b"null": False, b'["a"]': False, b'"a"': False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", JSON, ids=lambda label: ascii(label)[2:22])
+def test_the_passport_finds_the_labels_that_the_loader_refuses(whole, label, tmp_path):
+    folder = shutil.copytree(whole / "train", tmp_path / "data")
+    (folder / f"metas/a1{LABEL_SUFFIX}").write_bytes(label)
+    loaded, found = formats.read(folder, problems=(told := [])), check(folder)
+    assert [name for name, _ in told] == [f.name for f in found.findings] == [f"metas/a1{LABEL_SUFFIX}"][JSON[label] :]
+    assert {s.id for s in loaded} == keys(found, folder)["train"]
 
 
 def test_clips_without_labels_and_labels_without_clips_are_named(data):
@@ -196,11 +215,11 @@ def test_other_endings_can_be_asked_for(tmp_path):
         (tmp_path / part).mkdir()
     make.write(tmp_path / "videos/x.mp4")
     (tmp_path / "metas/x.json").write_text('{"weather": "rain"}')
-    layout = read_layout(tmp_path, video_suffix=".mp4", label_suffix=".json", label="weather", vision={"fps": 2})
+    layout = read_layout(tmp_path, video_suffix=".mp4", label_suffix=".json", label="weather")
     found = check(tmp_path, layout=layout)
     assert not found.findings and found.labels == {"train": {"rain": 1}}
     (sample,) = layout.samples["train"]
-    assert json.loads(sample.target) == {"weather": "rain"} and sample.messages[0]["content"][0]["fps"] == 2
+    assert json.loads(sample.target) == {"weather": "rain"}
 
 
 def test_a_path_with_spaces_and_other_alphabets_is_fine(whole, tmp_path):
@@ -292,24 +311,23 @@ def of(*samples: Sample, **how):
     return passport({"train": samples}, cache=None, workers=0, **how)
 
 
-UNSAFE = [
-    "../up",
-    "/etc/passwd",
-    "a//b",
-    "a/",
-    "a\\b",
-    "..",
-    "a..b",
-    "line\nbreak",
-    "nul\0",
-    "x" * 201,
-    "",
-    "  ",
-    "\ud800",
-]
+SAFE = ["a", "7", "-rf", "a.b", "a ", "clé 日本", "夜\u3000道", "🚗\u200d🚦", "CON", "x" * 150, "é" * 75, "🚗" * 37]
+UNSAFE = ["../up", "/etc/passwd", "a//b", "a/", "a\\b", "..", "a..b", ".", ".hidden", "", "  ", "\u3000"]
+UNSAFE += ["line\nbreak", "nul\0", "a\x1b[2Jb", "\x7f", "\x85", "\u2028", "\ud800", "x" * 151, "é" * 76, "🚗" * 38]
+UNSAFE += ["x" * 180, None, True, 1.5]
 
 
-@pytest.mark.parametrize("key", UNSAFE, ids=range(len(UNSAFE)))
+@pytest.mark.parametrize("key", SAFE + UNSAFE, ids=lambda key: ascii(key)[:20])
+def test_the_passport_and_a_loader_refuse_the_same_ids(key, videos):
+    """An id that only one of them takes is either lost in training, or never found before it."""
+    line = {"id": key, "group": "g", "messages": [message("user", text("?"))]}
+    (videos[0].parent / "samples.jsonl").write_text(json.dumps(line))
+    loaded = formats.read(videos[0].parent, "samples_jsonl", [])
+    found = of(sample(key, videos[0]))
+    assert bool(loaded) == (not found.quarantine) == (key in SAFE)
+
+
+@pytest.mark.parametrize("key", [key for key in UNSAFE if isinstance(key, str)], ids=lambda key: ascii(key)[:20])
 def test_unsafe_ids_are_kept_out(videos, key, tmp_path):
     found = of(sample("good", videos[0]), sample(key, videos[1]))
     (finding,) = found.findings

@@ -5,12 +5,13 @@ import random
 from pathlib import Path
 
 import pytest
-from official_layouts import clip, json_file
+from official_layouts import by_content, clip, json_file
 
 from cookbook import published
 from cookbook.predictions import read_row
 from cookbook.samples import DataError
-from data_tools.formats import benchmark
+from data_tools import formats
+from data_tools.convert import convert, main
 
 RAW = [json.loads(line) for line in (Path(__file__).parent / "assets/raw_answers.jsonl").read_text().splitlines()]
 
@@ -86,32 +87,40 @@ def folder(tmp_path):
 
 def test_the_benchmark_is_read_dataset_by_dataset(folder):
     missing = []
-    samples = benchmark.read(folder, missing)
+    samples = formats.read(folder, problems=missing)
+    assert formats.detect(folder) == "hf_rl"
     assert [(s.task, s.group, s.answer) for s in samples] == [
+        ("av", "av/clips/x1", "B"),
         ("robovqa", "robovqa/clips/a1", "B"),
         ("robovqa", "robovqa/clips/a1", "B"),
         ("robovqa", "robovqa/clips/b2", "A"),
-        ("av", "av/clips/x1", "B"),
     ]
-    assert len({s.id for s in samples}) == 4 and samples[0].options == ("A", "B")
-    assert samples[0].question == "What is next in a1?\n(A) lift\n(B) turn"
-    assert samples[0].video == folder / "robovqa/clips/a1.mp4"
+    assert len({s.id for s in samples}) == 4 and samples[1].options == ("A", "B")
+    assert samples[1].question == "What is next in a1?\n(A) lift\n(B) turn"
+    assert samples[1].video == folder / "robovqa/clips/a1.mp4"
     assert len(missing) == 1 and "gone" in str(missing[0])
     with pytest.raises(DataError, match="gone"):
-        benchmark.read(folder)
+        formats.read(folder)
+
+
+def test_the_benchmark_can_be_converted(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    report = convert(folder, out / "all", "samples_jsonl")
+    assert (report.source, report.read, len(report.problems)) == ("hf_rl", 4, 1)
+    one, other = formats.read(folder, problems=[]), formats.read(out / "all")
+    assert by_content(one) == by_content(other)
+    assert main([str(folder), str(out / "av"), "--to", "hf_rl", "--hub-subset", "av"]) == 0
+    assert [s.answer for s in formats.read(out / "av")] == ["B"]
 
 
 def test_one_dataset_with_nvidias_own_words(folder):
-    (sample,) = benchmark.read(folder, only="av", official="reasoning")
+    (sample,) = formats.read(folder, subset="av", official="reasoning")
     assert sample.question.startswith("What is next in x1?\n(A) lift\n(B) turn\nAnswer with the option's letter")
     assert sample.question.endswith("<answer> your single letter answer </answer>.")
 
 
-def test_a_wrong_folder_or_dataset_is_named(folder, tmp_path):
-    for refused, says in (
-        (lambda: benchmark.read(tmp_path / "av"), "holds no DATASET/DATASET_benchmark"),
-        (lambda: benchmark.read(folder, only="agibot"), "no dataset agibot; it has robovqa, av"),
-        (lambda: benchmark.read(folder, official="yes"), "not 'yes'"),
-    ):
-        with pytest.raises(DataError, match=says):
-            refused()
+def test_a_wrong_dataset_or_wording_is_named(folder):
+    with pytest.raises(DataError, match="name a subset; it has av, robovqa"):
+        formats.read(folder, subset="agibot")
+    with pytest.raises(DataError, match="not 'yes'"):
+        formats.read(folder, official="yes")

@@ -123,6 +123,7 @@ def test_ten_thousand_rows_in_bounded_memory(tmp_path, bound):
 
 def test_clips_are_fetched_once_and_failures_are_told(tmp_path):
     made.clip(tmp_path / "site/a.mp4")
+    made.clip(tmp_path / "site/half.mp4")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *args):
@@ -131,16 +132,23 @@ def test_clips_are_fetched_once_and_failures_are_told(tmp_path):
         def log_message(self, *args):
             pass
 
+        def send_header(self, name, value):  # the connection breaks before the end of half.mp4
+            more = 99 if name == "Content-Length" and "half" in self.path else 0
+            super().send_header(name, str(int(value) + more) if more else value)
+
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         site = f"http://127.0.0.1:{server.server_port}"
-        (tmp_path / "rows.csv").write_text(f"video_url,pc\n{site}/a.mp4,4\n{site}/gone.mp4,3\nnone,2\n")
+        (tmp_path / "rows.csv").write_text(
+            f"video_url,pc\n{site}/a.mp4,4\n{site}/gone.mp4,3\nnone,2\n{site}/half.mp4,1\n"
+        )
         problems = []
         urls = videophy2_download.addresses(tmp_path / "rows.csv", problems)
         failed = videophy2_download.download(urls, tmp_path / "videos")
         server.shutdown()
     assert [name for name, _ in problems] == ["rows.csv, row 3"]
-    assert [url for url, _ in failed] == [f"{site}/gone.mp4"] and "404" in failed[0][1]
+    assert [url for url, _ in failed] == [f"{site}/gone.mp4", f"{site}/half.mp4"]
+    assert "404" in failed[0][1] and "IncompleteRead" in failed[1][1]
     assert [p.name for p in (tmp_path / "videos").iterdir()] == [videophy2.clip_name(f"{site}/a.mp4")]
     assert videophy2_download.download(urls[:1], tmp_path / "videos") == []  # there already: the server is gone
 

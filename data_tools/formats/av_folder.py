@@ -7,82 +7,143 @@ Why: this is the folder that the guide tells people to make. The answer to learn
 """
 
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cookbook.samples import DataError, Sample, message, text
 from data_tools.formats.sink import fresh, limits_of, merged, rows_of, store
 from data_tools.formats.source import Problems, inside, parse_json, read_text, safe_id, shown, skipping
-from data_tools.road_world import LABEL_SUFFIX, VIDEO_SUFFIX
 
+VIDEO_SUFFIX, LABEL_SUFFIX = ".camera_front_wide_120fov.mp4", ".label.json"
+PARTS = ("videos", "metas")
+USUAL = ("train", "training", "validation", "val", "dev", "test", "eval")  # the order in which splits are shown
+MAX_LABEL = 10 << 20  # bytes; a label is a few kilobytes
 QUESTION = "Describe what you see in this video."
 
 
+class Pair(NamedTuple):
+    """A clip and its label; or, where `code` is not empty, a file that is no part of a whole pair, and why."""
+
+    id: str
+    video: Path | None = None
+    meta: Path | None = None
+    label: Mapping[str, Any] = {}
+    code: str = ""  # "stray", "no-label", "no-video" or "label"
+    wrong: str = ""
+
+    @property
+    def file(self) -> Path:
+        """What a finding names: the label, else the clip."""
+        return self.meta or self.video
+
+
+def splits(folder: Path, names: Iterable[str] | None = None) -> dict[str, Path]:
+    """Returns where each split lies, of `names` or of all; a folder without splits is "train".
+
+    Raises DataError where one of them, or all of the layout, is missing.
+    """
+
+    def is_split(home: Path) -> bool:
+        return any((home / part).is_dir() for part in PARTS)
+
+    if names is None and is_split(folder):
+        return {"train": folder}
+    names, order = list(names or ()), {name: place for place, name in enumerate(USUAL)}
+    there = names or sorted((p.name for p in folder.glob("*")), key=lambda name: (order.get(name, len(order)), name))
+    homes = {name: folder / name for name in there if is_split(folder / name)}
+    if missing := [name for name in names if name not in homes]:
+        raise DataError(f"{folder}: holds no split {', '.join(missing)} with videos/ and metas/")
+    if not homes:
+        raise DataError(f"{folder}: holds neither videos/ and metas/ nor splits that do")
+    return homes
+
+
+def pairs(root: Path, video_suffix: str = VIDEO_SUFFIX, label_suffix: str = LABEL_SUFFIX) -> Iterator[Pair]:
+    """Yields the pairs of one split by id, and every other visible file with what is wrong; looks into no clip."""
+    videos, metas = {}, {}
+    for part, suffix, by_id in zip(PARTS, (video_suffix, label_suffix), (videos, metas)):
+        for file in sorted((root / part).glob("[!.]*")):
+            if file.name.endswith(suffix) and file.name != suffix:
+                by_id[file.name.removesuffix(suffix)] = file
+            else:
+                yield Pair("", file, code="stray", wrong=f"does not end in {suffix}; left out")
+    for key in sorted(videos | metas):
+        video, meta, words = videos.get(key), metas.get(key), shown(key)
+        if meta is None:
+            yield Pair(key, video, code="no-label", wrong=f"has no label metas/{words}{label_suffix}")
+        elif video is None:
+            yield Pair(key, meta=meta, code="no-video", wrong=f"has no clip videos/{words}{video_suffix}")
+        else:
+            try:
+                pair = Pair(key, video, meta, _label(meta, root))
+            except DataError as error:
+                pair = Pair(key, video, meta, code="label", wrong=str(error))
+            yield pair
+
+
+def _label(file: Path, root: Path) -> dict[str, Any]:
+    """Returns a label. Raises DataError for anything but an object with fields, in a file of the folder."""
+    try:
+        place, home = file.resolve(), root.resolve()
+        size = place.stat().st_size if place.is_file() else 0
+    except (OSError, RuntimeError) as error:  # no permission, links in a circle
+        raise DataError(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+    if not place.is_relative_to(home):
+        raise DataError(f"lies outside of the data folder, at {os.path.relpath(place, home)}; copy it in")
+    if not place.is_file():
+        raise DataError("is not a file" if place.exists() else "is a symlink to nothing")
+    if size > MAX_LABEL:
+        raise DataError(f"is larger than {MAX_LABEL:,} bytes, which no label is")
+    if not (words := read_text(place)).strip():
+        raise DataError("is empty")
+    label = parse_json(words)
+    if not isinstance(label, dict) or not label:
+        kinds = {dict: "empty", list: "a list", str: "a text", int: "a number", float: "a number"}
+        raise DataError(f"is {kinds.get(type(label), 'true, false or null')}, not an object with fields")
+    return label
+
+
 def entries(
-    path: str | Path,
-    problems: Problems | None = None,
-    *,
-    video_suffix: str = VIDEO_SUFFIX,
-    label_suffix: str = LABEL_SUFFIX,
-    drop_fields: Iterable[str] = (),
+    path: str | Path, problems: Problems | None = None, *, drop_fields: Iterable[str] = (), **suffixes: str
 ) -> list[dict[str, str]]:
     """Returns the guide's entries, by id: {"video_id", "video_path", "caption_data"}; the caption is JSON text.
 
-    A clip without a label, a label without a clip and a file with another ending are problems, each with its name.
+    Whatever is no whole pair is a problem, by the name of its file. `suffixes` are those of `pairs`.
     """
     root, found = Path(path), []
-    videos = _by_id(root / "videos", video_suffix, problems)
-    labels = _by_id(root / "metas", label_suffix, problems)
-    for name in sorted(videos | labels):
-        with skipping(problems, f"metas/{labels[name]}" if name in labels else f"videos/{videos[name]}"):
-            safe_id(name)
-            if name not in labels:
-                raise DataError(f"the clip has no label metas/{name}{label_suffix}")
-            if name not in videos:
-                raise DataError(f"the label has no clip videos/{name}{video_suffix}")
-            video = inside(root, f"videos/{videos[name]}")
-            label = parse_json(read_text(inside(root, f"metas/{labels[name]}")))
-            found.append({"video_id": name, "video_path": str(video), "caption_data": _caption(label, drop_fields)})
+    if missing := [root / part for part in PARTS if not (root / part).is_dir()]:
+        raise DataError(f"{missing[0]}: no such folder; this format needs videos/ and metas/ side by side")
+    for pair in pairs(root, **suffixes):
+        with skipping(problems, pair.file.relative_to(root).as_posix()):
+            if pair.code != "stray":
+                safe_id(pair.id)
+            if pair.code:
+                raise DataError(pair.wrong)
+            kept = {key: value for key, value in pair.label.items() if key not in set(drop_fields)}
+            if not kept:
+                raise DataError("is empty without the fields to drop")
+            video = inside(root, f"videos/{pair.video.name}")
+            found.append({"video_id": pair.id, "video_path": str(video), "caption_data": caption(kept)})
     return found
 
 
-def _by_id(folder: Path, suffix: str, problems: Problems | None) -> dict[str, str]:
-    """Returns {id: file name} of a folder."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; this format needs videos/ and metas/ side by side")
-    names = {}
-    for file in sorted(f.name for f in folder.iterdir() if not f.name.startswith(".")):
-        with skipping(problems, f"{folder.name}/{file}"):
-            if not file.endswith(suffix):
-                raise DataError(f"the name does not end in {suffix}")
-            names[file.removesuffix(suffix)] = file
-    return names
+def caption(label: Mapping[str, Any]) -> str:
+    """Returns a label as the JSON text that is learned."""
+    return json.dumps(label, indent=2, ensure_ascii=False)
 
 
-def _caption(label: Any, drop_fields: Iterable[str]) -> str:
-    if not isinstance(label, dict):
-        raise DataError(f"the label is not an object with fields, but {type(label).__name__}")
-    kept = {key: value for key, value in label.items() if key not in set(drop_fields)}
-    if not kept:
-        raise DataError("the label is empty")
-    return json.dumps(kept, indent=2, ensure_ascii=False)
+def sample(name: str, video: str, answer: str, question: str = QUESTION) -> Sample:
+    """Returns the sample of one clip: the question, and the answer to learn."""
+    asked = message("user", {"type": "video", "video": video}, text(question))
+    return Sample(name, name, (asked, message("assistant", text(answer))))
 
 
 def read(path: str | Path, problems: Problems | None = None, *, question: str = QUESTION, **layout) -> list[Sample]:
     """Returns one sample a clip: the question, and the label as the answer to learn. `layout` goes to `entries`."""
-    return [
-        Sample(
-            e["video_id"],
-            e["video_id"],
-            (
-                message("user", {"type": "video", "video": e["video_path"]}, text(question)),
-                message("assistant", text(e["caption_data"])),
-            ),
-        )
-        for e in entries(path, problems, **layout)
-    ]
+    return [sample(*entry.values(), question) for entry in entries(path, problems, **layout)]
 
 
 def write(

@@ -4,6 +4,7 @@ Why: `nvidia/Cosmos-Reason1-RL-Dataset` (and -Benchmark) hold no written answers
 The question lists the choices; how to answer is said by the contract, whose format the reward pays for.
 
     read("nvidia/Cosmos-Reason1-RL-Dataset", subset="robovqa", split="rl")
+    read("data/benchmark", problems=(missing := []))     # all of its datasets; many clips have to be fetched elsewhere
 """
 
 from collections import Counter
@@ -20,6 +21,15 @@ from data_tools.formats.sink import tagged
 from data_tools.formats.source import Find, Problems, conversation, make_sample, shown, skipping
 
 PAIRS = "qa_pairs"
+BENCHMARK = "_benchmark_qa_pairs.json"
+# What NVIDIA's script adds to each question (cosmos-reason1, examples/benchmark, Apache-2.0). Numbers are published
+# under these words, with the system prompt "Answer the questions.", 4 frames a second and temperature 0.6.
+LETTER = "\nAnswer with the option's letter from the given choices directly."
+REASONING = (
+    "\nPlease answer the question in the following format: <think> your reasoning </think> "
+    "<answer> your single letter answer </answer>."
+)
+OFFICIAL = {None: "", "letter": LETTER, "reasoning": LETTER + REASONING}
 
 
 def read(
@@ -29,21 +39,41 @@ def read(
     subset: str | None = None,
     split: str | Iterable[str] | None = None,
     clips: str | Path | None = None,
+    official: str | None = None,
 ) -> list[Sample]:
-    """Returns one sample a question, without an answer to learn: question, choices and the right letter."""
-    find, samples = hub.Clips(path, subset, clips), []
-    for name, place, row in hub.rows(path, subset, split, problems):
-        with skipping(problems, place):
-            samples.extend(_samples(row, name, find))
+    """Returns one sample a question, without an answer to learn: question, choices and the right letter.
+
+    The benchmark, unpacked as DATASET/DATASET_benchmark_qa_pairs.json beside DATASET/clips, is read whole where no
+    subset is named: a sample's task is then its dataset, which its id and its group begin with. `official` ("letter" or
+    "reasoning") adds NVIDIA's own instructions to each question; without it the contract alone says how to answer.
+    """
+    if official not in OFFICIAL:
+        raise DataError(f"official is 'letter', 'reasoning' or None, not {official!r}")
+    datasets = [] if subset else _benchmark(Path(path))
+    samples: list[Sample] = []
+    for part in datasets or [subset]:
+        find = hub.Clips(path, part, clips)
+        for name, place, row in hub.rows(path, part, split, problems):
+            with skipping(problems, place):
+                found = _samples(row, name, find, OFFICIAL[official])
+                samples += [_within(part, sample) for sample in found] if datasets else found
     return samples
 
 
-def _samples(row: dict[str, Any], name: str, find: Find) -> Iterator[Sample]:
+def _benchmark(path: Path) -> list[str]:
+    return sorted(f.parent.name for f in path.glob(f"*/*{BENCHMARK}") if f.name == f.parent.name + BENCHMARK)
+
+
+def _within(dataset: str, sample: Sample) -> Sample:
+    return replace(sample, id=f"{dataset}-{sample.id}", group=f"{dataset}/{sample.group}", task=dataset)
+
+
+def _samples(row: dict[str, Any], name: str, find: Find, tail: str) -> Iterator[Sample]:
     several = row.get(PAIRS) if isinstance(row.get(PAIRS), list) else [row.get(PAIRS)]
     part, group = media_part(row, find)
     for number, pair in enumerate(several):
         choices, answer = _checked(pair)
-        asked = prompt(pair["question"], choices)
+        asked = prompt(pair["question"], choices) + tail
         messages = conversation([{"role": "user", "content": [part, text(asked)]}], Path)
         one = row | {PAIRS: pair, "id": row.get("id", name) if len(several) == 1 else f"{row.get('id', name)}-{number}"}
         known = {"answer": answer, "options": tuple(choices)}

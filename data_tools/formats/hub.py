@@ -7,6 +7,9 @@ only the name of its clip. `hf_sft` and `hf_rl` read through this file.
 
 import os
 import re
+import tarfile
+import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +17,6 @@ from typing import Any
 
 from cookbook.engine.failures import KINDS, kind_of
 from cookbook.samples import DataError
-from data_tools.archives import extract
 from data_tools.formats.source import Problems, inside, read_rows, shown, skipping
 
 ROWS = (".json", ".jsonl", ".parquet")
@@ -198,9 +200,40 @@ def prepare(name: str | Path, subset: str | None) -> Path:
     with FileLock(folder.parent / "prepare.lock"):
         if not done.exists():
             for archive in _archives(local or _download(str(name), subset)):
-                extract(archive, folder, replace=True)  # goes over what a broken-off run has left
+                extract(archive, folder)  # goes over what a broken-off run has left
             done.touch()
     return folder
+
+
+def extract(archive: Path, out: Path) -> None:
+    """Unpack a .tar.gz into a folder, over files of the same name; all of it, or nothing.
+
+    Why so careful: an archive is a list of file names that a stranger wrote. Raises DataError that names the archive
+    where it is damaged, or holds anything but plain files and folders below its root.
+    """
+    if not hasattr(tarfile, "data_filter"):
+        raise DataError(f"{archive}: this Python unpacks without a check; take 3.10.12, 3.11.4, 3.12 or newer")
+
+    def plain(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo:
+        if not (member.isfile() or member.isdir()) or member.name.startswith("/"):  # even a link inside may trick
+            raise DataError(f"{archive}: {member.name!r} is a link, a device or an absolute path; pack plain files")
+        return tarfile.data_filter(member, place)
+
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".unpacking-") as spare:  # an error on the way leaves nothing
+        try:
+            with tarfile.open(archive, "r:gz") as tar:
+                tar.extractall(spare, filter=plain)
+                while tar.fileobj.read(1 << 20):  # the checksum stands behind the last file
+                    pass
+            files = {f: out / f.relative_to(spare) for f in Path(spare).rglob("*") if f.is_file()}
+            if led_out := [p for p in files.values() if not p.parent.resolve().is_relative_to(out.resolve())]:
+                raise DataError(f"{archive}: {led_out[0]} leaves the folder by a link")
+            for file, place in files.items():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(place)
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+            raise DataError(f"{archive}: cannot be unpacked ({error})") from None
 
 
 def _archives(folder: Path) -> list[Path]:

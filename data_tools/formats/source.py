@@ -9,6 +9,7 @@ million must neither stop the work nor vanish. Used by the formats beside this f
 
 import json
 import math
+import os
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,10 +36,16 @@ def skipping(problems: Problems | None, name: str) -> Iterator[None]:
         problems.append((shown(name), str(error)))
 
 
-def shown(words: object) -> str:
-    """Returns a text that any terminal can print: one line, controls escaped, at most 200 characters."""
+def shown(words: object, folder: str | Path | None = None) -> str:
+    """Returns a text that any terminal can print: one line, controls escaped, at most 260 characters.
+
+    A path is told relative to the folder, where it lies in it.
+    """
+    if folder is not None and isinstance(words, Path):
+        path, home = os.path.abspath(words), os.path.abspath(folder)
+        words = os.path.relpath(path, home) if path.startswith(home + os.sep) else words
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(words))
-    return line if len(line) <= 200 else f"{line[:197]}…"
+    return line if len(line) <= 260 else f"{line[:120]}…{line[-100:]}"
 
 
 # ---- names and files --------------------------------------------------------------------------------------------
@@ -54,6 +61,8 @@ def safe_id(value: object) -> str:
     # Cc: controls, Cs: halves of a character, which bad file names bring, Zl and Zp: line ends
     if ".." in name or any(c in "/\\" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
         raise DataError(f"the id {shown(name)} holds '..', a separator or a control character; rename it")
+    if name.startswith("."):
+        raise DataError(f"the id {shown(name)} begins with a dot, so its files would be hidden; rename it")
     return name
 
 

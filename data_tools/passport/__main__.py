@@ -14,10 +14,10 @@ from pathlib import Path
 from cookbook.contract import Contract
 from cookbook.runs import ROOT
 from cookbook.samples import DataError
+from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.clips import CACHE
-from data_tools.passport.dataset import passport
+from data_tools.passport.dataset import passport, read_layout
 from data_tools.passport.findings import WARNING
-from data_tools.passport.layout import read_layout
 from data_tools.passport.result import Passport
 
 CONTRACT = ROOT / "configs/prompts/captions.yaml"
@@ -34,8 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-length", type=int, help="tokens; name every sample that would be cut (needs --model)")
     parser.add_argument("--model", help="the folder or name of the model whose tokenizer counts")
     parser.add_argument("--contract", type=Path, default=CONTRACT, help="what the model sees (default %(default)s)")
-    parser.add_argument("--video-suffix", default=".camera_front_wide_120fov.mp4")
-    parser.add_argument("--label-suffix", default=".label.json")
+    parser.add_argument("--video-suffix", default=VIDEO_SUFFIX)
+    parser.add_argument("--label-suffix", default=LABEL_SUFFIX)
     parser.add_argument("--cache", type=Path, default=CACHE, help="where facts of clips are kept (default %(default)s)")
     parser.add_argument("--workers", type=int, default=2)
     return parser

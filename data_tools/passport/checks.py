@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from cookbook.samples import Sample
+from cookbook.samples import DataError, Sample
+from data_tools.formats.source import safe_id, shown
 from data_tools.passport.clips import ClipFacts
 from data_tools.passport.findings import ERROR, WARNING, Finding
-from data_tools.passport.layout import shown
 
-MAX_ID = 200  # characters; with a suffix it must still be a file name, which ends at 255
 # re-encoding moves a value of a clip's look by at most 12 of 255 (quality 28 to 45, half the size, 5 % darker, measured
 # on 60 clips of the road world); any two of its 500 different clips were at least 22 apart
 NEAR = 12
@@ -86,23 +85,14 @@ def check_ids(items: Sequence[Item]) -> Check:
     same: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in items:
         same[item.split, str(item.sample.id)].append(item)
-        if words := _unsafe(str(item.sample.id)):
-            yield Finding("unsafe-id", ERROR, words, item.name, item.split), [item]
+        try:
+            safe_id(item.sample.id)  # what the loaders ask too
+        except DataError as error:
+            yield Finding("unsafe-id", ERROR, str(error), item.name, item.split), [item]
     for (split, _), twins in same.items():
         if len(twins) > 1:
             words = f"{len(twins)} samples have this id, so their results cannot be told apart; give each its own"
             yield Finding("duplicate-id", ERROR, words, twins[0].name, split), twins
-
-
-def _unsafe(key: str) -> str:
-    """Returns why an id may not become part of a file name, "" where it may."""
-    if not key.strip():
-        return "the id is empty"
-    if len(key) > MAX_ID:
-        return f"the id has {len(key)} characters, more than {MAX_ID}"
-    if ".." in key or "/" in key or "\\" in key:
-        return "the id holds '..' or a path separator"
-    return "" if key.isprintable() else "the id holds control characters"
 
 
 def check_clips(items: Sequence[Item], facts: Facts, folder: Path | None) -> Check:

@@ -4,16 +4,49 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cookbook.samples import DataError, Sample
+from data_tools.formats import av_folder
+from data_tools.formats.source import shown
 from data_tools.passport import checks
 from data_tools.passport.checks import Count, Facts, Item
 from data_tools.passport.clips import CACHE, inspect_all
-from data_tools.passport.findings import ERROR, Finding, Limits
-from data_tools.passport.layout import Layout, read_layout, shown
+from data_tools.passport.findings import ERROR, WARNING, Finding, Limits
 from data_tools.passport.result import Passport, Quarantined
+
+
+class Layout(NamedTuple):
+    """What a folder of the guide's layout holds: samples by split, and findings with the samples that they cost."""
+
+    samples: dict[str, list[Sample]]
+    found: list[tuple[Finding, Sequence[Item]]]
+
+
+def read_layout(
+    folder: str | Path, *, splits: Sequence[str] | None = None, label: str | None = None, **suffixes: str
+) -> Layout:
+    """Pair the clips and labels of a folder. Returns a sample for each whole pair, a finding for everything else.
+
+    `splits` names the subfolders to look into; without it they are found. `label` names the field of the label that
+    balancing counts, `suffixes` are those of `av_folder.pairs`. Raises DataError where there is no such layout at all.
+    """
+    layout = Layout({}, [])
+    for split, home in av_folder.splits(Path(folder), splits).items():
+        samples = layout.samples[split] = []
+        for pair in av_folder.pairs(home, **suffixes):
+            name, counted = shown(pair.file, folder), pair.label.get(label)
+            if pair.code == "stray":
+                layout.found.append((Finding("stray", WARNING, pair.wrong, name, split), []))
+            elif pair.code:
+                lost = Item(split, Sample(pair.id, pair.id, ()))
+                layout.found.append((Finding(pair.code, ERROR, pair.wrong, name, split), [lost]))
+            else:
+                sample = av_folder.sample(pair.id, str(pair.video.absolute()), av_folder.caption(pair.label))
+                samples.append(replace(sample, label=None if counted is None else str(counted)))
+    return layout
 
 
 def passport(
@@ -49,16 +82,17 @@ def passport(
     facts = _read(items, folder=folder, limits=limits, cache=cache, workers=workers, progress=progress)
     tokens, uncounted = _count(items, facts, count_tokens)
     found = [
+        *(layout.found if layout else ()),
         *_checks(items, facts, folder, near),
         *uncounted,
         *checks.check_lengths(items, tokens, max_length),
     ]
-    quarantine = _quarantine(found, layout)
+    quarantine = _quarantine(found)
     out = {(q.split, q.id) for q in quarantine}
     good = [item for item in items if (item.split, str(item.sample.id)) not in out]
     labels, answers = _balance(samples, good)
     found += checks.check_balance({split: n for split, n in labels.items() if n}, answers)
-    findings = [finding for finding, _ in found] + (layout.findings if layout else [])
+    findings = [finding for finding, _ in found]
     findings += [Finding("left-out", ERROR, shown(reason), shown(name)) for name, reason in problems]
     findings += [
         Finding("no-samples", ERROR, "holds no sample", split, split) for split in samples if not samples[split]
@@ -113,15 +147,13 @@ def _count(items: Sequence[Item], facts: Facts, count: Count | None) -> tuple[di
     return tokens, failed
 
 
-def _quarantine(found: Iterable[tuple[Finding, Sequence[Item]]], layout: Layout | None) -> tuple[Quarantined, ...]:
+def _quarantine(found: Iterable[tuple[Finding, Sequence[Item]]]) -> tuple[Quarantined, ...]:
     """Returns each sample to leave out, once, with all its reasons."""
     reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
     for finding, out in found:
         for item in out:
             about = "" if finding.name == item.name else f"{finding.name}: "
             reasons[item.split, str(item.sample.id)].append(f"{finding.code}: {about}{finding.message}")
-    for split, key, reason in layout.left_out if layout else ():
-        reasons[split, key].append(reason)
     return tuple(Quarantined(*key, "; ".join(dict.fromkeys(reasons[key]))) for key in sorted(reasons))
 
 

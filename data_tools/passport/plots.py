@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cookbook import plots
-from data_tools.passport.layout import shown
+from data_tools.formats.source import shown
 from data_tools.passport.result import Passport
 
 COLORS = (plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.GREY)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.samples import DataError, Sample
+from data_tools.formats.source import shown
 from data_tools.passport.clips import ClipFacts
 from data_tools.passport.findings import ERROR, Finding
-from data_tools.passport.layout import shown
 
 VERSION = 1
 MOST_LABELS = 4  # shown in the table
