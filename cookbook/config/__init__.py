@@ -14,8 +14,9 @@ each other. Nothing here imports torch or cosmos_rl.
 
 from cookbook.config.document import Config, ConfigError
 from cookbook.config.names import Finding
-from cookbook.config.planner import clip_tokens, layouts, plan
+from cookbook.config.planner import layouts, plan
 from cookbook.config.rules import lint, require
 from cookbook.config.table import difference
+from cookbook.resizing import clip_tokens
 
 __all__ = ["Config", "ConfigError", "Finding", "clip_tokens", "difference", "layouts", "lint", "plan", "require"]
