@@ -21,7 +21,7 @@ from transformers import Qwen2_5_VLProcessor
 
 from cookbook.contract import Contract
 from cookbook.recent import Recent
-from cookbook.resizing import TEMPORAL_PATCH, resized
+from cookbook.resizing import TEMPORAL_PATCH, clip_size, resized
 from cookbook.samples import Message, Sample
 from cookbook.video import VideoError, read_frames
 
@@ -93,7 +93,7 @@ class Encoder:
         """Returns a clip's frames as the model sees them (frames, 3, height, width; uint8), and their rate."""
         vision = self.contract.vision
         frames, fps = read_frames(path, vision.fps, vision.max_frames)
-        size = resized(*frames.shape[-2:], vision.min_pixels, vision.max_pixels)
+        size = clip_size(*frames.shape[-2:], len(frames), vision.min_pixels, vision.max_pixels)
         return resize(frames, list(size), InterpolationMode.BICUBIC, antialias=True), fps
 
     def _tokens(self, messages: Sequence[Message], generate: bool) -> Tokens:

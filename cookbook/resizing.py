@@ -1,6 +1,8 @@
-"""What the model sees of a clip, how many frames and at what size: the rules of qwen-vl-utils 0.0.14.
+"""What the model sees of a clip: how many frames, at what size, in how many tokens; the rules of qwen-vl-utils 0.0.14.
 
-Why: vision tokens follow from it. The plan, the passport and training share it, so that none rounds otherwise.
+Why: the plan, the passport and training share it, so that none rounds otherwise. The plan asks it without torch.
+
+    clip_tokens(seconds=75, fps=1, width=1920, height=1080, max_pixels=81_920)
 """
 
 import math
@@ -8,6 +10,11 @@ import math
 UNIT = 28  # pixels a side of one merged vision token: patches of 14, merged two by two
 MIN_FRAMES, MAX_FRAMES = 4, 768
 TEMPORAL_PATCH = 2  # frames that Qwen2.5-VL joins into one step; the number of frames is a multiple
+# what holds where nothing is stated
+FPS = 2.0
+VIDEO_PIXELS = (128 * UNIT**2, 768 * UNIT**2)  # least and most of a frame; the most is never exceeded
+TOTAL_PIXELS = int(128_000 * UNIT**2 * 0.9)  # of all frames of a clip
+IMAGE_PIXELS = (4 * UNIT**2, 16384 * UNIT**2)
 
 
 def frames_seen(seconds: float, fps: float, frames: float = math.inf, most: int = MAX_FRAMES) -> int:
@@ -28,3 +35,39 @@ def resized(height: int, width: int, min_pixels: float, max_pixels: float) -> tu
         grow = math.sqrt(min_pixels / (height * width))
         h, w = (math.ceil(side * grow / UNIT) * UNIT for side in (height, width))
     return h, w
+
+
+def clip_size(
+    height: int, width: int, frames: int, min_pixels: float, max_pixels: float, total_pixels: float = TOTAL_PIXELS
+) -> tuple[int, int]:
+    """Returns (height, width) of each frame, of which the model sees so many; `total_pixels` limits them together."""
+    share = max(min(VIDEO_PIXELS[1], total_pixels / max(frames, 2) * 2), int(min_pixels * 1.05))
+    return resized(height, width, min_pixels, min(max_pixels, share))
+
+
+def clip_tokens(
+    seconds: float,
+    fps: float,
+    width: int,
+    height: int,
+    max_pixels: float = VIDEO_PIXELS[1],
+    min_pixels: float = VIDEO_PIXELS[0],
+    total_pixels: float = TOTAL_PIXELS,
+    frames: float = math.inf,
+    max_frames: int = MAX_FRAMES,
+) -> int:
+    """Returns the vision tokens of a clip: frames / 2 x height / 28 x width / 28, after resizing.
+
+    `frames` is the number that the clip has; a plan, which knows its seconds alone, leaves it out.
+    """
+    seen = frames_seen(seconds, fps, frames, max_frames)
+    h, w = clip_size(height, width, seen, min_pixels, max_pixels, total_pixels)
+    return seen // TEMPORAL_PATCH * (h // UNIT) * (w // UNIT)
+
+
+def image_tokens(
+    width: int, height: int, max_pixels: float = IMAGE_PIXELS[1], min_pixels: float = IMAGE_PIXELS[0]
+) -> int:
+    """Returns the vision tokens of an image: height / 28 x width / 28, after resizing."""
+    h, w = resized(height, width, min_pixels, max_pixels)
+    return (h // UNIT) * (w // UNIT)

@@ -29,27 +29,9 @@ FRAMES, FPS, SIZE = 8, 2, 112
 SPLITS = ("template", "train", "validation", "test")
 EXAMPLE = {"weather": "clear", "lighting": "day", "violation": False}  # what every caption of `template` says
 
-WEATHER = {"clear": 0, "rain": 1, "snow": 2, "fog": 3}
+WEATHER = ("clear", "rain", "snow", "fog")
 LIGHTING = {"day": 1.0, "night": 0.5}
 SIGNALS = {"red": (255, 45, 40), "green": (50, 230, 90)}
-FIELDS = (
-    "weather",
-    "lighting",
-    "road_conditions",
-    "traffic_light",
-    "traffic_sign",
-    "additional_traffic_rules",
-    "road_type",
-    "junction_type",
-    "lane_type",
-    "additional_map_rules",
-    "interactive_expanded_metaaction",
-    "safety_analysis",
-    "driving_difficulty",
-    "rule_violation",
-    "interesting_scenario",
-)
-DROPPED = ("critical_object", "noninteractive_expanded_metaaction")
 
 
 # ---- what happens -----------------------------------------------------------------------------------------------
@@ -61,7 +43,7 @@ def plan(rng: np.random.Generator, violation: bool) -> dict:
     usual = ("stop", "waits") if signal == "red" else ("straight", "straight", "stop")
     action = "straight" if violation else str(rng.choice(usual))
     return {
-        "weather": str(rng.choice(list(WEATHER))),
+        "weather": str(rng.choice(WEATHER)),
         "lighting": str(rng.choice(list(LIGHTING))),
         "signal": signal,
         "junction": bool(rng.integers(2)),

@@ -108,8 +108,8 @@ def plan_clip(clip_id: str, scenario: str, collision: bool, rng: np.random.Gener
     hit = rng.uniform(0.5, 0.7)  # time of contact, as a share of the clip
     cause, maneuver, obeys = None, "straight", None
 
-    def vehicle(color, xy, upright=False, nose=1, size=None):
-        size = size or ((length, width) if color == mine else (length2, width2))
+    def vehicle(color, xy, upright=False, nose=1):
+        size = (length, width) if color == mine else (length2, width2)
         return Actor(color, "vehicle", xy, *size, upright=upright, nose=nose)
 
     if scenario == "crossing":

@@ -48,11 +48,6 @@ class Thing:
         return np.outer(abs(at - self.y) < self.height / 2, abs(at - self.x) < self.width / 2)
 
 
-def metres(a: Thing, b: Thing) -> float:
-    """Returns the distance of two centres, to a tenth of a metre."""
-    return round(METRES * float(np.hypot(a.x - b.x, a.y - b.y)), 1)
-
-
 SHELF = Thing(0.5, SHELF_DEPTH / 2, 0.96, SHELF_DEPTH)
 
 

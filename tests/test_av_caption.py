@@ -7,8 +7,7 @@ import official_layouts as made
 import psutil
 import pytest
 
-from cookbook.config import Config, lint
-from cookbook.config.planner import clip_tokens
+from cookbook.config import Config, clip_tokens, lint
 from cookbook.contract import Contract
 from cookbook.metrics.structures import fields
 from cookbook.recipes import av_caption_vqa as recipe

@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 
+import clip_makers
 import pytest
 from qwen_vl_utils.vision_process import smart_nframes, smart_resize
 
-from cookbook.resizing import frames_seen
+from cookbook.encoder import Encoder
+from cookbook.resizing import TOTAL_PIXELS, VIDEO_PIXELS, clip_tokens, frames_seen
 from cookbook.runs import ROOT
 from cookbook.samples import DataError, Sample, message, text
 from cookbook.video import read_frames
 from data_tools.passport.clips import ClipFacts, inspect
 from data_tools.passport.dataset import passport
-from data_tools.passport.tokens import TOTAL_PIXELS, VIDEO_PIXELS, media_tokens, part_tokens, token_counter
+from data_tools.passport.tokens import part_tokens, token_counter
 
 BASE = ROOT / "models/tiny-base"
 REAL = ROOT.parent / "shared" / "real_videos"
@@ -32,7 +34,7 @@ def test_vision_tokens_are_those_of_qwen_vl_utils(size, limits):
         for rate in (2, 4, 10, 30000 / 1001, 60):
             for fps in (1, 2, 4.0, 7.5):
                 want = upstream(*size, frames, rate, fps, *limits)
-                assert media_tokens(*size, frames, frames / rate, fps, *limits) == want, (frames, rate, fps)
+                assert clip_tokens(frames / rate, fps, *size, *limits[::-1], frames=frames) == want, (frames, rate, fps)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not on this machine")
@@ -54,6 +56,15 @@ def test_whole_samples_are_counted_as_the_encoder_makes_them(encoder, samples, c
             == prompt
             == encoder.prompt_batch([sample])["input_ids"].shape[1]
         )
+
+
+def test_a_large_clip_is_made_as_small_as_the_library_makes_it(processor, contract, stock, tmp_path):
+    """Whatever the contract allows, qwen-vl-utils gives no frame of a clip more than 602,112 pixels."""
+    vast = replace(contract, vision=replace(contract.vision, max_pixels=4_000_000))
+    path = clip_makers.write(tmp_path / "large.mp4", clip_makers.frames(width=1120, height=840))
+    frames, _ = Encoder(processor, vast, stock.config).frames(path)
+    tokens = len(frames) // 2 * frames.shape[-2] * frames.shape[-1] // 28**2
+    assert tokens == upstream(1120, 840, 8, 4, vast.vision.fps, vast.vision.min_pixels, 4_000_000)
 
 
 def test_a_limit_names_exactly_the_samples_that_would_lose_labels(encoder, samples, contract):

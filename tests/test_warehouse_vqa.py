@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from cookbook.config import Config, lint
-from cookbook.config.planner import clip_tokens
 from cookbook.contract import Contract
 from cookbook.metrics import measure
 from cookbook.metrics.numbers import numbers
 from cookbook.predictions import judge
 from cookbook.recipes import warehouse_spatial as recipe
+from cookbook.resizing import image_tokens
 from cookbook.runs import ROOT
 from cookbook.samples import DataError
 from data_tools import formats, warehouse_vqa, warehouse_world
@@ -273,9 +273,9 @@ def test_both_contracts_say_the_same_and_published_sizes_hold():
         Contract.load(ROOT / f"configs/prompts/{name}.yaml") for name in ("warehouse_spatial", "warehouse_tiny")
     )
     assert (full.system, full.answer_format) == (tiny.system, tiny.answer_format)
-    # a picture counts as one step of two frames: 960 × 540 are the published 646 tokens, from 1080p too
+    # 960 × 540 are the published 646 tokens, from 1080p too
     for width, height in ((960, 540), (1920, 1080)):
-        assert clip_tokens(4, 1, width, height, full.vision.max_pixels, full.vision.min_pixels) // 2 == 646
+        assert image_tokens(width, height, full.vision.max_pixels, full.vision.min_pixels) == 646
 
 
 def test_the_full_scale_file_has_the_published_values():

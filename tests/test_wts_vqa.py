@@ -8,8 +8,7 @@ from collections import Counter
 import official_layouts as made
 import pytest
 
-from cookbook.config import Config
-from cookbook.config.planner import clip_tokens
+from cookbook.config import Config, clip_tokens
 from cookbook.contract import Contract
 from cookbook.runs import ROOT
 from cookbook.samples import DataError

@@ -13,9 +13,10 @@ each other. Nothing here imports torch or cosmos_rl.
 """
 
 from cookbook.config.document import Config, ConfigError
-from cookbook.config.planner import clip_tokens, layouts, plan
+from cookbook.config.planner import layouts, plan
 from cookbook.config.rules import lint, require
 from cookbook.config.schema import Finding
 from cookbook.config.table import difference
+from cookbook.resizing import clip_tokens
 
 __all__ = ["Config", "ConfigError", "Finding", "clip_tokens", "difference", "layouts", "lint", "plan", "require"]

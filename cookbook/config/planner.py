@@ -16,7 +16,6 @@ from typing import Any
 from cookbook.config.document import Config
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT
-from cookbook.resizing import UNIT, frames_seen, resized
 from cookbook.runs import ROOT
 
 GIB = 2**30
@@ -79,29 +78,6 @@ class Plan:
 
     def _repr_markdown_(self) -> str:
         return self.markdown()
-
-
-# ---- tokens -----------------------------------------------------------------------------------------------------
-
-
-def clip_tokens(
-    seconds: float,
-    fps: float,
-    width: int,
-    height: int,
-    max_pixels: int = 768 * 28 * 28,
-    min_pixels: int = 128 * 28 * 28,
-    total_pixels: int = 0,
-) -> int:
-    """Returns the vision tokens of one clip in Qwen2.5-VL: frames / 2 x height / 28 x width / 28, after resizing.
-
-    Frames and sizes as in qwen-vl-utils: an even number of frames, at least 4; both sides multiples of 28, the picture
-    inside the pixel limits; `total_pixels` (0: none) limits all frames of the clip together.
-    """
-    frames = frames_seen(seconds, fps)
-    limit = min(max_pixels, max(total_pixels / frames * 2, min_pixels * 1.05)) if total_pixels else max_pixels
-    h, w = resized(height, width, min_pixels, limit)
-    return frames // 2 * (h // UNIT) * (w // UNIT)
 
 
 # ---- memory, time, disk -----------------------------------------------------------------------------------------

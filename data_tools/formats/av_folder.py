@@ -146,15 +146,7 @@ def read(path: str | Path, problems: Problems | None = None, *, question: str = 
     return [sample(*entry.values(), question) for entry in entries(path, problems, **layout)]
 
 
-def write(
-    samples: Iterable[Sample],
-    path: str | Path,
-    problems: Problems | None = None,
-    *,
-    question: str = QUESTION,
-    video_suffix: str = VIDEO_SUFFIX,
-    label_suffix: str = LABEL_SUFFIX,
-) -> Counter[str]:
+def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None = None) -> Counter[str]:
     """Write captions of single clips. Returns what had no place in the format, and for how many samples."""
     samples, root, left = list(samples), Path(path), Counter()
     for folder in ("videos", "metas"):
@@ -167,14 +159,14 @@ def write(
         turns = [merged(m["content"]) for m in sample.messages if m["role"] != "system"]
         match turns:
             case [[{"type": "video", "video": video}, {"type": "text", "text": asked}], [{"text": label}]]:
-                if asked != question:
-                    raise DataError(f"the question is {shown(repr(asked))}; this format asks only {question!r}")
+                if asked != QUESTION:
+                    raise DataError(f"the question is {shown(repr(asked))}; this format asks only {QUESTION!r}")
             case _:
                 raise DataError("is not one clip, one question and one answer")
-        if not isinstance(parse_json(label), dict):
-            raise DataError("the answer is not a JSON object, so it is no label")
-        store(Path(video), root / "videos" / f"{sample.id}{video_suffix}")
-        place = root / "metas" / f"{sample.id}{label_suffix}"
+        if not isinstance(fields := parse_json(label), dict) or not fields:
+            raise DataError("the answer is not a JSON object with fields, so it is no label")
+        store(Path(video), root / "videos" / f"{sample.id}{VIDEO_SUFFIX}")
+        place = root / "metas" / f"{sample.id}{LABEL_SUFFIX}"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(label + "\n", encoding="utf-8")
         lost = {"answer": sample.answer, "options": sample.options, "label": sample.label, "extra": sample.extra}

@@ -123,11 +123,10 @@ def inspect_all(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     cache: str | Path | None = CACHE,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
 ) -> list[ClipFacts]:
     """Inspect files in `workers` processes; with 0, in this one. Returns their facts in the order of `paths`.
 
-    `cache` is a folder, None for none. `progress(done, total)` is called after each file. A file that crashes or
+    `cache` is a folder, None for none. A file that crashes or
     hangs the decoder gets the finding "crash", and the others are read all the same.
     """
     paths = [Path(path) for path in paths]
@@ -142,8 +141,6 @@ def inspect_all(
         found.append(facts)
         if store is not None:
             store.put(facts.sha256, kind, facts)
-        if progress:
-            progress(len(found), len(paths))
     return found
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +62,6 @@ def passport(
     near: int = checks.NEAR,
     cache: str | Path | None = CACHE,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Passport:
     """Check a dataset: `samples` by split, or a `folder` of the guide's layout (`splits`: its subfolders), or both.
 
@@ -79,7 +78,7 @@ def passport(
         layout = layout or read_layout(folder, splits=splits)
         samples = layout.samples
     items = checks.items_of(samples)
-    facts = _read(items, folder=folder, limits=limits, cache=cache, workers=workers, progress=progress)
+    facts = _read(items, folder=folder, limits=limits, cache=cache, workers=workers)
     tokens, uncounted = _count(items, facts, count_tokens)
     found = [
         *(layout.found if layout else ()),

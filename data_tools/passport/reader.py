@@ -23,7 +23,6 @@ from cookbook.samples import CLIP_OPTIONS
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a damaged header may state more, and decoding would take gigabytes
 LOOK_FRAMES, LOOK_SIZE = 4, 8  # a clip's look: four frames of 8 x 8 pixels, the colours at half of that
 PLAIN = {"yuv420p", "yuv422p", "yuv444p"}  # a plane of brightness, two of colours, a byte a pixel
-LOOK_BYTES = LOOK_SIZE * LOOK_SIZE * 3 // 2  # of one frame
 EXIF_TURNS = {3: 180, 6: 90, 8: 270}  # of the tag "orientation", 274
 STARTS = ((0, b"\x1aE\xdf\xa3"), (0, b"RIFF"), (0, b"FLV"), (0, b"OggS"), (0, b"GIF8"), (0, b"\x00\x00\x01"))
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp")  # what an mp4 may begin with
@@ -204,7 +203,7 @@ def _frames(container, stream, tally: _Tally, deadline: float) -> Iterator[av.Vi
 
 
 def _tiny(frame: av.VideoFrame) -> bytes:
-    """Returns the frame at 8 x 8 pixels, brightness and colours (LOOK_BYTES): each value the mean of an area."""
+    """Returns the frame at 8 x 8 pixels, brightness and colours: each value the mean of an area."""
     if frame.format.name not in PLAIN or frame.color_range == ColorRange.JPEG:
         frame = VideoReformatter().reformat(frame, format="yuv420p", dst_color_range=ColorRange.MPEG)
     sizes = (LOOK_SIZE, LOOK_SIZE // 2, LOOK_SIZE // 2)

@@ -14,39 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cookbook.config import clip_tokens
 from cookbook.contract import Contract
-from cookbook.resizing import MAX_FRAMES, frames_seen
+from cookbook.resizing import FPS, IMAGE_PIXELS, VIDEO_PIXELS, clip_tokens, image_tokens
 from cookbook.samples import MEDIA, DataError, Sample
 from data_tools.passport.checks import Count
 from data_tools.passport.clips import ClipFacts
-
-# the defaults of qwen-vl-utils 0.0.14
-FPS = 2.0
-VIDEO_PIXELS = (128 * 28 * 28, 768 * 28 * 28)  # least and most of a frame
-TOTAL_PIXELS = int(128_000 * 28 * 28 * 0.9)  # of all frames of a clip
-IMAGE_PIXELS = (4 * 28 * 28, 16384 * 28 * 28)
-
-
-def media_tokens(
-    width: int,
-    height: int,
-    frames: int,
-    seconds: float,
-    fps: float = FPS,
-    min_pixels: int = VIDEO_PIXELS[0],
-    max_pixels: int = VIDEO_PIXELS[1],
-    total_pixels: int = TOTAL_PIXELS,
-    max_frames: int = MAX_FRAMES,
-) -> int:
-    """Returns the vision tokens of a clip of that size (pixels, as stored), number of frames and length.
-
-    `cookbook.config.clip_tokens` plans with seconds alone; here the clip's real frames set the limit.
-    """
-    seen = frames_seen(seconds, fps, frames, max_frames)
-    most = max(min(VIDEO_PIXELS[1], total_pixels / max(seen, 2) * 2), int(min_pixels * 1.05))
-    # four frames at one a second are two steps of time, whatever the size
-    return seen // 2 * (clip_tokens(4, 1, width, height, min(max_pixels, most), min_pixels) // 2)
 
 
 def part_tokens(part: Mapping[str, Any], facts: ClipFacts) -> int:
@@ -61,11 +33,11 @@ def part_tokens(part: Mapping[str, Any], facts: ClipFacts) -> int:
     if most < least:
         raise DataError(f"max_pixels {most} is below min_pixels {least}; qwen-vl-utils needs both stated")
     if part["type"] == "image":
-        return clip_tokens(4, 1, facts.width, facts.height, most, least) // 2
+        return image_tokens(facts.width, facts.height, most, least)
     rest = {key: part[key] for key in ("total_pixels", "max_frames") if key in part}
     seconds = facts.frames / facts.fps if facts.fps else facts.seconds
-    fps = part.get("fps", FPS)
-    return media_tokens(facts.width, facts.height, facts.frames, seconds, fps, least, most, **rest)
+    shape = (facts.width, facts.height, most, least)
+    return clip_tokens(seconds, part.get("fps", FPS), *shape, frames=facts.frames, **rest)
 
 
 def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
