@@ -6,7 +6,7 @@ In reading order:
     passport/   reader, findings, clips (each file decoded once); checks, dataset, result (samples compared)
     splits, loading, engine_dataset             what loader files share: parts by clip, both splits, the engine's view
     cosmos_sft, cosmos_grpo, avha_sft_single_caption, llava_sft, saved_sft     the guide's loader files
-    road_vqa, av_caption, wts_vqa, warehouse_vqa (region_masks), videophy2 (videophy2_download)     the recipes'
+    road_vqa (the tutorial's); av_caption, wts_vqa, warehouse_vqa (region_masks), videophy2 (videophy2_download)
     convert     from any format to any other
     worlds, drawing, road_world (road_questions) and the other *_world         toy data in the same layouts
 
