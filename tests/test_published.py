@@ -62,8 +62,9 @@ def test_scores_and_differences_do_not_depend_on_the_order():
 def test_the_engines_own_reward_compares_whole_strings():
     reward = pytest.importorskip("cosmos_rl.dispatcher.algo.reward").single_choice_reward_fn
     assert reward("<answer> b </answer>", "B") and not reward("<answer>(B)</answer>", "B")
-    for raw in RAW:  # where it pays, so do we
-        assert judged(raw)["correct"] or not reward(raw["output"], raw["reference"])
+    for raw in RAW:  # where it pays, so do we, unless two answers are stated: it takes the first
+        pays = reward(raw["output"], raw["reference"]) and raw["output"].count("<answer>") == 1
+        assert judged(raw)["correct"] or not pays
 
 
 # The benchmark's folder
