@@ -11,17 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cookbook import evaluation, pipeline, runs
-from cookbook.answers import choices_of
+from cookbook import pipeline, runs
+from cookbook.checkpoint.lineage import lineage, tree
 from cookbook.config import Config
-from cookbook.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
-from cookbook.encoder import Encoder
-from cookbook.held_out import best_step
-from cookbook.lineage import lineage, tree
-from cookbook.predictions import judge
-from cookbook.report import write_report
+from cookbook.data.answers import choices_of
+from cookbook.data.encoder import Encoder
+from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
+from cookbook.evaluation.predict import predict
+from cookbook.evaluation.predictions import judge
+from cookbook.evaluation.report import write_report
+from cookbook.evaluation.scores import compare
 from cookbook.runs import MANIFEST, named, read_metrics
-from cookbook.scores import compare
+from cookbook.training.validation import best_step
 
 MODELS = ("base", "sft", "rl")
 
@@ -45,7 +46,7 @@ def evaluate(name: str, questions: int | None = None, seed: int = 0) -> tuple[di
     for model_name in MODELS:
         model, encoder = pipeline.open_model(_checkpoint(name, model_name))
         path = runs.path(name) / "evaluation" / f"predictions_{model_name}.jsonl"
-        rows[model_name] = evaluation.predict(model, encoder, items, model_name, path=path)
+        rows[model_name] = predict(model, encoder, items, model_name, path=path)
     train = [judge(s, "", pipeline.contract()) for s in pipeline.samples(name, "train", seed)]
     return compare(rows, train), rows
 
@@ -72,7 +73,7 @@ def controls(name: str, model_name: str, questions: int | None = None, seed: int
     folder, rows = runs.path(name) / "evaluation", {}
     for control, (sees, part) in asked.items():
         path = folder / f"controls_{model_name}_{control.replace(' ', '_')}.jsonl"
-        rows[control] = evaluation.predict(model, sees, part, f"{model_name}, {control}", path=path)
+        rows[control] = predict(model, sees, part, f"{model_name}, {control}", path=path)
     return {control: found for control, found in rows.items() if found}
 
 
@@ -81,7 +82,7 @@ def prompted(name: str, model_name: str, system: str, questions: int | None = No
     items = pipeline.samples(name, "test", seed)[:questions]
     model, encoder = pipeline.open_model(_checkpoint(name, model_name))
     other = Encoder(encoder.processor, replace(encoder.contract, system=system), encoder.config)
-    return evaluation.predict(model, other, items, f"{model_name}, prompted")
+    return predict(model, other, items, f"{model_name}, prompted")
 
 
 def report(

@@ -20,12 +20,12 @@ from pathlib import Path
 from statistics import fmean
 
 from cookbook.config import Config
-from cookbook.contract import Contract
-from cookbook.gold import SLACK, Odd, Weights, full_marks, gold_failures, odd_answers
-from cookbook.rewards import Reward, RewardError, reward, reward_weights
+from cookbook.data.contract import Contract
+from cookbook.data.samples import Sample
+from cookbook.display.tables import Table
 from cookbook.runs import read_jsonl
-from cookbook.samples import Sample
-from cookbook.tables import Table
+from cookbook.training.gold import SLACK, Odd, Weights, full_marks, gold_failures, odd_answers
+from cookbook.training.rewards import Reward, RewardError, reward, reward_weights
 
 # ---- policies that look at nothing ------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ as the reward of each constant answer, and after it, as the share of the most fr
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from cookbook.contract import Contract
-from cookbook.rewards import reward
-from cookbook.samples import Sample
+from cookbook.data.contract import Contract
+from cookbook.data.samples import Sample
+from cookbook.training.rewards import reward
 
 
 def constant_rewards(samples: Sequence[Sample], weights: Mapping[str, float], contract: Contract) -> dict[str, float]:

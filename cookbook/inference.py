@@ -22,13 +22,13 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor
 
 from cookbook import checkpoint
-from cookbook.answers import choices_of
 from cookbook.checkpoint import CheckpointError
-from cookbook.contract import Contract
-from cookbook.encoder import Encoder
+from cookbook.data.answers import choices_of
+from cookbook.data.contract import Contract
+from cookbook.data.encoder import Encoder
+from cookbook.data.samples import Sample, message, text
+from cookbook.model.generation import generate, to
 from cookbook.runs import ROOT, named
-from cookbook.samples import Sample, message, text
-from cookbook.sampling import generate, to
 
 CONTRACT = "configs/prompts/captions.yaml"  # for a checkpoint that brings none
 QUESTION = "Describe what you see in this video."

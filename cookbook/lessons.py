@@ -21,14 +21,15 @@ import torch
 
 from cookbook import pipeline, runs
 from cookbook.config import Config
-from cookbook.encoder import Encoder
-from cookbook.grpo import grpo
-from cookbook.held_out import answers
-from cookbook.rewards import OVERLONG_KEYS
+from cookbook.data.encoder import Encoder
+from cookbook.data.samples import Sample
+from cookbook.display.tables import Table
 from cookbook.runs import Run, named
-from cookbook.samples import Sample
-from cookbook.tables import Table
-from data_tools import loading, plausible_world, videophy2
+from cookbook.training.grpo import grpo
+from cookbook.training.rewards import OVERLONG_KEYS
+from cookbook.training.validation import answers
+from data_tools import loading, videophy2
+from data_tools.worlds import falling as plausible_world
 
 START = "policy.model_name_or_path"
 CLIPS = {"sft": 300, "train": 300, "test": 100}  # of falling things; the test has as many of each score

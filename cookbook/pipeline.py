@@ -16,22 +16,22 @@ import torch
 from cookbook import checkpoint, runs
 from cookbook.config import Config, require
 from cookbook.config.rules import View, gpus_needed
-from cookbook.contract import Contract
-from cookbook.encoder import Encoder
+from cookbook.data.contract import Contract
+from cookbook.data.encoder import Encoder
+from cookbook.data.samples import Sample
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PROGRAM, launch
 from cookbook.engine.redis import find_redis, search_path
-from cookbook.gold import require_gold
-from cookbook.grpo import grpo
-from cookbook.rewards import are_ours, reward_weights
 from cookbook.runs import ROOT, Run, named
-from cookbook.samples import Sample
-from cookbook.sft import sft
-from data_tools import loading, road_vqa, road_world
+from cookbook.training.gold import require_gold
+from cookbook.training.grpo import grpo
+from cookbook.training.rewards import are_ours, reward_weights
+from cookbook.training.sft import sft
+from data_tools import loading, road_vqa
 from data_tools.loading import Splits
 from data_tools.passport import Passport, passport, read_quarantine
 from data_tools.passport.tokens import token_counter
-from data_tools.worlds import STAMP
+from data_tools.worlds import STAMP, road
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) 
     stamp = folder / STAMP
     if clips is not None or not stamp.exists():
         (folder / PASSPORT).unlink(missing_ok=True)  # it was that of other clips
-        return road_world.build(folder, dict(clips or CLIPS), seed)
+        return road.build(folder, dict(clips or CLIPS), seed)
     found = json.loads(stamp.read_text())
-    for key, wanted in (("seed", seed), ("version", road_world.VERSION)):
+    for key, wanted in (("seed", seed), ("version", road.VERSION)):
         if found[key] != wanted:
             was = f"{named(folder)} holds clips of {key} {found[key]}, not {wanted}"
             raise ValueError(f"{was}; give another run_name, or delete {named(folder.parent)}")
@@ -225,7 +225,7 @@ def train_rl(
 ) -> Path:
     """Run GRPO from the job's SFT export, which is trained first where it is missing. Returns the last export.
 
-    With `stop_on_alarm` a severe alarm of cookbook.alarms ends the run: TrainingStopped, on cosmos-rl EngineError.
+    With `stop_on_alarm` a severe alarm of training.alarms ends the run: TrainingStopped, on cosmos-rl EngineError.
     """
     own = runs.path(f"{name}/sft")
     start = config["policy.model_name_or_path"] or named(own)

@@ -1,7 +1,7 @@
 """Alarms of a training run: what goes wrong, seen in metrics.jsonl while it happens, with its cause and the knob.
 
 Why: the reward is flat, the KL runs off, answers are cut at the limit, and the run goes on to its end. The rules stand
-in cookbook/alarms.py; here any run is asked, of either engine, while it runs or afterwards.
+in cookbook/training/alarms.py; here any run is asked, of either engine, while it runs or afterwards.
 
     watch("tutorial/rl")                    # every alarm, at the step where it first went off
     python -m cookbook.watch tutorial/rl    # exit 1 where one is severe
@@ -11,8 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from cookbook.alarms import Alarm, replay
 from cookbook.engine.metrics import read_engine_metrics
+from cookbook.training.alarms import Alarm, replay
 
 
 def watch(run: str | Path) -> list[Alarm]:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.config import Config
+from cookbook.data.samples import DataError, Sample, message, text, video
 from cookbook.runs import ROOT
-from cookbook.samples import DataError, Sample, message, text, video
 from data_tools import loading
-from data_tools.engine_dataset import serve
 from data_tools.formats import av_folder
 from data_tools.formats.source import Problems, parse_json, skipping
-from data_tools.splits import hold_out
+from data_tools.loading.engine import serve
+from data_tools.loading.splits import hold_out
 
 OPTIONS = {"fields": list, "question": str}
 WORDS, WORDS_OR_NONE, FLAG, GRADE, LIST = "text", "text or null", "true or false", "1 to 4", "list or null"

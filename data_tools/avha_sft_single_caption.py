@@ -8,9 +8,9 @@
 """
 
 from cookbook.config import Config
-from cookbook.samples import Sample
+from cookbook.data.samples import Sample
 from data_tools import loading
-from data_tools.engine_dataset import serve
+from data_tools.loading.engine import serve
 
 OPTIONS = {"question": str, "drop_fields": list, "video_suffix": str, "label_suffix": str}
 

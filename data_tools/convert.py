@@ -18,10 +18,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cookbook.samples import DataError, Sample
+from cookbook.data.samples import DataError, Sample
 from data_tools import formats
 from data_tools.formats.source import Problems
-from data_tools.splits import Balanced, balance, clusters, label_by, split, subset
+from data_tools.loading.splits import Balanced, balance, clusters, label_by, split, subset
 
 SHOWN = 20  # problems that are printed; the rest is counted
 

@@ -7,9 +7,9 @@ Clips are unpacked to $COSMOS_CACHE (~/.cache/cosmos) once; `[custom] media` nam
 """
 
 from cookbook.config import Config
-from cookbook.samples import Sample
+from cookbook.data.samples import Sample
 from data_tools import loading
-from data_tools.engine_dataset import serve
+from data_tools.loading.engine import serve
 
 
 def load(config: Config) -> dict[str, list[Sample]]:

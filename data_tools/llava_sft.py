@@ -8,9 +8,9 @@ same file gives prompts; their reference is the item's `answer`, else its last w
 """
 
 from cookbook.config import Config
-from cookbook.samples import Sample
+from cookbook.data.samples import Sample
 from data_tools import loading
-from data_tools.engine_dataset import serve
+from data_tools.loading.engine import serve
 
 
 def load(config: Config) -> dict[str, list[Sample]]:

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from cookbook.samples import DataError
-from data_tools.drawing import COLORS
+from cookbook.data.samples import DataError
+from data_tools.worlds.drawing import COLORS
 
 NAMES = ("red", "blue", "yellow", "purple", "orange", "pink", "white", "black")  # of marks 0, 1, 2, …; then again
 LARGEST = 100_000_000  # pixels; a damaged size must not ask for all memory

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from cookbook.config import Config
-from cookbook.contract import Contract
+from cookbook.data.contract import Contract
+from cookbook.data.samples import Sample, message, text, video
 from cookbook.runs import ROOT
-from cookbook.samples import Sample, message, text, video
 from data_tools import loading
-from data_tools.engine_dataset import serve
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
-from data_tools.road_questions import questions
+from data_tools.loading.engine import serve
 from data_tools.worlds import STAMP
+from data_tools.worlds.road_questions import questions
 
 HURRIED_ERRORS = 0.25  # of the answers that stand without reasoning
 
@@ -50,7 +50,7 @@ def read(folder: Path, split: str, contract: Contract, reasoned: float = 1.0) ->
     """
     root = Path(folder) / split
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such split; make one with: python -m data_tools.road_world {folder}")
+        raise FileNotFoundError(f"{root}: no such split; make one with: python -m data_tools.worlds.road {folder}")
     seed = json.loads((Path(folder) / STAMP).read_text(encoding="utf-8"))["seed"]
     samples = []
     for meta in sorted((root / "metas").glob(f"*{LABEL_SUFFIX}")):

@@ -9,10 +9,10 @@ answer.
 """
 
 from cookbook.config import Config
-from cookbook.samples import Sample
+from cookbook.data.samples import Sample
 from data_tools import loading
-from data_tools.engine_dataset import serve
 from data_tools.formats.saved import COLUMN
+from data_tools.loading.engine import serve
 
 
 def load(config: Config) -> dict[str, list[Sample]]:

@@ -25,14 +25,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cookbook.config import Config
-from cookbook.contract import Contract
+from cookbook.data.contract import Contract
+from cookbook.data.samples import DataError, Sample, message, text, video
 from cookbook.runs import ROOT
-from cookbook.samples import DataError, Sample, message, text, video
 from data_tools import loading
-from data_tools.engine_dataset import serve
 from data_tools.formats.hub import parquet_rows
 from data_tools.formats.source import Problems, inside, read_rows, shown, skipping
-from data_tools.splits import balance, hold_out, label_of
+from data_tools.loading.engine import serve
+from data_tools.loading.splits import balance, hold_out, label_of
 
 SCORES = ("1", "2", "3", "4", "5")
 QUESTION = "How well does this clip keep to the laws of physics?"

@@ -26,11 +26,11 @@ from typing import Any
 from PIL import Image
 
 from cookbook.config import Config
-from cookbook.samples import DataError, Sample
+from cookbook.data.samples import DataError, Sample
 from data_tools import loading
-from data_tools.engine_dataset import serve
 from data_tools.formats.sink import Shelf, fresh
 from data_tools.formats.source import Problems, inside, safe_id, shown, skipping
+from data_tools.loading.engine import serve
 from data_tools.region_masks import decode, draw_marks
 
 log = logging.getLogger(__name__)

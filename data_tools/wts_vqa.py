@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.config import Config
+from cookbook.data.samples import DataError, Sample, message, text, video
 from cookbook.runs import ROOT
-from cookbook.samples import DataError, Sample, message, text, video
 from data_tools import loading
-from data_tools.engine_dataset import serve
 from data_tools.formats.source import Problems, inside, parse_json, read_text, shown, skipping
+from data_tools.loading.engine import serve
 
 TRIMMED = "normal_trimmed"  # scenes without an accident, in a folder of their own
 KEYS = ("a", "b", "c", "d")

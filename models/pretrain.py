@@ -2,7 +2,7 @@
 
 Why: post-training starts from a base. Cosmos-Reason1-7B does not fit on two CPU cores, and random weights do not
 learn in minutes. So this script makes the smallest base that is worth post-training: the same classes, the same
-processor, the same chat format, taught general skills on moving shapes (`data_tools/basic_world.py`) and nothing
+processor, the same chat format, taught general skills on moving shapes (`models/shapes_world.py`) and nothing
 about roads.
 
     python models/pretrain.py models/tiny-base                      # one GPU, about ten minutes
@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import shapes_world
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.nn import functional as F
@@ -34,8 +35,9 @@ from transformers import (
 )
 
 from cookbook import checkpoint
-from cookbook.batched_vision import batch_vision
-from data_tools import basic_world, road_questions, road_world
+from cookbook.model.vision_tower import batch_vision
+from data_tools.worlds import road as road_world
+from data_tools.worlds import road_questions
 
 HERE = Path(__file__).parent
 PIXELS = 56  # height and width that the model sees; 4 temporal patches x 2 x 2 merged patches = 16 tokens
@@ -54,17 +56,22 @@ def phrases() -> list[str]:
     road = [*road_world.CAUSES.values(), *road_world.MANEUVERS.values(), "a collision", "an accident", "the vehicle",
             "the signal is red", "the signal is green", "the signal turns red", "the signal turns green",
             "the primary cause", "the driver", "traffic rules"]  # fmt: skip
-    basic = [*basic_world.PATHS.values(), *basic_world.RELATIONS.values(), *basic_world.LAMPS, *basic_world.DIRECTIONS]
+    basic = [
+        *shapes_world.PATHS.values(),
+        *shapes_world.RELATIONS.values(),
+        *shapes_world.LAMPS,
+        *shapes_world.DIRECTIONS,
+    ]
     return sorted({*road, *basic, "they touch", "they stay apart", "one", "two", "three", "four"})
 
 
 def corpus() -> list[str]:
     """Returns texts of both worlds, for the tokenizer: a base model's tokenizer knows more words than its skills."""
     rng = np.random.default_rng(0)
-    out = [*basic_world.THINK_PROMPTS, *basic_world.DIRECT_PROMPTS, basic_world.DESCRIBE_PROMPT, *phrases()]
+    out = [*shapes_world.THINK_PROMPTS, *shapes_world.DIRECT_PROMPTS, shapes_world.DESCRIBE_PROMPT, *phrases()]
     out += [(HERE.parent / "configs/prompts/road.yaml").read_text()]
     for _ in range(3000):
-        q = basic_world.make_question(basic_world.plan_scene(rng), phrases(), rng)
+        q = shapes_world.make_question(shapes_world.plan_scene(rng), phrases(), rng)
         out.append(q["question"] + "\n" + q["target"])
     for clip, _ in road_world.plan_split("train", 500, seed=123):
         out.append(clip.label["caption"])
@@ -171,7 +178,7 @@ def _make_part(job: tuple) -> list:
     processor, clips = SHARED
     rng = np.random.default_rng([7, seed])
     texts, known = phrases(), processor.tokenizer
-    tokens_per_clip = (basic_world.FRAMES // 2) * (PIXELS // 28) ** 2
+    tokens_per_clip = (shapes_world.FRAMES // 2) * (PIXELS // 28) ** 2
     talk = [
         {"role": "system", "content": "{system}"},
         {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "{question}"}]},
@@ -181,10 +188,10 @@ def _make_part(job: tuple) -> list:
     after_think = 2 + len(known("</answer>")["input_ids"])  # the letter, the closing tag, the end of the turn
     rows = []
     for i in range(start, start + count):
-        scene = basic_world.plan_scene(rng)
-        clips[i] = basic_world.render(scene, rng, PIXELS)
+        scene = shapes_world.plan_scene(rng)
+        clips[i] = shapes_world.render(scene, rng, PIXELS)
         for _ in range(per_scene):
-            q = basic_world.make_question(scene, texts, rng)
+            q = shapes_world.make_question(scene, texts, rng)
             prompt = frame.replace("{system}", q["system"]).replace("{question}", q["question"])
             prompt, target = known(prompt)["input_ids"], known(q["target"] + "<|im_end|>")["input_ids"]
             if q["task"] == "pick":  # what it picks is chance: only the answer that follows is learned
@@ -197,7 +204,7 @@ def make_data(processor, scenes: int, per_scene: int, seed: int):
     """Returns clips (scenes, 8, 56, 56, 3) uint8, and rows (clip index, prompt ids, target ids, question)."""
     cores = os.cpu_count() or 1
     each = math.ceil(scenes / cores)
-    shape = (each * cores, basic_world.FRAMES, PIXELS, PIXELS, 3)
+    shape = (each * cores, shapes_world.FRAMES, PIXELS, PIXELS, 3)
     # memory that the forked workers write into: sending gigabytes through pipes would take longer than drawing them
     clips = np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
     jobs = [(i * each, each, per_scene, seed * 1000 + i) for i in range(cores)]
@@ -224,13 +231,13 @@ def patchify(clips: torch.Tensor) -> torch.Tensor:
     std = torch.tensor([0.26862954, 0.26130258, 0.27577711], device=clips.device)
     x = ((clips.float() / 255 - mean) / std).permute(0, 1, 4, 2, 3)
     n, g = len(clips), PIXELS // 14
-    x = x.reshape(n, basic_world.FRAMES // 2, 2, 3, g // 2, 2, 14, g // 2, 2, 14)
-    return x.permute(0, 1, 4, 7, 5, 8, 3, 2, 6, 9).reshape(n * basic_world.FRAMES // 2 * g * g, -1)
+    x = x.reshape(n, shapes_world.FRAMES // 2, 2, 3, g // 2, 2, 14, g // 2, 2, 14)
+    return x.permute(0, 1, 4, 7, 5, 8, 3, 2, 6, 9).reshape(n * shapes_world.FRAMES // 2 * g * g, -1)
 
 
 def positions(ids: torch.Tensor, model) -> torch.Tensor:
     """Returns the 3-D rotary positions (3, rows, length) of prompts that hold one clip; equal to get_rope_index."""
-    t, g = basic_world.FRAMES // 2, PIXELS // 28
+    t, g = shapes_world.FRAMES // 2, PIXELS // 28
     n = t * g * g
     start = (ids == model.config.video_token_id).float().argmax(1, keepdim=True)
     at = torch.arange(ids.shape[1], device=ids.device)[None] - start
@@ -272,7 +279,7 @@ def check(model, clips, rows, batch: int) -> dict[str, float]:
 
 def forward(model, ids: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
     """Returns logits (rows, length, vocabulary) for prompts that hold one clip each."""
-    grid = torch.tensor([[basic_world.FRAMES // 2, PIXELS // 14, PIXELS // 14]]).expand(len(ids), 3)
+    grid = torch.tensor([[shapes_world.FRAMES // 2, PIXELS // 14, PIXELS // 14]]).expand(len(ids), 3)
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.device.type == "cuda"):
         seen = model.model.visual(patchify(clips), grid)
         words = model.get_input_embeddings()(ids)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from cookbook.contract import Contract
-from cookbook.encoder import Encoder
+from cookbook.data.contract import Contract
+from cookbook.data.encoder import Encoder
 from cookbook.runs import FOLDER, ROOT
-from data_tools import road_vqa, road_world
+from data_tools import road_vqa
+from data_tools.worlds import road
 
 BASE = ROOT / "models" / "tiny-base"
 
@@ -29,7 +30,7 @@ def contract() -> Contract:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """A folder with a few clips of each split."""
-    return road_world.build(tmp_path_factory.mktemp("world"), {"train": 20, "validation": 4, "test": 10}, seed=5)
+    return road.build(tmp_path_factory.mktemp("world"), {"train": 20, "validation": 4, "test": 10}, seed=5)
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cookbook.samples import MEDIA, Sample, message, text
-from data_tools import drawing
+from cookbook.data.samples import MEDIA, Sample, message, text
 from data_tools.formats import av_folder, hf_rl
+from data_tools.worlds import drawing
 
 WORDS = [
     "rain",

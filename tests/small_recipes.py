@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cookbook.config import Config
-from data_tools import av_drive_world, junction_world, plausible_world, warehouse_vqa, warehouse_world
+from data_tools import warehouse_vqa
+from data_tools.worlds import drive, falling, junction, warehouse
 
 SFT = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
 RL = ("video_rewards_rl",)  # of the four, the one that trains with rewards
@@ -32,21 +33,21 @@ def job(name: str, folder: Path) -> tuple[Config, str]:
 
 
 def _falling(split: str) -> Callable[[Path], Path]:
-    return lambda folder: plausible_world.build(folder / "falling", {"train": 20, "sft": 20}) / f"{split}.csv"
+    return lambda folder: falling.build(folder / "falling", {"train": 20, "sft": 20}) / f"{split}.csv"
 
 
 def _warehouse(folder: Path) -> Path:
-    official = warehouse_world.build(folder / "official", {"train": 16})
+    official = warehouse.build(folder / "official", {"train": 16})
     warehouse_vqa.convert(official, folder / "warehouse", "train", brief=True)
     return folder / "warehouse"
 
 
 def _junction(folder: Path) -> Path:
-    return junction_world.build(folder / "junction", {"train": 8}, kinds=("signal", "vehicle"))
+    return junction.build(folder / "junction", {"train": 8}, kinds=("signal", "vehicle"))
 
 
 def _drive(folder: Path) -> Path:
-    return av_drive_world.build(folder / "drive", {"train": 16}, {"train": 0.5})
+    return drive.build(folder / "drive", {"train": 16}, {"train": 0.5})
 
 
 JOBS = {

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from cookbook import gold, gym
+from cookbook import gym
 from cookbook.config import Config
-from cookbook.contract import Contract
-from cookbook.gold import require_gold
+from cookbook.data.contract import Contract
+from cookbook.data.samples import Sample, message, text
 from cookbook.gym import constant_policies, groups, histogram
-from cookbook.rewards import PARTS, RewardError
-from cookbook.samples import Sample, message, text
+from cookbook.training import gold
+from cookbook.training.gold import require_gold
+from cookbook.training.rewards import PARTS, RewardError
 
 CONFIG = Config.load("configs/tiny_rl.toml")
 WEIGHTS = {"single_choice": 1.0, "format": 0.1}

@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from cookbook.samples import DataError
+from cookbook.data.samples import DataError
 from data_tools.formats.hub import extract
 
 

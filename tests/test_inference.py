@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cookbook import checkpoint, evaluation
+from cookbook import checkpoint
 from cookbook.checkpoint import CheckpointError
-from cookbook.contract import Contract, ContractError
-from cookbook.encoder import Encoder
+from cookbook.data.contract import Contract, ContractError
+from cookbook.data.encoder import Encoder
+from cookbook.data.video import VideoError
+from cookbook.evaluation.predict import predict
 from cookbook.inference import ask, main
 from cookbook.runs import ROOT
-from cookbook.video import VideoError
 
 BASE, ROAD = "models/tiny-base", "configs/prompts/road.yaml"
 
@@ -34,7 +35,7 @@ def test_the_answer_is_that_of_the_evaluation(samples, contract):
     sample = samples[0]
     found = ask(BASE, sample.question, video=[sample.video], contract=ROAD, max_new_tokens=12)
     model, processor = checkpoint.load(BASE)
-    row = evaluation.predict(model, Encoder(processor, contract, model.config), [sample], "base", limit=12)[0]
+    row = predict(model, Encoder(processor, contract, model.config), [sample], "base", limit=12)[0]
     assert found.completion == row["output"] and found.completion
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from cookbook import assessment, runs
-from cookbook.alarms import replay
-from cookbook.findings import FELL, STILL, against_controls
+from cookbook.evaluation.findings import FELL, STILL, against_controls
 from cookbook.runs import read_metrics
+from cookbook.training.alarms import replay
 from cookbook.tutorial import run_notebooks, summarize
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

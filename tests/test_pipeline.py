@@ -8,8 +8,9 @@ import torch
 from cookbook import checkpoint, pipeline
 from cookbook.config import Config, lint
 from cookbook.config.rules import View, gpus_needed
-from cookbook.contract import ContractError
-from data_tools import formats, road_vqa, road_world
+from cookbook.data.contract import ContractError
+from data_tools import formats, road_vqa
+from data_tools.worlds import road
 
 
 def test_a_job_refuses_the_clips_of_another_seed_or_another_version_of_the_world(runs, monkeypatch):
@@ -17,7 +18,7 @@ def test_a_job_refuses_the_clips_of_another_seed_or_another_version_of_the_world
     assert pipeline.road_data("job", 0) == runs / "job" / "data"
     with pytest.raises(ValueError, match="seed 0, not 1"):
         pipeline.road_data("job", 1)
-    monkeypatch.setattr("data_tools.road_world.VERSION", 10_000)
+    monkeypatch.setattr("data_tools.worlds.road.VERSION", 10_000)
     with pytest.raises(ValueError, match=r"version \d+, not 10000"):
         pipeline.road_data("job", 0)
 
@@ -85,7 +86,7 @@ LOADERS = {"av_folder": "avha_sft_single_caption", "llava": "llava_sft", "saved"
 @pytest.mark.parametrize("kind", LOADERS)
 def test_the_local_engine_trains_on_what_a_loader_file_gives(runs, tmp_path, kind):
     """The folder and the TOML of `cosmos-rl --config X.toml LOADER.py`, unchanged, with one bad clip among them."""
-    data = road_world.build(tmp_path / "av_folder", {"train": 12}, seed=2)
+    data = road.build(tmp_path / "av_folder", {"train": 12}, seed=2)
     if kind != "av_folder":
         questions = road_vqa.read(data, "train", pipeline.contract())
         data = tmp_path / kind

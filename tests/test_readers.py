@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from cookbook.answers import iou, number, span
-from cookbook.contract import Contract
-from cookbook.metrics import right
-from cookbook.metrics.numbers import numbers
-from cookbook.metrics.structures import spans
-from cookbook.rewards import PARTS
-from cookbook.samples import Sample, message, text
+from cookbook.data.answers import iou, number, span
+from cookbook.data.contract import Contract
+from cookbook.data.samples import Sample, message, text
+from cookbook.evaluation.metrics import right
+from cookbook.evaluation.metrics.numbers import numbers
+from cookbook.evaluation.metrics.structures import spans
+from cookbook.training.rewards import PARTS
 
 ROAD = Contract.load("configs/prompts/road.yaml")
 

@@ -12,11 +12,11 @@ each other. Nothing here imports torch or cosmos_rl.
     python -m cookbook.config lint configs/*.toml
 """
 
+from cookbook.config.difference import difference
 from cookbook.config.document import Config, ConfigError
 from cookbook.config.planner import layouts, plan
 from cookbook.config.rules import lint, require
 from cookbook.config.schema import Finding
-from cookbook.config.table import difference
-from cookbook.resizing import clip_tokens
+from cookbook.data.vision import clip_tokens
 
 __all__ = ["Config", "ConfigError", "Finding", "clip_tokens", "difference", "layouts", "lint", "plan", "require"]

@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from cookbook.checklist import MISSING, OK, WARNING, Check
 from cookbook.config.planner import PARAMETERS_7B
+from cookbook.display.checklist import MISSING, OK, WARNING, Check
 from cookbook.engine.failures import EngineError
 from cookbook.engine.redis import find_redis, search_path
 

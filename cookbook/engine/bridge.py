@@ -2,7 +2,7 @@
 
 Why: the engine starts the loader file in each of its processes, so what is put right at its top is put right
 everywhere, and the package itself stays as pip installed it. Every part names the line that it mends, and
-`tests/test_engine_bridge.py` fails for a part that the engine no longer needs.
+`tests/engine/test_bridge.py` fails for a part that the engine no longer needs.
 
     attention   PyTorch's, where flash-attn is missing                  cookbook/engine/attention.py
     video       PyAV as reader, and each clip decoded once              cookbook/engine/video.py
@@ -12,7 +12,7 @@ everywhere, and the package itself stays as pip installed it. Every part names t
     network     redis and the controller on 127.0.0.1 only, if asked    cookbook/engine/loopback.py
     log         the engine's own format, whatever a loader sets up      here
 
-Used by the loader files, through `data_tools.engine_dataset.serve`.
+Used by the loader files, through `data_tools.loading.engine.serve`.
 """
 
 import logging

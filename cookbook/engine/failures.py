@@ -59,7 +59,7 @@ KINDS: dict[str, tuple[str, str]] = {
     ),
     "attention": (
         r"FlashAttention is not installed|FlashAttention2 has been toggled on",
-        "end the loader file in `serve` (data_tools/engine_dataset.py), whose bridge computes attention with PyTorch; "
+        "end the loader file in `serve` (data_tools/loading/engine.py), whose bridge computes attention with PyTorch; "
         "or pip install flash-attn",
     ),
     "hub": (

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cookbook.checkpoint.shards import STATE
 from cookbook.config import Config
 from cookbook.engine.environment import ENGINE_METRICS, engine_environment
 from cookbook.engine.failures import EngineError
@@ -28,7 +29,6 @@ from cookbook.engine.redis import free_port, is_free
 from cookbook.engine.verdict import LOG, require_success
 from cookbook.engine.watch import Patience, Watch, follow
 from cookbook.runs import GENERATIONS, ROOT, Run, named
-from cookbook.shards import STATE
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def launch(
 
     `resume` is a checkpoint's `policy` folder. A run folder that holds results is refused, unless they are resumed
     or `replace` deletes them. `env` is added to the environment. With several `nodes` this is the first one, and the
-    others join with the files of `cookbook.engine.nodes`. A severe alarm of `cookbook.alarms` ends the run, with a
+    others join with the files of `cookbook.engine.nodes`. A severe alarm of `training.alarms` ends the run, with a
     checkpoint where the controller still answers, unless `stop_on_alarm` is false.
     Raises EngineError, whose message has the first traceback and what helps; ConfigError for a key that is wrong.
     Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left.

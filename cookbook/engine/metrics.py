@@ -2,8 +2,8 @@
 
 Why: what cosmos-rl prints is for people, and differs by mode. It hands the same numbers to any function in
 `launch_worker(custom_logger_fns=[...])`; ours appends them to the file named in COOKBOOK_METRICS, one JSON line a call.
-Most names are those of `cookbook.sft` and `cookbook.grpo` already; NAMES has the others. Training and validation report
-apart, so a step can have two rows: the curves of `cookbook.plots` take them as they are, `read_engine_metrics` merges
+Most names are those of `training.sft` and `training.grpo` already; NAMES has the others. Training and validation report
+apart, so a step can have two rows: the curves of `display.plots` take them as they are, `read_engine_metrics` merges
 them. Unlike the local engine's metrics these hold durations, and are not the same twice.
 """
 

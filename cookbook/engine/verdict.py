@@ -10,11 +10,11 @@ import math
 import re
 from pathlib import Path
 
+from cookbook.checkpoint.shards import what_is_missing
 from cookbook.config import Config
 from cookbook.engine.failures import EngineError, kind_of
 from cookbook.engine.log_lines import CASCADE, message, ranks, root_cause, traces
 from cookbook.engine.watch import Reason, Watch
-from cookbook.shards import what_is_missing
 
 LOG = "engine.log"
 CERTAIN = {"nan", "alarm", "launcher"}  # kinds that no line of the log knows better

@@ -21,15 +21,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cookbook.alarms import Watcher, allowed_silence, usual_step
+from cookbook.display.progress import Progress, choose_mode
 from cookbook.engine import log_lines
 from cookbook.engine.environment import ENGINE_METRICS
 from cookbook.engine.failures import kind_of
 from cookbook.engine.log_lines import Step
 from cookbook.engine.metrics import read_engine_metrics
 from cookbook.engine.processes import Engine
-from cookbook.progress import Progress, choose_mode
 from cookbook.runs import METRICS, Run, read_metrics
+from cookbook.training.alarms import Watcher, allowed_silence, usual_step
 
 FATAL = {"memory", "disk", "nccl"}  # what no process of the engine survives, though it may hang
 LOSSES = ("Loss", "Average loss")  # SFT's name, GRPO's name
@@ -43,7 +43,7 @@ class Patience:
     """How many seconds to wait for what."""
 
     start: float = 600.0  # for a sign of life before the first step: a 7B model on a slow disk takes minutes to load
-    stall: float | None = None  # for one after it; None is the rule of cookbook/alarms.py
+    stall: float | None = None  # for one after it; None is the rule of cookbook/training/alarms.py
     dead: float = 15.0  # after a process has failed, for its traceback and for the others to end
     fatal: float = 45.0  # after an error that nothing survives, for a step or the end
     leave: float = 600.0  # after the controller agreed to end: a step, a checkpoint of a 7B model, and the end

@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cookbook import evaluation, pipeline, predictions, runs, statistics
+from cookbook import pipeline, runs
 from cookbook.config import Config
-from cookbook.contract import Contract
-from cookbook.metrics.structures import captions, fields, same
+from cookbook.data.contract import Contract
+from cookbook.data.samples import Sample
+from cookbook.evaluation import predictions, statistics
+from cookbook.evaluation.metrics.structures import captions, fields, same
+from cookbook.evaluation.predict import predict
 from cookbook.runs import ROOT, named
-from cookbook.samples import Sample
-from data_tools import av_caption, av_drive_world
+from data_tools import av_caption
+from data_tools.worlds import drive
 
 CONFIG = "configs/recipes/av_caption_vqa_tiny.toml"
 CONTRACT = "configs/prompts/av_caption_tiny.yaml"
@@ -41,7 +44,7 @@ def data(
 ) -> Config:
     """Build the world in `runs/NAME/data`; `violations` is their share in training. Returns the bound configuration."""
     shares = {"train": violations, "test": TEST_VIOLATIONS}
-    folder = av_drive_world.build(runs.path(name) / "data", clips or CLIPS, shares, seed)
+    folder = drive.build(runs.path(name) / "data", clips or CLIPS, shares, seed)
     return Config.load(CONFIG).edit({pipeline.DATASET: named(folder)})
 
 
@@ -68,7 +71,7 @@ def evaluate(name: str) -> dict[str, list[dict]]:
     items, rows = samples(name, "test"), {}
     for model_name, path in {"start": f"{name}/start/sft", "sft": f"{name}/sft"}.items():
         model, encoder = pipeline.open_model(runs.path(path), contract())
-        rows[model_name] = evaluation.predict(model, encoder, items, model_name, limit=LONGEST)
+        rows[model_name] = predict(model, encoder, items, model_name, limit=LONGEST)
         predictions.save(rows[model_name], runs.path(name) / "evaluation" / f"predictions_{model_name}.jsonl")
     return rows
 

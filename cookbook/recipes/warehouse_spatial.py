@@ -14,15 +14,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from cookbook import evaluation, pipeline, predictions, runs, statistics
-from cookbook.answers import number
+from cookbook import pipeline, runs
 from cookbook.config import Config
-from cookbook.contract import Contract
-from cookbook.metrics.numbers import numbers
+from cookbook.data.answers import number
+from cookbook.data.contract import Contract
+from cookbook.data.samples import Sample
+from cookbook.evaluation import predictions, statistics
+from cookbook.evaluation.metrics.numbers import numbers
+from cookbook.evaluation.predict import predict
 from cookbook.runs import ROOT, named
-from cookbook.samples import Sample
-from data_tools import formats, warehouse_vqa, warehouse_world
-from data_tools.worlds import STAMP
+from data_tools import formats, warehouse_vqa
+from data_tools.worlds import STAMP, warehouse
 
 CONFIG = "configs/recipes/warehouse_spatial_tiny.toml"
 CONTRACT = "configs/prompts/warehouse_tiny.yaml"
@@ -41,7 +43,7 @@ def data(name: str, seed: int = 0, pictures: Mapping[str, int] | None = None) ->
 
     `runs/NAME/official` is what would be downloaded, `runs/NAME/converted` what training reads.
     """
-    official = warehouse_world.build(runs.path(name) / "official", pictures or PICTURES, seed)
+    official = warehouse.build(runs.path(name) / "official", pictures or PICTURES, seed)
     converted, stamp = runs.path(name) / "converted", (official / STAMP).read_text()
     mark = converted / STAMP
     if not mark.is_file() or mark.read_text() != stamp:
@@ -62,7 +64,7 @@ def evaluate(name: str) -> dict[str, list[dict]]:
     items, rows = samples(name, "test"), {}
     for model_name, path in {"base": pipeline.BASE, "sft": runs.path(name) / "sft"}.items():
         model, encoder = pipeline.open_model(path, contract())
-        rows[model_name] = evaluation.predict(model, encoder, items, model_name, limit=8)
+        rows[model_name] = predict(model, encoder, items, model_name, limit=8)
         predictions.save(rows[model_name], runs.path(name) / "evaluation" / f"predictions_{model_name}.jsonl")
     return rows
 

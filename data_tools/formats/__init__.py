@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cookbook.samples import DataError, Sample
+from cookbook.data.samples import DataError, Sample
 from data_tools.formats import av_folder, hf_rl, hf_sft, hub, llava, samples_jsonl, saved
 from data_tools.formats.source import Problems, shown, skipping
 

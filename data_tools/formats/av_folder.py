@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cookbook.samples import DataError, Sample, message, text
+from cookbook.data.samples import DataError, Sample, message, text
 from data_tools.formats.sink import fresh, limits_of, merged, rows_of, store
 from data_tools.formats.source import Problems, inside, parse_json, read_text, safe_id, shown, skipping
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cookbook.answers import choices_of
-from cookbook.samples import DataError, Sample, text
+from cookbook.data.answers import choices_of
+from cookbook.data.samples import DataError, Sample, text
 from data_tools.formats import hub
 from data_tools.formats.hf_sft import media_part, write_rows
 from data_tools.formats.sink import tagged

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cookbook.samples import MEDIA, DataError, Sample
+from cookbook.data.samples import MEDIA, DataError, Sample
 from data_tools.formats import hub
 from data_tools.formats.sink import Shelf, fresh, limits_of, merged, rows_of, tagged, write_json
 from data_tools.formats.source import Find, Problems, conversation, make_sample, safe_id, shown, skipping

@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cookbook.data.samples import DataError
 from cookbook.engine.failures import KINDS, kind_of
-from cookbook.samples import DataError
 from data_tools.formats.source import Problems, inside, read_rows, shown, skipping
 
 ROWS = (".json", ".jsonl", ".parquet")

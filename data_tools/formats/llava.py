@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cookbook.samples import MEDIA, DataError, Sample, message, text
+from cookbook.data.samples import MEDIA, DataError, Sample, message, text
 from data_tools.formats.sink import Shelf, fresh, limits_of, merged, rows_of, tagged, write_json
 from data_tools.formats.source import (
     Find,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cookbook.samples import DataError, Sample
+from cookbook.data.samples import DataError, Sample
 from data_tools.formats.sink import Shelf, fresh, moved, rows_of
 from data_tools.formats.source import Problems, conversation, inside, read_rows, safe_id, skipping
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cookbook.samples import DataError, Sample
+from cookbook.data.samples import DataError, Sample
 from data_tools.formats.hub import without_nulls
 from data_tools.formats.sink import Shelf, fresh, moved, rows_of, tagged
 from data_tools.formats.source import (

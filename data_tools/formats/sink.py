@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cookbook.samples import MEDIA, DataError, Sample, text
+from cookbook.data.samples import MEDIA, DataError, Sample, text
 from data_tools.formats.source import Problems, safe_id, skipping
 
 FOLDERS = {"video": "videos", "image": "images"}

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cookbook.samples import MEDIA, DataError, Sample, message, text
+from cookbook.data.samples import MEDIA, DataError, Sample, message, text
 
 Problems = list[tuple[str, str]]  # (file or row, what is wrong with it)
 Find = Callable[[str], Path]  # from the name that a row gives to the file

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from cookbook.contract import Contract
+from cookbook.data.contract import Contract
+from cookbook.data.samples import DataError
 from cookbook.runs import ROOT
-from cookbook.samples import DataError
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.clips import CACHE
 from data_tools.passport.dataset import passport, read_layout

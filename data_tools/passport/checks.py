@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cookbook.samples import DataError, Sample
+from cookbook.data.samples import DataError, Sample
 from data_tools.formats.source import safe_id, shown
 from data_tools.passport.clips import ClipFacts
 from data_tools.passport.findings import ERROR, WARNING, Finding

@@ -1,6 +1,6 @@
 """Pictures of a passport: how the labels are spread, how long the samples and the clips are.
 
-Why: a table says that something is unbalanced or too long, a picture says how much. In the look of `cookbook.plots`.
+Why: a table says that something is unbalanced or too long, a picture says how much. In the look of `display.plots`.
 
     plot_passport(found)    # in a notebook
 """
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cookbook import plots
+from cookbook.display import plots
 from data_tools.formats.source import shown
 from data_tools.passport.result import Passport
 

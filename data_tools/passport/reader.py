@@ -18,7 +18,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
-from cookbook.samples import CLIP_OPTIONS
+from cookbook.data.samples import CLIP_OPTIONS
 
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a damaged header may state more, and decoding would take gigabytes
 LOOK_FRAMES, LOOK_SIZE = 4, 8  # a clip's look: four frames of 8 x 8 pixels, the colours at half of that

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cookbook.samples import DataError, Sample
+from cookbook.data.samples import DataError, Sample
 from data_tools.formats.source import shown
 from data_tools.passport.clips import ClipFacts
 from data_tools.passport.findings import ERROR, Finding

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cookbook.contract import Contract
-from cookbook.resizing import FPS, IMAGE_PIXELS, VIDEO_PIXELS, clip_tokens, image_tokens
-from cookbook.samples import MEDIA, DataError, Sample
+from cookbook.data.contract import Contract
+from cookbook.data.samples import MEDIA, DataError, Sample
+from cookbook.data.vision import FPS, IMAGE_PIXELS, VIDEO_PIXELS, clip_tokens, image_tokens
 from data_tools.passport.checks import Count
 from data_tools.passport.clips import ClipFacts
 

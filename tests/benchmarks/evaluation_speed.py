@@ -17,13 +17,15 @@ from statistics import median
 
 import torch
 
-from cookbook import checkpoint, evaluation
-from cookbook.contract import Contract
-from cookbook.encoder import Encoder
+from cookbook import checkpoint
+from cookbook.data.contract import Contract
+from cookbook.data.encoder import Encoder
+from cookbook.data.samples import Sample
+from cookbook.evaluation.predict import predict
+from cookbook.model.generation import generate
 from cookbook.runs import ROOT
-from cookbook.samples import Sample
-from cookbook.sampling import generate
-from data_tools import road_vqa, road_world
+from data_tools import road_vqa
+from data_tools.worlds import road
 
 LIMIT = 48  # new tokens
 
@@ -39,7 +41,7 @@ def one_at_a_time(model, encoder: Encoder, items: list[Sample]) -> list[str]:
 
 def in_batches(model, encoder: Encoder, items: list[Sample], size: int) -> list[str]:
     """Returns the answers of `predict`."""
-    return [row["output"] for row in evaluation.predict(model, encoder, items, "base", size, LIMIT)]
+    return [row["output"] for row in predict(model, encoder, items, "base", size, LIMIT)]
 
 
 def measure(clips: int, size: int, rounds: int) -> dict:
@@ -48,7 +50,7 @@ def measure(clips: int, size: int, rounds: int) -> dict:
     model, processor = checkpoint.load("models/tiny-base")
     seconds, equal = {"one at a time": [], "in batches": []}, []
     with tempfile.TemporaryDirectory() as folder:
-        world = road_world.build(Path(folder), {"train": 1, "validation": 1, "test": clips}, seed=1)
+        world = road.build(Path(folder), {"train": 1, "validation": 1, "test": clips}, seed=1)
         items = list({s.group: s for s in road_vqa.read(world, "test", contract)}.values())
         for _ in range(rounds):
             answers = []

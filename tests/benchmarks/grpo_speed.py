@@ -24,14 +24,16 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, TrainerCallback
 
-from cookbook import checkpoint, grpo, rewards
+from cookbook import checkpoint
 from cookbook.config import Config
-from cookbook.encoder import Encoder
-from cookbook.resizing import TEMPORAL_PATCH
+from cookbook.data.encoder import Encoder
+from cookbook.data.samples import Sample
+from cookbook.data.vision import TEMPORAL_PATCH
+from cookbook.model.generation import Completions
 from cookbook.runs import ROOT, Run
-from cookbook.samples import Sample
-from cookbook.sampling import Completions
-from data_tools import loading, road_vqa, road_world
+from cookbook.training import grpo, rewards
+from data_tools import loading, road_vqa
+from data_tools.worlds import road
 
 BASE = ROOT / "models/tiny-base"
 NEVER = 10**6  # an end token that no model samples, so that all completions are equally long
@@ -54,7 +56,7 @@ class Bench:
             "train.train_policy.reward_function": {"length": 1.0},
         })  # fmt: skip
         self.contract = loading.contract(self.config)
-        world = road_world.build(folder / "world", {"train": 2 * prompts, "validation": 1, "test": 1}, seed=0)
+        world = road.build(folder / "world", {"train": 2 * prompts, "validation": 1, "test": 1}, seed=0)
         self.samples: list[Sample] = road_vqa.read(world, "train", self.contract)
 
     def open(self, batched: bool = True):
@@ -66,7 +68,7 @@ class Bench:
         return model, Encoder(processor, self.contract, model.config)
 
     def ours(self, batched: bool = True) -> list[float]:
-        """Run cookbook.grpo."""
+        """Run cookbook.training.grpo."""
         model, encoder = self.open(batched)
         encoder.prompt_batch(self.samples)  # TRL gets its frames read, too
         run, at = Run(self.folder / "run", seed=0), []
@@ -76,7 +78,7 @@ class Bench:
         return [b - a for a, b in pairwise(at)]
 
     def stock(self) -> list[float]:
-        """Run cookbook.grpo on model.generate, whole sequences and the stock vision tower."""
+        """Run cookbook.training.grpo on model.generate, whole sequences and the stock vision tower."""
         with stock_calls():
             return self.ours(batched=False)
 
@@ -127,7 +129,7 @@ class Clock(TrainerCallback):
 
 @contextmanager
 def stock_calls() -> Iterator[None]:
-    """Let cookbook.grpo call transformers plainly: every completion with a prompt and a clip of its own."""
+    """Let cookbook.training.grpo call transformers plainly: every completion with a prompt and a clip of its own."""
 
     def whole(prompts: dict, copies: int) -> dict:
         patches = prompts["video_grid_thw"].prod(1).tolist()

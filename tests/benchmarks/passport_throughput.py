@@ -23,9 +23,9 @@ from pathlib import Path
 
 import av
 
-from cookbook.samples import Sample, message, text
-from data_tools import road_world
+from cookbook.data.samples import Sample, message, text
 from data_tools.passport.dataset import passport
+from data_tools.worlds import road
 
 ROUNDS, WORKERS = 7, 2
 
@@ -129,7 +129,7 @@ def main() -> None:
         return peak(args.folder, args.sizes[0])
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
-        road_world.build(scratch / "world", {"train": 100})
+        road.build(scratch / "world", {"train": 100})
         world = sorted((scratch / "world/train/videos").iterdir())
         if args.what != "memory":
             speed("toy clips (8 frames of 112 x 112)", copies(world, scratch / "toy", 1000))

@@ -21,7 +21,7 @@ from cookbook import pipeline
 from cookbook.checkpoint import INDEX
 from cookbook.config import Config, plan
 from cookbook.config.planner import step_seconds
-from cookbook.encoder import Encoder
+from cookbook.data.encoder import Encoder
 from cookbook.engine.launch import launch
 from cookbook.runs import ROOT, Run, read_metrics
 from data_tools import loading

@@ -1,0 +1,37 @@
+"""Checkpoints: written, found, verified, traced, merged.
+
+store     find one that a run has left, load it, export one
+verify    whole, finite, named as published, different from its base
+lineage   from a checkpoint back to its base
+merge     a LoRA adapter into whole weights
+"""
+
+from cookbook.checkpoint.store import (
+    CONTRACT,
+    INDEX,
+    CheckpointError,
+    batch_vision,
+    export,
+    find,
+    keep,
+    last_complete,
+    load,
+    on_disk,
+    require_contract,
+    write,
+)
+
+__all__ = [
+    "CONTRACT",
+    "INDEX",
+    "CheckpointError",
+    "batch_vision",
+    "export",
+    "find",
+    "keep",
+    "last_complete",
+    "load",
+    "on_disk",
+    "require_contract",
+    "write",
+]

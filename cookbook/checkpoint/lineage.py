@@ -1,0 +1,84 @@
+"""Lineage: from a checkpoint back to its base, and what each step between was made of.
+
+Why: "which data, which configuration, which start?" must have an answer for every number in a report. Each run's
+manifest names its start; following them gives the family tree.
+
+    print(tree(lineage("runs/tutorial/rl")))
+    python -m cookbook.checkpoint lineage runs/tutorial/rl
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cookbook.checkpoint.store import resolve
+from cookbook.config import Config
+from cookbook.runs import MANIFEST, ROOT, named
+
+NAMES = {"sft": "SFT", "grpo": "RL"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One checkpoint of a family: where it lies, how it was made, and from what."""
+
+    kind: str  # "base", "SFT" or "RL"
+    place: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Returns kind and place, then the facts."""
+        return "  ".join([f"{self.kind}: {self.place}", *(f"{name} {value}" for name, value in self.facts.items())])
+
+
+def lineage(path: str | Path) -> list[Step]:
+    """Returns the steps from the base to this checkpoint, oldest first.
+
+    What has no manifest is a base; so is a start that is not on this disk. Raises CheckpointError for a half-written
+    export, ValueError for manifests that start from each other, and FileNotFoundError where the path is missing.
+    """
+    if not (ROOT / path).exists():
+        raise FileNotFoundError(f"{path}: there is no such folder")
+    steps, seen, start = [], set(), str(path)
+    while start:
+        folder = resolve(start) if (ROOT / start).exists() else None
+        run = run_of(folder) if folder else None
+        if run is None:
+            steps.append(Step("base", named(ROOT / start) if folder else start))
+            break
+        if run in seen:
+            raise ValueError(f"{named(run)}: its manifest leads back to itself")
+        seen.add(run)
+        step, start = _read(run, folder)
+        steps.append(step)
+    return steps[::-1]
+
+
+def _read(run: Path, folder: Path) -> tuple[Step, str]:
+    """Returns the step of a run, and what it started from."""
+    told = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
+    facts = {"export": folder.name} if folder != run else {}
+    kind, file = "run", run / "config.toml"
+    if file.is_file():
+        text = file.read_text(encoding="utf-8")
+        kind = NAMES.get(Config.parse(text, file.name).kind, kind)
+        facts["config"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    for name, key in (("data", "data"), ("passport", "passport"), ("contract", "contract"), ("seed", "seed")):
+        if told.get(key) is not None:
+            facts[name] = str(told[key])
+    if told.get("commit"):
+        number, _, dirty = str(told["commit"]).partition("-")
+        facts["commit"] = number[:12] + (f"-{dirty}" if dirty else "")
+    return Step(kind, named(run), facts), str(told.get("start") or "")
+
+
+def run_of(folder: Path) -> Path | None:
+    """Returns the run that an export belongs to: the nearest folder with a manifest, at most three above it."""
+    near = (folder, *list(folder.parents)[:3])
+    return next((place for place in near if (place / MANIFEST).is_file()), None)
+
+
+def tree(steps: list[Step]) -> str:
+    """Returns the steps as a tree, the base at its root."""
+    return "\n".join("   " * (i - 1) + ("└─ " if i else "") + str(step) for i, step in enumerate(steps))

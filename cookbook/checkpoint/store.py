@@ -1,0 +1,196 @@
+"""Checkpoints: find one that a run has left, load it, and export one in the engine's layout.
+
+Why: SFT's export is RL's start and evaluation's subject. The layout is that of cosmos-rl 0.4.7,
+`safetensors/step_N/{00000.safetensors, model.safetensors.index.json, config.json, tokenizer and processor files}`,
+so that both engines, transformers and vLLM read it.
+
+    python -m cookbook.checkpoint verify runs/tutorial/sft      # cookbook/checkpoint/verify.py
+    python -m cookbook.checkpoint lineage runs/tutorial/rl      # cookbook/checkpoint/lineage.py
+    python -m cookbook.checkpoint merge outputs/sft_1gpu_lora OUT    # cookbook/checkpoint/merge.py
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from cookbook.checkpoint.shards import ADAPTER, INDEX, STATE, header_size
+from cookbook.data.contract import Contract
+from cookbook.data.encoder import Encoder
+from cookbook.model.vision_tower import batch_vision
+from cookbook.runs import ROOT, named
+
+CONTRACT = "contract.yaml"
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointError(FileNotFoundError):
+    """A checkpoint that is not there or not whole; the message names the path and what to do."""
+
+
+def load(path: str | Path, dtype: torch.dtype = torch.float32):
+    """Returns (model, processor) of a checkpoint folder, the vision tower batched, on a GPU where there is one.
+
+    A relative path counts from the project's root; a run folder stands for its last export.
+    Raises CheckpointError where there is no whole checkpoint.
+    """
+    folder = find(path)
+    # the fast image processor needs no notice, and Auto classes name the architecture from config.json
+    processor = AutoProcessor.from_pretrained(folder, use_fast=True)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+    return batch_vision(model.to("cuda" if torch.cuda.is_available() else "cpu")), processor
+
+
+# ---- find -------------------------------------------------------------------------------------------------------
+
+
+def find(path: str | Path) -> Path:
+    """Returns the folder with whole weights that a path stands for; see `resolve`. Raises CheckpointError."""
+    folder = resolve(path)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{named(folder)}: there is no such folder. Has the run before this one ended? A model of the hub is "
+            "fetched with `hf download NAME --local-dir FOLDER`"
+        )
+    if (folder / ADAPTER).is_file():
+        raise CheckpointError(_adapter_only(folder))
+    if (folder / STATE).is_file():
+        raise CheckpointError(
+            f"{named(folder)}: is the engine's training state, for train.resume; its weights lie in safetensors/step_N"
+        )
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{named(folder)}: holds no {name}, so it is no checkpoint. Has the run before this one ended?"
+            )
+    if not list(folder.glob("*.safetensors")):
+        raise CheckpointError(f"{named(folder)}: holds no *.safetensors, so it has no weights")
+    return folder
+
+
+def resolve(path: str | Path) -> Path:
+    """Returns the export that a path stands for: the path itself, or the last export of a run or output folder.
+
+    The last is `final`, as older engines name it, else the highest `step_N`; of an output folder with folders by time,
+    that of the newest which has one. Raises CheckpointError where an export is only half written.
+    """
+    path = ROOT / path
+    stamps = sorted((p for p in path.glob("[0-9]*") if p.name.isdigit() and p.is_dir()), key=lambda p: p.name)
+    for place in (path, *reversed(stamps)):
+        if exports := sorted(_exports(place), key=_order):
+            if place in stamps[:-1]:
+                log.warning("%s holds no export; taking %s, which is older", named(stamps[-1]), place.name)
+            return exports[-1]
+    if unfinished := [*path.glob("**/step_*.incomplete-*")]:
+        raise CheckpointError(f"{named(unfinished[0])}: is half written. Wait for the run, or take a step before it")
+    return path
+
+
+def _exports(place: Path) -> Iterator[Path]:
+    """Yields `step_N` and `final` in a folder or in its `safetensors`; `step_N.incomplete-…` is none."""
+    for folder in (place, place / "safetensors"):
+        yield from (p for p in folder.glob("*") if p.is_dir() and (p.name == "final" or _order(p) >= 0))
+
+
+def _order(folder: Path) -> float:
+    """Returns N of `step_N`, infinity for `final`, -1 for anything else."""
+    if folder.name == "final":
+        return float("inf")
+    number = folder.name.removeprefix("step_")
+    return int(number) if number.isdigit() and number != folder.name else -1
+
+
+def _adapter_only(folder: Path) -> str:
+    base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path", "its base")
+    return (
+        f"{named(folder)}: is a LoRA adapter of {base}, not whole weights. Merge it first: "
+        f"python -m cookbook.checkpoint merge {named(folder)} OUT"
+    )
+
+
+def on_disk(name: str | Path) -> Path | None:
+    """Returns the folder of a checkpoint: a path, or a hub's name that was downloaded before; None for neither."""
+    if (ROOT / name).exists():
+        return find(name)
+    try:
+        return Path(snapshot_download(str(name), local_files_only=True))
+    except (OSError, ValueError):
+        return None
+
+
+def last_complete(run: str | Path) -> Path | None:
+    """Returns the newest training state that `train.resume` can take, `…/checkpoints/step_N/policy`; None without.
+
+    Complete is one whose ranks have all left their marker `.rank_R_complete`: those that its cosmos_config asks for
+    where that can be read, and all whose files are there. Folders by time are looked into as well.
+    """
+    places = [*(ROOT / run).glob("checkpoints/step_*/policy"), *(ROOT / run).glob("[0-9]*/checkpoints/step_*/policy")]
+    found = [p for p in places if _order(p.parent) >= 0 and _is_complete(p)]
+    return max(found, key=lambda p: (_order(p.parent), p.parents[2].name), default=None)
+
+
+def _is_complete(state: Path) -> bool:
+    try:
+        sizes = json.loads((state / STATE).read_text(encoding="utf-8"))["policy"]["parallelism"]
+        # ranks that only repeat another's shards save nothing; -1 leaves the number open
+        ranks = max(sizes["dp_shard_size"], 1) * sizes["tp_size"] * sizes["pp_size"] * sizes["cp_size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    there = {p.stem.rpartition("_")[2] for p in state.glob("model_rank_*.pth")} | {str(r) for r in range(ranks)}
+    return all((state / f".rank_{rank}_complete").exists() for rank in there)
+
+
+def require_contract(path: str | Path, contract: Contract) -> None:
+    """Raises ContractError where a checkpoint says that it was trained under another contract."""
+    own = find(path) / CONTRACT
+    if own.is_file():
+        contract.require(Contract.load(own), str(path))
+
+
+# ---- write ------------------------------------------------------------------------------------------------------
+
+
+def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = torch.float32) -> Path:
+    """Write `run/safetensors/step_N`: weights, processor, and the contract that they were trained under.
+
+    Returns that folder.
+    """
+    folder = write(model, encoder.processor, run / "safetensors" / f"step_{step}", dtype)
+    encoder.contract.save(folder / CONTRACT)
+    return folder
+
+
+def write(model, processor, folder: Path, dtype: torch.dtype) -> Path:
+    """Write weights in one shard, with their index, and the processor. What the folder held goes. Returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=weights, max_shard_size="1000GB")
+    processor.save_pretrained(folder)
+    # transformers 4.57 puts it into text_config only, where cosmos-rl and vLLM do not look
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = {"architectures": [type(model).__name__], **config}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    shard = (folder / "model.safetensors").rename(folder / "00000.safetensors")
+    with safe_open(shard, "pt") as file:
+        names = list(file.keys())
+    size = shard.stat().st_size - header_size(shard)  # the index counts the tensors only
+    index = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(names, shard.name)}
+    (folder / INDEX).write_text(json.dumps(index, indent=1))
+    return folder
+
+
+def keep(run: Path, count: int, best: int | None = None) -> None:
+    """Delete a run's oldest exports, so that the last `count` remain, and that of the step `best`; -1 keeps all."""
+    exports = sorted((e for e in (run / "safetensors").glob("step_*") if _order(e) >= 0), key=_order)
+    for folder in exports[:-count] if count > 0 else []:
+        if _order(folder) != best:
+            shutil.rmtree(folder)

@@ -1,0 +1,155 @@
+"""The contract: what the model is told, how it must answer, and what it sees of a clip.
+
+Why: half of all bad results come from a prompt, a frame rate or an answer parser that differs between training and
+evaluation. Here the three stand in one small file (`configs/prompts/*.yaml`) with one hash, and every step reads it.
+
+    contract = Contract.load("configs/prompts/road.yaml")
+    contract.conversation(sample.prompt)    # with its system prompt, and its limits on every clip
+    contract.read(completion, sample)
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+from cookbook.data.answers import FORMATS, option_texts, read_answer
+from cookbook.data.samples import Message, Sample, message, text
+
+
+class ContractError(ValueError):
+    """Two steps that should share a contract do not; the message says what differs."""
+
+
+@dataclass(frozen=True)
+class Vision:
+    """What the model sees of a clip: frames a second, frames at most, and the range of pixels (height × width)."""
+
+    fps: float
+    min_pixels: int
+    max_pixels: int
+    max_frames: int = 768  # the limit of qwen-vl-utils
+
+
+@dataclass(frozen=True)
+class Contract:
+    """System prompt, answer format and vision limits; immutable, with a hash."""
+
+    system: str
+    answer_format: str
+    vision: Vision
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Contract":
+        """Read a contract file.
+
+        Raises ContractError for a file that is no table of keys or has no size between its pixel limits, ValueError for
+        missing or unknown keys, and for a prompt that shows another form than the one rewarded.
+        """
+        data, vision = _tables(Path(path))
+        for found, wanted, free in (
+            (data, {"system", "answer_format"}, set()),
+            (vision, {"fps", "min_pixels", "max_pixels"}, {"max_frames"}),
+        ):
+            if set(found) - free != wanted:
+                raise ValueError(f"{path}: expected the keys {sorted(wanted)}, found {sorted(found)}")
+        if data["answer_format"] not in FORMATS:
+            raise ValueError(f"{path}: answer_format is {data['answer_format']!r}; known are {', '.join(FORMATS)}")
+        if (least := vision["min_pixels"]) > (most := vision["max_pixels"]):
+            raise ContractError(f"{path}: video.min_pixels is {least}, above max_pixels, {most}; lower it")
+        found = cls(**data, vision=Vision(**vision))
+        if wrong := found._misshown():
+            raise ValueError(
+                f"{path}: the prompt shows {wrong!r}, which {found.answer_format} does not accept as an answer"
+            )
+        return found
+
+    def _misshown(self) -> str | None:
+        """Returns the form that the prompt shows with tags, where it is not the one that is rewarded."""
+        shown = re.search(r"<\w+>.*</\w+>", self.system, re.DOTALL)
+        return shown[0] if shown and not self.is_well_formed(shown[0]) else None
+
+    def save(self, path: str | Path) -> None:
+        """Write the contract as `load` reads it; every checkpoint carries its own."""
+        data = asdict(self)
+        data["video"] = data.pop("vision")
+        Path(path).write_text(yaml.safe_dump(data, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+    def require(self, other: "Contract", owner: str) -> None:
+        """Raises ContractError where another contract, that of `owner`, is not this one."""
+        if self.hash == other.hash:
+            return
+        ours, theirs = ({**asdict(c), **asdict(c.vision)} for c in (self, other))
+        differs = [
+            f"{k}: {theirs[k]!r} there, {ours[k]!r} here" for k in ours if k != "vision" and ours[k] != theirs[k]
+        ]
+        raise ContractError(
+            f"{owner} was made under contract {other.hash}, and {self.hash} is asked for here: " + "; ".join(differs)
+        )
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that change when any word or limit changes."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+    def conversation(self, messages: Sequence[Message]) -> list[dict]:
+        """Returns chat messages as cosmos-rl loaders yield them: the system prompt first, limits on every clip.
+
+        What the contract says holds: a system turn of the messages gives way to the contract's, where it has one, and
+        so do all limits that stand on a clip. Raises ContractError for a part of a clip.
+        """
+        limits = asdict(self.vision)
+        own = {"video": limits, "image": {key: limits[key] for key in ("min_pixels", "max_pixels")}}
+
+        def bound(part: Message) -> dict:
+            if part.keys() & {"video_start", "video_end"}:
+                raise ContractError(
+                    f"{part['video']}: only whole clips are read; cut it, and leave out video_start/_end"
+                )
+            kind = part["type"]
+            return {"type": kind, kind: part[kind], **own.get(kind, {})}
+
+        kept = [turn for turn in messages if not (self.system and turn["role"] == "system")]
+        turns = [{"role": turn["role"], "content": [bound(part) for part in turn["content"]]} for turn in kept]
+        return [message("system", text(self.system)), *turns] if self.system else turns
+
+    def write_answer(self, reasoning: str, answer: str) -> str:
+        """Returns the canonical completion: what a target looks like in this contract's answer format."""
+        return FORMATS[self.answer_format].write(reasoning, answer)
+
+    def is_well_formed(self, completion: str) -> bool:
+        """Whether the completion has exactly the form that the prompt asks for."""
+        return FORMATS[self.answer_format].well_formed(completion)
+
+    def read_answer(
+        self,
+        completion: str,
+        options: Sequence[str] = (),
+        texts: Mapping[str, str] | None = None,
+        lenient: bool = False,
+    ) -> str | None:
+        """Returns the option that a completion states, or None; without options, the words of the stated answer.
+
+        `texts` are the options' words, so that "rain" counts as "A". With `lenient`, an answer may stand outside its
+        place in the format: for a second number beside the strict one, never for a reward.
+        """
+        return read_answer(self.answer_format, completion, options, texts, lenient)
+
+    def read(self, completion: str, sample: Sample) -> str | None:
+        """Returns the option of the sample that a completion states, by letter or words: for rewards and evaluation."""
+        return self.read_answer(completion, sample.options, option_texts(sample.question, sample.options))
+
+
+def _tables(path: Path) -> tuple[dict, dict]:
+    """Returns the keys of a contract file without `video`, and those of `video`. Raises ContractError."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ContractError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(data, dict) or not isinstance(vision := data.pop("video", {}), dict):
+        raise ContractError(f"{path}: is no table with the keys system, answer_format and video; see configs/prompts/")
+    return data, vision

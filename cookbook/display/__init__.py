@@ -1,0 +1,8 @@
+"""What a person sees: parameters, progress, tables, figures, samples.
+
+settings   the parameters of a notebook, checked and shown
+progress   how far a loop is
+tables     rows as text and HTML
+plots      figures
+look       what the model sees, reads and learns of a sample
+"""

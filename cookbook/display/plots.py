@@ -1,0 +1,301 @@
+"""Figures of a run: loss and reward curves, accuracies, and clips as frame strips.
+
+Why: a reader sees a run go wrong sooner than he computes it. One look for all of them: Okabe and Ito's
+colours, which colour-blind people can tell apart, each step as a light line and its moving mean as a bold
+one. The notebooks show these figures, `cookbook.evaluation.report` embeds them.
+
+Every figure is returned, never shown: no pyplot, so no open figures pile up and no user's settings change.
+`metrics` are the rows of metrics.jsonl. A key that is missing leaves its line out, or its panel saying so.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image, ImageDraw, ImageFont
+
+from cookbook.data.video import read_frames
+from cookbook.evaluation.scores import label
+from cookbook.training.alarms import KL_ALARM
+
+BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0598C", "#8A8F98"
+MODEL_COLORS = (GREY, BLUE, VERMILION, GREEN, PURPLE)  # by place: base, SFT, RL, …
+INK = "#30343B"
+PERCENT = "\u2009%"  # with a thin space
+
+SMOOTH_SHARE = 10  # the moving mean covers a tenth of the run
+
+FRAME_HEIGHT, GAP = 112, 4  # pixels
+
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#B4B8BF",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E8EB",
+    "legend.frameon": True,
+    "legend.framealpha": 0.75,
+    "legend.edgecolor": "none",
+    "legend.fontsize": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+class NotebookFigure(Figure):
+    """A figure that JupyterLab shows although pyplot was never imported."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+def png(picture: Figure | Image.Image) -> bytes:
+    """Returns the picture as a PNG file."""
+    file = io.BytesIO()
+    if isinstance(picture, Figure):
+        picture.savefig(file, format="png", facecolor="white")
+    else:
+        picture.save(file, format="PNG", optimize=True)
+    return file.getvalue()
+
+
+# Curves
+
+
+def series(metrics: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the steps and values (n,), (n,) of the rows that have the key; both empty where none has."""
+    found = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
+    steps, values = zip(*found) if found else ((), ())
+    return np.array(steps, float), np.array(values, float)
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Returns the mean of the `window` (odd) values around each place (n,); at the ends, of those there are.
+
+    Around and not before: a mean of the past lags, and would lie above a falling loss.
+    """
+    half = window // 2
+    return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
+
+
+def _window(metrics: Sequence[dict], key: str) -> int:
+    """Returns how many steps the moving mean covers: a tenth of those that have the key, an odd number."""
+    return len(series(metrics, key)[0]) // SMOOTH_SHARE // 2 * 2 + 1
+
+
+def _curve(ax: Axes, metrics: Sequence[dict], key: str, window: int, name: str = "", color: str = BLUE,
+           line: str = "-") -> None:  # fmt: skip
+    """Draw a key's values light and their moving mean bold; draws nothing where the key is missing."""
+    steps, values = series(metrics, key)
+    if not len(values):
+        return
+    if window > 1:
+        ax.plot(steps, values, color=color, alpha=0.28, linewidth=0.9)
+    marker = "o" if len(values) == 1 else None  # a line of one point would be invisible
+    ax.plot(steps, smooth(values, window), line, color=color, linewidth=1.9, marker=marker, label=name)
+
+
+def _finish(ax: Axes, title: str, columns: int = 1) -> None:
+    """Title a panel and show its legend (none with 0 columns), or say that nothing was logged."""
+    ax.set_title(title)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if not ax.lines:
+        ax.text(0.5, 0.5, "not logged", transform=ax.transAxes, ha="center", va="center", color=GREY)
+        ax.set(xticks=[], yticks=[])
+    elif columns:
+        ax.legend(ncols=columns)
+
+
+def _window_legend(window: int) -> list[Line2D]:
+    """Returns the legend entries for the light and the bold lines; none where nothing was smoothed."""
+    if window == 1:
+        return []
+    light = Line2D([], [], color=INK, alpha=0.4, linewidth=0.9, label="light: each step")
+    return [light, Line2D([], [], color=INK, linewidth=1.9, label=f"bold: mean of {window} steps")]
+
+
+@matplotlib.rc_context(STYLE)
+def sft_curve(metrics: Sequence[dict]) -> Figure:
+    """Returns the training loss over the steps, and the validation loss where it was measured."""
+    figure = NotebookFigure(figsize=(7.6, 3.6), dpi=120, layout="constrained")
+    ax = figure.subplots()
+    window = _window(metrics, "train/loss_avg")
+    _curve(ax, metrics, "train/loss_avg", window, "training")
+    steps, values = series(metrics, "val/avg_loss")
+    if len(values):
+        ax.plot(steps, values, "o-", color=VERMILION, markersize=4.5, linewidth=1.4, label="validation")
+    _finish(ax, "SFT loss (nats per token)", columns=0)
+    ax.set_xlabel("step")
+    if ax.lines:
+        ax.set_ylim(bottom=0)
+        ax.legend(handles=ax.get_legend_handles_labels()[0] + _window_legend(window))
+    return figure
+
+
+def _reward_panel(ax: Axes, metrics: Sequence[dict], window: int) -> None:
+    """Draw the mean reward with its band of ± one standard deviation, and its parts."""
+    rows = [row for row in metrics if None not in map(row.get, ("train/reward_mean", "train/reward_std"))]
+    steps, mean = series(rows, "train/reward_mean")
+    mean, std = smooth(mean, window), smooth(series(rows, "train/reward_std")[1], window)
+    if rows:
+        ax.fill_between(steps, mean - std, mean + std, color=BLUE, alpha=0.12, linewidth=0, label="± std")
+    _curve(ax, metrics, "train/reward_mean", window, "total")
+    _curve(ax, metrics, "train/reward_single_choice", window, "right answer", VERMILION, "--")
+    _curve(ax, metrics, "train/reward_format", window, "format", GREEN, ":")
+    if ax.lines:
+        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+    _finish(ax, "reward", columns=2)
+
+
+def _kl_panel(ax: Axes, metrics: Sequence[dict], window: int) -> None:
+    """Draw the KL and the line that it should stay below."""
+    _curve(ax, metrics, "train/kl_loss_avg", window, "KL")
+    if ax.lines:
+        ax.axhline(KL_ALARM, color=VERMILION, linestyle="--", linewidth=1.2, label=f"alarm at {KL_ALARM}")
+        ax.set_ylim(bottom=0)
+    _finish(ax, "KL to the SFT model")
+
+
+def _share_panel(ax: Axes, metrics: Sequence[dict], window: int, key: str, title: str) -> None:
+    """Draw a share on an axis from 0 to 100 %."""
+    _curve(ax, metrics, key, window)
+    _finish(ax, title, columns=0)
+    if ax.lines:
+        ax.set_ylim(-0.03, 1.03)
+        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=PERCENT))
+
+
+@matplotlib.rc_context(STYLE)
+def rl_curves(metrics: Sequence[dict]) -> Figure:
+    """Returns six panels over the steps: reward, KL, groups of equal rewards, entropy, length, cut share.
+
+    Where the cut share was not logged its panel shows the loss.
+    """
+    figure = NotebookFigure(figsize=(10, 5.8), dpi=120, layout="constrained")
+    (reward, kl, equal), (entropy, length, cut) = figure.subplots(2, 3)
+    window = _window(metrics, "train/reward_mean")
+    _reward_panel(reward, metrics, window)
+    _kl_panel(kl, metrics, window)
+    _share_panel(equal, metrics, window, "train/zero_variance_share", "groups of equal rewards")
+    _curve(entropy, metrics, "train/entropy", window)
+    _finish(entropy, "entropy (nats per token)", columns=0)
+    _curve(length, metrics, "rollout/completion_length_max", window, "longest", VERMILION, "--")
+    _curve(length, metrics, "rollout/completion_length_mean", window, "mean")
+    _finish(length, "completion length (tokens)")
+    if len(series(metrics, "train/loss_avg")[0]) and not len(series(metrics, "rollout/cut_share")[0]):
+        _curve(cut, metrics, "train/loss_avg", window)
+        _finish(cut, "loss", columns=0)
+    else:
+        _share_panel(cut, metrics, window, "rollout/cut_share", "completions cut at the limit")
+    for ax in (entropy, cut, length):
+        ax.set_xlabel("step")
+    if handles := _window_legend(window):
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+# Scores
+
+
+@matplotlib.rc_context(STYLE)
+def accuracy_bars(comparison: dict) -> Figure:
+    """Returns the accuracy of each model on all items and on each task, with 95 % intervals.
+
+    Every group carries its own two lines, what guessing earns and what the most frequent answer earns: with
+    two options a guess is right half of the time, with four options a quarter. `comparison` is that of
+    scores.compare.
+    """
+    models = comparison["models"]
+    groups = ["all", *comparison["tasks"]]
+    figure = NotebookFigure(figsize=(max(7.6, 1.0 + 1.7 * len(groups)), 3.9), dpi=120, layout="constrained")
+    ax = figure.subplots()
+    width = 0.8 / len(models)
+    for i, (name, found) in enumerate(models.items()):
+        parts = [found, *(found["tasks"][task] for task in groups[1:])]
+        x = np.arange(len(groups)) - 0.4 + width * (i + 0.5)
+        height = np.array([part["accuracy"] for part in parts])
+        low, high = np.array([part["ci95"] for part in parts]).T
+        # an interval ends at 0 or 1 exactly where all answers agree; rounding must not make the bar negative
+        error = np.maximum([height - low, high - height], 0)
+        color = MODEL_COLORS[i % len(MODEL_COLORS)]
+        ax.bar(x, height, width * 0.92, color=color, label=label(name), yerr=error,
+               error_kw={"ecolor": INK, "elinewidth": 1.1, "capsize": 2.5})  # fmt: skip
+        for at, value, top in zip(x, height, high):
+            ax.text(at, top + 0.015, f"{100 * value:.0f}", ha="center", va="bottom", fontsize=8,
+                    bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8})  # fmt: skip
+    levels = [comparison, *comparison["tasks"].values()]
+    middle = np.arange(len(groups))
+    # thick dots and thin dashes: both can be seen where they coincide
+    for key, line, thick in [("chance", ":", 2.4), ("majority", "--", 1.2)]:
+        ax.hlines([level[key] for level in levels], middle - 0.45, middle + 0.45,
+                  linestyle=line, color="black", linewidth=thick, label=key)  # fmt: skip
+    ax.set_xticks(range(len(groups)), [f"{group}\nn = {level['n']}" for group, level in zip(groups, levels)])
+    ax.set_ylim(0, 1.1)
+    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=PERCENT))
+    ax.tick_params(axis="x", length=0)
+    ax.grid(visible=False, axis="x")
+    ax.set_title("right answers, with 95 % intervals")
+    figure.legend(loc="outside lower center", ncols=len(models) + 2)
+    return figure
+
+
+# Clips
+
+
+def frame_strip(video: str | Path, fps: float, count: int = 8) -> Image.Image:
+    """Returns at most `count` evenly spaced frames of a clip side by side, each over its time in seconds.
+
+    The frames and their times are those that the model gets at `fps`; they are drawn 112 pixels high.
+    Raises VideoError where the clip cannot be read.
+    """
+    frames, rate = read_frames(video, fps)
+    picked = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
+    height, width = frames.shape[-2:]
+    width = max(1, round(width * FRAME_HEIGHT / height))
+    font, line = ImageFont.load_default(11), 16
+    strip = Image.new("RGB", (len(picked) * (width + GAP) - GAP, FRAME_HEIGHT + line), "white")
+    draw = ImageDraw.Draw(strip)
+    for place, i in enumerate(picked):
+        left = place * (width + GAP)
+        frame = Image.fromarray(frames[i].permute(1, 2, 0).numpy())
+        strip.paste(frame.resize((width, FRAME_HEIGHT), Image.Resampling.LANCZOS), (left, 0))
+        draw.text((left + width / 2, FRAME_HEIGHT + line / 2), f"{i / rate:.1f} s", INK, font, anchor="mm")
+    return strip
+
+
+def contact_sheet(clips: Sequence[tuple[str, str | Path]], fps: float = 2.0, count: int = 8) -> Image.Image:
+    """Returns the frame strips of (title, video) pairs one below the other, each under its title.
+
+    Raises ValueError where there are no clips, VideoError where one cannot be read.
+    """
+    if not clips:
+        raise ValueError("a contact sheet needs at least one clip, found none")
+    font, line = ImageFont.load_default(13), 18
+    strips = [(title.split("\n"), frame_strip(video, fps, count)) for title, video in clips]
+    margin = 8
+    width = max(max(strip.width, *(round(font.getlength(t)) for t in title)) for title, strip in strips)
+    height = sum(len(title) * line + strip.height + margin for title, strip in strips)
+    sheet = Image.new("RGB", (width + 2 * margin, height + margin), "white")
+    draw = ImageDraw.Draw(sheet)
+    top = margin
+    for title, strip in strips:
+        for text in title:
+            draw.text((margin, top), text, INK, font)
+            top += line
+        sheet.paste(strip, (margin, top))
+        top += strip.height + margin
+    return sheet

@@ -1,0 +1,115 @@
+"""Controls: the same questions with less to see, or with their choices in another order.
+
+Why: an accuracy means "it looks and understands" only if it falls when the clip is taken away, its frames are mixed up
+or stand still, and if it does not come from a liking for the letter C. Each control is a pure change of the samples, or
+of the frames that the encoder sees; the same `predict` answers it.
+
+    predict(model, encoder, blind(items), "rl, blind")
+    predict(model, with_frames(encoder, shuffled), items, "rl, shuffled frames")
+    circular_score(predict(model, encoder, circular(items), "rl, rotated"))
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cookbook.data.answers import CHOICE, choices_of
+from cookbook.data.samples import MEDIA, Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cookbook.data.encoder import Encoder
+
+TURN = "#turn"  # marks a rotated sample's id
+
+
+def blind(samples: Sequence[Sample]) -> list[Sample]:
+    """Returns the samples without clips and images: what is still right, the words give away."""
+
+    def words(turn: Mapping[str, Any]) -> dict:
+        return {"role": turn["role"], "content": [part for part in turn["content"] if part["type"] not in MEDIA]}
+
+    return [replace(s, messages=tuple(map(words, s.messages))) for s in samples]
+
+
+def other_clips(samples: Sequence[Sample]) -> list[Sample]:
+    """Returns the samples, each asked of the next clip. Raises ValueError where there is one clip only."""
+    clips = list(dict.fromkeys(path for s in samples for _, path in s.media()))
+    if len(clips) < 2:
+        raise ValueError(f"another clip needs at least two, found {len(clips)}")
+    others = dict(zip(clips, [*clips[1:], *clips[:1]]))
+    return [s.with_media(others) for s in samples]
+
+
+def single_frame(frames: "Tensor", seed: int) -> "Tensor":
+    """Returns a clip whose frames are all its middle one: as many tokens, no motion."""
+    return frames[len(frames) // 2].expand_as(frames).clone()
+
+
+def shuffled(frames: "Tensor", seed: int) -> "Tensor":
+    """Returns a clip's frames in another order, drawn by the seed: everything there, no before and after."""
+    places = list(range(len(frames)))
+    while len(frames) > 1 and places == sorted(places):
+        random.Random(seed).shuffle(places)
+        seed += 1
+    return frames[places]
+
+
+def with_frames(encoder: "Encoder", change: Callable[["Tensor", int], "Tensor"]) -> "Encoder":
+    """Returns an encoder that sees clips through `change(frames, seed)`: `single_frame`, `shuffled`, or your own.
+
+    The seed is the clip's own, so that a clip looks the same each time. Rows name the change in `decoding`.
+    """
+    other = type(encoder)(encoder.processor, encoder.contract, encoder.config)
+
+    def frames(path):
+        found, fps = encoder.frames(path)
+        return change(found, int(hashlib.sha256(path.name.encode()).hexdigest()[:8], 16)), fps
+
+    other.frames, other.variant = frames, change.__name__
+    return other
+
+
+# ---- letters -----------------------------------------------------------------------------------------------------
+
+
+def circular(samples: Sequence[Sample]) -> list[Sample]:
+    """Returns each sample once per turn of its choices: (A) rain (B) snow becomes (A) snow (B) rain, its answer moved.
+
+    Ids get "#turn0", "#turn1", …; written answers are left out. Samples whose question lists no choices come once.
+    """
+    return [turned for sample in samples for turned in _turns(sample)]
+
+
+def _turns(sample: Sample) -> list[Sample]:
+    texts = choices_of(sample.question)[1]
+    letters = list(texts)
+    if letters != list(sample.options) or sample.answer not in letters:
+        return [replace(sample, id=f"{sample.id}{TURN}0", messages=sample.prompt)]
+    turned = []
+    for by in range(len(letters)):
+        moved = {letter: texts[letters[(i + by) % len(letters)]] for i, letter in enumerate(letters)}
+        answer = letters[(letters.index(sample.answer) - by) % len(letters)]
+        messages = [_with_choices(turn, moved) for turn in sample.prompt]
+        turned.append(replace(sample, id=f"{sample.id}{TURN}{by}", messages=tuple(messages), answer=answer))
+    return turned
+
+
+def _with_choices(turn: Mapping[str, Any], texts: Mapping[str, str]) -> dict:
+    """Returns a user's turn with other words behind its letters; every other character stays."""
+
+    def exchange(part: Mapping[str, Any]) -> Mapping[str, Any]:
+        if turn["role"] != "user" or part["type"] != "text" or not choices_of(part["text"])[1]:
+            return part
+
+        def one(match):
+            start, end = match.span(2)
+            line, at = match[0], match.start()
+            return line[: start - at] + texts[match[1]] + line[end - at :]
+
+        return {"type": "text", "text": CHOICE.sub(one, part["text"])}
+
+    return {"role": turn["role"], "content": [exchange(part) for part in turn["content"]]}

@@ -1,0 +1,205 @@
+"""What the figures of an evaluation say, in plain sentences: better or not, does it look, what was lost.
+
+Why: a table lets everybody read what he hoped for. The rules by which figures become words stand here, once, so that
+the notebook and the report say the same, and a test can hold them to it. Each sentence is made of computed numbers.
+
+    short_answer(comparison), evidence(comparison)
+    found = against_controls(rows["rl"], controls, comparison)      # then control_words(name, found[name])
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from cookbook.evaluation.controls import TURN
+from cookbook.evaluation.protocol import circular_score, kept_skills
+from cookbook.evaluation.scores import label
+from cookbook.evaluation.statistics import interval, paired
+
+SURE = 0.05  # a step counts as better or worse below this p-value
+MUTE = 0.2  # a larger share of unread answers under a control is told: it then falls for another reason
+# what it says of the questions where a control does not fall to guessing
+MEANS = {
+    "blind": "the words alone give the answer away",
+    "other clips": "the answer does not hang on this clip",
+    "single frame": "one frame is enough",
+    "shuffled frames": "the order of the frames is not needed",
+}
+ORDERLESS = ("single frame", "shuffled frames")  # the controls that take the order of the frames away
+STILL, FELL, NEVER = "above guessing", "guessing", "never above"
+ORDER = {
+    FELL: "without it, to guessing, as it should",
+    STILL: "without it, not to guessing: something else tells the answer",
+    NEVER: "without it, which says nothing: it is not surely above guessing with it either",
+}
+
+
+def hundred(share: float) -> str:
+    """Returns a share in percent with one decimal, without the sign."""
+    return f"{100 * share:.1f}"
+
+
+def span(ci95: Sequence[float]) -> str:
+    """Returns an interval of shares in percent, as in "67.6–76.2"."""
+    return "–".join(map(hundred, ci95))
+
+
+def points(difference: float) -> str:
+    """Returns a difference of two shares in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """Returns "p = 0.039", or "p < 0.001" for what is smaller."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Returns "a", "a and b", or "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+
+# ---- better or not ----------------------------------------------------------------------------------------------
+
+
+def _steps(comparison: dict) -> list[tuple[str, str, dict]]:
+    """Returns (earlier model, later model, their paired test) for each step, first to last."""
+    return [(a, b, comparison["paired"][f"{b}_vs_{a}"]) for a, b in pairwise(comparison["models"])]
+
+
+def short_answer(comparison: dict) -> str:
+    """Returns the answer to "did it get better?"; only a step whose p is below 0.05 counts."""
+    sure = [(label(later), pair["difference"]) for _, later, pair in _steps(comparison) if pair["p"] < SURE]
+    up = " and ".join(name for name, difference in sure if difference > 0)
+    down = " and ".join(name for name, difference in sure if difference < 0)
+    if not comparison["paired"]:
+        return "One model, nothing to compare it with"
+    if up and len(sure) == len(comparison["paired"]) and not down:
+        return "Yes, better at every step" if len(sure) > 1 else "Yes, better"
+    if up and down:
+        return f"Better with {up}, worse with {down}"
+    if up:
+        return f"Better with {up}; the rest is not certain"
+    return f"No, worse with {down}" if down else "Not for certain"
+
+
+def evidence(comparison: dict) -> str:
+    """Returns the numbers behind the short answer in one sentence: accuracies, intervals, differences, p."""
+    first, *_ = comparison["models"]
+    found = comparison["models"][first]
+    parts = [f"{label(first)} answers {hundred(found['accuracy'])} % of {comparison['n']} held-out "
+             f"questions right (95 % interval {span(found['ci95'])})"]  # fmt: skip
+    for earlier, later, pair in _steps(comparison):
+        found = comparison["models"][later]
+        luck = "" if pair["p"] < SURE else ", which luck alone can explain"
+        parts.append(f"{label(later)} {hundred(found['accuracy'])} % ({span(found['ci95'])}), that is "
+                     f"{points(pair['difference'])} points against {label(earlier)} "
+                     f"({p_value(pair['p'])}{luck})")  # fmt: skip
+    sentence = "; ".join(parts) + "."
+    return sentence[0].upper() + sentence[1:]
+
+
+# ---- does it look? ----------------------------------------------------------------------------------------------
+
+
+def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]], comparison: dict) -> dict:
+    """Compare a model's rows with its rows under each control, on the same questions.
+
+    Returns {control: {"all" and each task: {"n", "own", "accuracy", "ci95", "level", "verdict", "p", "unread"}}}; for
+    turned options what protocol.circular_score returns. `own` is the accuracy with the clip, `level` what guessing
+    earns: the larger one of chance and majority. verdict: "above guessing" where the control's whole interval lies
+    above the level, "guessing" where it reaches it, "never above" where the model is no better with its clip either.
+    Raises ValueError where a control has questions that the rows have not.
+    """
+    own, found = {row["id"]: row for row in rows}, {}
+    for control, asked in controls.items():
+        if any(TURN in row["id"] for row in asked):
+            found[control] = circular_score(asked)
+            continue
+        if strange := [row["id"] for row in asked if row["id"] not in own]:
+            raise ValueError(f"{control}: {strange[0]!r} was never asked with its own clip")
+        parts = {"all": asked}
+        for row in sorted(asked, key=lambda row: row["task"]):
+            parts.setdefault(row["task"], []).append(row)
+        found[control] = {task: _held_against(part, own, comparison) for task, part in parts.items()}
+    return found
+
+
+def _held_against(asked: Sequence[dict], own: Mapping[str, dict], comparison: dict) -> dict:
+    levels = [comparison["tasks"][row["task"]] for row in asked]
+    level = max(sum(found[key] for found in levels) / len(levels) for key in ("chance", "majority"))
+    without, seen = [row["correct"] for row in asked], [own[row["id"]]["correct"] for row in asked]
+    low, high = interval(without)
+    verdict = NEVER if interval(seen)[0] <= level else STILL if low > level else FELL
+    return {
+        "n": len(asked),
+        "own": sum(seen) / len(seen),
+        "accuracy": sum(without) / len(without),
+        "ci95": [low, high],
+        "level": level,
+        "verdict": verdict,
+        "p": paired(without, seen).p,
+        "unread": sum(row.get("answer", "") is None for row in asked) / len(asked),
+    }
+
+
+def control_words(control: str, found: Mapping[str, dict], order: Sequence[str] = ()) -> str:
+    """Returns one sentence a control: how far it falls, which tasks stay above guessing, and what that says of them.
+
+    `order` names the tasks that nothing but the order of the frames should answer: whether they fall without it is said
+    of each. The others may be answered by a still, and a control that they pass is no fault.
+    """
+    if "bias" in found:
+        turns, every, off = map(hundred, (found["accuracy"], found["circular"], found["bias"]["distance"]))
+        return (
+            f"{control}: {turns} % of the turns are right, and {every} % of {found['n']} questions in every turn; "
+            f"{off} % of the answers would have to change for each letter to be told as often as it is right."
+        )
+    whole = found["all"]
+    tasks = {task: part for task, part in found.items() if task != "all"}
+    stay = [
+        f"{task} ({hundred(part['accuracy'])} % where guessing earns {hundred(part['level'])} %)"
+        for task, part in tasks.items()
+        if part["verdict"] == STILL
+    ]
+    never = [task for task, part in tasks.items() if part["verdict"] == NEVER]
+    said = f"{control}: {hundred(whole['own'])} % falls to {hundred(whole['accuracy'])} %"
+    if whole["accuracy"] >= whole["own"]:
+        said = f"{control}: {hundred(whole['own'])} % does not fall ({hundred(whole['accuracy'])} %)"
+    said += f" on {whole['n']} questions."
+    if stay:
+        said += f" Not to guessing: {listed(stay)}. There {MEANS.get(control, 'what was taken away is not needed')}."
+    elif len(never) < len(tasks):
+        said += " No task stays above guessing."
+    if never:
+        said += f" Says nothing for {listed(never)}: not surely above guessing with the own clip either."
+    for task in (task for task in order if control in ORDERLESS and task in tasks):
+        part = tasks[task]
+        said += (
+            f" {task} asks for the order of the frames: {hundred(part['own'])} % falls to {hundred(part['accuracy'])} %"
+            f" {ORDER[part['verdict']]}."
+        )
+    if mute := [f"{task} ({hundred(part['unread'])} %)" for task, part in tasks.items() if part["unread"] > MUTE]:
+        said += f" Unread, so wrong: {listed(mute)}; there it lost its form, which tells nothing of the words."
+    return said
+
+
+# ---- what got worse ---------------------------------------------------------------------------------------------
+
+
+def skills(predictions: Mapping[str, Sequence[dict]]) -> dict[str, dict[str, dict]]:
+    """Returns {"later_vs_earlier": kept_skills} of the last step, and of first to last where that is another one."""
+    names = list(predictions)
+    pairs = dict.fromkeys([(names[-2], names[-1]), (names[0], names[-1])]) if names[1:] else {}
+    return {f"{b}_vs_{a}": kept_skills(predictions[a], predictions[b]) for a, b in pairs}
+
+
+def worse_words(found: Mapping[str, Mapping[str, dict]]) -> str:
+    """Returns one sentence on the tasks that were lost, and on those of which it is not certain."""
+    said = []
+    for pair, tasks in found.items():
+        later, earlier = map(label, pair.split("_vs_"))
+        lost = [f"{task} ({points(part['difference'])})" for task, part in tasks.items() if part["verdict"] == "lost"]
+        unsure = [task for task, part in tasks.items() if part["verdict"] == "not certain"]
+        said.append(f"{later} against {earlier}: " + (f"lost {listed(lost)}" if lost else "no task is surely lost"))
+        said[-1] += f"; not certain for {listed(unsure)}" if unsure else ""
+    return ". ".join(said) + "." if said else ""

@@ -1,0 +1,158 @@
+"""Metrics of answers with a structure: a span of time, a JSON caption, the number of things of each kind.
+
+Why: "from 3.0 to 5.5 s" against 3.2 to 5.5 is nearly right, and a caption of fifteen fields is right in some of them.
+Reading is tolerant (several notations, JSON in a code block or in Python's notation); what cannot be read is the worst
+value, and counted.
+"""
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cookbook.data.answers import iou, span
+
+Row = Mapping[str, Any]
+
+
+def _share(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+# ---- spans of time ----------------------------------------------------------------------------------------------
+
+
+def spans(rows: Sequence[Row]) -> dict:
+    """Returns n, unread, mean_iou, iou_50, mean_absolute_error (seconds), mean_relative_error.
+
+    The absolute error is the mean over start and end. The relative error divides it by the length of the true span, as
+    the temporal-localization recipe does. Both leave out what could not be read; IoU counts it as 0.
+    """
+    pairs = [(span(row["reference"]), span(row["answer"])) for row in rows]
+    if wrong := next((row["id"] for row, (true, _) in zip(rows, pairs) if true is None), None):
+        raise ValueError(f"{wrong}: its reference is no span of time, such as '3.2 - 5'")
+    shared = [iou(a, b) for a, b in pairs]
+    errors = [((abs(a[0] - b[0]) + abs(a[1] - b[1])) / 2, a[1] - a[0]) for a, b in pairs if b]
+    relative = [error / length for error, length in errors if length]
+    return {
+        "n": len(rows),
+        "unread": sum(b is None for _, b in pairs) / len(rows),
+        "mean_iou": _share(shared),
+        "iou_50": _share([value >= 0.5 for value in shared]),
+        "mean_absolute_error": _share([error for error, _ in errors]) if errors else None,
+        "mean_relative_error": _share(relative) if relative else None,
+    }
+
+
+# ---- JSON captions ----------------------------------------------------------------------------------------------
+
+
+def fields(words: str) -> dict[str, Any]:
+    """Returns the fields of the JSON object in a text, alone, in a code block or among words; {} where there is none.
+
+    Python's notation ('single quotes') is read too: the guide's loader trains on it.
+    """
+    start, end = words.find("{"), words.rfind("}")
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(words[start : end + 1])
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, dict):
+            return {str(key): value for key, value in found.items()}
+    return {}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values say the same: texts without regard to case and space, "true" as True, lists in any order."""
+
+    def flat(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return sorted(str(flat(v)) for v in value)
+        if isinstance(value, dict):
+            return {str(k): flat(v) for k, v in value.items()}
+        return " ".join(str(value).lower().split())
+
+    return flat(a) == flat(b)
+
+
+def captions(rows: Sequence[Row]) -> dict:
+    """Returns n, unread (no JSON found), exact (all fields right), field_accuracy, and fields: {name: n, accuracy, …}.
+
+    Of each field: n (references that have it), accuracy, missing (not in the answer), and majority: what always giving
+    the most frequent value would earn. A field at its majority was not learned (`rule_violation`: always "False").
+    """
+    read = [(fields(row["reference"]), fields(row["answer"] or "")) for row in rows]
+    if wrong := next((row["id"] for row, (true, _) in zip(rows, read) if not true), None):
+        raise ValueError(f"{wrong}: its reference is no JSON object")
+    names, table = sorted({name for true, _ in read for name in true}), {}
+    for name in names:
+        asked = [(true[name], told) for true, told in read if name in true]
+        values = Counter(" ".join(str(value).lower().split()) for value, _ in asked)
+        table[name] = {
+            "n": len(asked),
+            "accuracy": _share([same(value, told.get(name)) for value, told in asked]),
+            "missing": _share([name not in told for _, told in asked]),
+            "majority": max(values.values()) / len(asked),
+        }
+    return {
+        "n": len(rows),
+        "unread": _share([not told for _, told in read]),
+        "exact": _share([all(same(v, told.get(k)) for k, v in true.items()) for true, told in read]),
+        "field_accuracy": sum(f["n"] * f["accuracy"] for f in table.values()) / sum(f["n"] for f in table.values()),
+        "fields": table,
+    }
+
+
+# ---- how many of what -------------------------------------------------------------------------------------------
+
+
+def tally(words: str) -> Counter[str]:
+    """Returns how many of each thing: of {"car": 2}, ["car", "car"], "2 cars, 1 person" or a bare number."""
+    if told := fields(words):
+        return Counter({str(k).lower(): int(v) for k, v in told.items() if str(v).lstrip("-").isdigit()})
+    if listed := re.search(r"\[.*\]", words, re.DOTALL):
+        try:
+            return Counter(str(thing).lower() for thing in json.loads(listed[0]))
+        except ValueError:
+            pass
+    if bare := re.fullmatch(r"\D*(\d+)[.\s]*", words):
+        return Counter({"": int(bare[1])})
+    parts = (re.search(r"(\d+)\s+(\S.*?)\W*$", part) for part in re.split(r"[,;\n]|\band\b", words.lower()))
+    return Counter({_singular(part[2]): int(part[1]) for part in parts if part})
+
+
+def _singular(thing: str) -> str:
+    """Returns buses as bus and cars as car; words that take another plural stay as they are."""
+    return re.sub(r"(?<=s|x|h)es$|(?<=[^s])s$", "", thing) if not thing.endswith("us") else thing
+
+
+def counts(rows: Sequence[Row]) -> dict:
+    """Returns n, unread, exact, mean_absolute_error (things an item), precision, recall, f1, and things: {name: …}.
+
+    Of each thing as many are found as both name, the rest of the answer is invented, the rest of the reference missed:
+    detection without boxes. Sums over all items (micro).
+    """
+    pairs = [(tally(row["reference"]), tally(row["answer"] or "")) for row in rows]
+    things = {}
+    for name in sorted({name for both in pairs for part in both for name in part}):
+        found = sum(min(true[name], told[name]) for true, told in pairs)
+        things[name] = {
+            "found": found,
+            "missed": sum(true[name] for true, _ in pairs) - found,
+            "invented": sum(told[name] for _, told in pairs) - found,
+        }
+    found, missed, invented = (sum(t[key] for t in things.values()) for key in ("found", "missed", "invented"))
+    off = [sum(abs(true[name] - told[name]) for name in true.keys() | told.keys()) for true, told in pairs]
+    return {
+        "n": len(rows),
+        "unread": _share([not told for _, told in pairs]),
+        "exact": _share([error == 0 for error in off]),
+        "mean_absolute_error": _share(off),
+        "precision": found / (found + invented) if found + invented else None,
+        "recall": found / (found + missed) if found + missed else None,
+        "f1": 2 * found / (2 * found + missed + invented) if found + missed + invented else None,
+        "things": things,
+    }

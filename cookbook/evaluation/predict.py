@@ -1,0 +1,203 @@
+"""Evaluation: every model answers the same questions under the same contract, and each answer is kept.
+
+Why: a score without its answers cannot be checked. `predict` writes predictions.jsonl, which `evaluation.scores` scores
+without a model. Generation is greedy and batched; a row's answer never depends on its neighbours, an unreadable clip
+costs its own row only, and a run that was killed goes on where it stopped.
+
+    rows = predict(model, encoder, samples, "sft", path=run / "predictions_sft.jsonl")
+    python -m cookbook.evaluation score predictions.jsonl --json                 # again, without a model
+    python -m cookbook.evaluation score base.jsonl sft.jsonl rl.jsonl            # compared, oldest first
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cookbook.data.answers import FORMATS
+from cookbook.data.contract import ContractError
+from cookbook.data.samples import Sample
+from cookbook.evaluation.predictions import Store, read, read_row
+
+if TYPE_CHECKING:  # torch takes seconds, and scoring stored answers needs none of it
+    from cookbook.data.encoder import Encoder
+
+WINDOW = 2  # batches whose clips are read together, and among which samples are sorted by length
+READERS = 8  # threads that read clips, at most
+VALUES = 4096  # of each weight tensor go into its hash: enough to see any training step, and quick for 7B
+
+log = logging.getLogger(__name__)
+
+
+def predict(
+    model,
+    encoder: "Encoder",
+    samples: Sequence[Sample],
+    name: str,
+    size: int = 64,
+    limit: int = 48,
+    path: Path | None = None,
+    draws: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[dict]:
+    """Returns one row a sample, in their order: what was asked, what came back, is it right (`predictions.judge`).
+
+    `size` is the batch, `limit` the most new tokens. With `path`, each row is written as it comes, and rows that a
+    killed run has left there are not asked again. With `draws` at a temperature above 0, the most frequent answer
+    counts (self-consistency), and the row keeps all `outputs`.
+    """
+    import torch
+
+    from cookbook.display.progress import progress
+    from cookbook.model.generation import generate, to
+
+    model.eval()
+    how = f"{draws} draws at {temperature}, seed {seed}" if temperature else "greedy"
+    how = ", ".join([how, f"{limit} tokens", *filter(None, [getattr(encoder, "variant", None)])])
+    stamp = {"model": name, "weights": weights_hash(model), "decoding": how}
+    ahead = model.device.type != "cpu"  # on a CPU, reading and answering would only take the cores from each other
+    generator = torch.Generator(model.device).manual_seed(seed)
+    with Store(path, samples, encoder.contract, stamp) as store:
+        bar = progress(len(store.todo), f"{name}: answers, in batches of {size}")
+        for window in _windows(encoder, store.todo, WINDOW * size, ahead):
+            readable = [sample for sample in window if _encodes(encoder, sample, store)]
+            readable.sort(key=lambda s: len(encoder.tokens(s, generate=True).ids), reverse=True)  # less padding
+            for start in range(0, len(readable), size):
+                part = readable[start : start + size]
+                out = generate(model, to(model, encoder.prompt_batch(part)), limit, temperature, draws, generator)
+                texts = [
+                    encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)
+                    for tokens, mask in zip(out.tokens, out.mask)
+                ]
+                for i, sample in enumerate(part):
+                    store.add(sample, texts[i * draws : (i + 1) * draws])
+            bar.advance(len(window))
+    return store.rows
+
+
+def _windows(encoder: "Encoder", samples: Sequence[Sample], size: int, ahead: bool) -> Iterator[Sequence[Sample]]:
+    """Yields the samples in windows whose clips have been read; with `ahead`, the next window is being read meanwhile.
+
+    Several threads read. Each computes on one core: a pool of its own for each would slow down the model's.
+    """
+    import torch
+
+    cores = torch.get_num_threads()
+
+    def one_core() -> None:
+        torch.get_num_threads()  # a thread's first call takes over the common number, so it comes before ours
+        torch.set_num_threads(1)
+
+    def read(media: tuple[str, Path]) -> None:
+        with suppress(ValueError, OSError):  # told where the sample is encoded
+            encoder.media(*media)
+
+    with ThreadPoolExecutor(min(READERS, cores), initializer=one_core) as pool:
+        windows: deque[tuple[Sequence[Sample], list[Future]]] = deque()
+        try:
+            for start in range(0, len(samples), size):
+                window = samples[start : start + size]
+                clips = dict.fromkeys(media for sample in window for media in sample.media())
+                windows.append((window, [pool.submit(read, clip) for clip in clips]))
+                if len(windows) > ahead:
+                    wait(windows[0][1])
+                    yield windows.popleft()[0]
+            for window, reading in windows:
+                wait(reading)
+                yield window
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)  # what `one_core` set holds for threads to come, too
+
+
+def _encodes(encoder: "Encoder", sample: Sample, store: Store) -> bool:
+    """Whether the sample can be read; where not, its row says why, and no other row moves."""
+    try:
+        encoder.tokens(sample, generate=True)
+    except ContractError:  # not the clip's fault: no sample of this kind can be asked
+        raise
+    except (ValueError, OSError) as error:
+        log.warning("%s: not asked (%s)", sample.id, error)
+        store.add(sample, [], str(error))
+        return False
+    return True
+
+
+def weights_hash(model) -> str:
+    """Returns twelve hexadecimal digits of a model's weights, from at most 4,096 values of each tensor."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        picked = flat[:: max(1, len(flat) // VALUES)].float().cpu().numpy()
+        found.update(f"{name} {tuple(tensor.shape)}".encode() + picked.tobytes())
+    return found.hexdigest()[:12]
+
+
+# ---- without a model --------------------------------------------------------------------------------------------
+
+
+def score_files(paths: Sequence[Path], form: str | None = None, published: bool = False) -> dict:
+    """Score stored predictions again. Returns {"models": {name: score and metrics}}, with comparisons where several.
+
+    Names are those of the files, without "predictions_". With `published`, each has what NVIDIA's rule gives too.
+    Raises ValueError for a file that is no predictions file, or files of different items.
+    """
+    from cookbook.evaluation import scores
+    from cookbook.evaluation.metrics import measure
+    from cookbook.evaluation.published import published_score
+
+    found = {}
+    for path in paths:
+        try:
+            found[path.stem.removeprefix("predictions_")] = [read_row(row, form) for row in read(path)]
+        except (ValueError, TypeError, OSError) as error:
+            raise ValueError(f"{path}: cannot be scored ({error})") from None
+    result: dict = {"models": {}}
+    for name, rows in found.items():
+        result["models"][name] = scores.score(rows) | {"metrics": measure(rows)}
+        if published:
+            result["models"][name]["published"] = published_score(rows)
+    if len(found) > 1:
+        result |= scores.compare_pairs(found)
+    return result
+
+
+def _table(result: dict) -> str:
+    """Returns the scores as lines of text."""
+    lines = []
+    for name, s in result["models"].items():
+        low, high = s["ci95"]
+        lines.append(
+            f"{name}: {s['accuracy']:.3f} [{low:.3f}, {high:.3f}] of {s['n']}; no answer read {s['unread_rate']:.3f}, "
+            f"wherever it stands {s['lenient_accuracy']:.3f}"
+            + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")
+        )
+    for pair, p in result.get("paired", {}).items():
+        lines.append(f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0, or 2 with one line on stderr where the files cannot be scored."""
+    parser = argparse.ArgumentParser(prog="python -m cookbook.evaluation", description=__doc__.split("\n")[0])
+    score = parser.add_subparsers(required=True, metavar="score").add_parser("score", help="score stored predictions")
+    score.add_argument("files", nargs="+", type=Path, help="predictions.jsonl, one or several models; oldest first")
+    score.add_argument("--json", action="store_true", help="all figures, as JSON")
+    score.add_argument("--format", choices=list(FORMATS), help="where an answer stands; else as each row says")
+    score.add_argument("--published", action="store_true", help="also by the rule of NVIDIA's benchmark script")
+    given = parser.parse_args(arguments)
+    try:
+        result = score_files(given.files, given.format, given.published)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else _table(result))
+    return 0

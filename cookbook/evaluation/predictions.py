@@ -1,0 +1,164 @@
+"""Prediction rows: one answer each, judged, kept in a file, and read again without a model.
+
+Why: the answers are the result; every score is a view of them. A row holds all that scoring needs, so that a better
+parser or a new metric never asks for the GPU again. `cookbook.evaluation` and `cookbook.evaluation.server` make them.
+
+    row = judge(sample, "<answer>B</answer>", contract)
+    rows = [read_row(row) for row in read("predictions.jsonl")]
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cookbook.data.answers import FORMATS, option_texts, read_answer
+from cookbook.data.contract import Contract
+from cookbook.data.samples import Sample
+from cookbook.evaluation.metrics import right
+from cookbook.runs import read_jsonl
+
+NEEDED = ("id", "group", "kind", "reference", "output", "options")
+STAMP = ("model", "contract", "weights", "decoding")  # what must be equal for a stored answer to be used again
+
+log = logging.getLogger(__name__)
+
+
+def kind_of(sample: Sample) -> str:
+    """Returns the sample's kind: what its extra field `kind` says, else by its options and reference."""
+    if kind := sample.extra.get("kind"):
+        return kind
+    if sample.options:
+        grades = all(option.isdigit() for option in sample.options)
+        return "ordinal" if grades else "binary" if len(sample.options) == 2 else "mcq"
+    return "json" if (sample.answer or sample.target or "").lstrip("` json\n").startswith("{") else "text"
+
+
+def judge(sample: Sample, output: str, contract: Contract) -> dict:
+    """Returns the prediction row of one completion.
+
+    Fields: id, group (the clip), task, kind, question, options, reference, output, video, contract (its hash),
+    answer_format, and what `read_row` makes of them: answer, correct, well_formed, lenient, lenient_correct.
+    """
+    reference = sample.answer
+    if reference is None and sample.target is not None:
+        reference = contract.read_answer(sample.target)
+    return read_row(
+        {
+            "id": sample.id,
+            "group": sample.group,
+            "task": sample.task,
+            "kind": kind_of(sample),
+            "question": sample.question,
+            "options": list(sample.options),
+            "reference": reference,
+            "output": output,
+            "video": str(sample.video) if sample.video else None,
+            "contract": contract.hash,
+            "answer_format": contract.answer_format,
+        }
+    )
+
+
+def read_row(row: Mapping[str, Any], form: str | None = None) -> dict:
+    """Returns the row with its answer read again; `options` may be letters, or {letter: words}. Needs NEEDED only.
+
+    answer: the option stated where the format wants it, None where none is, which counts as wrong. lenient: the same
+    wherever it stands. The format is `form`, else the row's own, else think_answer. Raises ValueError for a missing
+    field.
+    """
+    if missing := [key for key in NEEDED if key not in row]:
+        raise ValueError(
+            f"{row.get('id', 'a row')}: has no {', '.join(missing)}; a prediction needs {', '.join(NEEDED)}"
+        )
+    form, options = form or row.get("answer_format") or "think_answer", row["options"]
+    texts = options if isinstance(options, Mapping) else option_texts(row.get("question", ""), options)
+    kind, output, wanted = row["kind"], row["output"], row["reference"]
+    answer, lenient = (read_answer(form, output, list(options), texts, forgiving) for forgiving in (False, True))
+    return {"task": "", "question": "", "video": None, "answer_format": form} | dict(row) | {
+        "answer": answer,
+        "correct": right(kind, answer, wanted),
+        "well_formed": FORMATS[form].well_formed(output),
+        "lenient": lenient,
+        "lenient_correct": right(kind, lenient, wanted),
+    }  # fmt: skip
+
+
+def vote(rows: Sequence[dict]) -> dict:
+    """Returns the row whose answer is the most frequent one of several to the same question; of equals the first."""
+    told = Counter(row["answer"] for row in rows if row["answer"] is not None)
+    most = max(told.values(), default=0)
+    best = next((row for row in rows if told.get(row["answer"]) == most), rows[0]) if told else rows[0]
+    return best | {"outputs": [row["output"] for row in rows], "agreement": most / len(rows)}
+
+
+class Store:
+    """The rows of one evaluation, in memory and, with a path, in a file that grows as they come."""
+
+    def __init__(self, path: Path | None, samples: Sequence[Sample], contract: Contract, stamp: dict[str, Any]) -> None:
+        """`stamp` stands in every row. Rows of another model, contract or decoding are kept aside, as *.old."""
+        self.path, self.samples, self.contract = path, samples, contract
+        self.stamp = {"contract": contract.hash} | stamp
+        self._rows = self._left()
+        self.todo = [sample for sample in samples if _key(judge(sample, "", contract)) not in self._rows]
+
+    def _left(self) -> dict[tuple, dict]:
+        """Returns the rows that an earlier run has left, but for those with an error: those are tried again."""
+        if self.path is None or not self.path.exists():
+            return {}
+        rows = read(self.path, torn=True)
+        if other := [key for row in rows for key in STAMP if row.get(key) != self.stamp.get(key)]:
+            log.warning("%s: was made with another %s; it is kept as %s.old", self.path, other[0], self.path.name)
+            self.path.replace(self.path.with_name(self.path.name + ".old"))
+            return {}
+        return {_key(row): row for row in rows if not row.get("error")}
+
+    def __enter__(self) -> "Store":
+        if self.path:
+            save(list(self._rows.values()), self.path)  # without a torn line, and without what is tried again
+            self._file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def add(self, sample: Sample, outputs: Sequence[str], error: str | None = None) -> None:
+        """Keep what a model said to a sample; several outputs are voted on, none stand for an error."""
+        row = judge(sample, outputs[0] if outputs else "", self.contract)
+        if len(outputs) > 1:
+            row = vote([judge(sample, output, self.contract) for output in outputs])
+        self._rows[_key(row)] = row = row | self.stamp | {"error": error}
+        if self.path:
+            self._file.write(_line(row))
+            self._file.flush()
+
+    @property
+    def rows(self) -> list[dict]:
+        """The rows in the order of the samples."""
+        return [self._rows[_key(judge(sample, "", self.contract))] for sample in self.samples]
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self.path:
+            self._file.close()
+            if kind is None:
+                save(self.rows, self.path)
+
+
+def _key(row: Mapping[str, Any]) -> tuple:
+    return row["id"], row["question"], row["reference"], row["video"]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def save(rows: Sequence[dict], path: Path) -> Path:
+    """Write prediction rows, one a line, all or none. Returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(map(_line, rows)), encoding="utf-8")
+    return part.replace(path)
+
+
+def read(path: Path, torn: bool = False) -> list[dict]:
+    """Returns the rows of a predictions file; with `torn`, without a last line that a killed run left unfinished."""
+    return read_jsonl(path, torn)

@@ -1,0 +1,189 @@
+"""How sure a score is: intervals, paired tests, effect sizes, and the two scores that need no model.
+
+Why: on a few hundred questions two models differ by some points through luck alone. An accuracy therefore
+never stands without its interval, two models that answered the same questions are compared pair by pair, and
+both are read beside what guessing earns. scipy computes; this file fixes which formulas the project uses.
+`cookbook.evaluation.scores` and the evaluation notebook call it.
+
+`interval` and `paired` take the questions as independent. Questions about one clip are not quite that: where a clip
+carries several, `clustered_interval` and `paired_clustered` draw whole clips, and are the ones to believe.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest, norm
+
+DRAWS = 2000  # of a bootstrap: the ends of the interval then move by some tenths of a point with the seed
+
+
+def interval(correct: Sequence[bool], level: float = 0.95) -> tuple[float, float]:
+    """Returns the Wilson score interval (low, high) of the share of right answers, both in [0, 1].
+
+    Wilson (1927) stays inside [0, 1] and is honest for small samples and for shares near 0 or 1.
+    Raises ValueError where there is no answer.
+    """
+    if not len(correct):
+        raise ValueError("an interval needs at least one answer, found none")
+    found = binomtest(sum(map(bool, correct)), len(correct)).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models on the same items: counts of items, difference of the accuracies, McNemar's p-value."""
+
+    won: int  # wrong before, right after
+    lost: int  # right before, wrong after
+    both: int  # right before and after
+    neither: int  # wrong before and after
+    difference: float  # accuracy after minus accuracy before, in [-1, 1]
+    p: float  # chance of a difference at least this large if neither model were better
+    g: float | None  # Cohen's g: share of won among the decided items, minus 1/2; 0.05 small, 0.15 medium, 0.25 large
+    needed: int | None  # items for a test that finds this difference 8 times in 10; None where there is none
+
+
+def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
+    """Compare two models that answered the same items in the same order, by the exact McNemar test.
+
+    Only items on which the two disagree tell them apart: were the models equally good, each of those would be
+    won or lost with probability 1/2 (McNemar 1947; exact binomial form, two-sided). With no such item p is 1.
+    Raises ValueError where the lengths differ or nothing was answered.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"paired answers are needed: found {len(before)} before and {len(after)} after")
+    if not len(before):
+        raise ValueError("a comparison needs at least one item, found none")
+    cells = Counter((bool(b), bool(a)) for b, a in zip(before, after))
+    won, lost = cells[False, True], cells[True, False]
+    p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    return Paired(
+        won=won,
+        lost=lost,
+        both=cells[True, True],
+        neither=cells[False, False],
+        difference=(won - lost) / len(before),
+        p=p,
+        g=won / (won + lost) - 0.5 if won + lost else None,
+        needed=needed_items((won + lost) / len(before), (won - lost) / len(before)),
+    )
+
+
+def needed_items(decided: float, difference: float, level: float = 0.05, power: float = 0.8) -> int | None:
+    """Returns how many paired items McNemar's test needs to find a difference of two accuracies.
+
+    `decided` is the share of items on which the models disagree. Connor (1987), Biometrics 43:207-211, with Fleiss's
+    correction for an exact test (1981). None where the difference is 0: no number of items finds what is not there.
+    """
+    if not difference:
+        return None
+    a, b = norm.ppf(1 - level / 2), norm.ppf(power)
+    spread = a * math.sqrt(decided) + b * math.sqrt(max(decided - difference**2, 0))
+    n = (spread / difference) ** 2
+    return math.ceil(n / 4 * (1 + math.sqrt(1 + 4 / (n * abs(difference)))) ** 2)
+
+
+# ---- where questions share a clip -------------------------------------------------------------------------------
+
+
+def _clusters(values: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each group's sum and size, groups in sorted order, so that the order of the rows never matters."""
+    if len(values) != len(groups):
+        raise ValueError(f"every answer needs its group: found {len(values)} answers and {len(groups)} groups")
+    if not len(values):
+        raise ValueError("an interval needs at least one answer, found none")
+    _, place = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    return np.bincount(place, weights=values), np.bincount(place)
+
+
+def _bootstrap(sums: np.ndarray, sizes: np.ndarray, level: float, draws: int, seed: int) -> tuple[float, float]:
+    """Returns the ends of the percentile interval of the mean, over redrawn clusters (Cameron et al. 2008)."""
+    rng, means = np.random.default_rng(seed), []
+    for some in np.array_split(np.arange(draws), max(1, draws * len(sums) // 10_000_000)):  # 80 MB of indices at most
+        picked = rng.integers(len(sums), size=(len(some), len(sums)))
+        means.append(sums[picked].sum(1) / sizes[picked].sum(1))
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def clustered_interval(
+    values: Sequence[float], groups: Sequence[str], level: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the bootstrap interval (low, high) of a mean, clips drawn with all their questions.
+
+    `values` may be right or wrong, or any score. Needs some thirty groups to be honest, and says nothing (low = high)
+    where all values are equal: there `interval` is the one to read. Raises ValueError for no or unpaired answers.
+    """
+    return _bootstrap(*_clusters(np.asarray(values, dtype=float), groups), level, draws, seed)
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """Two models on the same items, clip by clip: the difference of the means, its interval, and a p-value."""
+
+    difference: float  # mean after minus mean before
+    ci95: tuple[float, float]  # bootstrap over clips
+    p: float  # sign-flip test over clips
+    clusters: int
+
+
+def paired_clustered(
+    before: Sequence[float], after: Sequence[float], groups: Sequence[str], draws: int = DRAWS, seed: int = 0
+) -> Clustered:
+    """Compare two models on the same items, which come in groups; for any score, not only right or wrong.
+
+    The interval redraws the groups. The p-value flips the sign of whole groups' differences: were the models equal,
+    each sign would be as likely (Fisher's randomization test, two-sided, with the observed draw counted in).
+    Raises ValueError where the lengths differ or nothing was answered.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"paired answers are needed: found {len(before)} before and {len(after)} after")
+    difference = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    sums, sizes = _clusters(difference, groups)
+    moved = sums[sums != 0]
+    flips = np.random.default_rng(seed).integers(0, 2, size=(draws, len(moved)), dtype=np.int8) * 2 - 1
+    extreme = int((np.abs(flips @ moved) >= abs(moved.sum()) - 1e-9).sum())
+    return Clustered(
+        difference=float(difference.mean()),
+        ci95=_bootstrap(sums, sizes, 0.95, draws, seed),
+        p=(extreme + 1) / (draws + 1),
+        clusters=len(sums),
+    )
+
+
+# ---- scores without a model -------------------------------------------------------------------------------------
+
+
+def chance(rows: Sequence[dict]) -> float:
+    """Returns the accuracy to expect from blind guessing: the mean of 1 / number of options.
+
+    Raises ValueError where there are no rows, or a row has no options.
+    """
+    if not rows:
+        raise ValueError("the chance level needs at least one row, found none")
+    for row in rows:
+        if not row["options"]:
+            raise ValueError(f"{row['id']}: has no options, so its chance level is unknown")
+    return sum(1 / len(row["options"]) for row in rows) / len(rows)
+
+
+def majority(rows: Sequence[dict], train_rows: Sequence[dict]) -> float:
+    """Returns the accuracy on `rows` of always giving the most frequent training answer of the row's task.
+
+    A model below this line has learned less than the habit. Of equally frequent answers the first in sorted
+    order counts, so that the order of the rows does not matter. Both kinds of rows need "task" and
+    "reference".
+    Raises ValueError where there are no rows, or a task never occurs in `train_rows`.
+    """
+    if not rows:
+        raise ValueError("the majority level needs at least one row, found none")
+    counts: dict[str, Counter] = {}
+    for row in train_rows:
+        counts.setdefault(row["task"], Counter())[row["reference"]] += 1
+    if missing := {row["task"] for row in rows} - counts.keys():
+        raise ValueError(f"no training row has the task {', '.join(sorted(missing))}; found {sorted(counts)}")
+    habit = {task: min(found, key=lambda answer: (-found[answer], answer)) for task, found in counts.items()}
+    return sum(row["reference"] == habit[row["task"]] for row in rows) / len(rows)

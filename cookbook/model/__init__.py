@@ -1,0 +1,5 @@
+"""The model at work: prompts to completions, and the vision tower in one pass.
+
+generation     sample completions, and score them
+vision_tower   the stock vision tower over a whole batch at once
+"""

@@ -1,0 +1,158 @@
+"""Generate completions, and score them: the two places where the model meets a prompt.
+
+Why: RL asks for many completions of one prompt. The prompt, and the clip in it, go through the model once; its
+key-value cache is then copied for each completion. Scoring does the same with gradients, so that a training step
+costs the completions, not the prompts. Evaluation asks many prompts that begin with the same words: those go through
+once for all. All of it equals the plain forward: `tests/model/test_generation.py`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Completions:
+    """Sampled tokens (n, length), their mask (1 up to and with the end token), and whether each one ended itself."""
+
+    tokens: Tensor
+    mask: Tensor
+    ended: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens per completion, the end token included."""
+        return self.mask.sum(1)
+
+
+@dataclass
+class Place:
+    """Where each row goes on: its next rotary position (n), and which columns of its prompt are real (n, length)."""
+
+    position: Tensor
+    prompt: Tensor
+
+    @classmethod
+    def after(cls, prompts: dict[str, Tensor], copies: int) -> "Place":
+        """The place after each prompt, `copies` times."""
+        position = prompts["position_ids"].amax((0, 2)) + 1
+        return cls(position.repeat_interleave(copies), prompts["attention_mask"].repeat_interleave(copies, dim=0))
+
+    def select(self, rows: Tensor) -> "Place":
+        """The same for some rows."""
+        return Place(self.position[rows], self.prompt[rows])
+
+
+def prefill(model, prompts: dict[str, Tensor], copies: int, begun=None):
+    """Run left-padded prompts once. Returns their last hidden state (n·copies, 1, width), cache and place, repeated.
+
+    `begun` is the cache of what the attention mask has in front of them (see `begin_together`).
+    """
+    out = model.model(**prompts, past_key_values=begun, use_cache=True)
+    cache = out.past_key_values
+    cache.batch_repeat_interleave(copies)
+    hidden = out.last_hidden_state[:, -1:].repeat_interleave(copies, dim=0)
+    return hidden, cache, Place.after(prompts, copies)
+
+
+def begin_together(model, prompts: dict[str, Tensor]):
+    """Run the words that all prompts begin with once, for all of them. Returns the rest of the prompts, and the cache.
+
+    These are the system prompt's, up to the first clip: where clips and questions are short, half of a batch. Padding
+    then stands behind them. Where nothing is shared, the prompts come back as they are, and None.
+    """
+    ids, mask = prompts["input_ids"], prompts["attention_mask"]
+    lengths = mask.sum(1)
+    most = int(lengths.min()) - 1  # each keeps at least one token of its own
+    columns = ids.shape[1] - lengths[:, None] + torch.arange(most, device=ids.device)
+    words = ids.gather(1, columns)
+    clips = torch.tensor([model.config.video_token_id, model.config.image_token_id], device=ids.device)
+    same = (words == words[0]).all(0) & ~torch.isin(words[0], clips)
+    shared = int(same.cumprod(0).sum())
+    if len(ids) == 1 or not shared:
+        return prompts, None
+    cache = model.model.language_model(
+        inputs_embeds=model.get_input_embeddings()(words[:1, :shared]),
+        position_ids=torch.arange(shared, device=ids.device).expand(3, 1, -1),
+        use_cache=True,
+    ).past_key_values
+    cache.batch_repeat_interleave(len(ids))
+    own = torch.ones_like(mask, dtype=torch.bool).scatter(1, columns[:, :shared], False)
+    rest = {
+        "input_ids": ids[own].view(len(ids), -1),
+        "position_ids": prompts["position_ids"][:, own].view(3, len(ids), -1),
+        "attention_mask": torch.cat([mask.new_ones(len(ids), shared), mask[own].view(len(ids), -1)], dim=1),
+    }
+    return prompts | rest, cache
+
+
+def _go_on(model, tokens: Tensor, cache, place: Place, done: int) -> Tensor:
+    """Run `tokens` (n, k), the first `done` completion tokens being in the cache. Returns hidden states."""
+    position = place.position[:, None] + done + torch.arange(tokens.shape[1], device=tokens.device)
+    seen = torch.cat([place.prompt, place.prompt.new_ones(len(tokens), done + tokens.shape[1])], dim=1)
+    return model.model.language_model(
+        inputs_embeds=model.get_input_embeddings()(tokens),
+        position_ids=position.expand(3, -1, -1),
+        attention_mask=seen,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+
+
+def to(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns the batch on the model's device."""
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+
+def is_finite(model) -> bool:
+    """Returns whether every weight is a number: what is not must not be exported."""
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
+
+
+@torch.no_grad()
+def generate(
+    model,
+    prompts: dict[str, Tensor],
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    copies: int = 1,
+    generator: torch.Generator | None = None,
+) -> Completions:
+    """Continue left-padded prompts, `copies` times each. Greedy at temperature 0, else sampled with `generator`.
+
+    Returns Completions with n·copies rows; rows of one prompt stand together.
+    """
+    ends = torch.tensor(model.generation_config.eos_token_id, device=model.device)
+    prompts, begun = begin_together(model, prompts)
+    hidden, cache, place = prefill(model, prompts, copies, begun)
+    tokens = torch.full((len(hidden), max_new_tokens), model.generation_config.pad_token_id, device=model.device)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    running = torch.arange(len(hidden), device=model.device)  # rows that have not ended
+    for step in range(max_new_tokens):
+        logits = model.lm_head(hidden[:, -1]).float()
+        if temperature > 0:
+            token = torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1, generator=generator)[:, 0]
+        else:
+            token = logits.argmax(-1)
+        tokens[running, step], mask[running, step] = token, True
+        left = (~torch.isin(token, ends)).nonzero()[:, 0]
+        if len(left) < len(running):  # rows that ended leave the batch, so that the slow ones do not hold it up
+            running, place, token = running[left], place.select(left), token[left]
+            cache.batch_select_indices(left)
+        if not len(running):
+            break
+        hidden = _go_on(model, token[:, None], cache, place, step)
+    longest = int(mask.sum(1).max())
+    ended = torch.ones(len(tokens), dtype=torch.bool, device=model.device)
+    ended[running] = False
+    return Completions(tokens[:, :longest], mask[:, :longest], ended)
+
+
+def token_logits(model, prompts: dict[str, Tensor], tokens: Tensor, copies: int) -> Tensor:
+    """Returns the logits (n·copies, length, vocabulary) that the model gives each completion token's place."""
+    hidden, cache, place = prefill(model, prompts, copies)
+    if tokens.shape[1] > 1:
+        rest = _go_on(model, tokens[:, :-1], cache, place, 0)
+        hidden = torch.cat([hidden, rest], dim=1)
+    return model.lm_head(hidden).float()

@@ -1,0 +1,73 @@
+"""What both loops share: the order of the samples, and the optimizer, from the engine's keys `train.optm_*`."""
+
+import math
+import random
+
+import torch
+
+from cookbook.config import Config
+from cookbook.data.samples import Sample
+
+DECAY = {  # what is left of the rate when a share of the decay is done
+    "linear": lambda done: 1 - done,
+    "sqrt": lambda done: 1 - math.sqrt(done),
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "none": lambda done: 1.0,
+}
+
+
+def batches(samples: list[Sample], size: int, epochs: int, seed: int) -> list[list[Sample]]:
+    """Returns the batches of all epochs. Each epoch shuffles anew, has a sample once, drops its incomplete rest."""
+    rng = random.Random(seed)
+    out = []
+    for _ in range(epochs):
+        shuffled = rng.sample(samples, len(samples))
+        out += [shuffled[i : i + size] for i in range(0, len(samples) - size + 1, size)]
+    return out
+
+
+def rate_factor(step: int, steps: int, config: Config) -> float:
+    """Returns the share of the peak learning rate at a step (from 0): linear warm-up, constant, then decay.
+
+    It is cosmos-rl's own schedule (`build_lr_schedulers`), to the digit: a warm-up from 0 takes its first step at rate
+    0, so nothing is learned there. The keys: `optm_warmup_steps` (a count, or a share of all steps),
+    `optm_warmup_start_factor`, `optm_decay_ratio` (the last share of steps that decays, after the warm-up at most; left
+    out: all of those), `optm_decay_type` (one of DECAY; left out: "none"), `optm_min_lr_factor`.
+    """
+    warmup = config["train.optm_warmup_steps"]
+    warmup = min(int(warmup * steps) if isinstance(warmup, float) and warmup <= 1 else int(warmup), steps)
+    if step < warmup:
+        start = config["train.optm_warmup_start_factor"]
+        return start + (1 - start) * step / (warmup - 1) if warmup > 1 else 1.0
+    ratio = config["train.optm_decay_ratio"]
+    decay = steps - warmup if ratio is None else min(round(ratio * steps), steps - warmup)
+    done = max(0, step - (steps - decay)) / decay if decay else 0.0
+    floor = config["train.optm_min_lr_factor"]
+    return floor + (1 - floor) * DECAY[config["train.optm_decay_type"] or "none"](done)
+
+
+class Optimizer:
+    """AdamW with the engine's schedule and gradient clipping; `step()` does all three."""
+
+    def __init__(self, model, config: Config, steps: int) -> None:
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.config, self.steps, self.done = config, steps, 0
+        self.rate = 0.0
+        self.adam = torch.optim.AdamW(
+            self.parameters,
+            lr=config["train.optm_lr"],
+            betas=tuple(config["train.optm_betas"]),
+            eps=config["train.epsilon"],
+            weight_decay=config["train.optm_weight_decay"],
+        )
+
+    def step(self) -> float:
+        """Clip, update, clear the gradients. Returns the gradient norm before clipping."""
+        self.rate = self.config["train.optm_lr"] * rate_factor(self.done, self.steps, self.config)
+        for group in self.adam.param_groups:
+            group["lr"] = self.rate
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config["train.optm_grad_norm_clip"])
+        self.adam.step()
+        self.adam.zero_grad()
+        self.done += 1
+        return norm.item()

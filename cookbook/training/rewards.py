@@ -1,0 +1,260 @@
+"""Rewards: small pure functions from a completion and its sample to a number in 0..1, and their weighted sum.
+
+Why: a reward is the definition of the task. It reads answers with the contract's parser, so that the prompt asks for
+what the reward pays for, and both engines call the same functions. `single_choice` and `format` are cosmos-rl's names,
+and differ from its own where `tests/training/test_rewards.py` has a table: "(A)" and "A." state A here, and a bare
+"A" without tags states nothing.
+
+    reward(completion, sample, {"single_choice": 1.0, "format": 0.1}, contract).parts
+    launch_worker(..., reward_fns=[EngineReward(reward_weights(config), contract)])     # cosmos-rl
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cookbook.config import Config, ConfigError
+from cookbook.data.answers import choose, iou, number, span
+from cookbook.data.contract import Contract
+from cookbook.data.samples import Sample, message, text
+from cookbook.engine import generations
+
+WEIGHTS, OVERLONG = "train.train_policy.reward_function", "overlong"
+TOLERANCE = 0.05  # of the reference, where the sample's `extra` states no absolute "tolerance"
+OVERLONG_KEYS = "train.train_policy.overlong_reward"
+LONGEST = 512  # words, where no written answer says how long one is
+NEAR = {0: 1.0, 1: 0.5}  # by distance on the scale; Cosmos cookbook, recipe "video rewards"
+YES_NO = {"yes": True, "true": True, "no": False, "false": False}
+
+
+class RewardError(ValueError):
+    """A reward that cannot work with these samples; the message names the part and the samples."""
+
+
+@dataclass(frozen=True)
+class Reward:
+    """What a completion earned: the weighted total, and each part before its weight."""
+
+    total: float
+    parts: dict[str, float]
+
+
+# ---- parts: (completion, sample, contract) -> 0..1 --------------------------------------------------------------
+
+
+def single_choice(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns 1.0 where the stated answer is the reference, else 0.0."""
+    stated = contract.read(completion, sample)
+    return float(stated is not None and stated == sample.answer)
+
+
+def well_formed(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns 1.0 for exactly the form that the contract's prompt asks for, else 0.0."""
+    return float(contract.is_well_formed(completion))
+
+
+def binary(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns 1.0 where answer and reference both say yes, or both no; "true" and "false" count as such."""
+    said, right = (
+        choose(words, list(YES_NO)) for words in (_stated(completion, contract), reference(sample, contract))
+    )
+    return float(said is not None and right is not None and YES_NO[said] == YES_NO[right])
+
+
+def ordinal(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns 1.0, 0.5 or 0.0 for a distance of 0, 1 or more: places in the options, or whole numbers without them."""
+    if sample.options:
+        stated = contract.read(completion, sample)
+        if stated is None or sample.answer not in sample.options:
+            return 0.0
+        return NEAR.get(abs(sample.options.index(stated) - sample.options.index(sample.answer)), 0.0)
+    said, right = number(_stated(completion, contract)), number(reference(sample, contract))
+    return NEAR.get(abs(said - right), 0.0) if said is not None and right is not None else 0.0
+
+
+def numeric(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns 1.0 where the answer states one number, and that within the tolerance of the reference."""
+    said, right = number(_stated(completion, contract)), number(reference(sample, contract))
+    if said is None or right is None:
+        return 0.0
+    return float(abs(said - right) <= sample.extra.get("tolerance", TOLERANCE * abs(right)))
+
+
+def span_iou(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns how much the stated time span and the reference share: seconds in both / seconds in either.
+
+    What `answers.span` does not read earns 0.0.
+    """
+    return iou(span(_stated(completion, contract)), span(reference(sample, contract)))
+
+
+def rouge_l(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns ROUGE-L F1 of answer and reference: their longest common subsequence of words (Lin 2004)."""
+    said, right = (_words(t) for t in (_stated(completion, contract), reference(sample, contract)))
+    common = _common(said[: 4 * LONGEST], right)
+    return 2 * common / (len(said) + len(right)) if common else 0.0
+
+
+def length(completion: str, sample: Sample, contract: Contract) -> float:
+    """Returns 1.0 up to twice the words of the written answer, or LONGEST, and then less: 0.0 at twice that.
+
+    A penalty for long completions, written as something to earn; `overlong` is one in tokens.
+    """
+    limit = max(2 * len(sample.target.split()), 32) if sample.target else LONGEST
+    return min(1.0, max(0.0, 2 - len(completion.split()) / limit))
+
+
+PARTS: dict[str, Callable[[str, Sample, Contract], float]] = {
+    "single_choice": single_choice,
+    "format": well_formed,
+    "binary": binary,
+    "ordinal": ordinal,
+    "numeric": numeric,
+    "span_iou": span_iou,
+    "rouge_l": rouge_l,
+    "length": length,
+}
+
+
+def overlong(tokens: int, limit: int, buffer: int, factor: float = 1.0) -> float:
+    """Returns what a completion loses for its tokens: nothing up to `limit - buffer`, then ever more, −factor at most.
+
+    DAPO's soft overlong punishment (Yu et al. 2025, arXiv:2503.14476, eq. 13). The one part that is no pay, and that
+    the words do not tell: who names it gives the table `train.train_policy.overlong_reward` a `buffer_length`.
+    """
+    return factor * max(-1.0, min(0.0, (limit - buffer - tokens) / buffer))
+
+
+# ---- the sum ----------------------------------------------------------------------------------------------------
+
+
+def reward(
+    completion: str, sample: Sample, weights: Mapping[str, float], contract: Contract, lost: float = 0.0
+) -> Reward:
+    """Returns the reward of one completion. Raises KeyError for a part that does not exist.
+
+    `lost` is the part `overlong`, where the weights name it.
+    """
+    parts = {name: lost if name == OVERLONG else PARTS[name](completion, sample, contract) for name in weights}
+    return Reward(sum(weights[name] * value for name, value in parts.items()), parts)
+
+
+def penalty(completion: str, config: Config, tokenizer) -> float:
+    """Returns `overlong` of a completion by the configuration's keys, 0.0 where its weights do not name it."""
+    if OVERLONG not in reward_weights(config):
+        return 0.0
+    return overlong(
+        count_tokens(completion, tokenizer), config["rollout.max_response_length"],
+        config[f"{OVERLONG_KEYS}.buffer_length"], config[f"{OVERLONG_KEYS}.penalty_factor"],
+    )  # fmt: skip
+
+
+def count_tokens(completion: str, tokenizer) -> int:
+    """Returns the tokens of the words, without the end token, as cosmos-rl counts them."""
+    return len(tokenizer.encode(completion, add_special_tokens=False))
+
+
+def require_parts(config: Config) -> None:
+    """Raises ConfigError for a part that is not here, and for an `overlong` that punishes every completion."""
+    weights = reward_weights(config)
+    if unknown := weights.keys() - PARTS.keys() - {OVERLONG}:
+        raise ConfigError(
+            f"{config.name}: {WEIGHTS} names {', '.join(sorted(unknown))}, which is none of "
+            f"{', '.join([*PARTS, OVERLONG])}; write the part in cookbook/training/rewards.py, or run cosmos-rl "
+            "where it has it"
+        )
+    buffer, limit = config[f"{OVERLONG_KEYS}.buffer_length"], config["rollout.max_response_length"]
+    if OVERLONG in weights and not 0 < buffer < limit:
+        raise ConfigError(
+            f"{config.name}: {OVERLONG_KEYS}.buffer_length = {buffer} does not lie between 0 and "
+            f"rollout.max_response_length = {limit}; completions lose reward on the last buffer_length tokens"
+        )
+
+
+def reward_weights(config: Config) -> dict[str, float]:
+    """Returns name → weight of the key `train.train_policy.reward_function`, which may be a name, a list or a table."""
+    stated = config.table(WEIGHTS) or config[WEIGHTS] or ["single_choice"]  # the engine's default
+    names = [stated] if isinstance(stated, str) else stated
+    return dict(stated) if isinstance(stated, dict) else dict.fromkeys(names, 1.0)
+
+
+def reference(sample: Sample, contract: Contract) -> str:
+    """Returns what a sample is compared with: its answer, else what its written answer states, else ""."""
+    return sample.answer if sample.answer is not None else _stated(sample.target or "", contract)
+
+
+# ---- the same functions in cosmos-rl ----------------------------------------------------------------------------
+
+
+def are_ours(config: Config) -> bool:
+    """Returns whether a configuration is for GRPO and names only parts that are here."""
+    return config.kind == "grpo" and reward_weights(config).keys() <= {*PARTS, OVERLONG}
+
+
+def reference_text(sample: Sample) -> str:
+    """Returns what a reward needs of a sample as one line of JSON: the one text that cosmos-rl hands to it."""
+    names = ("id", "question", "answer", "options", "target")
+    known = {name: getattr(sample, name) for name in names}
+    return json.dumps(known | {"extra": {k: v for k, v in sample.extra.items() if k == "tolerance"}})
+
+
+def _sample(line: str | None) -> Sample:
+    """Returns the sample of a `reference_text`, its question without clips. Raises RewardError for any other text."""
+    try:
+        found = json.loads(line)
+        turns = [
+            ("user", found["question"]),
+            *([("assistant", found["target"])] if found["target"] is not None else []),
+        ]
+    except (ValueError, TypeError, KeyError):
+        raise RewardError(f"the reference is {line!r}, not one that EngineDataset wrote for our rewards") from None
+    messages = tuple(message(role, text(words)) for role, words in turns)
+    return Sample(found["id"], "", messages, found["answer"], tuple(found["options"]), extra=found["extra"])
+
+
+@dataclass(frozen=True)
+class EngineReward:
+    """A function for cosmos-rl's `reward_fns`; it takes the references of `reference_text`."""
+
+    weights: dict[str, float]
+    contract: Contract
+    keeps: bool = True  # each completion for generations.jsonl
+
+    def __call__(
+        self, to_be_evaluated: str, reference: str | None = None, *args, **kwargs
+    ) -> tuple[float, dict[str, float]]:
+        """Returns (total, parts by the names of our metrics): the engine logs those as train/reward_NAME."""
+        sample, lost = _sample(reference), 0.0
+        if OVERLONG in self.weights:  # the engine hands over its configuration and its tokenizer
+            tokens, engine = count_tokens(to_be_evaluated, kwargs["tokenizer"]), kwargs["config"]
+            keys = engine.train.train_policy.overlong_reward
+            lost = overlong(tokens, engine.rollout.max_response_length, keys.buffer_length, keys.penalty_factor)
+        earned = reward(to_be_evaluated, sample, self.weights, self.contract, lost)
+        if self.keeps:
+            generations.keep(
+                {"id": sample.id, "output": to_be_evaluated, "reference": sample.answer, "reward": earned.total}
+                | earned.parts
+            )
+        return earned.total, {f"reward_{name}": value for name, value in earned.parts.items()}
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+
+
+def _stated(completion: str, contract: Contract) -> str:
+    return contract.read_answer(completion) or ""
+
+
+def _words(words: str) -> list[str]:
+    return re.findall(r"\w+", words.lower())
+
+
+def _common(a: list[str], b: list[str]) -> int:
+    """Returns the length of the longest common subsequence."""
+    row = [0] * (len(b) + 1)
+    for word in a:
+        before = 0
+        for j, other in enumerate(b, 1):
+            before, row[j] = row[j], before + 1 if word == other else max(row[j], row[j - 1])
+    return row[-1]

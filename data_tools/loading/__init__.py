@@ -1,0 +1,28 @@
+"""What all loader files share.
+
+samples   from a training configuration to the samples of both splits
+splits    split by clip, balance, take a part
+engine    the engine's view of the samples
+"""
+
+from data_tools.loading.samples import (
+    TRAIN,
+    Splits,
+    contract,
+    custom,
+    finish,
+    load,
+    loader,
+    media,
+)
+
+__all__ = [
+    "TRAIN",
+    "Splits",
+    "contract",
+    "custom",
+    "finish",
+    "load",
+    "loader",
+    "media",
+]

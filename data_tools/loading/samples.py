@@ -1,0 +1,206 @@
+"""Samples from a training configuration: which dataset, which splits, what is held out, what the model sees of a clip.
+
+Why: every loader file and both engines must take the same samples from the same TOML.
+
+    [train.train_policy.dataset]      name: a folder, or a dataset of the hub; subset; split; test_size
+    [validation.dataset]              the same, where validation has a dataset of its own
+    [custom]                          contract: the file of prompt and vision limits; subset = "[:100]"; passport
+
+    load(Config.load("configs/sft.toml"), "hf_sft")["train"]
+"""
+
+import difflib
+import importlib.util
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cookbook.config import Config
+from cookbook.data.contract import Contract
+from cookbook.data.samples import DataError, Sample
+from cookbook.runs import ROOT
+from data_tools import formats
+from data_tools.formats import hub
+from data_tools.formats.source import Problems
+from data_tools.loading.splits import hold_out, subset
+from data_tools.passport import read_quarantine
+
+log = logging.getLogger(__name__)
+
+Splits = dict[str, list[Sample]]  # "train" and "validation"
+
+TRAIN, VALIDATION = "train.train_policy.dataset", "validation.dataset"
+KEYS = {"contract": str, "passport": str, "subset": str}
+PASSPORT = "passport.json"  # looked for in the dataset's folder, where [custom] names no other
+BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
+TYPES = {str: "a text in quotes", list: "a list of texts", int: "a whole number", float: "a number"}
+SPLIT = re.compile(r"(\w*)(\[.*\])?")
+HELD_OUT = 0.1  # the engine's own share where validation is on and nothing says how much
+
+
+def custom(config: Config, **more: type) -> dict[str, Any]:
+    """Returns the stated keys of [custom]; `more` are those of one loader, with their types.
+
+    Raises DataError for any other key, and for a value of another type.
+    """
+    stated, known = config.table("custom"), KEYS | more
+    for key, value in stated.items():
+        where = f"{config.name}:{config.line(f'custom.{key}')}: custom.{key}"
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it reads {', '.join(sorted(known))}"
+            raise DataError(f"{where}: this loader does not read it; {hint}")
+        if not isinstance(value, (int, float) if known[key] is float else known[key]):
+            raise DataError(f"{where} is {value!r}; it is {TYPES[known[key]]}")
+    return stated
+
+
+def media(config: Config) -> Path | None:
+    """Returns the folder of the clips, where [custom] states one: not the dataset's own."""
+    stated = config.table("custom").get("media")
+    return ROOT / stated if stated else None
+
+
+def contract(config: Config) -> Contract:
+    """Returns the contract that `custom.contract` names: prompt, answer format, vision limits. Raises DataError."""
+    name = config.table("custom").get("contract")
+    if not name:
+        raise DataError(
+            f'{config.name}: custom.contract is not stated; write contract = "configs/prompts/captions.yaml", or your '
+            "own, below [custom]: training, rollouts and evaluation read what the model sees from it"
+        )
+    try:
+        return Contract.load(ROOT / name)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{config.name}: custom.contract cannot be read: {error}") from None
+
+
+def loader(path: str | Path) -> Callable[[Config], Splits]:
+    """Returns the function `load` of a loader file: what `cosmos-rl --config X.toml FILE` trains on.
+
+    Raises DataError where the file is missing or has no such function.
+    """
+    path = ROOT / path
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None:
+        raise DataError(f"{path}: no such loader file; those of the project are in data_tools/")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "load", None)):
+        raise DataError(f"{path}: has no function load(config); see data_tools/llava_sft.py")
+    return module.load
+
+
+def load(config: Config, format: str, **options: Any) -> Splits:
+    """Returns {"train": …, "validation": …} as the configuration names them; `options` go to the format's `read`.
+
+    A relative path counts from the project's root. Of a folder with `train` (and `validation`) in it those are read;
+    `split = "train[:100]"` names others, and takes a slice. Where validation has no data of its own, `test_size`
+    samples, or that share, are held out: whole clips, and the same ones whatever the seed of the training is.
+    Rows that cannot be used are counted in a warning. Raises DataError where there is nothing to train on.
+    """
+    problems: Problems = []
+    train = _read(config, TRAIN, format, problems, options)
+    if config[f"{VALIDATION}.name"]:
+        validation = _read(config, VALIDATION, format, problems, options)
+    elif folder := _own_validation(config, format):
+        validation = formats.read(folder, format, problems, **options)
+    else:
+        train, validation = hold_out(train, _held_out(config)) if train else ([], [])
+    return finish(config, _place(config, TRAIN, format), train, validation, problems)
+
+
+def finish(
+    config: Config, place: Path | str, train: list[Sample], validation: list[Sample], problems: Problems = ()
+) -> Splits:
+    """Returns both splits without what the passport has in quarantine, of train the stated subset.
+
+    `place` is the dataset's folder or name. Raises DataError where there is nothing to train on.
+    """
+    train, validation = (
+        _without_quarantine(config, place, name, found)
+        for name, found in (("train", train), ("validation", validation))
+    )
+    train = subset(train, config.table("custom").get("subset", "[:]"))
+    told = "; ".join(f"{name}: {reason}" for name, reason in problems[:3])
+    if not train:
+        raise DataError(f"{config.name}: {place} holds nothing to train on. {told}".rstrip())
+    if problems:
+        log.warning("%d rows cannot be used, such as %s", len(problems), told)
+    return {"train": train, "validation": validation}
+
+
+def _without_quarantine(config: Config, place: Path | str, split: str, samples: list[Sample]) -> list[Sample]:
+    """Returns the samples that the dataset's passport does not have in quarantine, and tells how many it has.
+
+    A passport that names the split speaks for it; what it says of a folder without splits holds for all.
+    """
+    named = config.table("custom").get("passport")
+    path = ROOT / named if named else Path(place) / PASSPORT
+    if not named and not path.is_file():
+        return samples
+    out = read_quarantine(path)
+    by_split = bool(out.keys() & {"validation", "test"})
+    bad = out.get(split, {}) if by_split else {key for rows in out.values() for key in rows}
+    kept = [sample for sample in samples if sample.id not in bad]
+    if len(kept) < len(samples):
+        log.warning("%s: %d of %d samples are left out by %s", split, len(samples) - len(kept), len(samples), path)
+    return kept
+
+
+def _read(config: Config, table: str, format: str, problems: Problems, options: dict[str, Any]) -> list[Sample]:
+    place, wanted = _place(config, table, format), _splits(config, table)
+    found: list[Sample] = []
+    for name, part in wanted:
+        if format in BY_FILE:
+            which = config[f"{table}.subset"] or None
+            if not options.get("clips"):
+                hub.prepare(place, which)
+            samples = formats.read(place, format, problems, subset=which, split=name or None, **options)
+        else:
+            samples = formats.read(_folder(Path(place), name), format, problems, **options)
+            if len(wanted) > 1:  # ids need only differ within one dataset
+                samples = [replace(sample, id=f"{name}-{sample.id}") for sample in samples]
+        found += subset(samples, part)
+    return found
+
+
+def _place(config: Config, table: str, format: str) -> Path | str:
+    """Returns the dataset's folder, or its name on the hub."""
+    name = config[f"{table}.name"]
+    if not name:
+        raise DataError(f"{config.name}: {table}.name is empty; name the folder of your dataset")
+    local = ROOT / name
+    return name if format in BY_FILE and not local.exists() and hub.is_hub_name(name) else local
+
+
+def _splits(config: Config, table: str) -> list[tuple[str, str]]:
+    """Returns (name, slice) of the stated splits; one without a name where none is stated."""
+    stated = config[f"{table}.split"] or ""
+    matches = [(spec, SPLIT.fullmatch(spec)) for spec in ([stated] if isinstance(stated, str) else stated)]
+    if bad := [spec for spec, match in matches if match is None]:
+        raise DataError(f"{config.name}: {table}.split is {bad[0]!r}; write train or train[:100]")
+    return [(match[1], match[2] or "[:]") for _, match in matches]
+
+
+def _folder(place: Path, split: str) -> Path:
+    """Returns the folder of a split; without a name, `train` where there is one, else the place itself."""
+    folder = place / (split or "train")
+    if split and not folder.is_dir():
+        raise DataError(f"{folder}: no such split; a local dataset keeps each split in a folder of its own")
+    return folder if folder.is_dir() else place
+
+
+def _own_validation(config: Config, format: str) -> Path | None:
+    """Returns the folder `validation` beside `train`, where it is not trained on."""
+    place = Path(_place(config, TRAIN, format))
+    apart = (place / "train").is_dir() and "validation" not in {name for name, _ in _splits(config, TRAIN)}
+    return place / "validation" if apart and (place / "validation").is_dir() else None
+
+
+def _held_out(config: Config) -> float:
+    size = config[f"{TRAIN}.test_size"]
+    return size if size is not None else HELD_OUT if config["validation.enable"] else 0

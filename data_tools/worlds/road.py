@@ -1,0 +1,334 @@
+"""A toy road world: short clips of a junction seen from above, whose right answers are known for certain.
+
+Why: nobody can download 9,000 driving clips to learn post-training, and nobody can check labels that a person
+guessed. Here a seeded script decides what happens (who drives where, what the signal shows, who hits whom), draws
+it, and writes the guide's layout: `videos/{id}.camera_front_wide_120fov.mp4` and `metas/{id}.label.json`.
+
+    python -m data_tools.worlds.road OUT --train 600 --validation 60 --test 200 --seed 0
+
+Each clip has a *driver* (the vehicle that the questions are about), and often a second vehicle or debris.
+"""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
+from data_tools.worlds import begin, command_line, drawing, finish
+
+log = logging.getLogger(__name__)
+
+VERSION = 5  # raise it when the same seed gives other clips
+FRAMES, FPS, SIZE = 8, 2, 112
+SPLITS = ("train", "validation", "test")
+
+CAUSES = {
+    "red_signal": "driving through a red signal",
+    "no_yield": "not giving way at the junction",
+    "lane_change": "an unsafe lane change",
+    "too_close": "following too closely",
+    "debris": "debris on the lane",
+}
+MANEUVERS = {
+    "straight": "keeps driving in its lane",
+    "lane_change": "changes lanes",
+    "stop": "slows down and stops",
+    "waits": "stands still and waits",
+}
+SIGNALS = ("red", "green")
+LAMPS = {"red": (255, 45, 40), "green": (50, 230, 90)}
+SCENARIOS = ("crossing", "lane_change", "following", "debris")
+
+TURNS = (2, 3, 5, 6)  # the frames where a signal may turn
+
+LANE = 0.2  # lane width; the main road has two lanes, the crossing road is 1.3 lanes wide
+ROAD_Y, CROSS_X, CROSS_HALF = 0.5, 0.7, 0.13
+STOP_X = CROSS_X - CROSS_HALF - 0.03
+
+
+@dataclass(frozen=True)
+class Actor:
+    """One thing on the road: where its centre is in each frame, how long and wide it is, and how it looks."""
+
+    color: str
+    kind: str  # "vehicle" or "debris"
+    xy: np.ndarray  # (frames, 2), canonical coordinates: the driver travels to the right
+    length: float
+    width: float
+    upright: bool = False  # travels along y
+    nose: int = 1  # +1: towards larger coordinates, -1: the other way
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What the script decided: the label that is stored, and what is needed to draw it."""
+
+    label: dict
+    actors: tuple[Actor, ...] = field(repr=False)
+    lamp: tuple[str, ...] = ()  # the signal's colour in each frame
+    turns: int = 0  # quarter turns applied to the canonical scene
+    flip: bool = False
+
+
+# ---- what happens -----------------------------------------------------------------------------------------------
+
+
+def _drive(start: float, end: float, stop_at: float = 1.0) -> np.ndarray:
+    """Returns positions (frames,) that go from start to end at an even speed, reached at time stop_at (0..1]."""
+    t = np.linspace(0, 1, FRAMES)
+    return start + (end - start) * np.minimum(t / stop_at, 1)
+
+
+def _slow_down(start: float, end: float, stop_at: float) -> np.ndarray:
+    """Returns positions (frames,) of a vehicle that brakes evenly and stands at `end` from time stop_at on."""
+    t = np.minimum(np.linspace(0, 1, FRAMES) / stop_at, 1)
+    return start + (end - start) * (1 - (1 - t) ** 2)
+
+
+def _along(x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
+    return np.stack(np.broadcast_arrays(np.zeros(FRAMES) + x, np.zeros(FRAMES) + y), axis=1)
+
+
+def plan_clip(clip_id: str, scenario: str, collision: bool, rng: np.random.Generator) -> Clip:
+    """Decide one clip: scenario, whether it ends in a collision, and everything that varies around it.
+
+    Returns the clip with its full label. Raises ValueError for an unknown scenario.
+    """
+    mine, other = rng.choice(list(drawing.COLORS), 2, replace=False).tolist()
+    length, width = rng.uniform(0.2, 0.25), rng.uniform(0.12, 0.15)
+    length2, width2 = rng.uniform(0.2, 0.25), rng.uniform(0.12, 0.15)
+    signal = str(rng.choice(SIGNALS))
+    lane = float(rng.choice([-1, 1]))  # which of the two lanes the driver starts in
+    y, y_other = ROAD_Y + lane * LANE / 2, ROAD_Y - lane * LANE / 2
+    start = rng.uniform(0.1, 0.18)
+    hit = rng.uniform(0.5, 0.7)  # time of contact, as a share of the clip
+    cause, maneuver, obeys = None, "straight", None
+
+    def vehicle(color, xy, upright=False, nose=1):
+        size = (length, width) if color == mine else (length2, width2)
+        return Actor(color, "vehicle", xy, *size, upright=upright, nose=nose)
+
+    if scenario == "crossing":
+        cross = CROSS_X + rng.uniform(-0.03, 0.03)
+        down = float(rng.choice([-1, 1]))  # the other vehicle comes from above (+1) or from below (-1)
+        far = 0.5 - down * 0.42
+        gap = (width + length2) / 2
+        if collision:
+            cause = "red_signal" if signal == "red" else "no_yield"
+            me = _along(_drive(start, cross, hit), y)
+            you = _along(cross, _drive(far, y - down * gap, hit))
+            obeys = signal == "green"
+        elif signal == "red" and rng.random() < 0.5:  # stops at the line, as it must; the other one crosses
+            maneuver = "stop"
+            me = _along(_slow_down(start, STOP_X - length / 2, rng.uniform(0.6, 0.85)), y)
+            you = _along(cross, _drive(far, 0.5 + down * 0.7, 1.0))
+            obeys = True
+        else:  # drives on while the other one waits; on red that is against the rules, though nobody is hit
+            me = _along(_drive(start, 1.0 + rng.uniform(0, 0.1)), y)
+            you = _along(cross, _drive(far, 0.5 - down * (LANE + 0.02 + length2 / 2), 0.6))
+            obeys = signal == "green"
+        actors = [vehicle(mine, me), vehicle(other, you, upright=True, nose=int(down))]
+    elif scenario == "lane_change":
+        begin = rng.uniform(0.2, 0.35)
+        t = np.linspace(0, 1, FRAMES)
+        if collision:
+            cause, maneuver = "lane_change", "lane_change"
+            contact = y_other + lane * (width + width2) / 2
+            side = y + (contact - y) * np.clip((t - begin) / (hit - begin), 0, 1)
+            speed, beside = rng.uniform(0.3, 0.4), rng.uniform(-0.06, 0.06)
+            x = _drive(start + 0.05, start + 0.05 + speed)
+            stop = np.where(t < hit, x, np.interp(hit, t, x) + 0.4 * (x - np.interp(hit, t, x)))
+            stop -= max(0, stop[-1] + length / 2 - STOP_X)  # past the line on red there would be two causes
+            me, you = _along(stop, side), _along(stop + beside, y_other)
+        else:
+            x = _drive(start, start + rng.uniform(0.5, 0.7))
+            if rng.random() < 0.5:  # a safe change: the other lane is free there
+                maneuver = "lane_change"
+                side = y + (y_other - y) * np.clip((t - begin) / (rng.uniform(0.65, 0.8) - begin), 0, 1)
+                me, you = _along(x, side), _along(np.maximum(x + 0.45, 0.6), y_other)
+            else:  # side by side, each in its own lane
+                me, you = _along(x, y), _along(x + rng.uniform(-0.08, 0.08), y_other)
+        actors = [vehicle(mine, me), vehicle(other, you)]
+    elif scenario == "following":
+        touch = (length + length2) / 2
+        waits = STOP_X - length2 / 2
+        if collision:
+            cause = "too_close"
+            start = waits - touch - rng.uniform(0.12, 0.2)  # far enough to be seen driving
+            me, you = _along(_drive(start, waits - touch, hit), y), _along(waits, y)
+        elif rng.random() < 0.5:  # stops behind the waiting vehicle with room to spare
+            maneuver = "stop"
+            room = rng.uniform(0.09, 0.13)
+            start = min(start, waits - touch - room - 0.05) - 0.02
+            me = _along(_slow_down(start - 0.08, waits - touch - room, rng.uniform(0.6, 0.85)), y)
+            you = _along(waits, y)
+        else:  # both drive, at the same speed
+            travel, room = rng.uniform(0.4, 0.55), rng.uniform(0.12, 0.2)
+            me = _along(_drive(start - 0.05, start - 0.05 + travel), y)
+            you = _along(me[:, 0] + touch + room, y)
+        actors = [vehicle(mine, me), vehicle(other, you)]
+    elif scenario == "debris":
+        block = rng.uniform(0.12, 0.15)
+        at = rng.uniform(0.5, 0.6)
+        if collision:
+            cause = "debris"
+            me, thing = _along(_drive(start, at - (length + block) / 2, hit), y), _along(at, y)
+        elif rng.random() < 0.5:  # steers around it into the free lane
+            maneuver = "lane_change"
+            t = np.linspace(0, 1, FRAMES)
+            side = y + (y_other - y) * np.clip(t / 0.34, 0, 1)  # in the free lane before it is beside it
+            me, thing = _along(_drive(start - 0.12, 0.88), side), _along(at, y)
+        else:  # it lies in the other lane
+            me, thing = _along(_drive(start, rng.uniform(0.8, 1.0)), y), _along(at, y_other)
+        actors = [vehicle(mine, me), Actor("debris", "debris", thing, block, block)]
+    else:
+        raise ValueError(f"unknown scenario {scenario!r}; choose one of {', '.join(SCENARIOS)}")
+
+    # Sometimes the driver is the one that stands and waits, so that "waits" is an answer too.
+    if scenario == "following" and not collision and maneuver == "stop" and rng.random() < 0.5:
+        actors = [actors[1], actors[0]]
+        mine, other, maneuver = other, mine, "waits"
+
+    # Where nobody crosses, the signal decides nothing, so it may turn; `signal` is then what it turns to. It turns as
+    # often early as late and never in the middle, so that neither the middle frame nor all of them in any order tell.
+    changes = scenario != "crossing"
+    before = int(rng.choice(TURNS)) if changes else 0
+    lamp = (SIGNALS[signal == "red"],) * before + (signal,) * (FRAMES - before)
+
+    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+    label = {
+        "video_id": clip_id,
+        "scenario": scenario,
+        "collision": "yes" if collision else "no",
+        "primary_cause": cause,
+        "signal": signal,
+        "signal_changes": "yes" if changes else "no",
+        "driver_color": mine,
+        "other_color": other if scenario != "debris" else None,
+        "driver_maneuver": maneuver,
+        "driver_direction": ("right", "down", "left", "up")[turns]
+        if not flip
+        else ("left", "down", "right", "up")[turns],
+        "follows_rules": None if obeys is None else ("yes" if obeys else "no"),
+    }
+    label["caption"] = caption(label)
+    return Clip(label, tuple(actors), lamp, turns, flip)
+
+
+def caption(label: dict) -> str:
+    """Returns the label in two plain sentences."""
+    other = f"the {label['other_color']} vehicle" if label["other_color"] else "the debris"
+    driver = f"The {label['driver_color']} vehicle {MANEUVERS[label['driver_maneuver']]}"
+    return f"{signal_words(label)} {driver} and {'hits' if label['collision'] == 'yes' else 'stays clear of'} {other}."
+
+
+def signal_words(label: dict) -> str:
+    """Returns what the signal does in one sentence."""
+    return f"The signal {'turns' if label['signal_changes'] == 'yes' else 'is'} {label['signal']}."
+
+
+# ---- how it looks -----------------------------------------------------------------------------------------------
+
+
+def render(clip: Clip, rng: np.random.Generator, size: int = SIZE) -> np.ndarray:
+    """Draw the clip. Returns frames (8, size, size, 3) uint8; the look varies with rng, the facts do not."""
+    ground = np.array([(96, 128, 80), (176, 160, 120), (205, 210, 215), (120, 112, 104)][rng.integers(4)], float)
+    ground += rng.uniform(-14, 14, 3)
+    asphalt = np.full(3, rng.uniform(84, 116))
+    paint = np.full(3, rng.uniform(195, 225))
+    grain, glare = rng.uniform(0, 4), rng.uniform(0.92, 1.08)
+
+    base = drawing.background(size, ground, rng, grain)
+    for _ in range(rng.integers(0, 5)):  # bushes and stones beside the road
+        corner = rng.choice([0.1, 0.9], 2) + rng.uniform(-0.08, 0.08, 2)
+        drawing.disc(base, *corner, rng.uniform(0.03, 0.06), ground * rng.uniform(0.6, 0.85))
+    drawing.box(base, CROSS_X, 0.5, 2 * CROSS_HALF, 1.2, asphalt)
+    drawing.box(base, 0.5, ROAD_Y, 1.2, 2 * LANE, asphalt)
+    dash = rng.uniform(0.06, 0.09)
+    for x in np.arange(rng.uniform(0, dash), STOP_X - 0.02, 2 * dash):
+        drawing.box(base, x, ROAD_Y, dash, 0.018, paint)
+    drawing.box(base, STOP_X, ROAD_Y, 0.025, 2 * LANE, paint)
+    # the signal that faces the driver stands at the near corner of the junction
+    lamp_x, lamp_y = STOP_X - 0.11 + rng.uniform(-0.02, 0.02), ROAD_Y - LANE - 0.13 + rng.uniform(-0.02, 0.02)
+    drawing.box(base, lamp_x, lamp_y, 0.19, 0.19, (30, 30, 34))
+
+    frames = []
+    for i in range(FRAMES):
+        image = base.copy()
+        drawing.disc(image, lamp_x, lamp_y, 0.075, LAMPS[clip.lamp[i]])
+        for actor in reversed(clip.actors):
+            _draw_actor(image, actor, *actor.xy[i])
+        frames.append(_turn(image, clip.turns, clip.flip) * glare)
+    return drawing.to_uint8(frames)
+
+
+def _draw_actor(image: np.ndarray, actor: Actor, x: float, y: float) -> None:
+    if actor.kind == "debris":
+        drawing.box(image, x, y, actor.length, actor.length, (110, 70, 35))
+        drawing.box(image, x, y, actor.length * 0.5, actor.length * 0.5, (165, 115, 60))
+        return
+    color = drawing.COLORS[actor.color]
+    shade = tuple(0.3 * c + 25 for c in color)
+    along = (lambda a, b: (b, a)) if actor.upright else (lambda a, b: (a, b))
+    drawing.box(image, x, y, *along(actor.length, actor.width), color)
+    ahead = actor.nose * actor.length * 0.2
+    dx, dy = along(ahead, 0)
+    drawing.box(image, x + dx, y + dy, *along(actor.length * 0.16, actor.width * 0.76), shade)  # windscreen
+
+
+def _turn(image: np.ndarray, turns: int, flip: bool) -> np.ndarray:
+    """Returns the canonical picture turned clockwise by quarter turns, then mirrored left to right."""
+    image = np.rot90(image, -turns)
+    return image[:, ::-1] if flip else image
+
+
+# ---- the folder -------------------------------------------------------------------------------------------------
+
+
+def plan_split(split: str, count: int, seed: int) -> list[tuple[Clip, np.random.Generator]]:
+    """Returns `count` planned clips of one split: half with a collision, scenarios in equal parts, shuffled.
+
+    Each split draws from its own random stream, so that changing the size of one leaves the others as they were.
+    """
+    rng = np.random.default_rng([seed, SPLITS.index(split)])
+    # crossings come twice: they hold two of the five causes, and the rules question
+    kinds = [(s, c) for s in (*SCENARIOS, "crossing") for c in (True, False)]
+    order = [kinds[i % len(kinds)] for i in range(count)]
+    rng.shuffle(order)
+    streams = rng.spawn(count)
+    return [(plan_clip(f"{split}_{i:05d}", s, c, r), r) for i, ((s, c), r) in enumerate(zip(order, streams))]
+
+
+def build(out: Path, counts: dict[str, int], seed: int = 0) -> Path:
+    """Write the world: `out/{split}/videos/*.mp4`, `out/{split}/metas/*.json`. Returns `out`.
+
+    A folder that already holds exactly this world (same counts, seed and drawing code version) is left alone.
+    """
+    out = Path(out)
+    recipe = {"seed": seed, "counts": counts, "size": SIZE, "frames": FRAMES, "fps": FPS, "version": VERSION}
+    if not begin(out, recipe):
+        log.info("%s is up to date", out)
+        return out
+    for split, count in counts.items():
+        videos, metas = out / split / "videos", out / split / "metas"
+        for folder in (videos, metas):
+            folder.mkdir(parents=True)
+        for clip, rng in plan_split(split, count, seed):
+            name = clip.label["video_id"]
+            drawing.write_mp4(videos / f"{name}{VIDEO_SUFFIX}", render(clip, rng), FPS)
+            (metas / f"{name}{LABEL_SUFFIX}").write_text(json.dumps(clip.label, indent=1))
+        log.info("%s: %d clips", split, count)
+    return finish(out)
+
+
+def main() -> None:
+    """Command line: build a world."""
+    args = command_line(__doc__, dict(zip(SPLITS, (600, 60, 200))))
+    build(args.out, args.counts, args.seed)
+
+
+if __name__ == "__main__":
+    main()

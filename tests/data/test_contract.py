@@ -1,0 +1,114 @@
+"""The contract: one prompt, one answer format, one parser, one hash."""
+
+import pytest
+
+from cookbook.data.contract import Contract, ContractError
+from cookbook.runs import ROOT
+
+LETTERS, BINARY = ("A", "B", "C", "D"), ("Yes", "No")
+
+
+@pytest.mark.parametrize(
+    ("completion", "options", "answer"),
+    [
+        ("<think>x</think>\n\n<answer>B</answer>", LETTERS, "B"),
+        ("<think>x</think>\n\n<answer>(b)</answer>", LETTERS, "B"),
+        ("<think>x</think>\n\n<answer>\nB.\n</answer>", LETTERS, "B"),
+        ("<answer>C) rain</answer>", LETTERS, "C"),
+        ("<answer>A</answer> no, <answer>D</answer>", LETTERS, "D"),  # the last stated answer counts
+        ("<answer>yes</answer>", BINARY, "Yes"),
+        ("<answer>No.</answer>", BINARY, "No"),
+        ("The answer is B.", LETTERS, None),  # no tag, no answer
+        ("<answer>Because</answer>", LETTERS, None),  # a word that begins like a letter is no letter
+        ("<answer>E</answer>", LETTERS, None),
+        ("<answer></answer>", LETTERS, None),
+        ("<answer>B", LETTERS, None),
+        ("", LETTERS, None),
+    ],
+)
+def test_answers_are_read(contract, completion, options, answer):
+    assert contract.read_answer(completion, options) == answer
+
+
+@pytest.mark.parametrize(
+    ("completion", "good"),
+    [
+        ("<think>It is red.</think>\n\n<answer>A</answer>", True),
+        ("<think>a\nb</think>\n\n<answer>A</answer>", True),
+        ("<think>a</think> <answer>A</answer>", False),
+        ("<think>a</think>\n<answer>A</answer>", False),
+        ("<answer>A</answer>", False),
+        ("<think>a<think>b</think>\n\n<answer>A</answer>", False),
+        ("<think>a</think>\n\n<answer>A</answer> and more", False),
+    ],
+)
+def test_format_is_exact(contract, completion, good):
+    assert contract.is_well_formed(completion) is good
+
+
+def test_the_text_format_takes_the_whole_completion():
+    plain = Contract.load(ROOT / "configs/prompts/captions.yaml")
+    assert plain.write_answer("They touch.", "B") == "B" and plain.is_well_formed("B") and not plain.is_well_formed(" ")
+    assert plain.read_answer("(b) rain", LETTERS) == "B"
+    assert plain.read_answer("It rains.", LETTERS) is None
+    assert plain.read_answer(" A wet road.\n") == "A wet road."
+
+
+def test_a_prompt_that_shows_another_form_than_the_rewarded_one_is_refused(tmp_path):
+    """The guide's own prompt has a space where its reward wants an empty line: no answer could ever earn it."""
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        'system: "Answer as <think>…</think> <answer>…</answer>"\nanswer_format: think_answer\n'
+        "video: {fps: 1, min_pixels: 784, max_pixels: 3136}\n"
+    )
+    with pytest.raises(ValueError, match="the prompt shows"):
+        Contract.load(path)
+
+
+def test_every_gold_target_passes_its_own_parser(samples, contract):
+    for sample in samples:
+        assert contract.is_well_formed(sample.target)
+        assert contract.read_answer(sample.target, sample.options) == sample.answer
+
+
+def test_hash_changes_with_every_part(tmp_path, contract):
+    text = (
+        "system: {system}\nanswer_format: think_answer\nvideo: {{fps: {fps}, min_pixels: 784, max_pixels: {pixels}}}\n"
+    )
+    hashes = set()
+    for i, values in enumerate([("a", 2, 3136), ("b", 2, 3136), ("a", 4, 3136), ("a", 2, 6272)]):
+        path = tmp_path / f"{i}.yaml"
+        path.write_text(text.format(system=values[0], fps=values[1], pixels=values[2]))
+        hashes.add(Contract.load(path).hash)
+    assert len(hashes) == 4
+
+
+def test_a_misspelt_key_is_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("sytem: a\nanswer_format: think_answer\nvideo: {fps: 2, min_pixels: 1, max_pixels: 2}\n")
+    with pytest.raises(ValueError, match="sytem"):
+        Contract.load(path)
+
+
+VIDEO = "video: {fps: 1, min_pixels: 784, max_pixels: 3136}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", "no table"),
+        ("only words", "no table"),
+        ("- system\n- answer_format\n", "no table"),
+        ("system: a\nanswer_format: text\nvideo: 1\n", "no table"),
+        ("system: [a\n", "not YAML"),
+        ("system: a\nanswer_format: text\n" + VIDEO.replace("784", "100352"), "100352, above max_pixels, 3136"),
+    ],
+)
+def test_a_file_that_is_no_contract_is_named(tmp_path, words, told):
+    path = tmp_path / "c.yaml"
+    path.write_text(words)
+    with pytest.raises(ContractError, match=told) as caught:
+        Contract.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    path.write_text("system: a\nanswer_format: text\n" + VIDEO)
+    assert Contract.load(path).vision.max_pixels == 3136

@@ -1,0 +1,230 @@
+"""Progress: every item comes once, the estimate is right, and each place gets what it can show."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from nbval.kernel import RunningKernel
+
+from cookbook.display import progress as module
+from cookbook.display.progress import Progress, choose_mode, progress
+
+
+class Clock:
+    """A clock that somebody has to turn."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def work(mode: str, steps: int, seconds: float, **figures) -> Progress:
+    """Goes through so many steps of so many seconds each."""
+    clock = Clock()
+    bar = Progress(steps, "SFT", mode=mode, clock=clock)
+    for _ in bar:
+        clock.now += seconds
+        bar.set(**figures)
+    return bar
+
+
+@pytest.mark.parametrize("mode", ["lines", "quiet", "terminal"])
+@pytest.mark.parametrize("items", [[], ["a"], ["a", "b", "c"]])
+def test_every_item_comes_once_and_in_order(mode, items):
+    bar = Progress(items, "SFT", mode=mode)
+    assert list(bar) == items and len(bar) == bar.done == len(items)
+
+
+def test_a_number_stands_for_its_range():
+    assert list(Progress(3, "SFT", mode="quiet")) == [0, 1, 2]
+
+
+def test_items_without_a_length_are_refused():
+    with pytest.raises(TypeError):
+        progress(iter([1, 2]), "SFT")
+
+
+def test_the_estimate_is_the_mean_time_of_the_steps_that_are_left():
+    clock = Clock()
+    bar = Progress(100, "SFT", mode="lines", clock=clock)
+    assert "left" not in bar.text()  # nothing is known yet
+    for elapsed, done, said in [
+        (8, 10, "1 min 12 s left"),
+        (100, 50, "1 min 40 s left"),
+        (99, 99, "1 s left"),
+    ]:
+        clock.now, bar.done = elapsed, done
+        assert bar.text() == f"SFT: {done} of 100 · {said}"
+    clock.now, bar.done = 3700, 10
+    assert bar.text().endswith("9 h 15 min left")
+
+
+# Plain lines
+
+
+@pytest.mark.parametrize(("steps", "seconds"), [(1000, 0.001), (60, 1), (10, 30), (5, 200), (3000, 1)])
+def test_lines_are_rare_in_short_work_and_regular_in_long_work(capsys, steps, seconds):
+    work("lines", steps, seconds)
+    lines = capsys.readouterr().out.splitlines()
+    total = steps * seconds
+    assert lines[-1].startswith(f"SFT: {steps} of {steps} · took ")
+    assert 1 <= len(lines) <= 1 + min(total / 10, max(10, total / 60))
+    assert len(lines) >= min(steps, total // 70)
+
+
+def test_figures_stand_in_the_lines(capsys):
+    work("lines", 5, 200.0, loss=0.51234, clips=12)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "SFT: 1 of 5 · loss 0.512 · clips 12 · 13 min 20 s left"
+    assert lines[-1] == "SFT: 5 of 5 · loss 0.512 · clips 12 · took 16 min 40 s"
+
+
+def test_work_without_items_counts_by_hand(capsys):
+    bar = Progress(10, "Reading", mode="quiet")
+    bar.advance(4)
+    assert capsys.readouterr().out == ""
+    bar.advance(6)
+    assert capsys.readouterr().out == "Reading: 10 of 10\n"
+
+
+# Kept outputs
+
+
+@pytest.mark.parametrize("seconds", [0.001, 100])
+def test_what_is_kept_is_one_line_that_tells_no_time(capsys, seconds):
+    work("quiet", 20, seconds, loss=0.5)
+    assert capsys.readouterr() == ("SFT: 20 of 20 · loss 0.5\n", "")
+
+
+def test_a_loop_that_is_left_early_says_where(capsys):
+    for item in Progress(5, "SFT", mode="quiet"):
+        if item == 2:
+            break
+    assert capsys.readouterr().out == "SFT: 2 of 5\n"
+
+
+# Lines that overwrite themselves
+
+
+def test_a_terminal_gets_one_line_on_stderr(capsys):
+    work("terminal", 40, 0.1)
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.endswith("\n")
+    assert 10 <= err.count("\r") <= 21  # 4 s of work, at most four updates a second and two more
+
+
+def test_a_front_end_gets_one_output_that_is_updated(monkeypatch, capsys):
+    shown, updates = [], []
+    handle = SimpleNamespace(update=lambda data, raw: updates.append(data["text/plain"]))
+
+    def display(data, raw, display_id):
+        shown.append(data["text/plain"])
+        return handle
+
+    monkeypatch.setattr(module, "display", display)
+    work("live", 4, 1.0, loss=0.25)
+    assert shown == ["░" * 20 + " SFT: 0 of 4"]
+    assert updates[1] == "█" * 10 + "░" * 10 + " SFT: 2 of 4 · loss 0.25 · 2 s left"
+    assert updates[-1] == "SFT: 4 of 4 · loss 0.25" and len(updates) == 4
+    assert capsys.readouterr() == ("", "")
+
+
+# Where am I?
+
+
+@pytest.mark.parametrize(
+    ("launcher", "metadata", "mode"),
+    [
+        (["python3", "/opt/bin/jupyter-lab", "x.ipynb"], {"cellId": "1"}, "live"),
+        (["python3", "/opt/bin/papermill", "a.ipynb", "pytest"], {}, "lines"),
+        (["python3", "-m", "papermill", "a.ipynb"], {}, "lines"),
+        (["python3", "-m", "cookbook.tutorial"], {}, "lines"),
+        (["/opt/bin/python3", "/opt/bin/jupyter-nbconvert", "--to"], {}, "quiet"),
+        (["python3", "-m", "pytest", "--nbval"], {}, "quiet"),
+        (["python3", "/opt/bin/pytest", "--nbval"], {}, "quiet"),
+        ([], {}, "lines"),
+    ],
+)
+def test_a_kernel_knows_who_reads_it(monkeypatch, launcher, metadata, mode):
+    kernel = SimpleNamespace(get_parent=lambda: {"metadata": metadata})
+    monkeypatch.setattr(module, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    monkeypatch.setattr(module.psutil, "Process", lambda pid: SimpleNamespace(cmdline=lambda: launcher))
+    assert choose_mode() == mode
+
+
+def test_a_launcher_that_is_gone_means_lines(monkeypatch):
+    def gone(pid):
+        raise module.psutil.NoSuchProcess(pid)
+
+    kernel = SimpleNamespace(get_parent=lambda: {})
+    monkeypatch.setattr(module, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    monkeypatch.setattr(module.psutil, "Process", gone)
+    assert choose_mode() == "lines"
+
+
+@pytest.mark.parametrize(("is_terminal", "mode"), [(True, "terminal"), (False, "lines")])
+def test_a_plain_process_asks_its_terminal(monkeypatch, is_terminal, mode):
+    monkeypatch.setattr(module.sys, "stderr", SimpleNamespace(isatty=lambda: is_terminal))
+    assert choose_mode() == mode
+
+
+# In real kernels
+
+WORK = """\
+from cookbook.display.progress import progress
+
+for step in (bar := progress(3, "SFT")):
+    bar.set(loss=0.5)
+"""
+
+
+def outputs(kernel: RunningKernel, metadata: dict) -> list[tuple[str, str]]:
+    """Runs WORK as a front end that sends this metadata would; returns the kinds and texts that came."""
+    content = {"code": WORK, "silent": False, "store_history": False, "allow_stdin": False}
+    request = kernel.kc.session.msg("execute_request", content, metadata=metadata)
+    kernel.kc.shell_channel.send(request)
+    came = []
+    while True:
+        message = kernel.get_message("iopub", timeout=30)
+        if message["parent_header"].get("msg_id") != request["header"]["msg_id"]:
+            continue
+        kind, content = message["msg_type"], message["content"]
+        if content.get("execution_state") == "idle":
+            return came
+        if kind in ("stream", "display_data", "update_display_data", "error"):
+            came.append((content.get("name", kind), content.get("text") or content["data"]["text/plain"]))
+
+
+def test_a_kernel_of_nbval_is_quiet_and_one_of_a_front_end_is_live():
+    kernel = RunningKernel("python3")
+    try:
+        assert outputs(kernel, {}) == [("stdout", "SFT: 3 of 3 · loss 0.5\n")]
+        first, *_, last = outputs(kernel, {"cellId": "abc"})
+    finally:
+        kernel.stop()
+    assert first[0] == "display_data" and "SFT: 0 of 3" in first[1]
+    assert last == ("update_display_data", "SFT: 3 of 3 · loss 0.5")
+
+
+def test_papermill_logs_lines(tmp_path):
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(WORK)])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, tmp_path / "work.ipynb")
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "work.ipynb",
+        "out.ipynb",
+        "--log-output",
+        "--no-progress-bar",
+    ]
+    result = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "SFT: 3 of 3 · loss 0.5 · took 0 s" in result.stderr
+    (output,) = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[0].outputs
+    assert output.name == "stdout"

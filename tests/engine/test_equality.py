@@ -1,0 +1,130 @@
+"""What the local engine learns from is what cosmos-rl learns from: token for token and label for label.
+
+One process, because importing the engine takes seconds. Its packer gets the conversations that the loaders yield; our
+encoder gets the same samples.
+"""
+
+import json
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cookbook.data.samples import Sample, message, text, video
+from cookbook.runs import ROOT
+from data_tools import road_vqa
+from data_tools.formats import samples_jsonl
+from data_tools.worlds import drawing
+
+PROGRAM = """
+import json, sys
+import torch
+from pathlib import Path
+from transformers import AutoConfig, AutoProcessor
+import toml
+from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker
+from cosmos_rl.policy.config import Config as EngineConfig
+from cosmos_rl.utils.util import call_setup
+from cookbook.config import Config
+from cookbook.data.encoder import Encoder
+from cookbook.engine import video
+from data_tools.loading.engine import EngineDataset
+from data_tools.formats import samples_jsonl
+from data_tools.loading import contract
+
+video.install()
+path = Path(sys.argv[1]) / "sft.toml"
+config, engine = Config.load(path), EngineConfig.from_dict(toml.load(path))
+samples = samples_jsonl.read(Path(sys.argv[1]) / "data")
+packer = Qwen2_5_VLM_DataPacker()
+call_setup(packer, engine)
+data = EngineDataset(samples, config)
+base = config["policy.model_name_or_path"]
+processor = AutoProcessor.from_pretrained(base, use_fast=True)
+encoder = Encoder(processor, contract(config), AutoConfig.from_pretrained(base))
+rows = []
+for i, sample in enumerate(samples):
+    theirs, ours = packer.sft_process_sample(data[i]), encoder.training_batch([sample])
+    row = {"id": sample.id, "learned": sum(label != -100 for label in theirs["label_ids"])}
+    row["ids"] = theirs["input_ids"] == ours["input_ids"][0].tolist()
+    row["labels"] = theirs["label_ids"] == ours["labels"][0].tolist()
+    row["positions"] = torch.equal(theirs["position_ids"], ours["position_ids"])
+    for values, grid in (("pixel_values_videos", "video_grid_thw"), ("pixel_values", "image_grid_thw")):
+        if theirs[values] is None:
+            row[values] = values not in ours
+        else:
+            same = theirs[grid].tolist() == ours[grid].tolist()
+            row[values] = same and (theirs[values] - ours[values]).abs().max().item()
+    prompt = packer.get_rollout_input(EngineDataset([sample], config)[0][:-1])["prompt"]
+    ids = encoder.prompt_batch([sample])["input_ids"][0].tolist()
+    for token in (encoder.processor.video_token_id, encoder.processor.image_token_id):
+        ids = [t for j, t in enumerate(ids) if t != token or j == 0 or ids[j - 1] != token]
+    row["prompt"] = encoder.tokenizer(prompt)["input_ids"] == ids
+    rows.append(row)
+print("RESULT" + json.dumps(rows))
+"""
+
+CONFIG = """
+[train]
+output_dir = "out"
+[train.train_policy]
+type = "sft"
+mini_batch = 1
+[policy]
+model_name_or_path = "{base}"
+[custom]
+contract = "configs/prompts/road.yaml"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, world, contract):
+    """Sixty samples: questions on clips, long and short clips of other sizes, images, both, several turns."""
+    rng = random.Random(0)
+    words = ["the", "car", "stops", "at", "a", "red", "light", "and", "waits", "until", "green"]
+
+    def say(n: int) -> dict:
+        return text(" ".join(rng.choice(words) for _ in range(n)))
+
+    out = list(road_vqa.read(world, "train", contract))[:30]
+    for i in range(10):
+        shape = rng.choice([(64, 64), (48, 120), (200, 56)])
+        path, picture = tmp_path / f"c{i}.mp4", tmp_path / f"p{i}.png"
+        frames = np.random.default_rng(i).integers(0, 255, (rng.choice([5, 8, 23]), *shape, 3), np.uint8)
+        drawing.write_mp4(path, frames, fps=rng.choice([1, 2, 8]))
+        Image.fromarray(frames[0]).save(picture)
+        clip, image = video(path), {"type": "image", "image": str(picture)}
+        answer = message("assistant", say(6))
+        out += [
+            Sample(f"clip-{i}", f"c{i}", (message("user", clip, say(4)), answer)),
+            Sample(f"image-{i}", f"c{i}", (message("user", image, say(3)), answer)),
+            Sample(
+                f"turns-{i}",
+                f"c{i}",
+                (
+                    message("system", say(3)),
+                    message("user", say(2), clip, say(2), image),
+                    answer,
+                    message("user", say(5)),
+                    message("assistant", say(9)),
+                ),
+            ),
+        ]
+    samples_jsonl.write(out, tmp_path / "data")
+    (tmp_path / "sft.toml").write_text(CONFIG.format(base=ROOT / "models/tiny-base"))
+    return tmp_path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
+def test_tokens_labels_positions_and_pixels_equal_those_of_the_engine(folder):
+    done = subprocess.run([sys.executable, "-c", PROGRAM, folder], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads(done.stdout.partition("RESULT")[2])
+    assert len(rows) == 60 and all(row["learned"] > 1 for row in rows)
+    for row in rows:
+        assert row["ids"] and row["labels"] and row["prompt"] and row["positions"], row
+        for values in ("pixel_values_videos", "pixel_values"):
+            assert row[values] is True or row[values] < 1e-6, row

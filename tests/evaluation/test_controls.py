@@ -1,0 +1,152 @@
+"""Controls take away what they say and nothing else; findings about rows, against values worked out by hand."""
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cookbook.data.answers import choices_of
+from cookbook.evaluation.controls import TURN, blind, circular, other_clips, shuffled, single_frame, with_frames
+from cookbook.evaluation.predict import predict
+from cookbook.evaluation.protocol import circular_score, kept_skills, letter_bias, subgroups, won_and_lost
+from cookbook.model.vision_tower import batch_vision
+
+LETTERS = ["A", "B", "C", "D"]
+
+
+# Controls
+
+
+def test_the_blind_see_no_clip_and_read_every_word(samples, encoder):
+    found = blind(samples[:4])
+    assert all(s.video is None for s in found)
+    assert [(s.id, s.question, s.answer) for s in found] == [(s.id, s.question, s.answer) for s in samples[:4]]
+    assert "pixel_values_videos" not in encoder.prompt_batch(found)
+
+
+def test_every_question_meets_another_clip(samples):
+    found = other_clips(samples)
+    assert all(a.video != b.video for a, b in zip(samples, found))
+    assert {s.video for s in found} == {s.video for s in samples}
+    with pytest.raises(ValueError, match="at least two, found 1"):
+        other_clips(samples[:1])
+
+
+def test_frames_stand_still_or_change_places():
+    clip = torch.arange(8 * 3).reshape(8, 3, 1, 1)
+    still, mixed = single_frame(clip, 0), shuffled(clip, 0)
+    assert still.shape == clip.shape and (still == clip[4]).all()
+    assert sorted(mixed[:, 0, 0, 0].tolist()) == clip[:, 0, 0, 0].tolist() and (mixed != clip).any()
+    assert torch.equal(mixed, shuffled(clip, 0))
+    assert all((shuffled(clip[:2], seed) != clip[:2]).any() for seed in range(20))
+
+
+@pytest.mark.parametrize("change", [single_frame, shuffled])
+def test_a_changed_encoder_sees_other_pixels_and_as_many_tokens(samples, encoder, change):
+    before, after = (e.prompt_batch(samples[:3]) for e in (encoder, with_frames(encoder, change)))
+    assert torch.equal(before["input_ids"], after["input_ids"])
+    assert torch.equal(before["position_ids"], after["position_ids"])
+    assert not torch.equal(before["pixel_values_videos"], after["pixel_values_videos"])
+    again = with_frames(encoder, change).prompt_batch(samples[:3])
+    assert torch.equal(again["pixel_values_videos"], after["pixel_values_videos"])
+
+
+def test_controls_are_answered_by_the_same_call(stock, samples, encoder):
+    model = batch_vision(stock)
+    rows = predict(model, encoder, blind(samples[:2]), "blind", limit=4)
+    assert rows[0]["video"] is None and rows[0]["error"] is None
+    rows = predict(model, with_frames(encoder, shuffled), samples[:2], "base", limit=4)
+    assert rows[0]["decoding"] == "greedy, 4 tokens, shuffled"
+
+
+# Letters
+
+
+def test_every_choice_stands_behind_every_letter_once(samples):
+    sample = next(s for s in samples if list(s.options) == LETTERS)
+    turned = circular([sample])
+    assert [s.id for s in turned] == [f"{sample.id}{TURN}{i}" for i in range(4)]
+    assert turned[0].question == sample.question and sorted(s.answer for s in turned) == LETTERS
+    texts = choices_of(sample.question)[1]
+    for s in turned:
+        question, choices = choices_of(s.question)
+        assert question == choices_of(sample.question)[0]
+        assert choices[s.answer] == texts[sample.answer] and sorted(choices.values()) == sorted(texts.values())
+        assert s.video == sample.video and s.target is None
+    for letter in LETTERS:
+        assert {choices_of(s.question)[1][letter] for s in turned} == set(texts.values())
+
+
+def test_words_around_the_choices_stay(samples):
+    sample = next(s for s in samples if list(s.options) == LETTERS)
+    *parts, last = sample.prompt[-1]["content"]
+    marked = {"type": "text", "text": "Note:\n" + last["text"].replace("A) ", "  (A)  ") + "\nAnswer with a letter."}
+    turned = circular([replace(sample, messages=({"role": "user", "content": [*parts, marked]},))])
+    assert len(turned) == 4 and turned[0].question == marked["text"]
+    assert turned[1].question.startswith("Note:\n") and turned[1].question.endswith("\nAnswer with a letter.")
+    assert "\n  (A)  " in turned[1].question
+
+
+def test_questions_without_listed_choices_come_once(samples):
+    sample = next(s for s in samples if s.options == ("Yes", "No"))
+    (turned,) = circular([sample])
+    assert (turned.question, turned.answer, turned.target) == (sample.question, sample.answer, None)
+
+
+def rotated(answer_of) -> list[dict]:
+    """Rows of ten questions in four turns; the reference goes round, `answer_of(item, reference)` answers."""
+    return [
+        {"id": f"q{i}{TURN}{by}", "options": LETTERS, "reference": ref, "answer": said, "correct": said == ref}
+        for i in range(10)
+        for by in range(4)
+        for ref in [LETTERS[(i + by) % 4]]
+        for said in [answer_of(i, ref)]
+    ]
+
+
+def test_a_model_that_always_says_c_is_found_out():
+    found = circular_score(rotated(lambda i, ref: "C"))
+    assert (found["n"], found["accuracy"], found["circular"]) == (10, 0.25, 0.0)
+    assert found["bias"]["distance"] == 0.75 and found["bias"]["letters"]["C"]["told"] == 1.0
+    assert found["bias"]["recall_std"] == pytest.approx((3 / 16) ** 0.5)  # recalls 0 0 1 0
+
+
+def test_a_model_that_knows_has_no_bias_and_refusals_are_none():
+    found = circular_score(rotated(lambda i, ref: ref if i < 6 else None))
+    assert (found["accuracy"], found["circular"]) == (0.6, 0.6)
+    assert found["bias"]["distance"] == pytest.approx(0, abs=0.1)
+    mixed = random.Random(0).sample(rotated(lambda i, ref: "A"), 40)
+    assert letter_bias(mixed) == letter_bias(rotated(lambda i, ref: "A"))
+
+
+# What changed
+
+
+def rows(pattern: str, task: str = "a", clip: int = 1) -> list[dict]:
+    return [
+        {"id": f"{task}{i}", "group": f"{task}-{i // clip}", "task": task, "correct": mark == "+"}
+        for i, mark in enumerate(pattern)
+    ]
+
+
+def test_items_won_and_lost_are_named():
+    assert won_and_lost(rows("+-+-"), rows("++--")) == {"won": ["a1"], "lost": ["a2"]}
+
+
+def test_subgroups_by_field_and_by_function():
+    both = rows("++--") + rows("+", "b")
+    assert {k: (v["n"], v["accuracy"]) for k, v in subgroups(both, "task").items()} == {"a": (4, 0.5), "b": (1, 1.0)}
+    assert set(subgroups(both, lambda row: int(row["id"][1:]) % 2)) == {"0", "1"}
+
+
+def test_a_lost_skill_is_named_a_kept_one_too_and_little_data_is_not_enough():
+    before = rows("+" * 100, "old") + rows("-" * 100, "new") + rows("+-" * 5, "few") + rows("+-" * 200, "same")
+    after = rows("+-+-" * 25, "old") + rows("+" * 100, "new") + rows("-+" * 5, "few") + rows("+-" * 200, "same")
+    found = kept_skills(before, after)
+    verdicts = {task: part["verdict"] for task, part in found.items()}
+    assert verdicts == {"old": "lost", "new": "kept", "few": "not certain", "same": "kept"}
+    assert found["old"]["difference"] == -0.5 and found["old"]["ci95"][1] < -0.3
+    assert kept_skills(rows("+++"), rows("+++"))["a"]["verdict"] == "not certain"  # three items prove nothing
+    with pytest.raises(ValueError, match="same items"):
+        kept_skills(rows("++"), rows("+"))

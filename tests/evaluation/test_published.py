@@ -1,0 +1,127 @@
+"""NVIDIA's rules beside ours: the same raw answers, and their folder of questions."""
+
+import json
+import random
+
+import pytest
+from official_layouts import by_content, clip, json_file
+
+from cookbook.data.samples import DataError
+from cookbook.evaluation import published
+from cookbook.evaluation.predictions import read_row
+from cookbook.runs import ROOT
+from data_tools import formats
+from data_tools.convert import convert, main
+
+RAW = [json.loads(line) for line in (ROOT / "tests/assets/raw_answers.jsonl").read_text().splitlines()]
+
+
+def judged(raw: dict) -> dict:
+    return read_row(raw | {"group": raw["id"], "kind": "mcq"})
+
+
+# The rules
+
+
+@pytest.mark.parametrize("raw", RAW, ids=lambda raw: raw["id"])
+def test_the_published_rule_reads_as_the_table_says_and_differences_are_explained(raw):
+    assert published.first_capital(raw["output"]) == raw["published"]
+    row = judged(raw)
+    assert (row["correct"] != published.published_right(row)) == bool(raw["why"])
+
+
+@pytest.mark.parametrize(
+    ("words", "letter"),
+    [("The answer is B.", "T"), ("Answer: C", "A"), ("I think it is D", "I"), ("(b)", ""), ("B", "B"), ("Ä B", "B")],
+)
+def test_the_first_capital_is_not_the_answer(words, letter):
+    """The figures of the issue: what the published script reads."""
+    assert (
+        published.first_capital(f"<answer>{words}</answer>") == published.first_capital(words, tagged=False) == letter
+    )
+
+
+def test_the_first_closed_block_counts_there():
+    assert published.first_capital("<answer>A</answer> <answer>B</answer>") == "A"
+    assert published.first_capital("<answer>A") == published.first_capital("A</answer><answer>") == ""
+
+
+def test_scores_and_differences_do_not_depend_on_the_order():
+    rows = [judged(raw) for raw in RAW]
+    mixed = random.Random(0).sample(rows, len(rows))
+    assert published.published_score(mixed) == published.published_score(rows)
+    differ = published.compare_rules(rows)
+    assert sorted(d["id"] for d in published.compare_rules(mixed)) == [d["id"] for d in differ]
+    assert [d["id"] for d in differ] == [raw["id"] for raw in RAW if raw["why"]]
+    ours = sum(row["correct"] for row in rows)
+    theirs = round(published.published_score(rows)["accuracy"] * len(rows))
+    only_ours = sum(d["ours"] == d["reference"] for d in differ)
+    assert ours - theirs == only_ours - (len(differ) - only_ours)
+
+
+def test_the_engines_own_reward_compares_whole_strings():
+    reward = pytest.importorskip("cosmos_rl.dispatcher.algo.reward").single_choice_reward_fn
+    assert reward("<answer> b </answer>", "B") and not reward("<answer>(B)</answer>", "B")
+    for raw in RAW:  # where it pays, so do we, unless two answers are stated: it takes the first
+        pays = reward(raw["output"], raw["reference"]) and raw["output"].count("<answer>") == 1
+        assert judged(raw)["correct"] or not pays
+
+
+# The benchmark's folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two datasets as they lie unpacked: one pair or a list, both names of the answer, a clip that is missing."""
+    choices = {"A": "lift", "B": "turn"}
+    for name, videos in {"av": ["x1"], "robovqa": ["a1", "b2", "gone"]}.items():
+        rows = []
+        for i, video in enumerate(videos):
+            pair = {"question": f"What is next in {video}?", "index2ans": choices}
+            pair |= {"answer": "B"} if i % 2 == 0 else {"correct_answer": "A"}
+            rows.append({"video": f"clips/{video}.mp4", "qa_pairs": [pair, pair] if video == "a1" else pair})
+            if video != "gone":
+                clip(tmp_path / name / "clips" / f"{video}.mp4", i)
+        json_file(tmp_path / name / f"{name}_benchmark_qa_pairs.json", rows)
+    return tmp_path
+
+
+def test_the_benchmark_is_read_dataset_by_dataset(folder):
+    missing = []
+    samples = formats.read(folder, problems=missing)
+    assert formats.detect(folder) == "hf_rl"
+    assert [(s.task, s.group, s.answer) for s in samples] == [
+        ("av", "av/clips/x1", "B"),
+        ("robovqa", "robovqa/clips/a1", "B"),
+        ("robovqa", "robovqa/clips/a1", "B"),
+        ("robovqa", "robovqa/clips/b2", "A"),
+    ]
+    assert len({s.id for s in samples}) == 4 and samples[1].options == ("A", "B")
+    assert samples[1].question == "What is next in a1?\n(A) lift\n(B) turn"
+    assert samples[1].video == folder / "robovqa/clips/a1.mp4"
+    assert len(missing) == 1 and "gone" in str(missing[0])
+    with pytest.raises(DataError, match="gone"):
+        formats.read(folder)
+
+
+def test_the_benchmark_can_be_converted(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    report = convert(folder, out / "all", "samples_jsonl")
+    assert (report.source, report.read, len(report.problems)) == ("hf_rl", 4, 1)
+    one, other = formats.read(folder, problems=[]), formats.read(out / "all")
+    assert by_content(one) == by_content(other)
+    assert main([str(folder), str(out / "av"), "--to", "hf_rl", "--hub-subset", "av"]) == 0
+    assert [s.answer for s in formats.read(out / "av")] == ["B"]
+
+
+def test_one_dataset_with_nvidias_own_words(folder):
+    (sample,) = formats.read(folder, subset="av", official="reasoning")
+    assert sample.question.startswith("What is next in x1?\n(A) lift\n(B) turn\nAnswer with the option's letter")
+    assert sample.question.endswith("<answer> your single letter answer </answer>.")
+
+
+def test_a_wrong_dataset_or_wording_is_named(folder):
+    with pytest.raises(DataError, match="name a subset; it has av, robovqa"):
+        formats.read(folder, subset="agibot")
+    with pytest.raises(DataError, match="not 'yes'"):
+        formats.read(folder, official="yes")
