@@ -1,1 +1,11 @@
-"""The helper package of the Cosmos-Reason1 post-training cookbook: one module per step of the walk."""
+"""The helper package of the cookbook: what the notebooks call.
+
+The road from a clip to a report: data/ → model/ → training/ → checkpoint/ → evaluation/, its steps in pipeline.py.
+Beside it config/ (checks and plans), engine/ (cosmos-rl), doctor/ (the machine), display/ (what a person sees).
+What one types stands here: tutorial, inference, gym, watch, lessons.
+"""
+
+import warnings
+
+# torch imports it, and says so in every process
+warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)

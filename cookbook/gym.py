@@ -193,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = Config.load(args.config)
         rows = read_jsonl(args.generations) if args.generations else []
-        found = gym(config, loading.loader(args.loader)(config)["train"], loading.contract(config), rows)
+        found = gym(config, loading.loader(args.loader).load(config)["train"], loading.contract(config), rows)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -19,19 +19,20 @@ from typing import Any
 
 import torch
 
-from cookbook import pipeline, runs
+from cookbook import pipeline, runs, tutorial
 from cookbook.config import Config
+from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
 from cookbook.display.tables import Table
-from cookbook.runs import Run, named
+from cookbook.pipeline import START
+from cookbook.runs import Run
 from cookbook.training.grpo import grpo
 from cookbook.training.rewards import OVERLONG_KEYS
 from cookbook.training.validation import answers
 from data_tools import loading, videophy2
-from data_tools.worlds import falling as plausible_world
+from data_tools.worlds import falling as falling_things
 
-START = "policy.model_name_or_path"
 CLIPS = {"sft": 300, "train": 300, "test": 100}  # of falling things; the test has as many of each score
 HEAD = ("lesson", "seed", "run", "figures", "holds")
 Result = Mapping[str, float]
@@ -42,6 +43,7 @@ class World:
     """Where a lesson takes place: GRPO from a start of its own, what is trained on, and what is asked afterwards."""
 
     config: Config
+    contract: Contract
     train: list[Sample]
     asked: list[Sample]
 
@@ -71,30 +73,30 @@ class Lesson:
 
 def road(name: str, seed: int) -> World:
     """Returns the road world of the main job, from the job's SFT."""
-    if not (runs.path(name) / "sft" / "safetensors").exists():
-        pipeline.train_sft(Config.load("configs/tiny_sft.toml"), name, seed)
-    config = Config.load("configs/tiny_rl.toml").edit({START: named(runs.path(f"{name}/sft"))})
-    config, splits = pipeline.training_data(config, name, seed)
-    return World(config, splits["train"], splits["validation"])
+    tutorial.trained(name, "sft", seed)
+    job = tutorial.job(name, "rl", seed)
+    return World(job.config, job.contract, job.splits["train"], job.splits["validation"])
 
 
 def falling(name: str, seed: int) -> World:
     """Returns the world of the recipe video_rewards, smaller: scores from 1 to 5, of which 60 % are a 4; no KL term."""
-    data, job = plausible_world.build(runs.path(name) / "falling" / "data", CLIPS, seed), f"{name}/falling"
-    changes = {pipeline.DATASET: str(data / "sft.csv"), START: pipeline.BASE}
-    config = Config.load("configs/recipes/video_rewards_tiny_sft.toml").edit(changes)
-    if not (runs.path(job) / "sft" / "safetensors").exists():
-        pipeline.train_sft(config, job, seed, "data_tools/videophy2.py")
-    bound, question = loading.contract(config), config.table("custom")["question"]
-    train, asked = (videophy2.read(data / f"{split}.csv", bound, question=question) for split in ("train", "test"))
+    folder = runs.path(f"{name}/falling")
+    data = falling_things.build(folder / "data", CLIPS, seed)
+    if not (folder / "sft" / "safetensors").exists():
+        changes = {pipeline.DATASET: str(data / "sft.csv"), START: tutorial.BASE}
+        config = Config.load("configs/recipes/video_rewards_tiny_sft.toml").edit(changes)
+        pipeline.train(pipeline.prepare(config, f"{name}/falling", "data_tools/videophy2.py", seed))
     config = Config.load("configs/recipes/video_rewards_tiny_rl.toml")
-    return World(config.edit({START: named(runs.path(f"{job}/sft")), "train.train_policy.kl_beta": 0.0}), train, asked)
+    config = config.edit({START: runs.named(folder / "sft"), "train.train_policy.kl_beta": 0.0})
+    contract, question = loading.contract(config), config.table("custom")["question"]
+    train, asked = (videophy2.read(data / f"{split}.csv", contract, question=question) for split in ("train", "test"))
+    return World(config, contract, train, asked)
 
 
 # ---- the lessons ------------------------------------------------------------------------------------------------
 
 REWARD, KL_BETA = "train.train_policy.reward_function", "train.train_policy.kl_beta"
-FAST, FROM_BASE = {"train.optm_lr": 5e-4}, {START: pipeline.BASE}
+FAST, FROM_BASE = {"train.optm_lr": 5e-4}, {START: tutorial.BASE}
 BRIEF = {REWARD: {"format": 1.0, "overlong": 1.0}, f"{OVERLONG_KEYS}.buffer_length": 40}  # from the 9th token on
 STEADY = FAST | {"train.optm_decay_ratio": 0.0}
 LESSONS = {
@@ -148,7 +150,7 @@ def train(name: str, lesson: str, label: str, seed: int, steps: int | None = Non
     fixed = {"train.max_num_steps": steps or LESSONS[lesson].steps, "train.epoch": 20, "validation.enable": False}
     config = world.config.edit(fixed | variant.changes)
     torch.manual_seed(seed)
-    model, encoder = pipeline.open_model(config[START], loading.contract(config))
+    model, encoder = pipeline.open_model(config[START], world.contract)
     run = Run(f"{name}/lessons/{lesson}/{label.replace(' ', '_')}", seed=seed)
     grpo(config, variant.choose(world.train), encoder, model, run, seed, probes=0, stop_on_alarm=False)
     limit = config["rollout.max_response_length"]

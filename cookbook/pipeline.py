@@ -1,150 +1,206 @@
-"""The steps of the main job that make a model, each in one call: data, SFT, RL.
+"""The steps of a job, from data to report, and the one noun that they are handed: `Job`.
 
 Why: a notebook explains a step and then runs it; the step itself stands here, so that papermill, `make tutorial` and
-the tests run the same lines. All of a job lies under `runs/NAME/`: data, sft, rl, evaluation, report.html. A step whose
-input is not there yet makes it first, so each notebook also runs alone. cookbook/assessment.py evaluates the models.
+the tests run the same lines, on any data. What a step must know (configuration, contract, samples, start) is found out
+once, by `prepare`, and handed down. All of a job lies under `runs/NAME/`: data, sft, rl, evaluation, report.html.
+
+    job = prepare(Config.load("configs/tiny_sft.toml").edit({DATASET: "my_clips"}), "mine", "data_tools/llava_sft.py")
+    export = train(job)
+    comparison, rows = evaluate(job)
+    report(job, comparison, rows, control_rows=controls(job, "sft"))
 """
 
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
 from cookbook import checkpoint, runs
+from cookbook.checkpoint.lineage import lineage, tree
 from cookbook.config import Config, require
 from cookbook.config.rules import View, gpus_needed
+from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PROGRAM, launch
 from cookbook.engine.redis import find_redis, search_path
-from cookbook.runs import ROOT, Run, named
+from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
+from cookbook.evaluation.predict import predict
+from cookbook.evaluation.predictions import judge
+from cookbook.evaluation.report import write_report
+from cookbook.evaluation.scores import compare
+from cookbook.runs import MANIFEST, ROOT, Run, named, read_metrics
 from cookbook.training.gold import require_gold
 from cookbook.training.grpo import grpo
 from cookbook.training.rewards import are_ours, reward_weights
 from cookbook.training.sft import sft
-from data_tools import loading, road_vqa
+from cookbook.training.validation import best_step
+from data_tools import loading
 from data_tools.loading import Splits
-from data_tools.passport import Passport, passport, read_quarantine
+from data_tools.passport import Passport, passport
 from data_tools.passport.tokens import token_counter
-from data_tools.worlds import STAMP, road
 
 log = logging.getLogger(__name__)
 
-CLIPS = {"train": 480, "validation": 40, "test": 120}
-CONTRACT = "configs/prompts/road.yaml"
-LOADER = "data_tools/road_vqa.py"
+DATASET, START = f"{loading.TRAIN}.name", "policy.model_name_or_path"
+STEPS = {"sft": "sft", "grpo": "rl"}  # the folder of a run, by the kind of its configuration
 ENGINES = ("auto", "local", PROGRAM)
-DATASET = "train.train_policy.dataset.name"
-BASE = "models/tiny-base"
-PASSPORT = "passport.json"
 
 
-def road_data(name: str, seed: int = 0, clips: Mapping[str, int] | None = None) -> Path:
-    """Returns the job's data folder. Builds it where it is not there, or where `clips` asks for other sizes.
+@dataclass(frozen=True)
+class Job:
+    """What every step of one job is handed. `prepare` makes it."""
 
-    Raises ValueError where the folder holds the clips of another seed or another version of the world: a comparison
-    across them would mean nothing.
+    name: str  # the folder below runs/
+    seed: int
+    loader: str  # the file that the samples come from
+    config: Config  # bound to the job's folder, data and passport
+    contract: Contract
+    splits: Splits  # without what the passport has in quarantine
+    passport: str  # the hash of the data's passport
+    start: str  # the checkpoint that training begins from
+    base: str  # the checkpoint that all others are compared with
+
+    @property
+    def step(self) -> str:
+        """Returns "sft" or "rl": the folder of the run."""
+        return STEPS[self.config.kind]
+
+    @property
+    def path(self) -> Path:
+        """Returns the job's folder."""
+        return runs.path(self.name)
+
+    def unseen(self, count: int | None = None) -> list[Sample]:
+        """Returns the first `count` samples that no training has seen: the test split, or else validation."""
+        return (self.splits.get("test") or self.splits["validation"])[:count]
+
+
+# ---- prepare ----------------------------------------------------------------------------------------------------
+
+
+def prepare(config: Config, name: str, loader: str, seed: int = 0, base: str = "") -> Job:
+    """Returns the job of a configuration: its data found or made and checked, everything that a step asks for.
+
+    `loader` is a file with `load(config)`, as cosmos-rl takes it; one that also has `make(config, folder, seed)` makes
+    its own data where they are missing. Data without a passport get one, in `runs/NAME/data`. RL without a start goes
+    on from the job's SFT. `base` is what the start was trained from, where nothing else is said.
+    Raises DataError, ConfigError or ContractError for what cannot be used.
     """
-    folder = runs.path(name) / "data"
-    stamp = folder / STAMP
-    if clips is not None or not stamp.exists():
-        (folder / PASSPORT).unlink(missing_ok=True)  # it was that of other clips
-        return road.build(folder, dict(clips or CLIPS), seed)
-    found = json.loads(stamp.read_text())
-    for key, wanted in (("seed", seed), ("version", road.VERSION)):
-        if found[key] != wanted:
-            was = f"{named(folder)} holds clips of {key} {found[key]}, not {wanted}"
-            raise ValueError(f"{was}; give another run_name, or delete {named(folder.parent)}")
-    return folder
+    start = config[START] or named(runs.path(name) / "sft")
+    config = config.edit({"train.output_dir": named(runs.path(name) / STEPS[config.kind]), START: start})
+    if config.kind == "sft":
+        config = config.edit({"train.train_policy.dataloader_seed": seed})
+    config, module = _bound(config, name, loader, seed)
+    if "passport" not in config.table("custom"):
+        file = runs.path(name) / "data" / loading.PASSPORT
+        if not (hasattr(module, "make") and file.is_file()):  # other data may have changed since
+            check_data(config, name, loader, seed)
+        config = config.edit({"custom.passport": named(file)})
+    checked = json.loads((ROOT / config.table("custom")["passport"]).read_text(encoding="utf-8"))
+    contract, splits = loading.contract(config), module.load(config)
+    return Job(name, seed, loader, config, contract, splits, checked["hash"], start, base or _origin(start))
 
 
-def contract() -> Contract:
-    """Returns the contract that every step of the job is bound to."""
-    return Contract.load(ROOT / CONTRACT)
+def _bound(config: Config, name: str, loader: str, seed: int) -> tuple[Config, ModuleType]:
+    """Returns the configuration with the data that the loader makes, if it makes any, and the loader."""
+    module = loading.loader(loader)
+    return module.make(config, runs.path(name) / "data", seed) if hasattr(module, "make") else config, module
 
 
-def samples(name: str, split: str, seed: int = 0, reasoned: float = 1.0, clips: int = -1) -> list[Sample]:
-    """Returns the questions of a split; of its first `clips` clips only, where that is not negative.
+def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passport:
+    """Returns the passport of what the loader gives, and leaves it in `runs/NAME/data` for all later steps.
 
-    `reasoned` is the share of targets that come with written reasoning (see data_tools/road_vqa.py). What the data's
-    passport has in quarantine is left out, here and so in training, rollouts and evaluation.
+    Lengths are those that the configuration's model counts. Of data that the loader makes all are checked, whatever
+    part of them the configuration takes.
     """
-    folder = road_data(name, seed)
-    found = road_vqa.read(folder, split, contract(), reasoned)
-    out = read_quarantine(folder / PASSPORT).get(split, {}) if (folder / PASSPORT).is_file() else {}
-    if out:
-        log.warning("%s: %d samples are left out by the passport", split, len(out))
-        found = [s for s in found if s.id not in out]
-    return road_vqa.first_clips(found, clips)
-
-
-def check_data(name: str, seed: int = 0) -> Passport:
-    """Returns the passport of the job's clips, and leaves it in `runs/NAME/data/passport.json` for all later steps."""
-    folder = road_data(name, seed)
-    splits = {split: road_vqa.read(folder, split, contract()) for split in CLIPS}
-    return _check(splits, Config.load("configs/tiny_sft.toml"), folder, folder)
-
-
-def _check(splits: Splits, config: Config, out: Path, folder: Path | None = None) -> Passport:
-    """Returns the passport of these samples, lengths as the configuration's model counts them; leaves it in `out`."""
-    count = token_counter(checkpoint.find(config["policy.model_name_or_path"]), loading.contract(config))
-    found = passport(splits, folder=folder, max_length=config["policy.model_max_length"], count_tokens=count)
+    config, module = _bound(config, name, loader, seed)
+    makes, out = hasattr(module, "make"), runs.path(name) / "data"
+    bound = loading.contract(config)
+    whole = config.edit({"custom": {"contract": config.table("custom")["contract"]}}) if makes else config
+    found = passport(
+        module.load(whole),
+        folder=out if makes else None,
+        max_length=config["policy.model_max_length"],
+        count_tokens=token_counter(checkpoint.find(config[START]), bound),
+    )
     out.mkdir(parents=True, exist_ok=True)
-    found.write(out / PASSPORT)
+    found.write(out / loading.PASSPORT)
     return found
 
 
-def training_data(config: Config, name: str, seed: int = 0, loader: str = LOADER) -> tuple[Config, Splits]:
-    """Returns the configuration bound to the job's data, and its samples, as `cosmos-rl --config … LOADER` takes them.
-
-    The toy road world is built where it is missing. Data without a passport get one first, in `runs/NAME/data`; what
-    it has in quarantine is not among the samples.
-    """
-    out, load = runs.path(name) / "data", loading.loader(loader)
-    if loader == LOADER:
-        config = config.edit({DATASET: named(road_data(name, seed))})
-        if not (out / PASSPORT).is_file():
-            check_data(name, seed)
-    if "passport" not in config.table("custom"):
-        if loader != LOADER:
-            _check(load(config), config, out)
-        config = config.edit({"custom.passport": named(out / PASSPORT)})
-    return config, load(config)
+def _origin(start: str) -> str:
+    """Returns the base that a checkpoint was trained from: itself, where nothing says more."""
+    return lineage(start)[0].place if (ROOT / start).exists() else start
 
 
-def open_model(path: str | Path, bound: Contract | None = None):
-    """Returns (model, encoder) of a checkpoint, bound to a contract: the job's, where none is given.
+def open_model(path: str | Path, contract: Contract):
+    """Returns (model, encoder) of a checkpoint, bound to the contract.
 
     Raises ContractError where the checkpoint was trained under another one.
     """
-    bound = bound or contract()
     model, processor = checkpoint.load(path)
-    checkpoint.require_contract(path, bound)
-    return model, Encoder(processor, bound, model.config)
+    checkpoint.require_contract(path, contract)
+    return model, Encoder(processor, contract, model.config)
 
 
-def _start(step: str, name: str, config: Config, seed: int) -> Run:
-    """Start the run folder of a step, with its configuration and manifest.
+# ---- train ------------------------------------------------------------------------------------------------------
+
+
+def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = True) -> Path:
+    """Run the job's training, SFT or GRPO as its configuration says. Returns the last export, in `runs/NAME/STEP`.
+
+    `gpus` are for cosmos-rl; 0 takes all. With `stop_on_alarm` a severe alarm of cookbook.watch ends the run:
+    TrainingStopped, on cosmos-rl EngineError.
+    """
+    if choose_engine(engine) == PROGRAM:
+        return _launch(job, gpus or torch.cuda.device_count(), stop_on_alarm)
+    model, encoder = open_model(job.start, job.contract)
+    run, samples, validation = _begin(job), job.splits["train"], job.splits["validation"]
+    if job.step == "sft":
+        return sft(job.config, samples, validation, encoder, model, run, stop_on_alarm=stop_on_alarm)
+    return grpo(job.config, samples, encoder, model, run, job.seed, validation, stop_on_alarm=stop_on_alarm)
+
+
+def _begin(job: Job) -> Run:
+    """Start the run folder of the job's training, with its configuration and manifest.
 
     Exports of an earlier run go: a longer one's higher step would pass for the last export of this one.
     """
-    torch.manual_seed(seed)
-    run = Run(f"{name}/{step}", seed=seed)
+    torch.manual_seed(job.seed)
+    run = Run(f"{job.name}/{job.step}", seed=job.seed)
     shutil.rmtree(run.path / "safetensors", ignore_errors=True)
-    (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
-    checked = json.loads((ROOT / config.table("custom")["passport"]).read_text(encoding="utf-8"))
+    (run.path / "config.toml").write_text(job.config.text(), encoding="utf-8")
     run.write_manifest(
-        data=config[DATASET],
-        passport=checked["hash"],
-        contract=loading.contract(config).hash,
-        start=config["policy.model_name_or_path"],
+        data=job.config[DATASET],
+        passport=job.passport,
+        contract=job.contract.hash,
+        start=job.config[START],
     )
     return run
+
+
+def _launch(job: Job, gpus: int, stop_on_alarm: bool) -> Path:
+    """Run the job's training on cosmos-rl. Returns the last export, with its contract."""
+    config = job.config
+    if (ROOT / job.start).exists():
+        checkpoint.require_contract(job.start, job.contract)
+        config = config.edit({START: named(checkpoint.find(job.start))})
+    config = on_gpus(config, gpus)
+    require(config, gpus=gpus, samples=len(job.splits["train"]))
+    if are_ours(config):
+        require_gold(job.splits["train"], reward_weights(config), job.contract)
+    run = _begin(replace(job, config=config))
+    export = launch(config, job.loader, run, replace=True, stop_on_alarm=stop_on_alarm)
+    job.contract.save(export / checkpoint.CONTRACT)
+    return export
 
 
 def choose_engine(wanted: str = "auto") -> str:
@@ -182,60 +238,92 @@ def on_gpus(config: Config, gpus: int) -> Config:
     return config.edit(changes)
 
 
-def _launch(
-    step: str, name: str, config: Config, seed: int, loader: str, train: list[Sample], gpus: int, stop_on_alarm=True
-) -> Path:
-    """Run a step on cosmos-rl, on `gpus` GPUs (0: all that there are). Returns the last export, with its contract."""
-    start = config["policy.model_name_or_path"]
-    if (ROOT / start).exists():
-        checkpoint.require_contract(start, loading.contract(config))
-        config = config.edit({"policy.model_name_or_path": named(checkpoint.find(start))})
-    gpus = gpus or torch.cuda.device_count()
-    config = on_gpus(config, gpus)
-    require(config, gpus=gpus, samples=len(train))
-    if are_ours(config):
-        require_gold(train, reward_weights(config), loading.contract(config))
-    export = launch(config, loader, _start(step, name, config, seed), replace=True, stop_on_alarm=stop_on_alarm)
-    loading.contract(config).save(export / checkpoint.CONTRACT)
-    return export
+# ---- evaluate ---------------------------------------------------------------------------------------------------
 
 
-def train_sft(
-    config: Config, name: str, seed: int = 0, loader: str = LOADER, engine: str = "local", gpus: int = 0
-) -> Path:
-    """Run SFT from the configuration's model, on what the loader gives. Returns the last export, in `runs/NAME/sft`."""
-    out = named(runs.path(f"{name}/sft"))
-    config = config.edit({"train.output_dir": out, "train.train_policy.dataloader_seed": seed})
-    config, splits = training_data(config, name, seed, loader)
-    if choose_engine(engine) == PROGRAM:
-        return _launch("sft", name, config, seed, loader, splits["train"], gpus)
-    model, encoder = open_model(config["policy.model_name_or_path"], loading.contract(config))
-    run = _start("sft", name, config, seed)
-    return sft(config, splits["train"], splits["validation"], encoder, model, run)
+def models(job: Job) -> dict[str, str]:
+    """Returns the checkpoints to compare, by name: the base, and what the job has trained so far."""
+    trained = [step for step in STEPS.values() if (job.path / step / "safetensors").exists()]
+    return {"base": job.base} | {step: chosen(job.name, step) for step in trained}
 
 
-def train_rl(
-    config: Config,
-    name: str,
-    seed: int = 0,
-    loader: str = LOADER,
-    engine: str = "local",
-    gpus: int = 0,
-    stop_on_alarm: bool = True,
-) -> Path:
-    """Run GRPO from the job's SFT export, which is trained first where it is missing. Returns the last export.
+def chosen(name: str, step: str) -> str:
+    """Returns the checkpoint that counts: the best by held-out accuracy where that was measured, or the last."""
+    best = best_step(f"{name}/{step}")
+    return named(runs.path(name) / step / (f"safetensors/step_{best}" if best is not None else ""))
 
-    With `stop_on_alarm` a severe alarm of training.alarms ends the run: TrainingStopped, on cosmos-rl EngineError.
+
+def evaluate(job: Job, questions: int | None = None) -> tuple[dict, dict[str, list[dict]]]:
+    """Let the base and what the job has trained answer unseen questions. Returns (comparison, rows by model).
+
+    Writes `runs/NAME/evaluation/predictions_MODEL.jsonl`; answers that stand there already, of the same weights, are
+    not asked for again.
     """
-    own = runs.path(f"{name}/sft")
-    start = config["policy.model_name_or_path"] or named(own)
-    if start == named(own) and not (own / "safetensors").exists():
-        log.info("%s holds no export; training it first", start)
-        train_sft(Config.load("configs/tiny_sft.toml"), name, seed, engine=engine, gpus=gpus)
-    config = config.edit({"train.output_dir": named(runs.path(f"{name}/rl")), "policy.model_name_or_path": start})
-    config, splits = training_data(config, name, seed, loader)
-    if choose_engine(engine) == PROGRAM:
-        return _launch("rl", name, config, seed, loader, splits["train"], gpus, stop_on_alarm)
-    model, encoder = open_model(start, loading.contract(config))
-    run = _start("rl", name, config, seed)
-    return grpo(config, splits["train"], encoder, model, run, seed, splits["validation"], stop_on_alarm=stop_on_alarm)
+    rows = {}
+    for name, path in models(job).items():
+        file = job.path / "evaluation" / f"predictions_{name}.jsonl"
+        rows[name] = predict(*open_model(path, job.contract), job.unseen(questions), name, path=file)
+    return compare(rows, [judge(sample, "", job.contract) for sample in job.splits["train"]]), rows
+
+
+def controls(job: Job, model_name: str, questions: int | None = None) -> dict[str, list[dict]]:
+    """Let a model answer unseen questions with less to see. Returns rows by control.
+
+    A model that looks at the clip falls back to guessing; where it does not, the questions do not need what was taken
+    away. Choices come once behind each letter. Writes `runs/NAME/evaluation/controls_MODEL_CONTROL.jsonl`.
+    """
+    items = job.unseen(questions)
+    model, encoder = open_model(models(job)[model_name], job.contract)
+    asked = {
+        "blind": (encoder, blind(items)),
+        "other clips": (encoder, other_clips(items)),
+        "single frame": (with_frames(encoder, single_frame), items),
+        "shuffled frames": (with_frames(encoder, shuffled), items),
+        "turned options": (encoder, circular([s for s in items if choices_of(s.question)[1]])),
+    }
+    rows = {}
+    for control, (sees, part) in asked.items():
+        file = job.path / "evaluation" / f"controls_{model_name}_{control.replace(' ', '_')}.jsonl"
+        rows[control] = predict(model, sees, part, f"{model_name}, {control}", path=file)
+    return {control: found for control, found in rows.items() if found}
+
+
+def prompted(job: Job, model_name: str, system: str, questions: int | None = None) -> list[dict]:
+    """Let a model answer unseen questions under another system prompt: what words earn, without any training."""
+    model, encoder = open_model(models(job)[model_name], job.contract)
+    other = Encoder(encoder.processor, replace(job.contract, system=system), encoder.config)
+    return predict(model, other, job.unseen(questions), f"{model_name}, prompted")
+
+
+def report(
+    job: Job,
+    comparison: dict,
+    rows: dict[str, list[dict]],
+    clips: int = 6,
+    control_rows: Mapping[str, list[dict]] | None = None,
+    notes: Sequence[str] = (),
+    order: Sequence[str] = (),
+) -> Path:
+    """Write `runs/NAME/evaluation/comparison.json` and `runs/NAME/report.html`. Returns the report's path.
+
+    `control_rows` are those of the last model, `notes` sentences beside the scores, `order` the tasks that only the
+    order of the frames should answer. The configurations and the lineage of the last checkpoint come along.
+    """
+    (job.path / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
+    texts = {"Lineage": tree(lineage(list(models(job).values())[-1]))}
+    for file in (f"{step}/config.toml" for step in ("sft", "rl")):
+        texts[file] = (job.path / file).read_text(encoding="utf-8")
+    return write_report(
+        job.path / "report.html",
+        comparison,
+        read_metrics(job.path / "sft"),
+        read_metrics(job.path / "rl"),
+        rows,
+        {step: json.loads((job.path / step / MANIFEST).read_text(encoding="utf-8")) for step in ("sft", "rl")},
+        clips,
+        job.contract.vision.fps,
+        control_rows,
+        texts,
+        notes,
+        order,
+    )

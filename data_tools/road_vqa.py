@@ -9,6 +9,7 @@ Why: training, rollout and evaluation must see the same questions. This file is 
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +17,47 @@ import numpy as np
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text, video
-from cookbook.runs import ROOT
+from cookbook.runs import ROOT, named
 from data_tools import loading
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.loading.engine import serve
-from data_tools.worlds import STAMP
+from data_tools.worlds import STAMP, road
 from data_tools.worlds.road_questions import questions
 
+CLIPS = {"train": 480, "validation": 40, "test": 120}
 HURRIED_ERRORS = 0.25  # of the answers that stand without reasoning
 
 
+def make(config: Config, folder: Path, seed: int) -> Config:
+    """Returns the configuration bound to the clips in a job's data folder, which are built where they are missing."""
+    return config.edit({f"{loading.TRAIN}.name": named(world(folder, seed))})
+
+
+def world(folder: Path, seed: int = 0, clips: Mapping[str, int] | None = None) -> Path:
+    """Returns the folder with its clips: built where it is empty, or where `clips` asks for other sizes.
+
+    Raises ValueError where the folder holds the clips of another seed or another version of the world: a comparison
+    across them would mean nothing.
+    """
+    stamp = folder / STAMP
+    if clips is not None or not stamp.exists():
+        (folder / loading.PASSPORT).unlink(missing_ok=True)  # it was that of other clips
+        return road.build(folder, dict(clips or CLIPS), seed)
+    found = json.loads(stamp.read_text())
+    for key, wanted in (("seed", seed), ("version", road.VERSION)):
+        if found[key] != wanted:
+            was = f"{named(folder)} holds clips of {key} {found[key]}, not {wanted}"
+            raise ValueError(f"{was}; give another run_name, or delete {named(folder.parent)}")
+    return folder
+
+
 def load(config: Config) -> dict[str, list[Sample]]:
-    """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
+    """Returns {"train": …, "validation": …, "test": …}. Raises DataError for what cannot be used."""
     stated = loading.custom(config, reasoned=float, clips=int)
     folder, contract = ROOT / config[f"{loading.TRAIN}.name"], loading.contract(config)
     train = first_clips(read(folder, "train", contract, stated.get("reasoned", 1.0)), stated.get("clips", -1))
-    return loading.finish(config, folder, train, read(folder, "validation", contract))
+    test = read(folder, "test", contract) if (folder / "test").is_dir() else []
+    return loading.finish(config, folder, train, read(folder, "validation", contract), test=test)
 
 
 def first_clips(samples: list[Sample], count: int) -> list[Sample]:

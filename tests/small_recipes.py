@@ -1,7 +1,7 @@
 """The recipes' tiny configurations, bound to a few clips of their worlds: seconds of training on either engine.
 
 config, loader = job("warehouse_spatial", tmp_path)
-pipeline.train_sft(config, "job", loader=loader)
+pipeline.train(pipeline.prepare(config, "job", loader))
 """
 
 from collections.abc import Callable

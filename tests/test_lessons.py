@@ -10,7 +10,7 @@ from cookbook.lessons import LESSONS, Lesson, Variant, World, table, teach
 
 SMALL = Config.load("configs/tiny_rl.toml").edit({
     "train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 8, "rollout.n_generation": 4,
-    lessons.START: lessons.pipeline.BASE,
+    lessons.START: lessons.tutorial.BASE,
 })  # fmt: skip
 
 # what the runs of a lesson may have found, in the order of its variants: what proves the claim, what does not
@@ -41,12 +41,12 @@ def test_a_claim_is_checked_and_the_table_says_so(lesson):
         assert all(key in row[3] for row in rows for key in LESSONS[lesson].shows)
 
 
-def test_runs_of_a_lesson_leave_their_figures(samples, monkeypatch, runs, capsys):
+def test_runs_of_a_lesson_leave_their_figures(samples, contract, monkeypatch, runs, capsys):
     """One step each, from the base; the second run trains on other samples and at another rate."""
     asked = []
 
     def world(name, seed):
-        return World(SMALL, samples, samples[:6])
+        return World(SMALL, contract, samples, samples[:6])
 
     def choose(found):
         asked.append(len(found))

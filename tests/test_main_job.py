@@ -4,11 +4,10 @@ import json
 
 import pytest
 
-from cookbook import assessment, runs
+from cookbook import pipeline, runs, tutorial
 from cookbook.evaluation.findings import FELL, STILL, against_controls
 from cookbook.runs import read_metrics
 from cookbook.training.alarms import replay
-from cookbook.tutorial import run_notebooks, summarize
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -16,7 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 @pytest.fixture(scope="module", params=[0, 1, 2], ids=lambda seed: f"seed {seed}")
 def job(request):
     name = f"slow_seed{request.param}"
-    summary = json.loads(summarize(name, request.param, run_notebooks(name, request.param, "local"), 0.0).read_text())
+    seconds = tutorial.run_notebooks(name, request.param, "local")
+    summary = json.loads(tutorial.summarize(name, request.param, seconds, 0.0).read_text())
     return name, summary
 
 
@@ -46,8 +46,9 @@ def test_rl_rises_and_stays_near(job):
 def test_the_questions_ask_for_the_clip_and_one_for_the_order_of_its_frames(job):
     """Of the model after RL, on every held-out question; `signal` shows that mixed frames do not merely confuse it."""
     name, summary = job
-    comparison, rows = assessment.evaluate(name, seed=summary["seed"])
-    held = against_controls(rows["rl"], assessment.controls(name, "rl", seed=summary["seed"]), comparison)
+    done = tutorial.job(name, "rl", summary["seed"])
+    comparison, rows = pipeline.evaluate(done)
+    held = against_controls(rows["rl"], pipeline.controls(done, "rl"), comparison)
     for control in ("blind", "other clips"):
         assert held[control]["all"]["verdict"] == FELL, (control, held[control]["all"])
     for control in ("shuffled frames", "single frame"):

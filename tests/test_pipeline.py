@@ -1,104 +1,148 @@
-"""The job's steps: one folder a job, nothing of an earlier run passes for this one's."""
+"""The job and its steps: on any data, one folder a job, nothing of an earlier run passes for this one's."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
 
-from cookbook import checkpoint, pipeline
+from cookbook import checkpoint, pipeline, tutorial
 from cookbook.config import Config, lint
 from cookbook.config.rules import View, gpus_needed
-from cookbook.data.contract import ContractError
+from cookbook.data.contract import Contract, ContractError
+from cookbook.runs import read_metrics
 from data_tools import formats, road_vqa
 from data_tools.worlds import road
 
+SHORT = {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 8, "train.max_num_steps": 1,
+         "validation.enable": False}  # fmt: skip
+
+
+def world(runs, **clips):
+    """The clips of the job `job`, fewer than it would make."""
+    return road_vqa.world(runs / "job" / "data", 0, {"train": 8, "validation": 1, "test": 1} | clips)
+
 
 def test_a_job_refuses_the_clips_of_another_seed_or_another_version_of_the_world(runs, monkeypatch):
-    pipeline.road_data("job", 0, {"train": 2, "validation": 1, "test": 1})
-    assert pipeline.road_data("job", 0) == runs / "job" / "data"
+    world(runs)
+    assert tutorial.job("job").config[pipeline.DATASET] == str(runs / "job" / "data")
     with pytest.raises(ValueError, match="seed 0, not 1"):
-        pipeline.road_data("job", 1)
+        tutorial.job("job", seed=1)
     monkeypatch.setattr("data_tools.worlds.road.VERSION", 10_000)
     with pytest.raises(ValueError, match=r"version \d+, not 10000"):
-        pipeline.road_data("job", 0)
+        tutorial.job("job")
 
 
 def test_the_share_of_reasoned_targets_is_kept_and_answers_stay_right(runs):
-    pipeline.road_data("job", 0, {"train": 100, "validation": 1, "test": 1})
-    careful, mixed = pipeline.samples("job", "train"), pipeline.samples("job", "train", reasoned=0.45)
+    world(runs, train=100)
+    careful, mixed, few = (
+        tutorial.job("job", changes={"custom.reasoned": share, "custom.clips": clips}).splits["train"]
+        for share, clips in ((1.0, -1), (0.45, -1), (0.45, 7))
+    )
     bare = sum("<think></think>" in s.target for s in mixed) / len(mixed)
     assert bare == pytest.approx(0.55, abs=0.08)
     assert [s.answer for s in careful] == [s.answer for s in mixed]
     assert not any("<think></think>" in s.target for s in careful)
-    assert len({s.group for s in pipeline.samples("job", "train", clips=7)}) == 7
+    assert len({s.group for s in few}) == 7
 
 
 def test_a_shorter_run_replaces_the_exports_of_a_longer_one(runs):
-    pipeline.road_data("job", 0, {"train": 8, "validation": 1, "test": 1})
-    config = Config.load("configs/tiny_sft.toml").edit(
-        {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 8, "validation.enable": False}
-    )
-    long = pipeline.train_sft(config.edit({"train.max_num_steps": 2}), "job")
-    short = pipeline.train_sft(config.edit({"train.max_num_steps": 1}), "job")
+    world(runs)
+    long = pipeline.train(tutorial.job("job", changes=SHORT | {"train.max_num_steps": 2}))
+    short = pipeline.train(tutorial.job("job", changes=SHORT))
     assert (long.name, short.name) == ("step_2", "step_1")
     assert not long.exists()
 
 
 def test_what_the_passport_quarantines_is_neither_trained_on_nor_asked(runs):
-    folder = pipeline.road_data("job", 0, {"train": 6, "validation": 2, "test": 4})
-    before = {split: pipeline.samples("job", split) for split in pipeline.CLIPS}
+    folder = world(runs, train=6, validation=2, test=4)
+    before = tutorial.job("job").splits
     leaked = next((folder / "test/videos").iterdir())
     twin = folder / "train/videos" / before["train"][0].video.name
     twin.write_bytes(leaked.read_bytes())
-    found = pipeline.check_data("job")
+    found = pipeline.check_data(Config.load("configs/tiny_sft.toml"), "job", tutorial.LOADER)
     assert {q.split for q in found.quarantine} == {"train"}
-    after = {split: pipeline.samples("job", split) for split in pipeline.CLIPS}
-    assert {s.group for s in before["train"]} - {s.group for s in after["train"]} == {before["train"][0].group}
-    assert [s.id for s in after["test"]] == [s.id for s in before["test"]]
-    config = Config.load("configs/tiny_sft.toml").edit(
-        {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 8, "train.max_num_steps": 1,
-         "validation.enable": False}
-    )  # fmt: skip
-    pipeline.train_sft(config, "job")
+    job = tutorial.job("job", changes=SHORT)
+    assert {s.group for s in before["train"]} - {s.group for s in job.splits["train"]} == {before["train"][0].group}
+    assert [s.id for s in before["test"]] == [s.id for s in job.unseen()]
+    pipeline.train(job)
     manifest = json.loads((folder.parent / "sft/manifest.json").read_text())
-    assert manifest["passport"] == found.hash and manifest["contract"] == pipeline.contract().hash
-    pipeline.road_data("job", 0, {"train": 5, "validation": 2, "test": 4})
+    assert manifest["passport"] == found.hash == job.passport and manifest["contract"] == job.contract.hash
+    world(runs, train=5, validation=2, test=4)
     assert not (folder / "passport.json").exists()
 
 
+def test_all_clips_of_a_made_world_are_checked_whatever_part_is_taken(runs):
+    world(runs, train=6)
+    tutorial.job("job", changes={"custom.clips": 2})
+    checked = json.loads((runs / "job/data/passport.json").read_text())
+    assert sorted(Counter(name.split("/")[0] for name in checked["clips"]).items()) == [
+        ("test", 1), ("train", 6), ("validation", 1)
+    ]  # fmt: skip
+
+
 def test_a_checkpoint_of_another_contract_is_refused(runs):
-    pipeline.road_data("job", 0, {"train": 8, "validation": 1, "test": 1})
-    config = Config.load("configs/tiny_sft.toml").edit(
-        {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 8, "train.max_num_steps": 1,
-         "validation.enable": False}
-    )  # fmt: skip
-    export = pipeline.train_sft(config, "job")
-    pipeline.open_model(export)
+    world(runs)
+    job = tutorial.job("job", changes=SHORT)
+    export = pipeline.train(job)
+    pipeline.open_model(export, job.contract)
     own = export / "contract.yaml"
     own.write_text(own.read_text().replace("fps: 2", "fps: 1"))
     with pytest.raises(ContractError, match="fps: 1 there, 2 here"):
-        pipeline.open_model(export)
+        pipeline.open_model(export, job.contract)
+
+
+def test_a_prepared_job_reads_its_contract_from_disk_no_more(runs, monkeypatch):
+    world(runs)
+    job = tutorial.job("job", changes=SHORT)
+    load, read = Contract.load, []
+    monkeypatch.setattr(Contract, "load", lambda path: read.append(path) or load(path))
+    pipeline.train(job)
+    pipeline.evaluate(job, 2)
+    assert {path.name for path in read} == {"contract.yaml"}  # those of checkpoints, held against the job's
+
+
+def test_the_base_of_a_comparison_is_what_the_start_was_trained_from_or_what_is_said(runs):
+    world(runs)
+    pipeline.train(tutorial.job("job", changes=SHORT))
+    rl = tutorial.job("job", "rl")
+    assert (rl.start, rl.base) == (str(runs / "job/sft"), tutorial.BASE)
+    other = pipeline.prepare(rl.config, "job", tutorial.LOADER, base="some/other")
+    assert pipeline.models(other) == {"base": "some/other", "sft": str(runs / "job/sft")}
+    hub = pipeline.prepare(rl.config.edit({pipeline.START: "nvidia/Cosmos-Reason1-7B"}), "job", tutorial.LOADER)
+    assert hub.start == hub.base == "nvidia/Cosmos-Reason1-7B"
 
 
 LOADERS = {"av_folder": "avha_sft_single_caption", "llava": "llava_sft", "saved": "saved_sft"}
 
 
-@pytest.mark.parametrize("kind", LOADERS)
-def test_the_local_engine_trains_on_what_a_loader_file_gives(runs, tmp_path, kind):
-    """The folder and the TOML of `cosmos-rl --config X.toml LOADER.py`, unchanged, with one bad clip among them."""
-    data = road.build(tmp_path / "av_folder", {"train": 12}, seed=2)
-    if kind != "av_folder":
-        questions = road_vqa.read(data, "train", pipeline.contract())
-        data = tmp_path / kind
-        formats.write(list({s.group: s for s in questions}.values()), data / "train", kind)
-    bad = sorted((data / "train").rglob("*.mp4"))[5]
-    bad.write_bytes(bad.read_bytes()[:200])
-    config = Config.load("configs/tiny_sft.toml").edit(
-        {"train.train_policy.dataset.name": str(data), "train.train_batch_per_replica": 4, "validation.enable": False,
+def own_data(tmp_path, kind):
+    """Returns a folder with splits `train` and `test` in one of the formats, outside of runs/."""
+    made = road.build(tmp_path / "av_folder", {"train": 12, "test": 2}, seed=2)
+    if kind == "av_folder":
+        return made
+    for split in ("train", "test"):
+        questions = road_vqa.read(made, split, Contract.load("configs/prompts/road.yaml"))
+        formats.write(list({s.group: s for s in questions}.values()), tmp_path / kind / split, kind)
+    return tmp_path / kind
+
+
+def own(config, data):
+    return config.edit(
+        {pipeline.DATASET: str(data), "train.train_batch_per_replica": 4, "validation.enable": False,
          "train.train_policy.mini_batch": 4, "train.max_num_steps": 2, "policy.model_max_length": 2048,
          "custom": {"contract": "configs/prompts/captions.yaml"}}
     )  # fmt: skip
-    export = pipeline.train_sft(config, "job", loader=f"data_tools/{LOADERS[kind]}.py")
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_the_local_engine_trains_on_what_a_loader_file_gives(runs, tmp_path, kind):
+    """The folder and the TOML of `cosmos-rl --config X.toml LOADER.py`, unchanged, with one bad clip among them."""
+    data = own_data(tmp_path, kind)
+    bad = sorted((data / "train").rglob("*.mp4"))[5]
+    bad.write_bytes(bad.read_bytes()[:200])
+    job = pipeline.prepare(own(Config.load("configs/tiny_sft.toml"), data), "job", f"data_tools/{LOADERS[kind]}.py")
+    export = pipeline.train(job)
     assert export.name == "step_2"
     manifest = json.loads((runs / "job/sft/manifest.json").read_text())
     checked = json.loads((runs / "job/data/passport.json").read_text())
@@ -107,24 +151,40 @@ def test_the_local_engine_trains_on_what_a_loader_file_gives(runs, tmp_path, kin
     assert "11 samples" in (runs / "job/sft/log.txt").read_text()
 
 
+@pytest.mark.parametrize("kind", ["av_folder", "llava"])
+def test_a_job_on_own_data_goes_the_whole_road_and_no_toy_clip_is_made(runs, tmp_path, kind):
+    data, loader = own_data(tmp_path, kind), f"data_tools/{LOADERS[kind]}.py"
+    pipeline.train(pipeline.prepare(own(Config.load("configs/tiny_sft.toml"), data), "job", loader))
+    paid = {"train.train_policy.reward_function": {"rouge_l": 1.0}, "rollout.n_generation": 4, pipeline.START: ""}
+    paid |= {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 8}
+    job = pipeline.prepare(own(Config.load("configs/tiny_rl.toml"), data).edit(paid), "job", loader, seed=1)
+    pipeline.train(job)
+    comparison, rows = pipeline.evaluate(job)
+    pipeline.controls(job, "rl", 1)
+    page = pipeline.report(job, comparison, rows)
+    assert [s.group for s in job.unseen()] == [row["group"] for row in rows["rl"]] and len(rows["rl"]) == 2
+    assert list(comparison["models"]) == ["base", "sft", "rl"] and page.is_file()
+    assert [len(read_metrics(f"job/{step}")) for step in ("sft", "rl")] == [2, 2]
+    assert not list(runs.rglob("*.mp4")) and not (runs / "job/data/world.json").exists()
+
+
 def test_cosmos_rl_gets_the_jobs_data_and_gpus_and_its_export_the_contract(runs, monkeypatch):
-    pipeline.road_data("job", 0, {"train": 40, "validation": 2, "test": 2})
+    world(runs, train=40, validation=2, test=2)
     seen = {}
 
     def launch(config, loader, run, **how):
         seen.update(config=config, loader=loader, how=how)
-        return checkpoint.write(*checkpoint.load(pipeline.BASE), run.path / "safetensors/step_1", torch.bfloat16)
+        return checkpoint.write(*checkpoint.load(tutorial.BASE), run.path / "safetensors/step_1", torch.bfloat16)
 
     monkeypatch.setattr(pipeline, "launch", launch)
-    config = Config.load("configs/tiny_sft.toml")
-    export = pipeline.train_sft(config, "job", engine="cosmos-rl", gpus=2)
+    job = tutorial.job("job")
+    export = pipeline.train(job, engine="cosmos-rl", gpus=2)
     got = seen["config"]
-    assert (seen["loader"], got["policy.parallelism.dp_shard_size"]) == (pipeline.LOADER, 2)
-    assert got["train.train_batch_per_replica"] == config["train.train_batch_per_replica"] // 2
+    assert (seen["loader"], got["policy.parallelism.dp_shard_size"]) == (tutorial.LOADER, 2)
+    assert got["train.train_batch_per_replica"] == job.config["train.train_batch_per_replica"] // 2
     assert got[pipeline.DATASET] == str(runs / "job/data") and got["custom.passport"].endswith("passport.json")
-    assert pipeline.Contract.load(export / checkpoint.CONTRACT).hash == pipeline.contract().hash
-    rl = Config.load("configs/tiny_rl.toml").edit({"policy.model_name_or_path": str(runs / "job/sft")})
-    pipeline.train_rl(rl, "job", engine="cosmos-rl", gpus=2)
+    assert Contract.load(export / checkpoint.CONTRACT).hash == job.contract.hash
+    pipeline.train(tutorial.job("job", "rl", changes={pipeline.START: ""}), engine="cosmos-rl", gpus=2)
     got = seen["config"]
     assert got["rollout.parallelism.dp_shard_size"] == 2 and got["policy.model_name_or_path"] == str(export)
 

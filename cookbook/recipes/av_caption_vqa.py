@@ -57,13 +57,13 @@ def samples(name: str, split: str) -> list[Sample]:
 def start(config: Config, name: str, seed: int = 0, engine: str = "local", gpus: int = 0) -> Path:
     """Teach the tiny base the form of the answer, by clips that all have one example caption. Returns the export."""
     form = {"train.train_policy.dataset.split": "template", "train.epoch": START_EPOCHS, "train.max_num_steps": 1000}
-    return pipeline.train_sft(config.edit(form), f"{name}/start", seed, LOADER, engine, gpus)
+    return pipeline.train(pipeline.prepare(config.edit(form), f"{name}/start", LOADER, seed), engine, gpus)
 
 
 def train(config: Config, name: str, seed: int = 0, engine: str = "local", gpus: int = 0) -> Path:
     """Run SFT from the start. Returns the last export, in `runs/NAME/sft`."""
-    base = named(runs.path(name) / "start" / "sft")
-    return pipeline.train_sft(config.edit({"policy.model_name_or_path": base}), name, seed, LOADER, engine, gpus)
+    start = {pipeline.START: named(runs.path(name) / "start" / "sft")}
+    return pipeline.train(pipeline.prepare(config.edit(start), name, LOADER, seed), engine, gpus)
 
 
 def evaluate(name: str) -> dict[str, list[dict]]:

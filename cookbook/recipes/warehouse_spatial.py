@@ -3,7 +3,7 @@
 Why: notebooks/recipes/warehouse_spatial.ipynb explains the steps; the slow test runs the same lines for three seeds.
 
     config = data("warehouse", seed=0)
-    export = pipeline.train_sft(config, "warehouse", loader=LOADER)
+    export = pipeline.train(pipeline.prepare(config, "warehouse", LOADER))
     rows = evaluate("warehouse")                      # {"base": rows, "sft": rows}
     by_category(rows["sft"], train)
 """
@@ -62,7 +62,7 @@ def samples(name: str, split: str) -> list[Sample]:
 def evaluate(name: str) -> dict[str, list[dict]]:
     """Let base and SFT answer the test questions. Returns the rows by model, also in `runs/NAME/evaluation`."""
     items, rows = samples(name, "test"), {}
-    for model_name, path in {"base": pipeline.BASE, "sft": runs.path(name) / "sft"}.items():
+    for model_name, path in {"base": Config.load(CONFIG)[pipeline.START], "sft": runs.path(name) / "sft"}.items():
         model, encoder = pipeline.open_model(path, contract())
         rows[model_name] = predict(model, encoder, items, model_name, limit=8)
         predictions.save(rows[model_name], runs.path(name) / "evaluation" / f"predictions_{model_name}.jsonl")

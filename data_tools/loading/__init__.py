@@ -6,6 +6,7 @@ engine    the engine's view of the samples
 """
 
 from data_tools.loading.samples import (
+    PASSPORT,
     TRAIN,
     Splits,
     contract,
@@ -17,6 +18,7 @@ from data_tools.loading.samples import (
 )
 
 __all__ = [
+    "PASSPORT",
     "TRAIN",
     "Splits",
     "contract",

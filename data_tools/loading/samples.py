@@ -13,9 +13,10 @@ import difflib
 import importlib.util
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from cookbook.config import Config
@@ -30,7 +31,7 @@ from data_tools.passport import read_quarantine
 
 log = logging.getLogger(__name__)
 
-Splits = dict[str, list[Sample]]  # "train" and "validation"
+Splits = dict[str, list[Sample]]  # "train" and "validation", and "test" where the dataset has one
 
 TRAIN, VALIDATION = "train.train_policy.dataset", "validation.dataset"
 KEYS = {"contract": str, "passport": str, "subset": str}
@@ -78,8 +79,8 @@ def contract(config: Config) -> Contract:
         raise DataError(f"{config.name}: custom.contract cannot be read: {error}") from None
 
 
-def loader(path: str | Path) -> Callable[[Config], Splits]:
-    """Returns the function `load` of a loader file: what `cosmos-rl --config X.toml FILE` trains on.
+def loader(path: str | Path) -> ModuleType:
+    """Returns a loader file: its function `load(config)` gives what `cosmos-rl --config X.toml FILE` trains on.
 
     Raises DataError where the file is missing or has no such function.
     """
@@ -91,13 +92,13 @@ def loader(path: str | Path) -> Callable[[Config], Splits]:
     spec.loader.exec_module(module)
     if not callable(getattr(module, "load", None)):
         raise DataError(f"{path}: has no function load(config); see data_tools/llava_sft.py")
-    return module.load
+    return module
 
 
 def load(config: Config, format: str, **options: Any) -> Splits:
     """Returns {"train": …, "validation": …} as the configuration names them; `options` go to the format's `read`.
 
-    A relative path counts from the project's root. Of a folder with `train` (and `validation`) in it those are read;
+    A relative path counts from the project's root. Of a folder with `train`, `validation`, `test` in it those are read;
     `split = "train[:100]"` names others, and takes a slice. Where validation has no data of its own, `test_size`
     samples, or that share, are held out: whole clips, and the same ones whatever the seed of the training is.
     Rows that cannot be used are counted in a warning. Raises DataError where there is nothing to train on.
@@ -106,31 +107,35 @@ def load(config: Config, format: str, **options: Any) -> Splits:
     train = _read(config, TRAIN, format, problems, options)
     if config[f"{VALIDATION}.name"]:
         validation = _read(config, VALIDATION, format, problems, options)
-    elif folder := _own_validation(config, format):
+    elif folder := _own(config, format, "validation"):
         validation = formats.read(folder, format, problems, **options)
     else:
         train, validation = hold_out(train, _held_out(config)) if train else ([], [])
-    return finish(config, _place(config, TRAIN, format), train, validation, problems)
+    test = formats.read(folder, format, problems, **options) if (folder := _own(config, format, "test")) else []
+    return finish(config, _place(config, TRAIN, format), train, validation, problems, test)
 
 
 def finish(
-    config: Config, place: Path | str, train: list[Sample], validation: list[Sample], problems: Problems = ()
+    config: Config,
+    place: Path | str,
+    train: list[Sample],
+    validation: list[Sample],
+    problems: Problems = (),
+    test: Sequence[Sample] = (),
 ) -> Splits:
-    """Returns both splits without what the passport has in quarantine, of train the stated subset.
+    """Returns the splits without what the passport has in quarantine, of train the stated subset.
 
     `place` is the dataset's folder or name. Raises DataError where there is nothing to train on.
     """
-    train, validation = (
-        _without_quarantine(config, place, name, found)
-        for name, found in (("train", train), ("validation", validation))
-    )
-    train = subset(train, config.table("custom").get("subset", "[:]"))
+    splits = {"train": train, "validation": validation} | ({"test": test} if test else {})
+    splits = {name: _without_quarantine(config, place, name, found) for name, found in splits.items()}
+    splits["train"] = subset(splits["train"], config.table("custom").get("subset", "[:]"))
     told = "; ".join(f"{name}: {reason}" for name, reason in problems[:3])
-    if not train:
+    if not splits["train"]:
         raise DataError(f"{config.name}: {place} holds nothing to train on. {told}".rstrip())
     if problems:
         log.warning("%d rows cannot be used, such as %s", len(problems), told)
-    return {"train": train, "validation": validation}
+    return splits
 
 
 def _without_quarantine(config: Config, place: Path | str, split: str, samples: list[Sample]) -> list[Sample]:
@@ -194,11 +199,11 @@ def _folder(place: Path, split: str) -> Path:
     return folder if folder.is_dir() else place
 
 
-def _own_validation(config: Config, format: str) -> Path | None:
-    """Returns the folder `validation` beside `train`, where it is not trained on."""
+def _own(config: Config, format: str, split: str) -> Path | None:
+    """Returns the folder of a split beside `train`, where it is not trained on."""
     place = Path(_place(config, TRAIN, format))
-    apart = (place / "train").is_dir() and "validation" not in {name for name, _ in _splits(config, TRAIN)}
-    return place / "validation" if apart and (place / "validation").is_dir() else None
+    apart = (place / "train").is_dir() and split not in {name for name, _ in _splits(config, TRAIN)}
+    return place / split if apart and (place / split).is_dir() else None
 
 
 def _held_out(config: Config) -> float:

@@ -17,14 +17,14 @@ import yaml
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from cookbook import pipeline
+from cookbook import pipeline, runs, tutorial
 from cookbook.checkpoint import INDEX
 from cookbook.config import Config, plan
 from cookbook.config.planner import step_seconds
 from cookbook.data.encoder import Encoder
 from cookbook.engine.launch import launch
 from cookbook.runs import ROOT, Run, read_metrics
-from data_tools import loading
+from data_tools import road_vqa
 
 LANGUAGE = {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
             "intermediate_size": 18944, "vocab_size": 152064, "max_window_layers": 28,
@@ -36,7 +36,7 @@ SHARD = 4.4e9  # bytes
 
 def write_model(folder: Path) -> Path:
     """Write random bf16 weights under the published names, with the tiny base's tokenizer. Returns the folder."""
-    shutil.copytree(ROOT / pipeline.BASE, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
+    shutil.copytree(ROOT / tutorial.BASE, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
     tiny = json.loads((folder / "config.json").read_text())
     tokens = {key: value for key, value in tiny.items() if key.endswith("_token_id")}
     config = Qwen2_5_VLConfig(text_config=LANGUAGE, vision_config=VISION, tie_word_embeddings=False, **tokens)
@@ -84,21 +84,22 @@ def main() -> None:
     contract = out / "contract.yaml"
     limits = {"fps": 2, "min_pixels": args.pixels, "max_pixels": args.pixels}
     contract.write_text(yaml.safe_dump({"system": "", "answer_format": "think_answer", "video": limits}))
-    pipeline.road_data("seven_billion", 0, {"train": 40, "validation": 4, "test": 4})
+    road_vqa.world(runs.path("seven_billion") / "data", 0, {"train": 40, "validation": 4, "test": 4})
     lora = args.gpus == 1
     config = Config.load("configs/sft_1gpu_lora.toml" if lora else "configs/sft_2gpu.toml").edit(
-        {"train.train_policy.dataset": {"name": "runs/seven_billion/data"}, "custom": {"contract": str(contract)},
+        {"custom": {"contract": str(contract)},
          "train.train_batch_per_replica": 2, "train.train_policy.mini_batch": args.mini,
          "train.max_num_steps": args.steps, "validation.enable": False,
          "train.ckpt.enable_checkpoint": False, "policy.model_name_or_path": str(model), "redis": str(args.port + 4800),
          "logging.logger": ["console"]}
     )  # fmt: skip
     run = Run(f"seven_billion/{args.gpus}", seed=0)
-    config, splits = pipeline.training_data(config, "seven_billion")
-    launch(config, pipeline.LOADER, run, port=args.port, replace=True)
+    job = pipeline.prepare(config, "seven_billion", tutorial.LOADER)
+    config, splits = job.config.edit({"train.output_dir": str(run.path)}), job.splits
+    launch(config, tutorial.LOADER, run, port=args.port, replace=True)
     rows = read_metrics(run.path)
     model_config = AutoConfig.from_pretrained(model)
-    encoder = Encoder(AutoProcessor.from_pretrained(model, use_fast=True), loading.contract(config), model_config)
+    encoder = Encoder(AutoProcessor.from_pretrained(model, use_fast=True), job.contract, model_config)
     tokens = round(statistics.mean(encoder.training_batch([s])["input_ids"].shape[1] for s in splits["train"][:16]))
     seconds = statistics.median(row["train/iteration_time"] for row in rows[len(rows) // 2 :])
     expected = plan(config, gpus=args.gpus, gpu_gib=78, samples=len(splits["train"]), tokens=tokens)

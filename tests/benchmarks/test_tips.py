@@ -3,8 +3,8 @@
 import pytest
 from benchmarks import tips
 
-from cookbook import pipeline
 from cookbook.config import Config
+from data_tools import road_vqa
 
 RESULT = {"loss": 0.1, "largest_norm": 2.0, "spikes": 0, "accuracy": 0.5, "tokens": 9.0, "answer_seconds": 1.0,
           "step_seconds": 0.5}  # fmt: skip
@@ -29,10 +29,10 @@ def test_arms_differ_from_the_right_rate_in_one_thing():
 
 def test_a_bare_target_states_the_right_answer_and_no_reasoning(samples, contract):
     for sample in samples[:20]:
-        target = tips.bare(sample).target
+        target = tips.bare(sample, contract).target
         assert target.startswith("<think></think>") and contract.is_well_formed(target)
         assert contract.read_answer(target, sample.options) == sample.answer
-        assert tips.bare(sample).prompt == sample.prompt
+        assert tips.bare(sample, contract).prompt == sample.prompt
 
 
 def test_spikes_and_norms_are_those_of_the_log():
@@ -58,8 +58,8 @@ def test_a_subset_that_misleads_is_told():
 
 
 def test_an_arm_leaves_its_figures(runs, monkeypatch):
-    monkeypatch.setitem(pipeline.CLIPS, "train", 32)
-    monkeypatch.setitem(pipeline.CLIPS, "validation", 2)
-    monkeypatch.setitem(pipeline.CLIPS, "test", 4)
+    monkeypatch.setitem(road_vqa.CLIPS, "train", 32)
+    monkeypatch.setitem(road_vqa.CLIPS, "validation", 2)
+    monkeypatch.setitem(road_vqa.CLIPS, "test", 4)
     got = tips.train("tips", "right, no reasoning", seed=0, steps=2, questions=8)
     assert got.keys() == RESULT.keys() and 0 <= got["accuracy"] <= 1 and got["loss"] > 0

@@ -18,19 +18,22 @@ from typing import Any
 
 import torch
 
-from cookbook import checkpoint, pipeline, runs
+from cookbook import checkpoint, pipeline, runs, tutorial
 from cookbook.config import Config
+from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, message, text
 from cookbook.display.tables import Table
 from cookbook.runs import Run
 from cookbook.training.sft import sft
 from cookbook.training.validation import answers
+from data_tools import road_vqa
 from data_tools.road_vqa import first_clips
 
 RATE, CLIP = "train.optm_lr", "train.optm_grad_norm_clip"
 STEPS, QUARTER = 40, 4  # the runs on a quarter of the clips have a quarter of the steps
 QUESTIONS, LONGEST = 150, 48
+WHOLE = {"custom.clips": -1, "custom.reasoned": 1.0}
 RATES = {"low": 1e-4, "right": 1e-3, "high": 1e-2}  # for the tiny model; a 7B model wants 1e-6 to 5e-6
 NEVER = 1e9  # a norm that no gradient reaches: clipping off
 SPIKE = 1.5  # times the median loss of the five steps before
@@ -60,25 +63,24 @@ ARMS = {
 
 def train(name: str, label: str, seed: int, steps: int = STEPS, questions: int = QUESTIONS) -> dict[str, float]:
     """Run one arm in `runs/NAME/seedN/LABEL`. Returns its figures: loss, norm, accuracy, tokens, seconds."""
-    arm, job = ARMS[label], f"{name}/seed{seed}"
+    arm, job = ARMS[label], tutorial.job(f"{name}/seed{seed}", seed=seed, changes=WHOLE)
     fixed = {"train.max_num_steps": steps // arm.share, "train.epoch": 9, "train.optm_warmup_steps": 3}
     config = Config.load("configs/tiny_sft.toml").edit(fixed | {"validation.enable": False} | arm.changes)
-    samples = first_clips(pipeline.samples(job, "train", seed), pipeline.CLIPS["train"] // arm.share)
+    samples = first_clips(job.splits["train"], road_vqa.CLIPS["train"] // arm.share)
     if not arm.reasons:
-        samples = [bare(sample) for sample in samples]
+        samples = [bare(sample, job.contract) for sample in samples]
     torch.manual_seed(seed)
-    model, encoder = pipeline.open_model(pipeline.BASE)
-    run = Run(f"{job}/{label.replace(', ', '_').replace(' ', '_')}", seed=seed)
+    model, encoder = pipeline.open_model(job.base, job.contract)
+    run = Run(f"{job.name}/{label.replace(', ', '_').replace(' ', '_')}", seed=seed)
     started = time.monotonic()
     sft(config, samples, [], encoder, model, run, stop_on_alarm=False)
     took = (time.monotonic() - started) / (steps // arm.share)
-    asked = pipeline.samples(job, "test", seed)[:questions]
-    return learned(run.metrics()) | said(model, encoder, asked) | {"step_seconds": took}
+    return learned(run.metrics()) | said(model, encoder, job.unseen(questions)) | {"step_seconds": took}
 
 
-def bare(sample: Sample) -> Sample:
+def bare(sample: Sample, contract: Contract) -> Sample:
     """Returns the sample with a target that holds the right answer and no reasoning, in the same form."""
-    target = pipeline.contract().write_answer("", sample.answer)
+    target = contract.write_answer("", sample.answer)
     return replace(sample, messages=(*sample.messages[:-1], message("assistant", text(target))))
 
 
@@ -106,7 +108,7 @@ def said(model, encoder: Encoder, asked: Sequence[Sample]) -> dict[str, float]:
 
 def save_seconds(name: str, times: int = 5) -> float:
     """Returns the median seconds of one export of the tiny model."""
-    model, encoder = pipeline.open_model(pipeline.BASE)
+    model, encoder = pipeline.open_model(tutorial.BASE, tutorial.contract())
     taken = []
     for _ in range(times):
         started = time.monotonic()

@@ -16,15 +16,16 @@ import psutil
 import pytest
 import torch
 
-from cookbook import checkpoint, pipeline
+from cookbook import checkpoint, pipeline, tutorial
 from cookbook.config import Config
+from cookbook.data.contract import Contract
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import launch
 from cookbook.engine.redis import is_free
 from cookbook.runs import ROOT, Run, read_metrics
 from cookbook.training.rewards import OVERLONG_KEYS, WEIGHTS, count_tokens, overlong
 from cookbook.training.validation import answers
-from data_tools import loading
+from data_tools import road_vqa
 
 pytestmark = [
     pytest.mark.gpu,
@@ -41,21 +42,18 @@ STOPPED_IN = 60  # seconds from the failure to our error, and to a machine witho
 @pytest.fixture
 def runs(runs):
     """The same, with the clips of a small job."""
-    pipeline.road_data("job", 0, SMALL)
+    road_vqa.world(runs / "job" / "data", 0, SMALL)
     return runs
 
 
 def bound(kind: str, gpus: int = 1, **changes) -> tuple[Config, Run]:
     """A configuration of the tiny model that is bound to the small job, and its run folder."""
-    config = Config.load(f"configs/tiny_{kind}.toml").edit(
-        {"redis": str(REDIS), "policy.model_name_or_path": pipeline.BASE}
-    )
-    config, _ = pipeline.training_data(config, "job")
+    config = tutorial.job("job", kind, changes={"redis": str(REDIS), pipeline.START: tutorial.BASE}).config
     run = Run(f"job/{kind}", seed=0)
     return pipeline.on_gpus(config, gpus).edit({"train.output_dir": str(run.path), **changes}), run
 
 
-def start(config: Config, run: Run, loader=pipeline.LOADER, **more):
+def start(config: Config, run: Run, loader=tutorial.LOADER, **more):
     """Run the engine on this worker's own port."""
     return launch(config, loader, run, port=PORT, **more)
 
@@ -80,7 +78,7 @@ def losses(run: Run) -> list[float]:
 
 def one_step() -> dict:
     """What makes a training one step over the whole set."""
-    size = len(pipeline.samples("job", "train")) // 4 * 4
+    size = len(tutorial.job("job", changes={"custom.clips": -1}).splits["train"]) // 4 * 4
     return {
         "train.train_batch_per_replica": size,
         "train.train_policy.mini_batch": size // 2,
@@ -98,8 +96,7 @@ def test_the_first_loss_is_that_of_the_local_engine(runs, force_use_hf, within):
     changes = one_step()
     config, run = bound("sft", **changes, **{"train.force_use_hf": force_use_hf})
     start(config, run)
-    local = Config.load("configs/tiny_sft.toml").edit(changes)
-    pipeline.train_sft(local, "job", loader=pipeline.LOADER)  # its folder is the same: the engine's is read before
+    pipeline.train(tutorial.job("job", changes=changes))  # its folder is the same: the engine's is read before
     engine_loss = float(
         next(line for line in (run.path / "engine.log").read_text().splitlines() if "Step: 1/" in line)
         .split("Loss: ")[1]
@@ -131,8 +128,9 @@ def test_grpo_measures_held_out_prompts_as_the_local_engine_does(runs):
     export = start(config, run)
     measured = {row["step"]: row["val/accuracy"] for row in read_metrics(run.path) if "val/accuracy" in row}
     assert set(measured) == {2, 4}
-    samples = pipeline.samples("job", "validation")
-    model, encoder = pipeline.open_model(export)
+    job = tutorial.job("job")
+    samples = job.splits["validation"]
+    model, encoder = pipeline.open_model(export, job.contract)
     texts = answers(model, encoder, samples, config["rollout.max_response_length"])
     right = sum(encoder.contract.read_answer(text, s.options) == s.answer for text, s in zip(texts, samples))
     assert measured[4] == pytest.approx(right / len(samples), abs=1.5 / len(samples))
@@ -316,7 +314,7 @@ def stop_at(run: Run, step: int) -> None:
 
 
 def test_the_contract_goes_with_the_export(runs):
-    config = Config.load("configs/tiny_sft.toml").edit({"train.max_num_steps": 1, "redis": str(REDIS)})
-    export = pipeline.train_sft(config, "job", engine="cosmos-rl", gpus=1)
-    assert loading.contract(config).hash == pipeline.Contract.load(export / checkpoint.CONTRACT).hash
+    job = tutorial.job("job", changes={"train.max_num_steps": 1, "redis": str(REDIS)})
+    export = pipeline.train(job, engine="cosmos-rl", gpus=1)
+    assert job.contract.hash == Contract.load(export / checkpoint.CONTRACT).hash
     assert ROOT not in export.parents

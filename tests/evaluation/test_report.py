@@ -11,10 +11,11 @@ import pytest
 from browser import Browser, find
 from PIL import Image
 
-from cookbook import assessment, pipeline
+from cookbook import pipeline, tutorial
 from cookbook.display import plots
 from cookbook.evaluation import findings, report
 from cookbook.evaluation.scores import compare
+from data_tools import road_vqa
 from data_tools.worlds import road
 from data_tools.worlds.road_questions import Question, questions
 
@@ -463,14 +464,15 @@ def test_a_loss_is_shown_though_its_clip_stands_under_the_gains():
 
 
 def test_controls_ask_the_same_questions_with_less_to_see_and_only_once(runs, monkeypatch):
-    pipeline.road_data("job", 0, {"train": 1, "validation": 1, "test": 3})
-    rows = assessment.controls("job", "base", 8)
-    ids = [s.id for s in pipeline.samples("job", "test")[:8]]
+    road_vqa.world(runs / "job" / "data", 0, {"train": 1, "validation": 1, "test": 3})
+    job = tutorial.job("job")
+    rows = pipeline.controls(job, "base", 8)
+    ids = [s.id for s in job.unseen(8)]
     assert all([row["id"] for row in rows[name]] == ids for name in findings.MEANS)
     assert all(row["video"] is None for row in rows["blind"])
     turned = [row["id"] for row in rows.get("turned options", [])]
     assert len(turned) == 4 * sum(row["kind"] == "mcq" for row in rows["blind"]) and all("#turn" in i for i in turned)
     monkeypatch.setattr("cookbook.model.generation.generate", None)  # nobody is asked a second time
-    assert assessment.controls("job", "base", 8) == rows
+    assert pipeline.controls(job, "base", 8) == rows
     with pytest.raises(TypeError):
-        assessment.prompted("job", "base", "Look twice. " + pipeline.contract().system, 8)
+        pipeline.prompted(job, "base", "Look twice. " + job.contract.system, 8)

@@ -34,7 +34,7 @@ for name, loader in json.loads(sys.argv[2]).items():
     ours, theirs = Config.load(path), EngineConfig.from_dict(toml.load(path))
     packer = Qwen2_5_VLM_DataPacker()
     call_setup(packer, theirs)
-    samples = loading.loader(loader)(ours)["train"]
+    samples = loading.loader(loader).load(ours)["train"]
     data = EngineDataset(samples, ours)
     call_setup(data, theirs)
     rows = out.setdefault(name, [])
@@ -82,11 +82,10 @@ def test_the_engines_packer_takes_every_recipes_samples(tmp_path):
 @pytest.mark.parametrize("recipe", (*SFT, *RL))
 def test_the_local_engine_steps_and_exports(recipe, runs):
     config, loader = job(recipe, runs)
+    export = pipeline.train(pipeline.prepare(config, "job", loader), stop_on_alarm=False)
     if recipe in RL:
-        export = pipeline.train_rl(config, "job", 0, loader, "local", stop_on_alarm=False)
         values = [row["train/reward_mean"] for row in read_metrics(runs / "job/rl")]
         assert (export.name, len(values)) == ("step_1", 1) and math.isfinite(values[0])
     else:
-        export = pipeline.train_sft(config, "job", 0, loader, "local")
         values = [row["train/loss_avg"] for row in read_metrics(runs / "job/sft")]
         assert (export.name, len(values)) == ("step_2", 2) and all(map(math.isfinite, values)) and values[0] > 0

@@ -27,7 +27,7 @@ REDIS = 13900 + 100 * WORKER  # clear of those of test_gpu_engine.py
 @pytest.mark.parametrize("recipe", SFT)
 def test_sft_steps_with_a_finite_loss_and_exports(recipe, runs):
     config, loader = job(recipe, runs)
-    export = pipeline.train_sft(config.edit({"redis": str(REDIS)}), "job", 0, loader, "cosmos-rl", 1)
+    export = pipeline.train(pipeline.prepare(config.edit({"redis": str(REDIS)}), "job", loader), "cosmos-rl", 1)
     losses = [row["train/loss_avg"] for row in read_metrics(runs / "job/sft") if "train/loss_avg" in row]
     assert len(losses) == 2 and all(map(math.isfinite, losses)) and losses[0] > 0
     assert export.name == "step_2"
@@ -37,9 +37,8 @@ def test_sft_steps_with_a_finite_loss_and_exports(recipe, runs):
 @pytest.mark.parametrize("recipe", RL)
 def test_grpo_steps_with_a_finite_reward_and_exports(recipe, runs):
     config, loader = job(recipe, runs)
-    export = pipeline.train_rl(
-        config.edit({"redis": str(REDIS)}), "job", 0, loader, "cosmos-rl", 1, stop_on_alarm=False
-    )
+    ready = pipeline.prepare(config.edit({"redis": str(REDIS)}), "job", loader)
+    export = pipeline.train(ready, "cosmos-rl", 1, stop_on_alarm=False)
     rows = read_metrics(runs / "job/rl")
     assert [row["step"] for row in rows] == [1] and math.isfinite(rows[0]["train/reward_mean"])
     assert len((runs / "job/rl/generations.jsonl").read_text().splitlines()) >= 32

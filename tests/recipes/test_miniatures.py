@@ -13,7 +13,7 @@ SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 def test_sft_lifts_every_category_of_the_warehouse(seed):
     name = f"slow_warehouse_{seed}"
     config = warehouse_spatial.data(name, seed)
-    pipeline.train_sft(config, name, seed, warehouse_spatial.LOADER)
+    pipeline.train(pipeline.prepare(config, name, warehouse_spatial.LOADER, seed))
     train = warehouse_spatial.samples(name, "train")
     tables = {
         model: warehouse_spatial.by_category(rows, train) for model, rows in warehouse_spatial.evaluate(name).items()

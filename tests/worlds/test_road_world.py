@@ -9,9 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from cookbook import pipeline
 from cookbook.data.video import read_frames
 from cookbook.display.settings import read_parameters
+from cookbook.runs import ROOT
+from data_tools import road_vqa
 from data_tools.worlds import drawing, road
 
 TOUCH = 1e-6  # unit coordinates; a pixel is 0.009
@@ -216,7 +217,7 @@ def test_an_unknown_scenario_is_refused_and_the_known_ones_named():
 
 
 def test_the_data_notebook_builds_the_world_that_every_other_step_expects():
-    cells = json.loads((pipeline.ROOT / "notebooks/data.ipynb").read_text())["cells"]
+    cells = json.loads((ROOT / "notebooks/data.ipynb").read_text())["cells"]
     (source,) = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
     defaults = {name: parameter.default for name, parameter in read_parameters(source).items()}
-    assert {split: defaults[f"{split}_clips"] for split in road.SPLITS} == pipeline.CLIPS
+    assert {split: defaults[f"{split}_clips"] for split in road.SPLITS} == road_vqa.CLIPS
