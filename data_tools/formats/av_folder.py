@@ -146,7 +146,9 @@ def read(path: str | Path, problems: Problems | None = None, *, question: str = 
     return [sample(*entry.values(), question) for entry in entries(path, problems, **layout)]
 
 
-def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None = None) -> Counter[str]:
+def write(
+    samples: Iterable[Sample], path: str | Path, problems: Problems | None = None, *, question: str = QUESTION
+) -> Counter[str]:
     """Write captions of single clips. Returns what had no place in the format, and for how many samples."""
     samples, root, left = list(samples), Path(path), Counter()
     for folder in ("videos", "metas"):
@@ -159,8 +161,8 @@ def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None
         turns = [merged(m["content"]) for m in sample.messages if m["role"] != "system"]
         match turns:
             case [[{"type": "video", "video": video}, {"type": "text", "text": asked}], [{"text": label}]]:
-                if asked != QUESTION:
-                    raise DataError(f"the question is {shown(repr(asked))}; this format asks only {QUESTION!r}")
+                if asked != question:
+                    raise DataError(f"the question is {shown(repr(asked))}; this format asks only {question!r}")
             case _:
                 raise DataError("is not one clip, one question and one answer")
         if not isinstance(fields := parse_json(label), dict) or not fields:
