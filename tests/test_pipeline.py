@@ -160,7 +160,7 @@ def test_a_job_on_own_data_goes_the_whole_road_and_no_toy_clip_is_made(runs, tmp
     job = pipeline.prepare(own(Config.load("configs/tiny_rl.toml"), data).edit(paid), "job", loader, seed=1)
     pipeline.train(job)
     comparison, rows = pipeline.evaluate(job)
-    pipeline.controls(job, "rl", 1)
+    pipeline.controls(job, "rl")
     page = pipeline.report(job, comparison, rows)
     assert [s.group for s in job.unseen()] == [row["group"] for row in rows["rl"]] and len(rows["rl"]) == 2
     assert list(comparison["models"]) == ["base", "sft", "rl"] and page.is_file()

@@ -160,14 +160,11 @@ def paired_clustered(
 def chance(rows: Sequence[dict]) -> float:
     """Returns the accuracy to expect from blind guessing: the mean of 1 / number of options.
 
-    Raises ValueError where there are no rows, or a row has no options.
+    A row without options counts 0: there is nothing to guess among. Raises ValueError where there are no rows.
     """
     if not rows:
         raise ValueError("the chance level needs at least one row, found none")
-    for row in rows:
-        if not row["options"]:
-            raise ValueError(f"{row['id']}: has no options, so its chance level is unknown")
-    return sum(1 / len(row["options"]) for row in rows) / len(rows)
+    return sum(1 / len(row["options"]) for row in rows if row["options"]) / len(rows)
 
 
 def majority(rows: Sequence[dict], train_rows: Sequence[dict]) -> float:
