@@ -165,7 +165,7 @@ def test_a_job_on_own_data_goes_the_whole_road_and_no_toy_clip_is_made(runs, tmp
     assert [s.group for s in job.unseen()] == [row["group"] for row in rows["rl"]] and len(rows["rl"]) == 2
     assert list(comparison["models"]) == ["base", "sft", "rl"] and page.is_file()
     assert [len(read_metrics(f"job/{step}")) for step in ("sft", "rl")] == [2, 2]
-    assert not list(runs.rglob("*.mp4")) and not (runs / "job/data/world.json").exists()
+    assert not list((runs / "job").rglob("*.mp4")) and not (runs / "job/data/world.json").exists()
 
 
 def test_cosmos_rl_gets_the_jobs_data_and_gpus_and_its_export_the_contract(runs, monkeypatch):

@@ -1,0 +1,132 @@
+"""The house: what stands at the top of each package, which way imports run, and how large the road is.
+
+Why: a house stays a picture only where something holds it. CONTRIBUTING.md says why the folders stand as they do.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from cookbook.runs import ROOT
+
+TOPS = {
+    "cookbook": "tutorial pipeline runs inference gym watch lessons",
+    "data_tools": "cosmos_sft cosmos_grpo avha_sft_single_caption llava_sft saved_sft road_vqa videophy2 wts_vqa "
+    "warehouse_vqa av_caption convert region_masks videophy2_download",
+}
+# each may import from those before it; `runs` and `config` say where things are and how they are set
+ORDER = ["runs", "data", "config", "display", "model", "checkpoint", "training", "evaluation", "engine", "doctor"]
+DOORS = ["inference", "watch", "pipeline", "gym", "tutorial", "lessons"]  # in the order in which one may ask another
+ROAD = ["pipeline.py", "runs.py", "data", "model", "training", "checkpoint/store.py", "evaluation/predict.py",
+        "evaluation/predictions.py", "evaluation/scores.py", "evaluation/statistics.py"]  # fmt: skip
+LOOPS = {"sft", "grpo"}
+
+
+def files(*places: str) -> list[Path]:
+    found = [ROOT / place for place in places]
+    return [file for place in found for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+
+
+def dotted(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {dotted(file): ast.parse(file.read_text(encoding="utf-8")) for file in files("cookbook", "data_tools")}
+
+
+def imported(module: str) -> set[str]:
+    """Returns the modules of this project that a module imports, inside functions too."""
+    found = set()
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (whole & MODULES.keys()) or {node.module}
+            if whole - MODULES.keys():
+                found.add(node.module)
+    return (found & MODULES.keys()) - {module}
+
+
+def lines(*places: str) -> int:
+    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files(*places))
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("package", TOPS)
+def test_the_top_of_a_package_is_what_one_types(package):
+    assert {file.stem for file in (ROOT / package).glob("*.py")} == {"__init__", *TOPS[package].split()}
+
+
+def test_imports_run_to_the_left_only():
+    places = {name: place for place, name in enumerate(ORDER + DOORS)}
+    wrong = [
+        f"{module} -> {other}"
+        for module in MODULES
+        for other in imported(module)
+        if module.startswith("cookbook.") and other.startswith("cookbook.") and places[room(other)] > places[room(module)]
+    ]
+    assert not wrong
+
+
+def test_only_the_doors_know_the_data_tools():
+    assert {room(m) for m in MODULES if m.startswith("cookbook") and any(o.startswith("data_tools") for o in imported(m))} <= {
+        "pipeline", "gym", "tutorial", "lessons"}  # fmt: skip
+    asked = {room(o) for m in MODULES if m.startswith("data_tools") for o in imported(m) if o.startswith("cookbook")}
+    assert not asked & set(DOORS)
+
+
+def test_no_import_goes_in_a_circle():
+    waiting = {module: imported(module) for module in MODULES}
+    while ready := {module for module, others in waiting.items() if not others & waiting.keys()}:
+        waiting = {module: others for module, others in waiting.items() if module not in ready}
+    assert not waiting
+
+
+def test_the_road_can_be_walked():
+    road = files(*(f"cookbook/{place}" for place in ROAD))
+    assert len([file for file in road if file.name != "__init__.py"]) <= 24
+    assert lines(*(f"cookbook/{place}" for place in ROAD)) <= 3_800
+
+
+def test_the_package_is_thin():
+    assert lines("cookbook") <= 10_000
+    assert lines("data_tools") <= 5_600
+
+
+def test_no_public_function_is_long():
+    long = [
+        f"{module}.{node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.name not in LOOPS
+        and node.end_lineno - node.lineno >= 60
+    ]  # fmt: skip
+    assert not long
+
+
+def test_only_the_tutorial_and_its_loader_know_the_toy_world():
+    knows = {m for m in MODULES if any(o.startswith("data_tools.worlds.road") for o in imported(m))}
+    assert {m for m in knows if not m.startswith("data_tools.worlds")} == {"data_tools.road_vqa"}
+    texts = {m for m in MODULES if m.startswith("cookbook") and "road_vqa" in ast.unparse(_without_docstrings(m))}
+    assert texts <= {"cookbook.tutorial"}
+
+
+def _without_docstrings(module: str) -> ast.AST:
+    tree = ast.parse(ast.unparse(MODULES[module]))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            node.body[0].value.value = ""
+    return tree
+
+
+def test_no_two_files_of_one_package_have_one_name_and_each_face_lists_its_files():
+    for face in files("cookbook", "data_tools"):
+        if face.name == "__init__.py" and face.parent.name not in ("cookbook", "data_tools"):
+            told = ast.get_docstring(ast.parse(face.read_text(encoding="utf-8"))) or ""
+            there = {file.stem for file in face.parent.glob("*.py")} - {"__init__", "__main__"}
+            assert not {name for name in there if name not in told}, face
