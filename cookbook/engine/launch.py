@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cookbook.checkpoint.shards import STATE
+from cookbook.checkpoint.store import STATE
 from cookbook.config import Config
 from cookbook.engine.environment import ENGINE_METRICS, engine_environment
 from cookbook.engine.failures import EngineError

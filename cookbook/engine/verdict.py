@@ -10,7 +10,7 @@ import math
 import re
 from pathlib import Path
 
-from cookbook.checkpoint.shards import what_is_missing
+from cookbook.checkpoint.verify import what_is_missing
 from cookbook.config import Config
 from cookbook.engine.failures import EngineError, kind_of
 from cookbook.engine.log_lines import CASCADE, message, ranks, root_cause, traces

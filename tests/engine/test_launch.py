@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cookbook.checkpoint.shards import what_is_missing
+from cookbook.checkpoint.verify import what_is_missing
 from cookbook.config import Config
 from cookbook.engine import nodes as nodes_module
 from cookbook.engine.environment import engine_environment, wandb_environment
@@ -453,25 +453,6 @@ def test_silence_is_measured_by_the_usual_step_and_files_count_as_life(tmp_path)
 def test_a_missing_engine_is_named():
     with pytest.raises(EngineError, match="cosmos-rl not found"):
         command(Path("x.toml"), LOADER, 8000, "/nowhere")
-
-
-def test_a_shard_that_the_index_names_must_be_there(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    index = {"weight_map": {"a": "00000.safetensors", "b": "00003.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert what_is_missing(tmp_path) == "there is no *.safetensors"
-    save_file({"a": torch.zeros(2)}, tmp_path / "00000.safetensors")
-    assert what_is_missing(tmp_path) == "the index names 00003.safetensors, not there"
-
-
-def test_an_adapter_is_whole_without_an_index(tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    assert what_is_missing(tmp_path) == "there is no *.safetensors"
-    shard = tmp_path / "adapter_model.safetensors"
-    save_file({"a": torch.zeros(2)}, shard)
-    assert what_is_missing(tmp_path) == ""
-    shard.write_bytes(shard.read_bytes()[:-1])
-    assert "adapter_model.safetensors cannot be read" in what_is_missing(tmp_path)
 
 
 def test_kinds_are_told_apart():
