@@ -19,9 +19,9 @@ from cookbook.config.rules import View, gpus_needed
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
+from cookbook.engine.environment import find_redis, search_path
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PROGRAM, launch
-from cookbook.engine.redis import find_redis, search_path
 from cookbook.runs import ROOT, Run, named
 from cookbook.training.gold import require_gold
 from cookbook.training.grpo import grpo

@@ -16,7 +16,7 @@ from cookbook.engine.environment import engine_environment
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PORT, as_launched, command, launch, make_room, shown
 from cookbook.engine.nodes import write_start_files
-from cookbook.engine.watch import Patience
+from cookbook.engine.supervisor import Patience
 from cookbook.runs import Run
 
 

@@ -21,13 +21,12 @@ from pathlib import Path
 
 from cookbook.checkpoint.store import STATE
 from cookbook.config import Config
-from cookbook.engine.environment import ENGINE_METRICS, engine_environment
+from cookbook.engine.environment import engine_environment, free_port, is_free
 from cookbook.engine.failures import EngineError
-from cookbook.engine.generations import by_step, number
 from cookbook.engine.processes import Engine, sigterm_exits
-from cookbook.engine.redis import free_port, is_free
+from cookbook.engine.records import ENGINE_METRICS, completion_figures, number_completions
+from cookbook.engine.supervisor import Patience, Supervisor
 from cookbook.engine.verdict import LOG, require_success
-from cookbook.engine.watch import Patience, Watch, follow
 from cookbook.runs import GENERATIONS, ROOT, Run, named
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ def launch(
     others join with the files of `cookbook.engine.nodes`. A severe alarm of `training.alarms` ends the run, with a
     checkpoint where the controller still answers, unless `stop_on_alarm` is false.
     Raises EngineError, whose message has the first traceback and what helps; ConfigError for a key that is wrong.
-    Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left.
+    Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left, unless its guardian is killed.
     """
     patience = patience or Patience()
     environment = engine_environment(config, run.path, env, nodes)
@@ -72,19 +71,20 @@ def launch(
     run.write_manifest(**facts, start=config["policy.model_name_or_path"], resume=resume)
     run.log(shown(words))
     started, outcome = time.monotonic(), "interrupted"
-    watch = Watch(run, config.kind.upper(), patience, stop_on_alarm, port=port)
+    supervisor = Supervisor(run, config.kind.upper(), patience, stop_on_alarm, port=port)
     try:
         with sigterm_exits(), Engine(words, environment, run.path / LOG, patience.stop) as engine:
-            reason = follow(engine, watch)
-        watch.take_metrics(at_end=True)
-        export = require_success(watch, engine.code, config, run.path, reason)
+            reason = supervisor.follow(engine)
+        supervisor.take_metrics(at_end=True)
+        export = require_success(supervisor.state.log, engine.code, config, run.path, reason, supervisor.when())
         outcome = "finished"
     except EngineError as error:
         outcome = error.kind
         raise
     finally:
         if config.kind == "grpo":
-            watch.add(by_step(number(run.path / GENERATIONS, config["train.train_batch_per_replica"])))
+            rows = number_completions(run.path / GENERATIONS, config["train.train_batch_per_replica"])
+            supervisor.add(completion_figures(rows))
         run.write_manifest(outcome=outcome, seconds=round(time.monotonic() - started, 1))
         run.log(f"{PROGRAM}: {outcome}")
     return export
