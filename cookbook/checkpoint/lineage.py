@@ -16,7 +16,7 @@ from cookbook.checkpoint.store import resolve
 from cookbook.config import Config
 from cookbook.runs import MANIFEST, ROOT, named
 
-NAMES = {"sft": "SFT", "grpo": "RL"}
+KIND_NAMES = {"sft": "SFT", "grpo": "RL"}
 FACTS = ("data", "passport", "contract", "seed")  # of the manifest, as they stand there
 
 
@@ -63,7 +63,7 @@ def _read(run: Path, folder: Path) -> tuple[Stage, str]:
     kind, file = "run", run / "config.toml"
     if file.is_file():
         text = file.read_text(encoding="utf-8")
-        kind = NAMES.get(Config.parse(text, file.name).kind, kind)
+        kind = KIND_NAMES.get(Config.parse(text, file.name).kind, kind)
         facts["config"] = hashlib.sha256(text.encode()).hexdigest()[:12]
     facts |= {name: str(told[name]) for name in FACTS if told.get(name) is not None}
     if told.get("commit"):

@@ -28,8 +28,8 @@ from cookbook.display.checklist import ERROR, OK, WARNING, Check, as_html, as_te
 from cookbook.runs import MANIFEST, ROOT, named
 
 PUBLISHED = re.compile(r"(visual\.|lm_head\.|model\.(?!language_model\.|visual\.))")
-LOOK_AHEAD = "model(?!"
-FILES = {"tokenizer": ("tokenizer.json", "vocab.json"), "processor": ("preprocessor_config.json",)}
+UNREADABLE = "model(?!"
+TEXT_FILES = {"tokenizer": ("tokenizer.json", "vocab.json"), "processor": ("preprocessor_config.json",)}
 
 Shards = Mapping[str, Path]  # the file of each tensor
 
@@ -166,7 +166,7 @@ def _few(things: Collection[str]) -> str:
 def _names(shards: Shards) -> Iterator[Check]:
     """Yields whether tensors are named as published, which the engine, transformers and vLLM all read."""
     odd = [name for name in shards if not PUBLISHED.match(name)]
-    if wrong := [name for name in odd if name.startswith(LOOK_AHEAD)]:
+    if wrong := [name for name in odd if name.startswith(UNREADABLE)]:
         found = (
             f"{_few(wrong)}: cosmos-rl 0.4.7 wrote them with train.force_use_hf (utils/util.py, "
             "reverse_hf_checkpoint_mapping, keeps a look-ahead of transformers' mapping); nothing can read them"
@@ -273,10 +273,10 @@ def _loads(folder: Path) -> Check:
 
 def _texts(folder: Path) -> Iterator[Check]:
     """Yields whether the tokenizer's and processor's files are there and load."""
-    for name, files in FILES.items():
+    for name, files in TEXT_FILES.items():
         if not any((folder / file).is_file() for file in files):
             yield Check(name, ERROR, f"there is no {' and no '.join(files)}", "copy its files from the base")
-    if any((folder / file).is_file() for file in FILES["tokenizer"]):
+    if any((folder / file).is_file() for file in TEXT_FILES["tokenizer"]):
         try:
             processor = AutoProcessor.from_pretrained(folder, use_fast=True, local_files_only=True)
             if not (processor.chat_template or processor.tokenizer.chat_template):

@@ -2,7 +2,7 @@
 
 Why: the engine starts the loader file in each of its processes, so what is put right at its top is put right
 everywhere, and the package itself stays as pip installed it. Every part names the line that it mends, and
-`tests/engine/test_bridge.py` fails for a part that the engine no longer needs.
+a test in `tests/engine/` fails for a part that the engine no longer needs.
 
     attention   PyTorch's, where flash-attn is missing                  cookbook/engine/attention.py
     video       PyAV as reader, and each clip decoded once              cookbook/engine/video_reader.py

@@ -25,10 +25,7 @@ def diagnose(file: str | Path) -> EngineError | None:
     for line in read_log(Path(file)):
         log.take(line)
     problem = death(log) or shortfall(log, "the log ends")
-    if not problem and not log.exported & {
-        f"step_{log.step.total}",
-        "final",
-    }:  # older engines call the last one "final"
+    if not problem and log.exported.isdisjoint({f"step_{log.step.total}", "final"}):  # older engines say "final"
         problem = Reason("export", "the last step was never exported")
     return explain(problem, Path(file), log) if problem else None
 

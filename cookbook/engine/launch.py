@@ -26,7 +26,7 @@ from cookbook.engine.failures import EngineError
 from cookbook.engine.processes import Engine, sigterm_exits
 from cookbook.engine.records import ENGINE_METRICS, completion_figures, number_completions
 from cookbook.engine.supervisor import Patience, Supervisor
-from cookbook.engine.verdict import LOG, require_success
+from cookbook.engine.verdict import ENGINE_LOG, require_success
 from cookbook.runs import GENERATIONS, ROOT, Run, named
 
 log = logging.getLogger(__name__)
@@ -73,10 +73,12 @@ def launch(
     started, outcome = time.monotonic(), "interrupted"
     supervisor = Supervisor(run, config.kind.upper(), patience, stop_on_alarm, port=port)
     try:
-        with sigterm_exits(), Engine(words, environment, run.path / LOG, patience.stop) as engine:
+        with sigterm_exits(), Engine(words, environment, run.path / ENGINE_LOG, patience.stop) as engine:
             reason = supervisor.follow(engine)
         supervisor.take_metrics(at_end=True)
-        export = require_success(supervisor.state.log, engine.code, config, run.path, reason, supervisor.when())
+        export = require_success(
+            supervisor.state.log, engine.code, config, run.path, reason, time.monotonic() - started
+        )
         outcome = "finished"
     except EngineError as error:
         outcome = error.kind
@@ -162,8 +164,8 @@ def make_room(run: Path, resume: Path | None, replace: bool) -> None:
     if resume is not None:
         if not (Path(resume) / STATE).exists():
             raise EngineError("checkpoint", f"{resume}: no checkpoint, it holds no {STATE}")
-        if (run / LOG).is_file():
-            (run / LOG).rename(run / f"engine.{len(list(run.glob('engine*.log')))}.log")
+        if (run / ENGINE_LOG).is_file():
+            (run / ENGINE_LOG).rename(run / f"engine.{len(list(run.glob('engine*.log')))}.log")
         return
     found = [run / name for name in RESULTS if any((run / name).glob("*"))]
     if found and not replace:

@@ -15,18 +15,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cookbook.engine.failures import kind_of
+from cookbook.engine.failures import failure_kind
 
 # torchrun puts "[rank0]:" before a worker's line, torch's own handler a second one with a space
 RANK = re.compile(r"\[rank(\d+)\]:((?:\[rank\d+\]: ?)*)")
 RECORD = re.compile(r"\[cosmos\] |[A-Z]+:cosmos:|INFO: |[EWI]\d{4} \d\d:|\[rank\d+\]|Exported safetensors to ")
 STEP = re.compile(r"(?:^|- |:cosmos:)Step: (\d+)/(\d+), (.+)")
-NUMBER = re.compile(r"([A-Za-z][\w ./]*): (-?(?:\d[\d.e+-]*|nan|inf))")
+FIGURE = re.compile(r"([A-Za-z][\w ./]*): (-?(?:\d[\d.e+-]*|nan|inf))")
 EXPORT = re.compile(r"Exported safetensors to (\S+)")
 DEAD = re.compile(r"Process \S+ failed with return code (-?\d+)")
-ERROR = re.compile(r"[\w.]*(?:Error|Exception)\b")  # at the start of the line that names an exception
+EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception)\b")  # at the start of the line that names an exception
 READY = re.compile(r"Controller is ready at")
-KEY = re.compile(
+MILESTONE = re.compile(
     r"Controller is ready at|Redis server started on port \d+|Replica started at|Training epoch|Validation loss|"
     r"Exported safetensors to \S+|checkpoint saved successfully|Trying to load checkpoint|Checkpoint loaded|"
     r"Best checkpoint updated|failed with return code"
@@ -35,14 +35,14 @@ LOSSES = ("Loss", "Average loss")  # SFT's name, GRPO's name
 FATAL = {"memory", "disk", "nccl"}  # what no process of the engine survives, though it may hang
 CHATTER = re.compile(r"Soft throttle still engaged|heartbeat")  # said every few seconds, also when nothing moves
 
-START = re.compile(r"\s*(?:Original )?Traceback \(most recent call last\):")
+TRACE_START = re.compile(r"\s*(?:Original )?Traceback \(most recent call last\):")
 # what breaks because something else broke: torchrun's own, peers that vanish, wrappers around the real one
 CASCADE = re.compile(
     r"ChildFailedError|SignalException|DistBackendError|DistStoreError|DistNetworkError|ConnectionError|"
     r"Connection(Refused|Reset|Aborted)|BrokenPipe|RemoteDisconnected|MaxRetryError|CancelledError|"
     r"KeyboardInterrupt|SystemExit|Caught \w+ in DataLoader worker|failed on another rank"
 )
-LONGEST = 40  # lines of one traceback that are shown
+TRACE_LINES = 40  # lines of one traceback that are shown
 MESSAGE = 12  # lines of one exception's own text
 
 
@@ -66,11 +66,11 @@ def parse_step(line: str) -> Step | None:
     match = STEP.search(split(line)[1])
     if not match:
         return None
-    values = {name.strip(): float(value.rstrip(".")) for name, value in NUMBER.findall(match[3])}
+    values = {name.strip(): float(value.rstrip(".")) for name, value in FIGURE.findall(match[3])}
     return Step(int(match[1]), int(match[2]), values) if values else None
 
 
-def message(line: str) -> str:
+def bare_text(line: str) -> str:
     """Returns what a line says, without its rank, date and level."""
     return re.sub(r"^\[cosmos\] .*? - cosmos - [A-Z]+ - |^[A-Z]+:cosmos:", "", split(line)[1]).strip()
 
@@ -112,7 +112,7 @@ class RunLog:
         elif (match := DEAD.search(line)) and not self.dead:
             self.dead = Sign(now, match[1])
         self.ready = self.ready or bool(READY.search(line))
-        if ERROR.match(text) and (kind := kind_of(text)) in FATAL and not self.fatal:
+        if EXCEPTION.match(text) and (kind := failure_kind(text)) in FATAL and not self.fatal:
             self.fatal = Sign(now, kind)
         return step
 
@@ -143,8 +143,8 @@ class Trace:
     def text(self) -> str:
         """Returns it as it was printed; the middle of a long one is left out."""
         cut = self.lines
-        if len(cut) > LONGEST:
-            cut = [*cut[:4], f"  … {len(cut) - LONGEST} lines …", *cut[4 - LONGEST :]]
+        if len(cut) > TRACE_LINES:
+            cut = [*cut[:4], f"  … {len(cut) - TRACE_LINES} lines …", *cut[4 - TRACE_LINES :]]
         return "\n".join(cut)
 
 
@@ -154,7 +154,7 @@ def traces(lines: Iterable[str]) -> list[Trace]:
     running: dict[str, Trace] = {}
     for number, (rank, text) in enumerate(map(split, lines), start=1):
         trace = running.get(rank)
-        if START.match(text):
+        if TRACE_START.match(text):
             running[rank] = Trace(number, rank, [text.strip()])
             found.append(running[rank])
         elif trace and not _take(trace, text):

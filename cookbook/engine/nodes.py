@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cookbook.runs import ROOT
 
-FILES = ("head.sh", "worker.sh", "job.slurm")
+START_FILES = ("head.sh", "worker.sh", "job.slurm")
 
 
 def write_start_files(
@@ -31,8 +31,8 @@ def write_start_files(
     words = {"root": ROOT, "python": python, "config": config, "run": run, "loader": loader, "nodes": nodes}
     words |= {"bin": (ROOT / python).parent, "name": run.replace("/", "-"), "here": folder.resolve(), "port": port}
     folder.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
+    for name in START_FILES:
         text = (ROOT / "configs/nodes" / name).read_text(encoding="utf-8")
         filled = re.sub(r"@(\w+)@", lambda match: shlex.quote(str(words[match[1]])), text)
         (folder / name).write_text(filled, encoding="utf-8")
-    return [folder / name for name in FILES]
+    return [folder / name for name in START_FILES]

@@ -2,14 +2,15 @@
 
 Why: what cosmos-rl prints is for people, and differs by mode. It hands the same numbers to any function in
 `launch_worker(custom_logger_fns=[...])`; ours appends them to the file named in COOKBOOK_METRICS, one JSON line a call.
-Most names are those of `training.sft` and `training.grpo` already; NAMES has the others. Training and validation report
-apart, so a step can have two rows: the curves of `display.plots` take them as they are, `read_engine_metrics` merges
-them. Unlike the local engine's metrics these hold durations, and are not the same twice.
+Most names are those of `training.sft` and `training.grpo` already; METRIC_NAMES has the others. Training and validation
+report apart, so a step can have two rows: the curves of `display.plots` take them as they are, `read_engine_metrics`
+merges them. Unlike the local engine's metrics these hold durations, and are not the same twice.
 
 The engine keeps no completions, and a reward curve without them hides what was rewarded. The reward function sees
 every one, so it keeps them: a line of JSON each, appended to the file named in COOKBOOK_GENERATIONS.
 """
 
+import contextlib
 import json
 import os
 from collections import defaultdict
@@ -24,7 +25,7 @@ from cookbook.runs import read_jsonl, read_metrics
 METRICS_TO, COMPLETIONS_TO = "COOKBOOK_METRICS", "COOKBOOK_GENERATIONS"  # variables of the engine's processes
 ENGINE_METRICS = "engine_metrics.jsonl"  # what the engine reports, row by row
 HELD_OUT = "val/reward_avg"  # the mean reward of held-out prompts
-NAMES = {
+METRIC_NAMES = {
     "train/grad_norm": "optimizer/grad_norm",  # GRPO
     "train/learning_rate": "optimizer/lr",  # GRPO
     "optimizer/lr_model": "optimizer/lr",  # SFT: one rate a part of the model; the language model's is ours
@@ -47,14 +48,12 @@ def log_metrics(data: Mapping[str, Any], step: int, held_out: str = HELD_OUT) ->
 
     `held_out` is what the mean reward of held-out prompts is, where the loader knows: an accuracy for rewards of ours.
     """
-    try:
+    with contextlib.suppress(Exception):  # a full disk must not end a training
         numbers = {held_out if key == HELD_OUT else key: value for key, value in _translate(data).items()}
-        _append(METRICS_TO, {"step": int(step), **numbers, **memory()})
-    except Exception:  # a full disk must not end a training
-        return
+        _append(METRICS_TO, {"step": int(step), **numbers, **peak_memory()})
 
 
-def memory() -> dict[str, float]:
+def peak_memory() -> dict[str, float]:
     """Returns the most GiB that this process has had on its GPU so far; nothing in a process without one."""
     if not torch.cuda.is_initialized():  # the controller of GRPO, which must not take one
         return {}
@@ -63,7 +62,7 @@ def memory() -> dict[str, float]:
 
 def _translate(data: Mapping[str, Any]) -> dict[str, float]:
     """Returns the numbers among the values, under our names; a tensor or array of one element is its number."""
-    numbers = {NAMES.get(key, key): _number(value) for key, value in data.items()}
+    numbers = {METRIC_NAMES.get(key, key): _number(value) for key, value in data.items()}
     return {key: value for key, value in numbers.items() if value is not None}
 
 
@@ -91,10 +90,8 @@ def read_engine_metrics(path: str | Path) -> list[dict]:
 
 def keep_completion(row: Mapping[str, Any]) -> None:
     """Append a row to the file in COOKBOOK_GENERATIONS; without one do nothing. Never raises."""
-    try:
+    with contextlib.suppress(Exception):  # a full disk must not end a training
         _append(COMPLETIONS_TO, row)
-    except Exception:  # a full disk must not end a training
-        return
 
 
 def number_completions(path: Path, size: int) -> list[dict]:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
-MEDIA = ("pixel_values_videos", "video_grid_thw", "pixel_values", "image_grid_thw")
+MEDIA_KEYS = ("pixel_values_videos", "video_grid_thw", "pixel_values", "image_grid_thw")
 
 
 def register(name: str) -> type[RolloutBase]:
@@ -180,7 +180,7 @@ def prompt_batch(prompts: Sequence[Mapping[str, Any]], pad: int) -> tuple[dict[s
         ids[i, start:], mask[i, start:] = torch.tensor(prompt["input_ids"]), 1
         positions[:, i, start:] = prompt["position_ids"][:, 0]
     batch = {"input_ids": ids, "attention_mask": mask}
-    for name in MEDIA:
+    for name in MEDIA_KEYS:
         if found := [prompt[name] for prompt in prompts if prompt[name] is not None]:
             batch[name] = torch.cat(found)
     return batch, positions

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cookbook.display.progress import Progress, choose_mode
-from cookbook.engine.log_lines import KEY, RunLog, Step, message
+from cookbook.engine.log_lines import MILESTONE, RunLog, Step, bare_text
 from cookbook.engine.processes import Engine
 from cookbook.engine.records import ENGINE_METRICS, read_engine_metrics
 from cookbook.engine.verdict import Reason, death
@@ -28,7 +28,10 @@ from cookbook.runs import METRICS, Run, read_metrics
 from cookbook.training.alarms import Alarm, Watcher, allowed_silence, usual_step
 
 FIGURES = {"Loss": "loss", "Reward Mean": "reward", "KL Loss Avg": "KL", "Completion Length Mean": "tokens"}
-STOP, ANSWER = "/api/request_stop", 10.0  # where the controller is asked to end, and seconds that it has to answer
+STOP, REPLY_WITHIN = (
+    "/api/request_stop",
+    10.0,
+)  # where the controller is asked to end, and seconds that it has to answer
 METRICS_EVERY = 10.0  # seconds between two rewritings of metrics.jsonl while the engine runs
 
 
@@ -61,7 +64,7 @@ class State:
         return allowed_silence(self.log.step_times) if self.patience.stall is None else self.patience.stall
 
 
-def judge(state: State, now: float) -> Reason | None:
+def reason_to_end(state: State, now: float) -> Reason | None:
     """Returns why a run has to be ended at `now`, None where it may go on."""
     log, wait, alarm = state.log, state.patience, state.alarm
     if log.dead and now - log.dead.at > wait.dead:
@@ -92,8 +95,8 @@ class Supervisor:
     ) -> None:
         """`title` stands before the progress; `clock` gives seconds; the controller is asked to end at `port`."""
         self.run, self.title, self.port, self.clock = run, title, port, clock
-        self.started = self._rewritten = clock()
-        self.state = State(RunLog(moved=self.started), patience)
+        self._rewritten = clock()  # the metrics
+        self.state = State(RunLog(moved=self._rewritten), patience)
         self.alarms, self.stop_on_alarm = Watcher(run), stop_on_alarm
         self._bar: Progress | None = None
         self._reported = self._read = 0  # bytes of the engine's metrics: those that are there, and those in ours
@@ -120,8 +123,8 @@ class Supervisor:
         before = self.state.log.step
         if step := self.state.log.take(line, self.clock()):
             self._show(step, before)
-        if KEY.search(line):
-            self.run.log(message(line))
+        if MILESTONE.search(line):
+            self.run.log(bare_text(line))
 
     def _show(self, step: Step, before: Step | None) -> None:
         if self._bar is None:
@@ -144,7 +147,7 @@ class Supervisor:
             folders = (self.run.path / name for name in ("checkpoints", "safetensors"))
             written = max((p.stat().st_mtime for folder in folders for p in folder.rglob("*")), default=0.0)
             state.log.moved = max(state.log.moved, now - max(0.0, time.time() - written))
-        return judge(state, now)
+        return reason_to_end(state, now)
 
     def _left(self) -> Reason | None:
         """Returns the alarm for which the engine has ended by itself, None where it was not asked to."""
@@ -152,10 +155,6 @@ class Supervisor:
             return None
         last = max(self.state.log.exported, key=lambda name: int(name.partition("_")[2]), default="nothing")
         return Reason("alarm", f"{self.state.alarm}. cosmos-rl ended by itself; last export: {last}")
-
-    def when(self) -> str:
-        """Returns the time since the start, as it stands in a message."""
-        return f", {self.clock() - self.started:.0f} s after the start"
 
     def take_metrics(self, at_end: bool = False) -> None:
         """Bring the run's metrics.jsonl up to date with what the engine has reported so far."""
@@ -200,7 +199,7 @@ def request_stop(port: int, reason: str) -> bool:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{STOP}", body, kind)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine's loopback
     try:
-        with direct.open(request, timeout=ANSWER) as reply:
+        with direct.open(request, timeout=REPLY_WITHIN) as reply:
             return bool(json.load(reply)["accepted"])
     except (OSError, http.client.HTTPException, ValueError, KeyError):
         return False

@@ -3,7 +3,7 @@
 Why: cosmos-rl's exit code is 0 after some crashes. A run is good only where the launcher ended with 0, no process
 failed, the last step was reported, and the export of that step is whole on disk.
 
-    require_success(log, code, config, run.path, reason)     # the last export, or EngineError with the root cause
+    require_success(log, code, config, run.path, None, 81.0)     # the last export, or EngineError with the root cause
 """
 
 import math
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from cookbook.checkpoint.verify import what_is_missing
 from cookbook.config import Config
-from cookbook.engine.failures import EngineError, kind_of
-from cookbook.engine.log_lines import CASCADE, RunLog, message, ranks, root_cause, traces
+from cookbook.engine.failures import EngineError, failure_kind
+from cookbook.engine.log_lines import CASCADE, RunLog, bare_text, ranks, root_cause, traces
 
-LOG = "engine.log"
+ENGINE_LOG = "engine.log"
 CERTAIN = {"nan", "alarm", "launcher"}  # kinds that no line of the log knows better
 TROUBLE = re.compile(
     r"ERROR|Error\b|FATAL|Exception|error:|not found|in use|exitcode|return code|exited with code|No space left"
@@ -26,25 +26,25 @@ NOISE = re.compile(r"Failed to import|is not available|Unable to import|UserWarn
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a run was ended, or is no success: one of `failures.KINDS`, and a sentence."""
+    """Why a run was ended, or is no success: one of `failures.FAILURES`, and a sentence."""
 
     kind: str
     text: str
 
 
 def require_success(
-    log: RunLog, code: int, config: Config, run: Path, reason: Reason | None = None, when: str = ""
+    log: RunLog, code: int, config: Config, run: Path, reason: Reason | None, seconds: float
 ) -> Path | None:
     """Returns the last export, None where the configuration asks for none. Raises EngineError.
 
-    `code` is the launcher's exit code, `reason` why the supervisor ended the run, where it did, `when` the time of it.
+    `code` is the launcher's exit code, `reason` why the supervisor ended the run, where it did; it took `seconds`.
     """
     export = None
     if config["train.ckpt.enable_checkpoint"] and config["train.ckpt.export_safetensors"]:
         export = run / "safetensors" / f"step_{log.step.total if log.step else 0}"
     problem = reason or death(log) or _bad_exit(log, code) or shortfall(log, "cosmos-rl ended with exit code 0")
     if problem := problem or _bad_export(log, export):
-        raise explain(problem, run / LOG, log, when)
+        raise explain(problem, run / ENGINE_LOG, log, f", {seconds:.0f} s after the start")
     return export
 
 
@@ -89,15 +89,15 @@ def explain(problem: Reason, file: Path, log: RunLog, when: str = "") -> EngineE
     lines = read_log(file)
     found = [] if problem.kind in CERTAIN else traces(lines)
     root = root_cause(found, log.step_line)
-    trouble = [message(line) for line in lines[log.step_line :] if TROUBLE.search(line) and not NOISE.search(line)]
+    trouble = [bare_text(line) for line in lines[log.step_line :] if TROUBLE.search(line) and not NOISE.search(line)]
     kind = problem.kind
     if kind not in CERTAIN:
         bare = root is None or CASCADE.search(root.error)
-        kind = kind_of("\n".join(trouble[-20:]) if bare else root.text(), kind)
+        kind = failure_kind("\n".join(trouble[-20:]) if bare else root.text(), kind)
     parts = [f"{problem.text}, {log.place}{when}"]
     if root:
         same = ranks(found, root)
         parts.append(root.text() + (f"\n(the same on ranks {', '.join(same)})" if len(same) > 1 else ""))
     else:
-        parts += trouble[-6:] or [message(line) for line in lines if line.strip()][-3:]
+        parts += trouble[-6:] or [bare_text(line) for line in lines if line.strip()][-3:]
     return EngineError(kind, "\n".join([*parts, f"Log: {file}" + (f", line {root.at}" if root else "")]))

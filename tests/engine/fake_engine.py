@@ -12,7 +12,7 @@ import pytest
 
 from cookbook.config import Config
 from cookbook.engine.environment import free_port, is_free
-from cookbook.engine.failures import KINDS, EngineError
+from cookbook.engine.failures import FAILURES, EngineError
 from cookbook.engine.launch import launch
 from cookbook.engine.supervisor import Patience
 from cookbook.runs import ROOT, Run
@@ -62,7 +62,7 @@ class Scene:
         assert time.monotonic() - started < 30
         error = caught.value
         assert error.kind == kind, str(error)
-        for word in (*words, KINDS[kind][1]):
+        for word in (*words, FAILURES[kind][1]):
             assert word in str(error), f"{word!r} is not in:\n{error}"
         assert json.loads((self.run.path / "manifest.json").read_text())["outcome"] == kind
         return error

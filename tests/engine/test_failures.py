@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from cookbook.engine.failures import kind_of
+from cookbook.engine.failures import failure_kind
 
 
 def test_kinds_are_told_apart():
-    assert kind_of("nothing known", "stall") == "stall"
-    assert kind_of("in __getitem__\nMemory: CUDA out of memory") == "memory"
+    assert failure_kind("nothing known", "stall") == "stall"
+    assert failure_kind("in __getitem__\nMemory: CUDA out of memory") == "memory"
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_the_installed_packages_still_say_what_the_patterns_look_for(kind, file,
     if place is None:
         pytest.skip(f"{file} is not installed here")
     assert words in (place / file).read_text(encoding="utf-8")
-    assert kind_of(words.replace("{HUGGINGFACE_CO_RESOLVE_ENDPOINT}", "https://huggingface.co")) == kind
+    assert failure_kind(words.replace("{HUGGINGFACE_CO_RESOLVE_ENDPOINT}", "https://huggingface.co")) == kind

@@ -82,4 +82,4 @@ def test_steps_and_figures_follow_from_the_order(tmp_path):
 
 
 def test_memory_is_reported_only_where_a_gpu_is_used():
-    assert records.memory() == {}
+    assert records.peak_memory() == {}

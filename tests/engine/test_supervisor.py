@@ -7,7 +7,7 @@ from fake_engine import FAKE, HASTE, NAN, STEP
 
 from cookbook.checkpoint.verify import what_is_missing
 from cookbook.engine.log_lines import RunLog
-from cookbook.engine.supervisor import Patience, State, Supervisor, judge
+from cookbook.engine.supervisor import Patience, State, Supervisor, reason_to_end
 from cookbook.runs import Run
 from cookbook.training.alarms import Alarm
 
@@ -74,25 +74,25 @@ ALARM = Alarm("kl-runaway", True, 7, "the KL is 2", "the rate is too high", "tra
 ], ids=str)  # fmt: skip
 def test_how_long_each_bad_sign_is_borne(log, wait, kind):
     state, last = State(log, Patience()), log.moved
-    assert judge(state, last + wait) is None
-    assert judge(state, last + wait + 1).kind == kind
+    assert reason_to_end(state, last + wait) is None
+    assert reason_to_end(state, last + wait + 1).kind == kind
 
 
 def test_what_a_step_follows_was_no_bad_sign():
     state = State(told(*steps(3), "OSError: No space left on device", "- Step: 4/9, Loss: 1.5"), Patience())
-    assert judge(state, state.log.moved + 200) is None
+    assert reason_to_end(state, state.log.moved + 200) is None
     for loss, kind in (("nan", None), ("nan", "nan")):  # one may be a batch without a token to learn from
         state.log.take(f"- Step: 5/9, Loss: {loss}", 310)
-        reason = judge(state, 311)
+        reason = reason_to_end(state, 311)
         assert (reason and reason.kind) == kind
 
 
 def test_a_severe_alarm_ends_the_run_at_once_or_when_the_controller_took_too_long():
     log = told(*steps(3))
-    assert judge(State(log, Patience(), ALARM), 181).kind == "alarm"
+    assert reason_to_end(State(log, Patience(), ALARM), 181).kind == "alarm"
     agreed = State(log, Patience(), ALARM, leave_by=400.0)
-    assert judge(agreed, 399) is None and judge(agreed, 401).kind == "alarm"
-    assert judge(State(log, Patience(), replace(ALARM, name="nan")), 181).kind == "nan"
+    assert reason_to_end(agreed, 399) is None and reason_to_end(agreed, 401).kind == "alarm"
+    assert reason_to_end(State(log, Patience(), replace(ALARM, name="nan")), 181).kind == "nan"
 
 
 def test_files_that_are_written_count_as_life(tmp_path):

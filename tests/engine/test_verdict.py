@@ -3,7 +3,7 @@
 import pytest
 from fake_engine import FAKE, NAN, STEP, trace
 
-from cookbook.engine.failures import KINDS
+from cookbook.engine.failures import FAILURES
 
 DEAD = "\n[cosmos] 2026-11-23 00:00:00,000 - cosmos - ERROR - Process 77 failed with return code 1"
 
@@ -51,7 +51,7 @@ def test_a_reward_that_raises_is_a_failure_while_the_policy_hangs(scene):
         ("memory", trace("torch.OutOfMemoryError: CUDA out of memory.")),  # and then it hangs
         ("stall", ""),
     ],
-    ids=lambda value: value if value in KINDS else "",
+    ids=lambda value: value if value in FAILURES else "",
 )  # fmt: skip
 def test_every_kind_of_failure_has_its_name(scene, kind, say):
     scene.fails(kind, "of 12", until=STEP, say=say)
