@@ -28,11 +28,13 @@ def test_nothing_is_left_when_one_of_them_is_killed(scene, victim, moment):
 
 def test_a_killed_guardian_is_noticed(scene):
     def kill():
+        log = scene.run.path / "engine.log"
+        wait(lambda: log.is_file() and STEP in log.read_text())
         for process in psutil.Process().children():
             if "cookbook.engine.guardian" in process.cmdline():
                 process.kill()
 
-    threading.Timer(1.2, kill).start()
+    threading.Thread(target=kill).start()
     with pytest.raises(EngineError, match="cosmos-rl was killed"):
         scene.launch(until=STEP, patience=replace(HASTE, stall=20))
     for process in psutil.process_iter():  # the one case in which the engine is left
