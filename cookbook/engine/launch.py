@@ -16,7 +16,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 from cookbook.checkpoint.store import STATE
@@ -67,7 +67,8 @@ def launch(
     make_room(run.path, resume, replace)
     config = as_launched(config, run.path, resume)
     (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
-    facts = {"engine": PROGRAM, "engine_version": _version(), "engine_command": shown(words), "port": port}
+    version = next((found.version for found in distributions(name=PROGRAM)), None)
+    facts = {"engine": PROGRAM, "engine_version": version, "engine_command": shown(words), "port": port}
     run.write_manifest(**facts, start=config["policy.model_name_or_path"], resume=resume)
     run.log(shown(words))
     started, outcome = time.monotonic(), "interrupted"
@@ -184,10 +185,3 @@ def require_disk(config: Config, run: Path) -> None:
     free = shutil.disk_usage(run).free
     if free < 7 * weights:  # a model that is not here yet counts as nothing
         raise EngineError("disk", f"{run}: {free / 2**30:.0f} GiB are free, one step needs {7 * weights / 2**30:.0f}")
-
-
-def _version() -> str | None:
-    try:
-        return version("cosmos-rl")
-    except PackageNotFoundError:
-        return None

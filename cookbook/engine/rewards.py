@@ -27,13 +27,10 @@ def _sample(line: str | None) -> Sample:
     """Returns the sample of a `reference_text`, its question without clips. Raises RewardError for any other text."""
     try:
         found = json.loads(line)
-        turns = [
-            ("user", found["question"]),
-            *([("assistant", found["target"])] if found["target"] is not None else []),
-        ]
+        turns = {"user": found["question"], "assistant": found["target"]}
     except (ValueError, TypeError, KeyError):
         raise RewardError(f"the reference is {line!r}, not one that EngineDataset wrote for our rewards") from None
-    messages = tuple(message(role, text(words)) for role, words in turns)
+    messages = tuple(message(role, text(words)) for role, words in turns.items() if words is not None)
     return Sample(found["id"], "", messages, found["answer"], tuple(found["options"]), extra=found["extra"])
 
 
