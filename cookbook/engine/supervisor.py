@@ -28,10 +28,8 @@ from cookbook.runs import METRICS, Run, read_metrics
 from cookbook.training.alarms import Alarm, Watcher, allowed_silence, usual_step
 
 FIGURES = {"Loss": "loss", "Reward Mean": "reward", "KL Loss Avg": "KL", "Completion Length Mean": "tokens"}
-STOP, REPLY_WITHIN = (
-    "/api/request_stop",
-    10.0,
-)  # where the controller is asked to end, and seconds that it has to answer
+STOP = "/api/request_stop"  # where the controller is asked to end
+REPLY_WITHIN = 10.0  # seconds that it has to answer
 METRICS_EVERY = 10.0  # seconds between two rewritings of metrics.jsonl while the engine runs
 
 
@@ -128,11 +126,13 @@ class Supervisor:
 
     def _show(self, step: Step, before: Step | None) -> None:
         if self._bar is None:
-            # the bar's first look at the clock is the step's start
-            begun = [self.clock() - step.values.get("Iteration time", 0.0)]
-            title = self.title if step.number == 1 else f"{self.title} from step {step.number}"
-            clock = lambda: begun.pop() if begun else self.clock()  # noqa: E731
-            self._bar = Progress(step.total - step.number + 1, title, mode=choose_mode(), clock=clock)
+            begun = [self.clock() - step.values.get("Iteration time", 0.0)]  # the step's start: the bar's first look
+            self._bar = Progress(
+                step.total - step.number + 1,
+                self.title if step.number == 1 else f"{self.title} from step {step.number}",
+                mode=choose_mode(),
+                clock=lambda: begun.pop() if begun else self.clock(),
+            )
         self._bar.set(**{short: step.values[name] for name, short in FIGURES.items() if name in step.values})
         self._bar.advance(step.number - before.number if before else 1)
 
