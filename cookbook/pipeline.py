@@ -28,9 +28,9 @@ from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
+from cookbook.engine.environment import find_redis, search_path
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PROGRAM, launch
-from cookbook.engine.redis import find_redis, search_path
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.evaluation.predict import predict
 from cookbook.evaluation.predictions import judge

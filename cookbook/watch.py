@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cookbook.engine.metrics import read_engine_metrics
+from cookbook.engine.records import read_engine_metrics
 from cookbook.training.alarms import Alarm, replay
 
 

@@ -68,7 +68,9 @@ def test_imports_run_to_the_left_only():
         f"{module} -> {other}"
         for module in MODULES
         for other in imported(module)
-        if module.startswith("cookbook.") and other.startswith("cookbook.") and places[room(other)] > places[room(module)]
+        if module.startswith("cookbook.")
+        and other.startswith("cookbook.")
+        and places[room(other)] > places[room(module)]
     ]
     assert not wrong
 

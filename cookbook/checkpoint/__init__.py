@@ -1,7 +1,7 @@
 """Checkpoints: written, found, verified, traced, merged.
 
 store     find one that a run has left, load it, export one
-verify    whole, finite, named as published, different from its base
+verify    whole, finite, named as published, different from its base, loadable
 lineage   from a checkpoint back to its base
 merge     a LoRA adapter into whole weights
 """

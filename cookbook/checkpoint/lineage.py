@@ -16,11 +16,12 @@ from cookbook.checkpoint.store import resolve
 from cookbook.config import Config
 from cookbook.runs import MANIFEST, ROOT, named
 
-NAMES = {"sft": "SFT", "grpo": "RL"}
+KIND_NAMES = {"sft": "SFT", "grpo": "RL"}
+FACTS = ("data", "passport", "contract", "seed")  # of the manifest, as they stand there
 
 
 @dataclass(frozen=True)
-class Step:
+class Stage:
     """One checkpoint of a family: where it lies, how it was made, and from what."""
 
     kind: str  # "base", "SFT" or "RL"
@@ -32,45 +33,43 @@ class Step:
         return "  ".join([f"{self.kind}: {self.place}", *(f"{name} {value}" for name, value in self.facts.items())])
 
 
-def lineage(path: str | Path) -> list[Step]:
-    """Returns the steps from the base to this checkpoint, oldest first.
+def lineage(path: str | Path) -> list[Stage]:
+    """Returns the stages from the base to this checkpoint, oldest first.
 
     What has no manifest is a base; so is a start that is not on this disk. Raises CheckpointError for a half-written
     export, ValueError for manifests that start from each other, and FileNotFoundError where the path is missing.
     """
     if not (ROOT / path).exists():
         raise FileNotFoundError(f"{path}: there is no such folder")
-    steps, seen, start = [], set(), str(path)
+    stages, seen, start = [], set(), str(path)
     while start:
         folder = resolve(start) if (ROOT / start).exists() else None
         run = run_of(folder) if folder else None
         if run is None:
-            steps.append(Step("base", named(ROOT / start) if folder else start))
+            stages.append(Stage("base", named(ROOT / start) if folder else start))
             break
         if run in seen:
             raise ValueError(f"{named(run)}: its manifest leads back to itself")
         seen.add(run)
-        step, start = _read(run, folder)
-        steps.append(step)
-    return steps[::-1]
+        stage, start = _read(run, folder)
+        stages.append(stage)
+    return stages[::-1]
 
 
-def _read(run: Path, folder: Path) -> tuple[Step, str]:
-    """Returns the step of a run, and what it started from."""
+def _read(run: Path, folder: Path) -> tuple[Stage, str]:
+    """Returns the stage of a run, and what it started from."""
     told = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
     facts = {"export": folder.name} if folder != run else {}
     kind, file = "run", run / "config.toml"
     if file.is_file():
         text = file.read_text(encoding="utf-8")
-        kind = NAMES.get(Config.parse(text, file.name).kind, kind)
+        kind = KIND_NAMES.get(Config.parse(text, file.name).kind, kind)
         facts["config"] = hashlib.sha256(text.encode()).hexdigest()[:12]
-    for name, key in (("data", "data"), ("passport", "passport"), ("contract", "contract"), ("seed", "seed")):
-        if told.get(key) is not None:
-            facts[name] = str(told[key])
+    facts |= {name: str(told[name]) for name in FACTS if told.get(name) is not None}
     if told.get("commit"):
         number, _, dirty = str(told["commit"]).partition("-")
         facts["commit"] = number[:12] + (f"-{dirty}" if dirty else "")
-    return Step(kind, named(run), facts), str(told.get("start") or "")
+    return Stage(kind, named(run), facts), str(told.get("start") or "")
 
 
 def run_of(folder: Path) -> Path | None:
@@ -79,6 +78,6 @@ def run_of(folder: Path) -> Path | None:
     return next((place for place in near if (place / MANIFEST).is_file()), None)
 
 
-def tree(steps: list[Step]) -> str:
-    """Returns the steps as a tree, the base at its root."""
-    return "\n".join("   " * (i - 1) + ("└─ " if i else "") + str(step) for i, step in enumerate(steps))
+def tree(stages: list[Stage]) -> str:
+    """Returns the stages as a tree, the base at its root."""
+    return "\n".join("   " * (i - 1) + ("└─ " if i else "") + str(stage) for i, stage in enumerate(stages))

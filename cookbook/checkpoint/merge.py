@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from cookbook.checkpoint import store
-from cookbook.checkpoint.store import CheckpointError
+from cookbook.checkpoint.store import ADAPTER, CONTRACT, CheckpointError, on_disk, resolve, write
 from cookbook.runs import ROOT, named
 
 
@@ -28,18 +27,18 @@ def merge(adapter: str | Path, out: str | Path, base: str | None = None, dtype: 
     `base`: a folder or a hub's name; where it is None, the one that the adapter names. Takes memory for the whole
     model. Raises CheckpointError where there is no adapter, no peft, or an adapter that does not fit.
     """
-    folder = store.resolve(adapter)
-    if not (folder / store.ADAPTER).is_file():
-        raise CheckpointError(f"{named(folder)}: holds no {store.ADAPTER}, so there is no adapter to merge")
+    folder = resolve(adapter)
+    if not (folder / ADAPTER).is_file():
+        raise CheckpointError(f"{named(folder)}: holds no {ADAPTER}, so there is no adapter to merge")
     if list((ROOT / out).glob("*")):
         raise CheckpointError(f"{out}: is not empty; name a new folder")
     try:
         from peft import LoraConfig, PeftModel
     except ImportError:
         raise CheckpointError("merging needs peft: python -m pip install -c requirements.lock peft") from None
-    said = json.loads((folder / store.ADAPTER).read_text(encoding="utf-8"))
+    said = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
     start = base or said["base_model_name_or_path"]
-    start = store.on_disk(start) or start  # transformers downloads what is not here
+    start = on_disk(start) or start  # transformers downloads what is not here
     model = AutoModelForImageTextToText.from_pretrained(start, dtype=dtype)
     with warnings.catch_warnings(record=True) as told:  # peft only warns where an adapter's names fit nothing
         warnings.simplefilter("always")
@@ -47,9 +46,9 @@ def merge(adapter: str | Path, out: str | Path, base: str | None = None, dtype: 
     if any("missing adapter keys" in str(w.message) for w in told):
         raise CheckpointError(f"{named(folder)}: its tensors do not fit {start}; is that the base it was trained on?")
     processor = AutoProcessor.from_pretrained(start, use_fast=True)
-    written = store.write(fitted.merge_and_unload(), processor, ROOT / out, dtype)
-    if (folder / store.CONTRACT).is_file():
-        shutil.copyfile(folder / store.CONTRACT, written / store.CONTRACT)
+    written = write(fitted.merge_and_unload(), processor, ROOT / out, dtype)
+    if (folder / CONTRACT).is_file():
+        shutil.copyfile(folder / CONTRACT, written / CONTRACT)
     return written
 
 

@@ -4,9 +4,8 @@ Why: SFT's export is RL's start and evaluation's subject. The layout is that of 
 `safetensors/step_N/{00000.safetensors, model.safetensors.index.json, config.json, tokenizer and processor files}`,
 so that both engines, transformers and vLLM read it.
 
-    python -m cookbook.checkpoint verify runs/tutorial/sft      # cookbook/checkpoint/verify.py
-    python -m cookbook.checkpoint lineage runs/tutorial/rl      # cookbook/checkpoint/lineage.py
-    python -m cookbook.checkpoint merge outputs/sft_1gpu_lora OUT    # cookbook/checkpoint/merge.py
+    model, processor = load("runs/tutorial/sft")               # its last export
+    keep(run.path, count=2, best=40)                           # after export(model, encoder, run.path, step)
 """
 
 import json
@@ -20,13 +19,15 @@ from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from cookbook.checkpoint.shards import ADAPTER, INDEX, STATE, header_size
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.model.vision_tower import batch_vision
 from cookbook.runs import ROOT, named
 
 CONTRACT = "contract.yaml"
+INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"  # stands in what is no whole weights, but what LoRA adds to them
+STATE = "cosmos_config"  # stands in every training state that cosmos-rl saves for resume
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +60,7 @@ def find(path: str | Path) -> Path:
             f"{named(folder)}: there is no such folder. Has the run before this one ended? A model of the hub is "
             "fetched with `hf download NAME --local-dir FOLDER`"
         )
-    if (folder / ADAPTER).is_file():
-        raise CheckpointError(_adapter_only(folder))
-    if (folder / STATE).is_file():
-        raise CheckpointError(
-            f"{named(folder)}: is the engine's training state, for train.resume; its weights lie in safetensors/step_N"
-        )
+    require_weights(folder)
     for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
         if not (folder / name).is_file():
             raise CheckpointError(
@@ -73,6 +69,20 @@ def find(path: str | Path) -> Path:
     if not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{named(folder)}: holds no *.safetensors, so it has no weights")
     return folder
+
+
+def require_weights(folder: Path) -> None:
+    """Raises CheckpointError for a folder with a LoRA adapter, or with the training state of cosmos-rl."""
+    if (folder / ADAPTER).is_file():
+        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path", "its base")
+        raise CheckpointError(
+            f"{named(folder)}: is a LoRA adapter of {base}, not whole weights. Merge it first: "
+            f"python -m cookbook.checkpoint merge {named(folder)} OUT"
+        )
+    if (folder / STATE).is_file():
+        raise CheckpointError(
+            f"{named(folder)}: is the engine's training state, for train.resume; its weights lie in safetensors/step_N"
+        )
 
 
 def resolve(path: str | Path) -> Path:
@@ -105,14 +115,6 @@ def _order(folder: Path) -> float:
         return float("inf")
     number = folder.name.removeprefix("step_")
     return int(number) if number.isdigit() and number != folder.name else -1
-
-
-def _adapter_only(folder: Path) -> str:
-    base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path", "its base")
-    return (
-        f"{named(folder)}: is a LoRA adapter of {base}, not whole weights. Merge it first: "
-        f"python -m cookbook.checkpoint merge {named(folder)} OUT"
-    )
 
 
 def on_disk(name: str | Path) -> Path | None:
@@ -186,6 +188,12 @@ def write(model, processor, folder: Path, dtype: torch.dtype) -> Path:
     index = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(names, shard.name)}
     (folder / INDEX).write_text(json.dumps(index, indent=1))
     return folder
+
+
+def header_size(shard: Path) -> int:
+    """Returns the bytes that stand before the tensors of a safetensors file: a length in 8 bytes, and the header."""
+    with shard.open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
 
 
 def keep(run: Path, count: int, best: int | None = None) -> None:

@@ -5,39 +5,37 @@ nonsense, and one that training never changed scores like its base. Each check h
 Tensors are read one at a time, so a 7B checkpoint needs little memory.
 
     python -m cookbook.checkpoint verify runs/tutorial/sft --base models/tiny-base
-    python -m cookbook.checkpoint lineage runs/tutorial/rl
+    what_is_missing(Path("runs/x/safetensors/step_12"))        # "", or "00001.safetensors cannot be read, …"
 """
 
-import argparse
 import json
 import logging
 import re
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from cookbook.checkpoint import store
-from cookbook.checkpoint.lineage import lineage, run_of, tree
-from cookbook.checkpoint.merge import merge
-from cookbook.checkpoint.shards import Shards, few, one, read_shards, stream
+from cookbook.checkpoint.lineage import run_of
 from cookbook.checkpoint.store import CheckpointError
 from cookbook.data.contract import Contract
 from cookbook.display.checklist import ERROR, OK, WARNING, Check, as_html, as_text
-from cookbook.runs import MANIFEST, named
+from cookbook.runs import MANIFEST, ROOT, named
 
 PUBLISHED = re.compile(r"(visual\.|lm_head\.|model\.(?!language_model\.|visual\.))")
-LOOK_AHEAD = "model(?!"
-HEAD = ("", "checked", "found", "mend it with")
-FILES = {"tokenizer": ("tokenizer.json", "vocab.json"), "processor": ("preprocessor_config.json",)}
+UNREADABLE = "model(?!"
+TEXT_FILES = {"tokenizer": ("tokenizer.json", "vocab.json"), "processor": ("preprocessor_config.json",)}
+
+Shards = Mapping[str, Path]  # the file of each tensor
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What was found in a checkpoint, one check a line."""
 
     folder: str
@@ -52,42 +50,114 @@ class Verdict:
         """Returns a check by its name. Raises KeyError."""
         return {check.name: check for check in self.checks}[name]
 
-    def as_dict(self) -> dict:
-        """Returns the verdict as plain values."""
-        return {"ok": self.ok, "folder": self.folder, "checks": [asdict(check) for check in self.checks]}
-
     def __repr__(self) -> str:
         return f"{self.folder}\n" + as_text(check.cells for check in self.checks)
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.folder}</p>" + as_html(HEAD, (c.cells for c in self.checks))
+        head = ("", "checked", "found", "mend it with")
+        return f"<p>{self.folder}</p>" + as_html(head, (check.cells for check in self.checks))
 
 
-def verify(path: str | Path, base: str | Path | None = None) -> Verdict:
+def verify(path: str | Path, base: str | Path | None = None) -> Verification:
     """Returns what is right and wrong with a checkpoint; raises nothing for a damaged one.
 
     `base` is what training started from; where it is None, the start that the run's manifest names. Needs the memory
     of the largest tensor, twice.
     """
+    folder = ROOT / path
     try:
         folder = store.resolve(path)
+        if not folder.is_dir():
+            raise CheckpointError(f"{named(folder)}: there is no such folder")
+        store.require_weights(folder)
     except CheckpointError as error:
-        return Verdict(str(path), (Check("folder", ERROR, str(error)),))
-    if not folder.is_dir() or (folder / store.ADAPTER).is_file() or (folder / store.STATE).is_file():
-        return Verdict(named(folder), (_no_weights(folder),))
-    shards, found = read_shards(folder)
+        return Verification(named(folder), (Check("folder", ERROR, str(error)),))
+    shards, found = _read_shards(folder)
     if shards:
         found += [*_names(shards), *_tensors(folder, shards, base, whole=found[0].status == OK)]
     found += [_loads(folder), *_texts(folder), _contract(folder)]
-    return Verdict(named(folder), tuple(found))
+    return Verification(named(folder), tuple(found))
 
 
-def _no_weights(folder: Path) -> Check:
+def what_is_missing(export: Path) -> str:
+    """Returns what an export lacks, "" for a whole one: weights with configuration and index, or a LoRA adapter."""
+    for name in () if (export / store.ADAPTER).is_file() else ("config.json", store.INDEX):
+        if not (export / name).is_file():
+            return f"{name} is missing"
+    first, *_ = _read_shards(export)[1]
+    return first.found if first.status == ERROR else ""
+
+
+# ---- shards: the weight files, held against their index ---------------------------------------------------------
+
+
+def _read_shards(folder: Path) -> tuple[Shards, list[Check]]:
+    """Returns the file of every tensor that can be read, and whether files and index agree."""
+    files, shards, problems = sorted(folder.glob("*.safetensors")), {}, []
+    for file in files:
+        try:
+            with safe_open(file, "pt") as opened:
+                shards |= dict.fromkeys(opened.keys(), file)
+        except (SafetensorError, OSError) as error:
+            problems.append(f"{file.name} cannot be read, was it cut off? ({error})")
+    problems += _against_index(folder, shards, files) if files else ["there is no *.safetensors"]
+    if problems:
+        return shards, [Check("shards", ERROR, "; ".join(problems), "copy or export the checkpoint again")]
+    return shards, [Check("shards", OK, f"{len(files)}, with {len(shards)} tensors"), *_size(folder, files)]
+
+
+def _against_index(folder: Path, shards: Shards, files: list[Path]) -> Iterator[str]:
+    """Yields where the index and the files disagree."""
+    if (folder / store.ADAPTER).is_file():
+        if folder / "adapter_model.safetensors" not in files:
+            yield "there is no adapter_model.safetensors"
+        return
+    if not (folder / store.INDEX).is_file():
+        if [file.name for file in files] != ["model.safetensors"]:
+            yield f"there is no {store.INDEX}, and without it only model.safetensors is read"
+        return
     try:
-        store.find(folder)
-    except CheckpointError as error:
-        return Check("folder", ERROR, str(error) if folder.is_dir() else f"{named(folder)}: there is no such folder")
-    raise AssertionError(folder)
+        listed = json.loads((folder / store.INDEX).read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError) as error:
+        yield f"{store.INDEX} cannot be read ({error})"
+        return
+    there = {file.name for file in files}
+    if absent := set(listed.values()) - there:
+        yield f"the index names {_few(absent)}, not there"
+    if extra := there - set(listed.values()):
+        instead = ", and is read instead of what it names" if "model.safetensors" in extra else ""
+        yield f"{_few(extra)} is not in the index{instead}"
+    holds = {name: file.name for name, file in shards.items()}
+    readable = set(holds.values())
+    if lost := {name for name, file in listed.items() if file in readable and holds.get(name) != file}:
+        yield f"{_few(lost)} not in the shard that the index names"
+    if unlisted := shards.keys() - listed.keys():
+        yield f"{_few(unlisted)} not in the index"
+
+
+def _size(folder: Path, files: list[Path]) -> Iterator[Check]:
+    """Yields whether the index's total fits the files; early exports of this project counted the headers too."""
+    try:
+        said = json.loads((folder / store.INDEX).read_text(encoding="utf-8"))["metadata"]["total_size"]
+    except (OSError, KeyError, TypeError):
+        return
+    size = sum(file.stat().st_size for file in files)
+    tensors = size - sum(store.header_size(file) for file in files)
+    if tensors <= said <= size:
+        yield Check("size", OK, f"{size / 1e9:.3g} GB, as the index says")
+    else:
+        yield Check("size", WARNING, f"{tensors} bytes of tensors, but the index says {said}")
+
+
+def _read_tensor(shards: Shards, name: str) -> torch.Tensor:
+    with safe_open(shards[name], "pt") as opened:
+        return opened.get_tensor(name)
+
+
+def _few(things: Collection[str]) -> str:
+    """Returns the first three of many, and how many more there are."""
+    things = sorted(things)
+    return ", ".join(things[:3]) + (f" and {len(things) - 3} more" if len(things) > 3 else "")
 
 
 # ---- tensors ----------------------------------------------------------------------------------------------------
@@ -96,18 +166,18 @@ def _no_weights(folder: Path) -> Check:
 def _names(shards: Shards) -> Iterator[Check]:
     """Yields whether tensors are named as published, which the engine, transformers and vLLM all read."""
     odd = [name for name in shards if not PUBLISHED.match(name)]
-    if wrong := [name for name in odd if name.startswith(LOOK_AHEAD)]:
+    if wrong := [name for name in odd if name.startswith(UNREADABLE)]:
         found = (
-            f"{few(wrong)}: cosmos-rl 0.4.7 wrote them with train.force_use_hf (utils/util.py, "
+            f"{_few(wrong)}: cosmos-rl 0.4.7 wrote them with train.force_use_hf (utils/util.py, "
             "reverse_hf_checkpoint_mapping, keeps a look-ahead of transformers' mapping); nothing can read them"
         )
         fix = r"rename the tensors, model(?!\.(language_model|visual)). to model. ; train with cookbook.engine.bridge"
         yield Check("names", ERROR, found, fix)
     elif odd and all(name.startswith("model.") for name in odd):
-        found = f"{few(odd)}: nested as transformers holds them; the engine reads visual.*, model.*, lm_head.*"
+        found = f"{_few(odd)}: nested as transformers holds them; the engine reads visual.*, model.*, lm_head.*"
         yield Check("names", WARNING, found, "export again with save_pretrained")
     elif odd:
-        yield Check("names", ERROR, f"{few(odd)}: published are visual.*, model.*, lm_head.*")
+        yield Check("names", ERROR, f"{_few(odd)}: published are visual.*, model.*, lm_head.*")
     else:
         yield Check("names", OK, "visual.*, model.*, lm_head.*, as published")
 
@@ -121,18 +191,19 @@ def _tensors(folder: Path, shards: Shards, base: str | Path | None, whole: bool)
     before = _before(base)
     broken, changes = [], {}
     strange = shards.keys() ^ before.keys() if whole else shards.keys() - before.keys()
-    for name, tensor in stream(shards):
+    for name in sorted(shards, key=shards.get):  # file by file
+        tensor = _read_tensor(shards, name)
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             broken.append(name)
         elif name in before:
-            old = one(before, name)
+            old = _read_tensor(before, name)
             if old.shape == tensor.shape:
                 changes[name] = _change(tensor, old)
             else:
                 strange.add(name)
     if broken:
         fix = "take an earlier step, and train on from there with a lower optm_lr"
-        yield Check("finite", ERROR, f"NaN or infinity in {few(broken)}", fix)
+        yield Check("finite", ERROR, f"NaN or infinity in {_few(broken)}", fix)
     else:
         yield Check("finite", OK, f"all {len(shards)} tensors")
     yield _against_base(base, before, changes, strange)
@@ -150,15 +221,13 @@ def _against_base(base: str | Path | None, before: Shards, changes: Mapping[str,
     if not before:
         return Check("base", WARNING, f"not compared: {base} is no checkpoint on this disk", "--base FOLDER")
     if strange:
-        return Check("base", ERROR, f"{few(strange)}: not in both, or of another shape; is {base} the base?")
+        return Check("base", ERROR, f"{_few(strange)}: not in both, or of another shape; is {base} the base?")
     changed = {name: change for name, change in changes.items() if change > 0}
     if not changed:
         found = f"training changed nothing: all {len(changes)} tensors are those of {base}"
         return Check("base", ERROR, found, "look at the learning rate, the frozen modules, and the loss mask")
-    most = max(changed, key=changed.get)
-    found = (
-        f"{len(changed)} of {len(changes)} tensors differ from {base}, most {most} by {changed[most]:.2g} of its norm"
-    )
+    most, by = max(changed.items(), key=lambda item: item[1])
+    found = f"{len(changed)} of {len(changes)} tensors differ from {base}, most {most} by {by:.2g} of its norm"
     return Check("base", OK, found)
 
 
@@ -168,7 +237,7 @@ def _before(base: str | Path | None) -> Shards:
         place = store.on_disk(base) if base else None
     except CheckpointError:
         place = None
-    return read_shards(place)[0] if place else {}
+    return _read_shards(place)[0] if place else {}
 
 
 def _start(folder: Path) -> str | None:
@@ -196,7 +265,7 @@ def _loads(folder: Path) -> Check:
     finally:
         transformers_logging.set_verbosity(level)
     kinds = {"missing": "missing_keys", "unexpected": "unexpected_keys", "of another shape": "mismatched_keys"}
-    wrong = [f"{len(told[k])} {word}: {few(set(map(str, told[k])))}" for word, k in kinds.items() if told[k]]
+    wrong = [f"{len(told[k])} {word}: {_few(set(map(str, told[k])))}" for word, k in kinds.items() if told[k]]
     if wrong:
         return Check("loads", ERROR, "; ".join(wrong) + ". transformers would fill them with random numbers")
     return Check("loads", OK, "0 missing, 0 unexpected, all of the shape that config.json gives")
@@ -204,11 +273,10 @@ def _loads(folder: Path) -> Check:
 
 def _texts(folder: Path) -> Iterator[Check]:
     """Yields whether the tokenizer's and processor's files are there and load."""
-    for name, files in FILES.items():
-        absent = not any((folder / file).is_file() for file in files)
-        if absent:
+    for name, files in TEXT_FILES.items():
+        if not any((folder / file).is_file() for file in files):
             yield Check(name, ERROR, f"there is no {' and no '.join(files)}", "copy its files from the base")
-    if any((folder / file).is_file() for file in FILES["tokenizer"]):
+    if any((folder / file).is_file() for file in TEXT_FILES["tokenizer"]):
         try:
             processor = AutoProcessor.from_pretrained(folder, use_fast=True, local_files_only=True)
             if not (processor.chat_template or processor.tokenizer.chat_template):
@@ -227,40 +295,3 @@ def _contract(folder: Path) -> Check:
         return Check("contract", OK, Contract.load(file).hash)
     except Exception as error:  # no YAML, or not of a contract
         return Check("contract", ERROR, str(error).splitlines()[0])
-
-
-# ---- command line -----------------------------------------------------------------------------------------------
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m cookbook.checkpoint", description="Verify, trace, merge.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("verify", help="one check a line; exit 1 where one is an error")
-    check.add_argument("path")
-    check.add_argument("--base", help="what training started from (default: what the run's manifest says)")
-    check.add_argument("--json", action="store_true")
-    trace = commands.add_parser("lineage", help="base, SFT, RL: what each step was made of")
-    trace.add_argument("path")
-    add = commands.add_parser("merge", help="write a LoRA adapter and its base as whole weights")
-    add.add_argument("adapter")
-    add.add_argument("out")
-    add.add_argument("--base", help="folder or name of the base (default: the one that the adapter names)")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    args = _parser().parse_args(arguments)
-    try:
-        if args.command == "lineage":
-            print(tree(lineage(args.path)))
-            return 0
-        if args.command == "merge":
-            print(named(merge(args.adapter, args.out, args.base)))
-            return 0
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    found = verify(args.path, args.base)
-    print(json.dumps(found.as_dict(), indent=1) if args.json else found)
-    return 0 if found.ok else 1

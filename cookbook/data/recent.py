@@ -2,7 +2,7 @@
 
 Why: a clip is asked about many times, and reading it costs more than a small model's answer. But a data set of long
 clips does not fit into memory: one of 30 frames at 81,920 pixels takes 29 MB. So what was used longest ago goes first.
-Used by `cookbook.data.encoder` and, in the engine's processes, by `cookbook.engine.video`.
+Used by `cookbook.data.encoder` and, in the engine's processes, by `cookbook.engine.video_reader`.
 
     clips = Recent(4 * 2**30)
     clip = clips.get(path, lambda: read(path))

@@ -19,7 +19,7 @@ from cookbook import runs
 from cookbook.display.checklist import MISSING, WARNING, Check, as_html, as_text
 from cookbook.doctor import abilities, gpus, machine, packages
 from cookbook.doctor.abilities import Ability
-from cookbook.engine.redis import is_free
+from cookbook.engine.environment import is_free
 from cookbook.runs import ROOT
 
 __all__ = ["Ability", "Report", "examine"]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cookbook.config.planner import PARAMETERS_7B
 from cookbook.display.checklist import MISSING, OK, WARNING, Check
+from cookbook.engine.environment import find_redis, search_path
 from cookbook.engine.failures import EngineError
-from cookbook.engine.redis import find_redis, search_path
 
 CHECKPOINT_GB = 12 * PARAMETERS_7B / 1e9  # float32 weights and both AdamW moments, measured
 EXPORT_GB = 2 * PARAMETERS_7B / 1e9  # bfloat16

@@ -16,26 +16,26 @@ from cookbook.engine.environment import engine_environment
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PORT, as_launched, command, launch, make_room, shown
 from cookbook.engine.nodes import write_start_files
-from cookbook.engine.watch import Patience
+from cookbook.engine.supervisor import Patience
 from cookbook.runs import Run
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0 for a run that did what it was asked to."""
-    args = parse(arguments)
+    args = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     try:
         config = Config.load(args.config.resolve())
         loader = args.loader.resolve()
         if args.show:
-            show(config, loader, args)
+            _show(config, loader, args)
         elif args.write_nodes:
             for file in write_start_files(
                 args.write_nodes, args.config, args.loader, args.run, args.nodes, args.port or PORT
             ):
                 print(file)
         else:
-            print(train(config, loader, args) or "finished; the configuration asks for no export")
+            print(_train(config, loader, args) or "finished; the configuration asks for no export")
     except (EngineError, ConfigError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def train(config: Config, loader: Path, args: argparse.Namespace) -> Path | None:
+def _train(config: Config, loader: Path, args: argparse.Namespace) -> Path | None:
     """Returns the last export."""
     make_room(runs.path(args.run), args.resume, args.replace)  # before Run begins the folder's files anew
     run = Run(args.run, seed=config["train.seed"] or 0)
@@ -62,7 +62,7 @@ def train(config: Config, loader: Path, args: argparse.Namespace) -> Path | None
     )
 
 
-def show(config: Config, loader: Path, args: argparse.Namespace) -> None:
+def _show(config: Config, loader: Path, args: argparse.Namespace) -> None:
     """Print the command and the configuration that would be run, and start nothing."""
     run = runs.path(args.run)
     path = engine_environment(config, run, nodes=args.nodes)["PATH"]
@@ -70,7 +70,7 @@ def show(config: Config, loader: Path, args: argparse.Namespace) -> None:
     print(as_launched(config, run, args.resume).text())
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     """Returns the options."""
     parser = argparse.ArgumentParser(prog="python -m cookbook.engine", description=__doc__.splitlines()[0])
     parser.add_argument("loader", type=Path, help="the loader file, such as data_tools/llava_sft.py")

@@ -5,7 +5,7 @@ functions that raise NotImplementedError where it is missing (policy/kernel/mode
 models (`force_use_hf`) are told to use it whatever is installed (policy/model/hf_models/patch.py:39). PyTorch has the
 same kernels. Nothing is replaced where flash-attn is installed. Used by `cookbook.engine.bridge`.
 
-    install()
+    install_attention()
 """
 
 from itertools import pairwise
@@ -73,7 +73,7 @@ class TorchAttention:
     apply_rotary_emb = staticmethod(rotate)
 
 
-def install() -> str:
+def install_attention() -> str:
     """Put PyTorch's attention in place where flash-attn is missing. Returns what attention the engine has."""
     from cosmos_rl.policy.kernel import modeling_utils
     from cosmos_rl.policy.model import hf_models

@@ -2,43 +2,51 @@
 
 Why: the engine starts the loader file in each of its processes, so what is put right at its top is put right
 everywhere, and the package itself stays as pip installed it. Every part names the line that it mends, and
-`tests/engine/test_bridge.py` fails for a part that the engine no longer needs.
+a test in `tests/engine/` fails for a part that the engine no longer needs.
 
     attention   PyTorch's, where flash-attn is missing                  cookbook/engine/attention.py
-    video       PyAV as reader, and each clip decoded once              cookbook/engine/video.py
+    video       PyAV as reader, and each clip decoded once              cookbook/engine/video_reader.py
     rollout     `backend = "transformers"`, beside the engine's vLLM    cookbook/engine/rollout.py
     names       weights of a transformers model under published names   here
     polling     colocated mode waits 0.2 s for a command, not 10 s      here
-    network     redis and the controller on 127.0.0.1 only, if asked    cookbook/engine/loopback.py
+    network     redis and the controller on 127.0.0.1 only, if asked    here
     log         the engine's own format, whatever a loader sets up      here
 
 Used by the loader files, through `data_tools.loading.engine.serve`.
 """
 
 import logging
+import os
 import re
+import socket
+from pathlib import Path
 
-from cookbook.engine import attention, loopback, video
+from cookbook.engine.attention import install_attention
+from cookbook.engine.video_reader import install_reader
 
 log = logging.getLogger(__name__)
 
 BACKEND = "transformers"  # the configurations' rollout.backend
 POLLING_MS = 200
+ASKED, SOCKET = "COOKBOOK_LOOPBACK", "COSMOS_CONTROLLER_LISTEN_FD"
+HOST = "127.0.0.1"
 
 
 def install() -> dict[str, str]:
     """Put every part in place, once per process. Returns what each one is now, and logs it."""
-    from cookbook.engine import rollout  # it and the engine take 13 seconds: not for those who only import this
+    from cookbook.engine.rollout import (
+        register,
+    )  # it and the engine take 13 seconds: not for those who only import this
 
-    video.install()
-    rollout.register(BACKEND)
+    install_reader()
+    register(BACKEND)
     done = {
-        "attention": attention.install(),
+        "attention": install_attention(),
         "video": "PyAV",
         "rollout": BACKEND,
         "names": install_names(),
         "polling": install_polling(),
-        "network": loopback.install(),
+        "network": install_network(),
         "log": install_log(),
     }
     log.info("bridge to cosmos-rl: %s", ", ".join(f"{part}: {what}" for part, what in done.items()))
@@ -93,3 +101,59 @@ def install_polling() -> str:
 
     RedisStreamConstant.CMD_READING_TIMEOUT_MS = POLLING_MS
     return f"{POLLING_MS} ms"
+
+
+# ---- network ----------------------------------------------------------------------------------------------------
+
+
+def install_network() -> str:
+    """Bind redis and the controller to 127.0.0.1 where COOKBOOK_LOOPBACK=1 asks for it. Returns where they are.
+
+    cosmos-rl 0.4.7 binds both to all interfaces, without a password: redis in utils/network_util.py:381
+    (`bind 0.0.0.0`, `protected-mode no`), the HTTP server on a socket that the launcher has opened
+    (launcher/launch_all.py:833). On a machine that others can reach, they could stop the training or read its data.
+    Workers find both as `localhost`. Not covered: the ports that torch and NCCL open among the workers of one run.
+    The launcher sets the variable for one node and leaves it out for several.
+    """
+    if os.environ.get(ASKED) != "1":
+        return "all interfaces"
+    if os.environ.get("COSMOS_ROLE") == "Controller":
+        from cosmos_rl.utils import network_util
+
+        network_util.write_redis_config = local_redis(network_util.write_redis_config)
+        network_util.get_eth_ips = list  # none: workers would try these addresses too (dispatcher/controller.py:215)
+        if SOCKET in os.environ:
+            os.environ[SOCKET] = str(rebind(int(os.environ[SOCKET])))
+    return HOST
+
+
+def local_redis(write):
+    """Returns the engine's `write_redis_config`, for a redis that only this machine reaches.
+
+    Raises RuntimeError where the engine writes another file than it did, rather than leave the server open.
+    """
+
+    def write_redis_config(*args, **kwargs):
+        path = write(*args, **kwargs)
+        text = Path(path).read_text()
+        if text.count("bind 0.0.0.0") != 1:
+            raise RuntimeError(f"{path}: expected one line `bind 0.0.0.0`; unset {ASKED} to run without this")
+        Path(path).write_text(text.replace("bind 0.0.0.0", f"bind {HOST}"))
+        return path
+
+    return write_redis_config
+
+
+def rebind(descriptor: int) -> int:
+    """Close a listening socket, and open one on the same port for this machine only. Returns its descriptor.
+
+    The port stays taken in between: shutting a socket down ends its listening, not its claim.
+    """
+    with socket.socket(fileno=descriptor) as everywhere:
+        port = everywhere.getsockname()[1]
+        everywhere.shutdown(socket.SHUT_RDWR)
+        local = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        local.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        local.bind((HOST, port))
+        local.listen(128)
+    return local.detach()

@@ -8,45 +8,26 @@ has the same tracebacks several times, in the order in which ranks died; here is
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
 from cookbook.engine.failures import EngineError
-from cookbook.engine.log_lines import DEAD, EXPORT, Step, parse_step
-from cookbook.engine.verdict import explain, read_log
-from cookbook.engine.watch import LOSSES, Reason
+from cookbook.engine.log_lines import RunLog
+from cookbook.engine.verdict import Reason, death, explain, read_log, shortfall
 
 
-def diagnose(log: str | Path) -> EngineError | None:
+def diagnose(file: str | Path) -> EngineError | None:
     """Returns the error that our launcher would have raised; None for a run that reached and exported its last step.
 
     A run that was told not to export anything counts as one that did not. Raises OSError where there is no such log.
     """
-    step, after, codes, exported = None, 0, [], set()
-    for number, line in enumerate(read_log(Path(log)), start=1):
-        if found := parse_step(line):
-            step, after = found, number
-        elif found := EXPORT.search(line):
-            exported.add(Path(found[1]).name)
-        elif found := DEAD.search(line):
-            codes.append(found[1])
-    problem = _problem(step, codes, exported)
-    when = f"at step {step.number} of {step.total}" if step else "before the first step"
-    return explain(problem, Path(log), after, when) if problem else None
-
-
-def _problem(step: Step | None, codes: list[str], exported: set[str]) -> Reason | None:
-    if codes:
-        return Reason("worker", f"a process of the engine failed with return code {codes[0]}")
-    if step is None or step.number < step.total:
-        return Reason("unfinished", "the log ends before the last step")
-    loss = next((step.values[name] for name in LOSSES if name in step.values), 0.0)
-    if not math.isfinite(loss):
-        return Reason("nan", f"the last step's loss is {loss}")
-    if not exported & {f"step_{step.total}", "final"}:  # older engines call the last one "final"
-        return Reason("export", "the last step was never exported")
-    return None
+    log = RunLog()
+    for line in read_log(Path(file)):
+        log.take(line)
+    problem = death(log) or shortfall(log, "the log ends")
+    if not problem and log.exported.isdisjoint({f"step_{log.step.total}", "final"}):  # older engines say "final"
+        problem = Reason("export", "the last step was never exported")
+    return explain(problem, Path(file), log) if problem else None
 
 
 def main(arguments: list[str] | None = None) -> int:

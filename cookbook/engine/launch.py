@@ -16,18 +16,17 @@ import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
-from cookbook.checkpoint.shards import STATE
+from cookbook.checkpoint.store import STATE
 from cookbook.config import Config
-from cookbook.engine.environment import ENGINE_METRICS, engine_environment
+from cookbook.engine.environment import engine_environment, free_port, is_free
 from cookbook.engine.failures import EngineError
-from cookbook.engine.generations import by_step, number
 from cookbook.engine.processes import Engine, sigterm_exits
-from cookbook.engine.redis import free_port, is_free
-from cookbook.engine.verdict import LOG, require_success
-from cookbook.engine.watch import Patience, Watch, follow
+from cookbook.engine.records import ENGINE_METRICS, completion_figures, number_completions
+from cookbook.engine.supervisor import Patience, Supervisor
+from cookbook.engine.verdict import ENGINE_LOG, require_success
 from cookbook.runs import GENERATIONS, ROOT, Run, named
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ def launch(
     others join with the files of `cookbook.engine.nodes`. A severe alarm of `training.alarms` ends the run, with a
     checkpoint where the controller still answers, unless `stop_on_alarm` is false.
     Raises EngineError, whose message has the first traceback and what helps; ConfigError for a key that is wrong.
-    Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left.
+    Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left, unless its guardian is killed.
     """
     patience = patience or Patience()
     environment = engine_environment(config, run.path, env, nodes)
@@ -68,23 +67,27 @@ def launch(
     make_room(run.path, resume, replace)
     config = as_launched(config, run.path, resume)
     (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
-    facts = {"engine": PROGRAM, "engine_version": _version(), "engine_command": shown(words), "port": port}
+    version = next((found.version for found in distributions(name=PROGRAM)), None)
+    facts = {"engine": PROGRAM, "engine_version": version, "engine_command": shown(words), "port": port}
     run.write_manifest(**facts, start=config["policy.model_name_or_path"], resume=resume)
     run.log(shown(words))
     started, outcome = time.monotonic(), "interrupted"
-    watch = Watch(run, config.kind.upper(), patience, stop_on_alarm, port=port)
+    supervisor = Supervisor(run, config.kind.upper(), patience, stop_on_alarm, port=port)
     try:
-        with sigterm_exits(), Engine(words, environment, run.path / LOG, patience.stop) as engine:
-            reason = follow(engine, watch)
-        watch.take_metrics(at_end=True)
-        export = require_success(watch, engine.code, config, run.path, reason)
+        with sigterm_exits(), Engine(words, environment, run.path / ENGINE_LOG, patience.stop) as engine:
+            reason = supervisor.follow(engine)
+        supervisor.take_metrics(at_end=True)
+        export = require_success(
+            supervisor.state.log, engine.code, config, run.path, reason, time.monotonic() - started
+        )
         outcome = "finished"
     except EngineError as error:
         outcome = error.kind
         raise
     finally:
         if config.kind == "grpo":
-            watch.add(by_step(number(run.path / GENERATIONS, config["train.train_batch_per_replica"])))
+            rows = number_completions(run.path / GENERATIONS, config["train.train_batch_per_replica"])
+            supervisor.add(completion_figures(rows))
         run.write_manifest(outcome=outcome, seconds=round(time.monotonic() - started, 1))
         run.log(f"{PROGRAM}: {outcome}")
     return export
@@ -162,8 +165,8 @@ def make_room(run: Path, resume: Path | None, replace: bool) -> None:
     if resume is not None:
         if not (Path(resume) / STATE).exists():
             raise EngineError("checkpoint", f"{resume}: no checkpoint, it holds no {STATE}")
-        if (run / LOG).is_file():
-            (run / LOG).rename(run / f"engine.{len(list(run.glob('engine*.log')))}.log")
+        if (run / ENGINE_LOG).is_file():
+            (run / ENGINE_LOG).rename(run / f"engine.{len(list(run.glob('engine*.log')))}.log")
         return
     found = [run / name for name in RESULTS if any((run / name).glob("*"))]
     if found and not replace:
@@ -182,10 +185,3 @@ def require_disk(config: Config, run: Path) -> None:
     free = shutil.disk_usage(run).free
     if free < 7 * weights:  # a model that is not here yet counts as nothing
         raise EngineError("disk", f"{run}: {free / 2**30:.0f} GiB are free, one step needs {7 * weights / 2**30:.0f}")
-
-
-def _version() -> str | None:
-    try:
-        return version("cosmos-rl")
-    except PackageNotFoundError:
-        return None

@@ -3,38 +3,46 @@
 Why: the log is the only place where cosmos-rl tells the truth (its exit code does not), and eight ranks print one
 error in eight copies, three times each, with torchrun's own traceback at the end.
 
-    parse_step("… - INFO - Step: 2/12, Loss: 6.17863, …")   # Step(number=2, total=12, values={"Loss": 6.17863, …})
+    log = RunLog()                                          # what it has said so far, line by line
+    log.take("… - INFO - Step: 2/12, Loss: 6.17863, …")     # Step(number=2, total=12, values={"Loss": 6.17863, …})
     root_cause(traces(lines), after=411)                    # the one traceback to show
 """
 
+import math
 import re
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from cookbook.engine.failures import failure_kind
 
 # torchrun puts "[rank0]:" before a worker's line, torch's own handler a second one with a space
 RANK = re.compile(r"\[rank(\d+)\]:((?:\[rank\d+\]: ?)*)")
 RECORD = re.compile(r"\[cosmos\] |[A-Z]+:cosmos:|INFO: |[EWI]\d{4} \d\d:|\[rank\d+\]|Exported safetensors to ")
 STEP = re.compile(r"(?:^|- |:cosmos:)Step: (\d+)/(\d+), (.+)")
-NUMBER = re.compile(r"([A-Za-z][\w ./]*): (-?(?:\d[\d.e+-]*|nan|inf))")
+FIGURE = re.compile(r"([A-Za-z][\w ./]*): (-?(?:\d[\d.e+-]*|nan|inf))")
 EXPORT = re.compile(r"Exported safetensors to (\S+)")
 DEAD = re.compile(r"Process \S+ failed with return code (-?\d+)")
-ERROR = re.compile(r"[\w.]*(?:Error|Exception)\b")  # at the start of the line that names an exception
+EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception)\b")  # at the start of the line that names an exception
 READY = re.compile(r"Controller is ready at")
-KEY = re.compile(
+MILESTONE = re.compile(
     r"Controller is ready at|Redis server started on port \d+|Replica started at|Training epoch|Validation loss|"
     r"Exported safetensors to \S+|checkpoint saved successfully|Trying to load checkpoint|Checkpoint loaded|"
     r"Best checkpoint updated|failed with return code"
 )
+LOSSES = ("Loss", "Average loss")  # SFT's name, GRPO's name
+FATAL = {"memory", "disk", "nccl"}  # what no process of the engine survives, though it may hang
 CHATTER = re.compile(r"Soft throttle still engaged|heartbeat")  # said every few seconds, also when nothing moves
 
-START = re.compile(r"\s*(?:Original )?Traceback \(most recent call last\):")
+TRACE_START = re.compile(r"\s*(?:Original )?Traceback \(most recent call last\):")
 # what breaks because something else broke: torchrun's own, peers that vanish, wrappers around the real one
 CASCADE = re.compile(
     r"ChildFailedError|SignalException|DistBackendError|DistStoreError|DistNetworkError|ConnectionError|"
     r"Connection(Refused|Reset|Aborted)|BrokenPipe|RemoteDisconnected|MaxRetryError|CancelledError|"
     r"KeyboardInterrupt|SystemExit|Caught \w+ in DataLoader worker|failed on another rank"
 )
-LONGEST = 40  # lines of one traceback that are shown
+TRACE_LINES = 40  # lines of one traceback that are shown
 MESSAGE = 12  # lines of one exception's own text
 
 
@@ -45,6 +53,82 @@ class Step:
     number: int
     total: int
     values: dict[str, float]
+
+
+def split(line: str) -> tuple[str, str]:
+    """Returns (rank, text) of a line; rank is "" for the launcher, the controller and redis."""
+    match = RANK.match(line)
+    return (match[1], line[match.end() :]) if match else ("", line)
+
+
+def parse_step(line: str) -> Step | None:
+    """Returns the step that a line reports, SFT's or GRPO's; None for any other line."""
+    match = STEP.search(split(line)[1])
+    if not match:
+        return None
+    values = {name.strip(): float(value.rstrip(".")) for name, value in FIGURE.findall(match[3])}
+    return Step(int(match[1]), int(match[2]), values) if values else None
+
+
+def bare_text(line: str) -> str:
+    """Returns what a line says, without its rank, date and level."""
+    return re.sub(r"^\[cosmos\] .*? - cosmos - [A-Z]+ - |^[A-Z]+:cosmos:", "", split(line)[1]).strip()
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Something bad that was seen at a time: a return code, or the kind of an error."""
+
+    at: float
+    code: str
+
+
+@dataclass
+class RunLog:
+    """What a log has said so far. Times are those of its lines, in seconds of the reader's clock."""
+
+    moved: float = 0.0  # the last sign of life
+    lines: int = 0
+    step: Step | None = None
+    step_line: int = 0  # the line of the last step
+    step_times: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    loss: float = 0.0
+    bad_losses: int = 0  # in a row
+    exported: set[str] = field(default_factory=set)
+    ready: bool = False
+    dead: Sign | None = None  # the first process that failed
+    fatal: Sign | None = None  # an error that nothing survives, until a step follows it
+
+    def take(self, line: str, now: float = 0.0) -> Step | None:
+        """Take in one line. Returns the step that it reports, None for any other line."""
+        self.lines += 1
+        if not CHATTER.search(line):
+            self.moved = now
+        text, step = split(line)[1], parse_step(line)
+        if step:
+            self._take_step(step, now)
+        elif match := EXPORT.search(line):
+            self.exported.add(Path(match[1]).name)
+        elif (match := DEAD.search(line)) and not self.dead:
+            self.dead = Sign(now, match[1])
+        self.ready = self.ready or bool(READY.search(line))
+        if EXCEPTION.match(text) and (kind := failure_kind(text)) in FATAL and not self.fatal:
+            self.fatal = Sign(now, kind)
+        return step
+
+    def _take_step(self, step: Step, now: float) -> None:
+        self.step, self.step_line, self.fatal = step, self.lines, None
+        self.step_times.append(now)
+        self.loss = next((step.values[name] for name in LOSSES if name in step.values), self.loss)
+        self.bad_losses = 0 if math.isfinite(self.loss) else self.bad_losses + 1
+
+    @property
+    def place(self) -> str:
+        """How far it is, in words."""
+        return f"at step {self.step.number} of {self.step.total}" if self.step else "before the first step"
+
+
+# ---- tracebacks -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -59,29 +143,9 @@ class Trace:
     def text(self) -> str:
         """Returns it as it was printed; the middle of a long one is left out."""
         cut = self.lines
-        if len(cut) > LONGEST:
-            cut = [*cut[:4], f"  … {len(cut) - LONGEST} lines …", *cut[4 - LONGEST :]]
+        if len(cut) > TRACE_LINES:
+            cut = [*cut[:4], f"  … {len(cut) - TRACE_LINES} lines …", *cut[4 - TRACE_LINES :]]
         return "\n".join(cut)
-
-
-def split(line: str) -> tuple[str, str]:
-    """Returns (rank, text) of a line; rank is "" for the launcher, the controller and redis."""
-    match = RANK.match(line)
-    return (match[1], line[match.end() :]) if match else ("", line)
-
-
-def parse_step(line: str) -> Step | None:
-    """Returns the step that a line reports, SFT's or GRPO's; None for any other line."""
-    match = STEP.search(split(line)[1])
-    if not match:
-        return None
-    values = {name.strip(): float(value.rstrip(".")) for name, value in NUMBER.findall(match[3])}
-    return Step(int(match[1]), int(match[2]), values) if values else None
-
-
-def message(line: str) -> str:
-    """Returns what a line says, without its rank, date and level."""
-    return re.sub(r"^\[cosmos\] .*? - cosmos - [A-Z]+ - |^[A-Z]+:cosmos:", "", split(line)[1]).strip()
 
 
 def traces(lines: Iterable[str]) -> list[Trace]:
@@ -90,7 +154,7 @@ def traces(lines: Iterable[str]) -> list[Trace]:
     running: dict[str, Trace] = {}
     for number, (rank, text) in enumerate(map(split, lines), start=1):
         trace = running.get(rank)
-        if START.match(text):
+        if TRACE_START.match(text):
             running[rank] = Trace(number, rank, [text.strip()])
             found.append(running[rank])
         elif trace and not _take(trace, text):

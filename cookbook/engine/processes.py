@@ -2,6 +2,7 @@
 
 Why: after a run, however it ended, no process may hold a GPU and no port may be taken. The guardian
 (cookbook/engine/guardian.py) owns every process of the engine; here is our end of it, and the log that comes back.
+Only `kill -9` of the guardian itself leaves the engine running.
 
     with Engine(command, environment, log) as engine:
         line = engine.lines.get()      # None when all of it has ended
@@ -18,13 +19,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from uuid import uuid4
-
-import psutil
 
 from cookbook.runs import ROOT
 
-MARK = "COOKBOOK_RUN"  # in the environment of every process of a run
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 
 
@@ -33,14 +30,14 @@ class Engine:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, grace: float = GRACE) -> None:
         """Start it. Each line goes to `log` behind the seconds since the start, and into `lines`."""
-        self.mark, self.grace = uuid4().hex, grace
+        self.grace = grace
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.started = time.monotonic()
         guardian = [sys.executable, "-m", "cookbook.engine.guardian", str(os.getpid()), str(grace), *command]
         self.process = subprocess.Popen(
             guardian,
             cwd=ROOT,  # where the paths of a configuration count from, and -m finds the guardian
-            env={**environment, MARK: self.mark},
+            env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -65,14 +62,11 @@ class Engine:
         return self.process.poll()
 
     def stop(self) -> None:
-        """End every process of the engine. Returns when none is left, after some 12 seconds at the latest."""
+        """Let the guardian end every process of the engine. Returns when none is left, after some 15 s at most."""
         if self.code is None:
             self.process.send_signal(signal.SIGTERM)  # from here on it ends all, even if we are interrupted again
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(self.grace + 5)
-        for process in marked(self.mark):  # only where the guardian itself was killed
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
         self._reader.join(2)
 
     def __enter__(self) -> "Engine":
@@ -80,18 +74,6 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """Returns the living processes whose environment has the run's mark; redis wipes its own and is not found so."""
-    return [p for p in psutil.process_iter() if _mark_of(p) == mark]
-
-
-def _mark_of(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get(MARK) if process.status() != psutil.STATUS_ZOMBIE else None
-    except (psutil.Error, OSError):
-        return None
 
 
 @contextlib.contextmanager

@@ -6,10 +6,8 @@ and differ from its own where `tests/training/test_rewards.py` has a table: "(A)
 "A" without tags states nothing.
 
     reward(completion, sample, {"single_choice": 1.0, "format": 0.1}, contract).parts
-    launch_worker(..., reward_fns=[EngineReward(reward_weights(config), contract)])     # cosmos-rl
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,8 +15,7 @@ from dataclasses import dataclass
 from cookbook.config import Config, ConfigError
 from cookbook.data.answers import choose, iou, number, span
 from cookbook.data.contract import Contract
-from cookbook.data.samples import Sample, message, text
-from cookbook.engine import generations
+from cookbook.data.samples import Sample
 
 WEIGHTS, OVERLONG = "train.train_policy.reward_function", "overlong"
 TOLERANCE = 0.05  # of the reference, where the sample's `extra` states no absolute "tolerance"
@@ -184,59 +181,9 @@ def reference(sample: Sample, contract: Contract) -> str:
     return sample.answer if sample.answer is not None else _stated(sample.target or "", contract)
 
 
-# ---- the same functions in cosmos-rl ----------------------------------------------------------------------------
-
-
 def are_ours(config: Config) -> bool:
     """Returns whether a configuration is for GRPO and names only parts that are here."""
     return config.kind == "grpo" and reward_weights(config).keys() <= {*PARTS, OVERLONG}
-
-
-def reference_text(sample: Sample) -> str:
-    """Returns what a reward needs of a sample as one line of JSON: the one text that cosmos-rl hands to it."""
-    names = ("id", "question", "answer", "options", "target")
-    known = {name: getattr(sample, name) for name in names}
-    return json.dumps(known | {"extra": {k: v for k, v in sample.extra.items() if k == "tolerance"}})
-
-
-def _sample(line: str | None) -> Sample:
-    """Returns the sample of a `reference_text`, its question without clips. Raises RewardError for any other text."""
-    try:
-        found = json.loads(line)
-        turns = [
-            ("user", found["question"]),
-            *([("assistant", found["target"])] if found["target"] is not None else []),
-        ]
-    except (ValueError, TypeError, KeyError):
-        raise RewardError(f"the reference is {line!r}, not one that EngineDataset wrote for our rewards") from None
-    messages = tuple(message(role, text(words)) for role, words in turns)
-    return Sample(found["id"], "", messages, found["answer"], tuple(found["options"]), extra=found["extra"])
-
-
-@dataclass(frozen=True)
-class EngineReward:
-    """A function for cosmos-rl's `reward_fns`; it takes the references of `reference_text`."""
-
-    weights: dict[str, float]
-    contract: Contract
-    keeps: bool = True  # each completion for generations.jsonl
-
-    def __call__(
-        self, to_be_evaluated: str, reference: str | None = None, *args, **kwargs
-    ) -> tuple[float, dict[str, float]]:
-        """Returns (total, parts by the names of our metrics): the engine logs those as train/reward_NAME."""
-        sample, lost = _sample(reference), 0.0
-        if OVERLONG in self.weights:  # the engine hands over its configuration and its tokenizer
-            tokens, engine = count_tokens(to_be_evaluated, kwargs["tokenizer"]), kwargs["config"]
-            keys = engine.train.train_policy.overlong_reward
-            lost = overlong(tokens, engine.rollout.max_response_length, keys.buffer_length, keys.penalty_factor)
-        earned = reward(to_be_evaluated, sample, self.weights, self.contract, lost)
-        if self.keeps:
-            generations.keep(
-                {"id": sample.id, "output": to_be_evaluated, "reference": sample.answer, "reward": earned.total}
-                | earned.parts
-            )
-        return earned.total, {f"reward_{name}": value for name, value in earned.parts.items()}
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.data.samples import DataError
-from cookbook.engine.failures import KINDS, kind_of
+from cookbook.engine.failures import FAILURES, failure_kind
 from data_tools.formats.source import Problems, inside, read_rows, shown, skipping
 
 ROWS = (".json", ".jsonl", ".parquet")
@@ -254,5 +254,5 @@ def _download(name: str, subset: str | None) -> Path:
 def _unreachable(name: str, error: Exception) -> DataError:
     """Returns what to raise where a dataset of the hub cannot be had, with what helps where the kind is known."""
     told = f"{name}: cannot be loaded from the hub ({type(error).__name__}: {shown(error)})"
-    kind = kind_of(f"{type(error).__name__}: {error}", "")
-    return DataError(f"{told}\nWhat helps ({kind}): {KINDS[kind][1]}" if kind else told)
+    kind = failure_kind(f"{type(error).__name__}: {error}", "")
+    return DataError(f"{told}\nWhat helps ({kind}): {FAILURES[kind][1]}" if kind else told)

@@ -20,8 +20,9 @@ from torch.utils.data import Dataset
 
 from cookbook.config import Config, ConfigError
 from cookbook.data.samples import DataError, Sample
-from cookbook.engine import bridge, metrics
-from cookbook.training.rewards import EngineReward, are_ours, reference_text, reward_weights
+from cookbook.engine import bridge, records
+from cookbook.engine.rewards import EngineReward, reference_text
+from cookbook.training.rewards import are_ours, reward_weights
 from data_tools.loading.samples import contract
 
 Load = Callable[[Config], dict[str, list[Sample]]]
@@ -30,7 +31,7 @@ Load = Callable[[Config], dict[str, list[Sample]]]
 class EngineDataset(Dataset):
     """Samples as cosmos-rl's Qwen2_5_VLM_DataPacker takes them: whole conversations for SFT, prompts for GRPO."""
 
-    for_our_rewards = False  # whether references are what cookbook.training.rewards.EngineReward takes
+    for_our_rewards = False  # whether references are what cookbook.engine.rewards.EngineReward takes
 
     def __init__(self, samples: Sequence[Sample], config: Config) -> None:
         """Raises DataError where SFT has no answer to learn from, or the engine could not batch the samples."""
@@ -120,7 +121,7 @@ def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
         reward_fns=list(reward_fns) if reward_fns else None,
         # held-out prompts are measured as the local engine does: by how many answers are right, whatever is trained on
         val_reward_fns=[EngineReward({"single_choice": 1.0}, contract(config), keeps=False)] if ours else None,
-        custom_logger_fns=[partial(metrics.log_metrics, held_out="val/accuracy") if ours else metrics.log_metrics],
+        custom_logger_fns=[partial(records.log_metrics, held_out="val/accuracy") if ours else records.log_metrics],
     )
 
 

@@ -13,7 +13,7 @@ from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, message, text, video
-from cookbook.engine import video as engine_video
+from cookbook.engine import video_reader
 from cookbook.runs import ROOT
 from data_tools import formats
 from data_tools.loading.engine import EngineDataset
@@ -88,7 +88,7 @@ def test_every_loader_takes_real_clips(loader, format, kind, contract, dataset, 
 def test_frames_tokens_and_patches_are_those_of_qwen_vl_utils_and_the_stock_processor(fps, samples):
     from qwen_vl_utils.vision_process import fetch_video
 
-    engine_video.install()
+    video_reader.install_reader()
     contract = Contract.load(ROOT / "configs/prompts/captions.yaml")
     contract = Contract(contract.system, contract.answer_format, type(contract.vision)(fps, 3136, 81920))
     encoder = Encoder(AutoProcessor.from_pretrained(BASE, use_fast=True), contract, AutoConfig.from_pretrained(BASE))

@@ -17,8 +17,7 @@ import torch
 from cookbook.config import Config
 from cookbook.data.contract import ContractError
 from cookbook.data.samples import DataError, Sample, message, text
-from cookbook.engine import bridge, metrics
-from cookbook.engine import video as engine_video
+from cookbook.engine import bridge, records, video_reader
 from cookbook.runs import ROOT
 from data_tools import formats
 from data_tools.formats.av_folder import VIDEO_SUFFIX
@@ -270,7 +269,7 @@ def test_the_engines_reader_takes_the_frames_that_are_asked_for(tmp_path):
     drawing.write_mp4(tmp_path / "a.mp4", frames, 10)
 
     def read(**limits):
-        video, facts, rate = engine_video.read_video({"video": f"file://{tmp_path}/a.mp4", **limits})
+        video, facts, rate = video_reader.read_video({"video": f"file://{tmp_path}/a.mp4", **limits})
         assert video.shape == (len(facts["frames_indices"]), 3, 32, 32) and video.dtype == torch.uint8
         grey = video.float().mean((1, 2, 3))
         assert torch.allclose(grey, 10.0 * torch.tensor(facts["frames_indices"]), atol=4)  # the right pictures
@@ -282,7 +281,7 @@ def test_the_engines_reader_takes_the_frames_that_are_asked_for(tmp_path):
     assert read(fps=10, video_start=0.5, video_end=1.2) == (list(range(5, 13)), 10.0)
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     with pytest.raises((av_library.FFmpegError, ValueError)):
-        engine_video.read_video({"video": str(tmp_path / "bad.mp4")})
+        video_reader.read_video({"video": str(tmp_path / "bad.mp4")})
 
 
 @pytest.fixture
@@ -311,7 +310,7 @@ def test_serve_hands_the_engine_what_it_needs(validation, launched, av, tmp_path
     serve(counted, reward_fns=[len])
     assert reads == []  # other roles than the controller read the data only when the engine asks
     first, call = launched
-    assert first == "bridge" and call["reward_fns"] == [len] and call["custom_logger_fns"] == [metrics.log_metrics]
+    assert first == "bridge" and call["reward_fns"] == [len] and call["custom_logger_fns"] == [records.log_metrics]
     engine_config = object()
     assert len(call["dataset"](engine_config)) == 8
     assert (call["val_dataset"] is None) != validation
@@ -373,11 +372,11 @@ from cosmos_rl.utils.util import call_setup
 import toml
 from cookbook.config import Config
 from cookbook.data.contract import ContractError
-from cookbook.engine import video
+from cookbook.engine import video_reader
 from data_tools.loading.engine import EngineDataset
 from data_tools.loading import load
 
-video.install()
+video_reader.install_reader()
 out = {}
 for kind in ("sft", "grpo"):
     path = Path(sys.argv[1]) / f"{kind}.toml"

@@ -30,12 +30,12 @@ from cosmos_rl.policy.config import Config as EngineConfig
 from cosmos_rl.utils.util import call_setup
 from cookbook.config import Config
 from cookbook.data.encoder import Encoder
-from cookbook.engine import video
+from cookbook.engine import video_reader
 from data_tools.loading.engine import EngineDataset
 from data_tools.formats import samples_jsonl
 from data_tools.loading import contract
 
-video.install()
+video_reader.install_reader()
 path = Path(sys.argv[1]) / "sft.toml"
 config, engine = Config.load(path), EngineConfig.from_dict(toml.load(path))
 samples = samples_jsonl.read(Path(sys.argv[1]) / "data")

@@ -19,9 +19,9 @@ import torch
 from cookbook import checkpoint, pipeline, tutorial
 from cookbook.config import Config
 from cookbook.data.contract import Contract
+from cookbook.engine.environment import is_free
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import launch
-from cookbook.engine.redis import is_free
 from cookbook.runs import ROOT, Run, read_metrics
 from cookbook.training.rewards import OVERLONG_KEYS, WEIGHTS, count_tokens, overlong
 from cookbook.training.validation import answers

@@ -23,11 +23,11 @@ from cosmos_rl.dispatcher.data.schema import RLPayload
 from cosmos_rl.policy.config import Config as EngineConfig
 from cosmos_rl.utils.util import call_setup
 from cookbook.config import Config
-from cookbook.engine import video
+from cookbook.engine import video_reader
 from data_tools import loading
 from data_tools.loading.engine import EngineDataset
 
-video.install()
+video_reader.install_reader()
 out = {}
 for name, loader in json.loads(sys.argv[2]).items():
     path = Path(sys.argv[1]) / f"{name}.toml"

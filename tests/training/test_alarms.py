@@ -11,7 +11,7 @@ import random
 import pytest
 
 from cookbook.config import schema
-from cookbook.engine.metrics import read_engine_metrics
+from cookbook.engine.records import read_engine_metrics
 from cookbook.runs import ROOT, Run, read_metrics
 from cookbook.training import alarms
 from cookbook.training.alarms import Alarm, TrainingStopped, Watcher, replay, stalled, standing

@@ -12,15 +12,14 @@ import pytest
 from cookbook.config import Config, ConfigError
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text
+from cookbook.engine.rewards import EngineReward, reference_text
 from cookbook.evaluation.predictions import judge
 from cookbook.training import rewards
 from cookbook.training.gold import require_gold
 from cookbook.training.rewards import (
     PARTS,
-    EngineReward,
     RewardError,
     are_ours,
-    reference_text,
     require_parts,
     reward,
     reward_weights,

@@ -6,7 +6,7 @@ GRPO shows the trainer each clip once per completion (policy/trainer/llm_trainer
 decodes it each time: so what was read last is kept, as far as the memory given for it goes.
 Used by `cookbook.engine.bridge`, in every role.
 
-    install()
+    install_reader()
 """
 
 import json
@@ -23,7 +23,7 @@ from cookbook.data.video import measure, pictures
 CACHE_BYTES = 512 * 2**20  # a process; a clip of 30 frames at 81,920 pixels takes 29 MB
 
 
-def install(cache_bytes: int = CACHE_BYTES) -> None:
+def install_reader(cache_bytes: int = CACHE_BYTES) -> None:
     """Make PyAV the reader of qwen-vl-utils, also where it would fall back, so that an error is told as it is."""
     from qwen_vl_utils import vision_process
 
@@ -31,7 +31,7 @@ def install(cache_bytes: int = CACHE_BYTES) -> None:
     vision_process.FORCE_QWENVL_VIDEO_READER = "pyav"
     vision_process.get_video_reader_backend.cache_clear()
     stock = getattr(vision_process.fetch_video, "__wrapped__", vision_process.fetch_video)
-    vision_process.fetch_video = remembered(stock, cache_bytes)
+    vision_process.fetch_video = remembering(stock, cache_bytes)
 
 
 def read_video(part: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any], float]:
@@ -51,7 +51,7 @@ def read_video(part: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any], floa
     return pictures(path, indices), facts, wanted / count * rate
 
 
-def remembered(fetch: Callable, limit: int) -> Callable:
+def remembering(fetch: Callable, limit: int) -> Callable:
     """Returns `fetch`, qwen-vl-utils' fetch_video, that keeps its last results: `limit` bytes of frames at most.
 
     A clip that has changed on the disk is read anew. What is kept is shared: nobody may change it in place.

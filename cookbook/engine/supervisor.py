@@ -1,0 +1,205 @@
+"""Supervise a running engine: show how far it is, and notice when it will not go on.
+
+Why: the launcher of cosmos-rl waits for ever for a replica that died, and so would we. Signs of life are lines of the
+log, rows of metrics and files that are written; where none comes, where a process has failed, or where the loss is
+no number, the run is ended. For another severe alarm the controller is asked first to finish its step, to save, and to
+end by itself: its own `request_stop`, which saves and then ends with exit code 0.
+
+    supervisor = Supervisor(run, "SFT", Patience())
+    reason = supervisor.follow(engine)          # None: it ended by itself; else why it has to be ended
+"""
+
+import contextlib
+import http.client
+import json
+import queue
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cookbook.display.progress import Progress, choose_mode
+from cookbook.engine.log_lines import MILESTONE, RunLog, Step, bare_text
+from cookbook.engine.processes import Engine
+from cookbook.engine.records import ENGINE_METRICS, read_engine_metrics
+from cookbook.engine.verdict import Reason, death
+from cookbook.runs import METRICS, Run, read_metrics
+from cookbook.training.alarms import Alarm, Watcher, allowed_silence, usual_step
+
+FIGURES = {"Loss": "loss", "Reward Mean": "reward", "KL Loss Avg": "KL", "Completion Length Mean": "tokens"}
+STOP = "/api/request_stop"  # where the controller is asked to end
+REPLY_WITHIN = 10.0  # seconds that it has to answer
+METRICS_EVERY = 10.0  # seconds between two rewritings of metrics.jsonl while the engine runs
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How many seconds to wait for what."""
+
+    start: float = 600.0  # for a sign of life before the first step: a 7B model on a slow disk takes minutes to load
+    stall: float | None = None  # for one after it; None is the rule of cookbook/training/alarms.py
+    dead: float = 15.0  # after a process has failed, for its traceback and for the others to end
+    fatal: float = 45.0  # after an error that nothing survives, for a step or the end
+    leave: float = 600.0  # after the controller agreed to end: a step, a checkpoint of a 7B model, and the end
+    stop: float = 10.0  # between SIGTERM and SIGKILL
+    tick: float = 0.5  # between two looks
+
+
+@dataclass
+class State:
+    """All that decides whether a run may go on."""
+
+    log: RunLog
+    patience: Patience
+    alarm: Alarm | None = None  # a severe one
+    leave_by: float | None = None  # until when the controller, which agreed to save and end, may take
+
+    def allowed(self) -> float:
+        """Returns how many seconds of silence are allowed now."""
+        if self.log.step is None:
+            return self.patience.start
+        return allowed_silence(self.log.step_times) if self.patience.stall is None else self.patience.stall
+
+
+def reason_to_end(state: State, now: float) -> Reason | None:
+    """Returns why a run has to be ended at `now`, None where it may go on."""
+    log, wait, alarm = state.log, state.patience, state.alarm
+    if log.dead and now - log.dead.at > wait.dead:
+        return death(log)
+    if alarm and (state.leave_by is None or now > state.leave_by):
+        return Reason("nan" if alarm.name == "nan" else "alarm", str(alarm))
+    if log.bad_losses >= 2:  # one may be a batch without a token to learn from
+        return Reason("nan", f"the loss is {log.loss}")
+    if log.fatal and now - log.fatal.at > max(wait.fatal, 3 * usual_step(log.step_times)):
+        return Reason(log.fatal.code, f"no step for {now - log.fatal.at:.0f} s after an error")
+    if now - log.moved > state.allowed():
+        kind = "stall" if log.ready else "controller"
+        return Reason(kind, f"no line, no metric and no file for {now - log.moved:.0f} s")
+    return None
+
+
+class Supervisor:
+    """Keeps the state of a running engine, shows it, and acts on it."""
+
+    def __init__(
+        self,
+        run: Run,
+        title: str,
+        patience: Patience,
+        stop_on_alarm: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        port: int | None = None,
+    ) -> None:
+        """`title` stands before the progress; `clock` gives seconds; the controller is asked to end at `port`."""
+        self.run, self.title, self.port, self.clock = run, title, port, clock
+        self._rewritten = clock()  # the metrics
+        self.state = State(RunLog(moved=self._rewritten), patience)
+        self.alarms, self.stop_on_alarm = Watcher(run), stop_on_alarm
+        self._bar: Progress | None = None
+        self._reported = self._read = 0  # bytes of the engine's metrics: those that are there, and those in ours
+
+    def follow(self, engine: Engine) -> Reason | None:
+        """Watch until the engine has ended. Returns None, or the reason to end it, or why it was asked to end."""
+        while True:
+            try:
+                line = engine.lines.get(timeout=self.state.patience.tick)
+            except queue.Empty:
+                if engine.code is not None:  # its guardian was killed; what is left of it holds the pipe
+                    return self._left()
+            else:
+                if line is None:
+                    engine.process.wait()  # it has closed the log, and is about to give the exit code
+                    return self._left()
+                self.take(line)
+            self.take_metrics()
+            if reason := self.check():
+                return reason
+
+    def take(self, line: str) -> None:
+        """Take in one line of the log."""
+        before = self.state.log.step
+        if step := self.state.log.take(line, self.clock()):
+            self._show(step, before)
+        if MILESTONE.search(line):
+            self.run.log(bare_text(line))
+
+    def _show(self, step: Step, before: Step | None) -> None:
+        if self._bar is None:
+            begun = [self.clock() - step.values.get("Iteration time", 0.0)]  # the step's start: the bar's first look
+            self._bar = Progress(
+                step.total - step.number + 1,
+                self.title if step.number == 1 else f"{self.title} from step {step.number}",
+                mode=choose_mode(),
+                clock=lambda: begun.pop() if begun else self.clock(),
+            )
+        self._bar.set(**{short: step.values[name] for name, short in FIGURES.items() if name in step.values})
+        self._bar.advance(step.number - before.number if before else 1)
+
+    def check(self) -> Reason | None:
+        """Returns why the run has to be ended now, None where it may go on. Asks the controller first, where it can."""
+        now, state = self.clock(), self.state
+        may_save = state.alarm and state.alarm.name != "nan" and self.port is not None
+        if may_save and state.leave_by is None and request_stop(self.port, state.alarm.name):
+            state.leave_by = now + state.patience.leave
+            self.run.log("the controller was asked to save and end, and agreed")
+        if now - state.log.moved > state.allowed():  # files are looked at only where all else is silent
+            folders = (self.run.path / name for name in ("checkpoints", "safetensors"))
+            written = max((p.stat().st_mtime for folder in folders for p in folder.rglob("*")), default=0.0)
+            state.log.moved = max(state.log.moved, now - max(0.0, time.time() - written))
+        return reason_to_end(state, now)
+
+    def _left(self) -> Reason | None:
+        """Returns the alarm for which the engine has ended by itself, None where it was not asked to."""
+        if self.state.leave_by is None:
+            return None
+        last = max(self.state.log.exported, key=lambda name: int(name.partition("_")[2]), default="nothing")
+        return Reason("alarm", f"{self.state.alarm}. cosmos-rl ended by itself; last export: {last}")
+
+    def take_metrics(self, at_end: bool = False) -> None:
+        """Bring the run's metrics.jsonl up to date with what the engine has reported so far."""
+        source = self.run.path / ENGINE_METRICS
+        size = source.stat().st_size if source.is_file() else 0
+        if size != self._reported:
+            self._reported = size
+            self.state.log.moved = self.clock()
+        if size != self._read and (at_end or self.clock() - self._rewritten > METRICS_EVERY):
+            self._read, self._rewritten = size, self.clock()
+            with contextlib.suppress(ValueError):  # its last line may be half written
+                self._write(read_engine_metrics(source))
+
+    def _write(self, rows: list[dict]) -> None:
+        """Write the metrics, log the alarms of the steps that are new, and remember a severe one."""
+        _rewrite(rows, self.run.path / METRICS)
+        seen = self.alarms.rows[-1]["step"] if self.alarms.rows else 0
+        for row in (row for row in rows if row["step"] > seen):
+            alarm = self.alarms.see(row["step"], row)
+            if alarm and self.stop_on_alarm:
+                self.state.alarm = alarm
+
+    def add(self, figures: Mapping[int, Mapping[str, float]]) -> None:
+        """Add figures of some steps to the run's metrics.jsonl."""
+        rows = read_metrics(self.run.path)
+        _rewrite([row | figures.get(row["step"], {}) for row in rows], self.run.path / METRICS)
+
+
+def _rewrite(rows: list[dict], file: Path) -> None:
+    """Write the rows to a file in one move: who reads it meanwhile reads the old one or the new one."""
+    copy = file.with_name(f".{file.name}")
+    copy.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    copy.replace(file)
+
+
+def request_stop(port: int, reason: str) -> bool:
+    """Ask the controller to finish the step, save and end. Returns whether it agreed.
+
+    dispatcher/run_web_panel.py:496 of 0.4.7; a controller that does not answer, or refuses with 409, did not agree.
+    """
+    body, kind = json.dumps({"reason": reason}).encode(), {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{STOP}", body, kind)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine's loopback
+    try:
+        with direct.open(request, timeout=REPLY_WITHIN) as reply:
+            return bool(json.load(reply)["accepted"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return False
