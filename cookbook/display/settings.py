@@ -13,7 +13,6 @@ A parameters cell has one literal a line: `name: type = value  # help`.
 
 import ast
 import difflib
-import html
 import inspect
 import linecache
 import sys
@@ -25,6 +24,8 @@ from pathlib import Path
 from ipykernel.compiler import get_tmp_directory
 from IPython import get_ipython
 from IPython.display import display
+
+from cookbook.display.tables import Bold, Code, Table
 
 TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list)}
 FORM = "one literal a line: name: type = value  # help"
@@ -87,23 +88,15 @@ class Settings:
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._parameters]
 
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        rows = [(p.name, repr(p.value), p.changed, p.help) for p in self._parameters.values()]
-        return [("name", "value", "changed", "meaning"), *rows]
+    def _table(self) -> Table:
+        rows = [(p.name, Code(repr(p.value)), Bold(p.changed), p.help) for p in self._parameters.values()]
+        return Table(("name", "value", "changed", "meaning"), rows)
 
     def __repr__(self) -> str:
-        widths = [max(map(len, column)) for column in zip(*self._rows())]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in self._rows()]
-        return "\n".join(line.rstrip() for line in lines)
+        return repr(self._table())
 
     def _repr_html_(self) -> str:
-        head, *body = ([html.escape(cell) for cell in row] for row in self._rows())
-        left = 'style="text-align: left"'
-        rows = ["".join(f"<th {left}>{cell}</th>" for cell in head)]
-        for name, value, changed, meaning in body:
-            cells = (name, f"<code>{value}</code>", changed and f"<b>{changed}</b>", meaning)
-            rows.append("".join(f"<td {left}>{cell}</td>" for cell in cells))
-        return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+        return self._table()._repr_html_()
 
 
 def check_settings() -> Settings:
