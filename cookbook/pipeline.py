@@ -23,9 +23,8 @@ from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PROGRAM, launch
 from cookbook.engine.redis import find_redis, search_path
 from cookbook.runs import ROOT, Run, named
-from cookbook.training.gold import require_gold
 from cookbook.training.grpo import grpo
-from cookbook.training.rewards import are_ours, reward_weights
+from cookbook.training.rewards import are_ours, require_gold, reward_weights
 from cookbook.training.sft import sft
 from data_tools import loading, road_vqa
 from data_tools.loading import Splits

@@ -1,7 +1,7 @@
 """The one table: aligned lines in a terminal, HTML in a notebook, Markdown in a page; and the checklists in its form.
 
-Why: a result should be readable in a terminal, under papermill and in JupyterLab alike. The doctor, `checkpoint.verify`,
-the reward gym, the passport, the settings and the notebooks show themselves with it.
+Why: a result should be readable in a terminal, under papermill and in JupyterLab alike. Doctor, `checkpoint.verify`,
+reward gym, passport, settings and notebooks show themselves with it.
 
     Table(["answer", "reward"], [["always A", "0.25"], ["always B", Bold("0.31")]], "constant answers")
     Check("redis-server", MISSING, "not found", "conda install -c conda-forge redis-server")
@@ -70,7 +70,7 @@ def _html(cell: object) -> str:
 def _markdown(cell: object) -> str:
     text = str(cell).replace("|", "\\|")
     mark = "`" if isinstance(cell, Code) else "**" if isinstance(cell, Bold) else ""
-    return f"{mark}{text}{mark}" if text else ""
+    return "<br>".join(f"{mark}{line}{mark}" for line in text.splitlines())  # a row of Markdown is one line
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text
 from cookbook.evaluation.predictions import judge
 from cookbook.training import rewards
-from cookbook.training.gold import require_gold
 from cookbook.training.rewards import (
     PARTS,
     EngineReward,
     RewardError,
     are_ours,
     reference_text,
+    require_gold,
     require_parts,
     reward,
     reward_weights,
