@@ -45,9 +45,9 @@ class Table:
 
     def markdown(self) -> str:
         """Returns the table as Markdown, an upright bar in a cell escaped."""
-        lines = [self.head, ["---"] * len(self.head), *self.rows]
-        rows = ["| " + " | ".join(map(_markdown, line)) + " |" for line in lines]
-        return "\n".join([f"**{self.title}**\n"] * bool(self.title) + rows)
+        head, *rows = ("| " + " | ".join(map(_markdown, line)) + " |" for line in (self.head, *self.rows))
+        title = [f"**{self.title}**\n"] * bool(self.title)
+        return "\n".join([*title, head, "|" + "---|" * len(self.head), *rows])
 
 
 class Tables(list[Table]):

@@ -23,7 +23,7 @@ def test_html_escapes_what_it_shows():
 
 def test_markdown_keeps_bars_inside_their_cell():
     title, _, *lines = TABLE.markdown().splitlines()
-    assert title == "**constant <answers>**" and lines[:2] == ["| answer | n |", "| --- | --- |"]
+    assert title == "**constant <answers>**" and lines[:2] == ["| answer | n |", "|---|---|"]
     assert lines[2] == "| a\\|b <i> | 1 |" and lines[3:] == ["| **always** | `x`<br>`y` |", "|  |  |"]
     assert Table(("a",), [(Code("x"),), (Bold("y"),)]).markdown().splitlines()[2:] == ["| `x` |", "| **y** |"]
 
