@@ -21,8 +21,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from cookbook.data.video import read_frames
-from cookbook.evaluation.scores import label
-from cookbook.training.alarms import KL_ALARM
+from cookbook.display.tables import label
+from cookbook.runs import KL_ALARM
 
 BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0598C", "#8A8F98"
 MODEL_COLORS = (GREY, BLUE, VERMILION, GREEN, PURPLE)  # by place: base, SFT, RL, …

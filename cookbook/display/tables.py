@@ -60,6 +60,11 @@ class Tables(list[Table]):
         return "".join(table._repr_html_() for table in self)
 
 
+def label(model: str) -> str:
+    """Returns a model's name as people write it: "sft" is SFT, "rl" is RL, others stay as they are."""
+    return model.upper() if model in ("sft", "rl") else model
+
+
 def _html(cell: object) -> str:
     text = html.escape(str(cell))
     if isinstance(cell, Code):
