@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from cookbook.display.checklist import ERROR, OK, WARNING, Check
+from cookbook.display.tables import ERROR, OK, WARNING, Check
 
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"  # stands in what is no whole weights, but what LoRA adds to them

@@ -27,7 +27,7 @@ from cookbook.checkpoint.merge import merge
 from cookbook.checkpoint.shards import Shards, few, one, read_shards, stream
 from cookbook.checkpoint.store import CheckpointError
 from cookbook.data.contract import Contract
-from cookbook.display.checklist import ERROR, OK, WARNING, Check, as_html, as_text
+from cookbook.display.tables import ERROR, OK, WARNING, Check, as_html, as_text
 from cookbook.runs import MANIFEST, named
 
 PUBLISHED = re.compile(r"(visual\.|lm_head\.|model\.(?!language_model\.|visual\.))")
