@@ -43,11 +43,6 @@ class Parameter:
     help: str
     value: object
 
-    @property
-    def changed(self) -> str:
-        """What the table says where the value is not the default."""
-        return "" if self.value == self.default else f"default {self.default!r}"
-
     def accept(self, value: object) -> "Parameter":
         """Returns the parameter with this value; an int may stand for a float. Raises TypeError."""
         if self.type is float and type(value) is int:
@@ -89,7 +84,10 @@ class Settings:
         return [*super().__dir__(), *self._parameters]
 
     def _table(self) -> Table:
-        rows = [(p.name, Code(repr(p.value)), Bold(p.changed), p.help) for p in self._parameters.values()]
+        rows = []
+        for p in self._parameters.values():
+            changed = "" if p.value == p.default else f"default {p.default!r}"
+            rows.append((p.name, Code(repr(p.value)), Bold(changed), p.help))
         return Table(("name", "value", "changed", "meaning"), rows)
 
     def __repr__(self) -> str:
@@ -110,7 +108,8 @@ def check_settings() -> Settings:
     if shell is None:
         raise RuntimeError("check_settings() reads the cells of a notebook; elsewhere use validate()")
     declared, injected = find_cells(_executed_cells(shell))
-    names = [*read_parameters(declared), *_assigned(injected)]
+    stored = (n.id for n in ast.walk(ast.parse(injected)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    names = [*read_parameters(declared), *stored]
     return validate(declared, {name: shell.user_ns[name] for name in names if name in shell.user_ns})
 
 
@@ -192,11 +191,6 @@ def _statements(cell: str) -> list[ast.stmt]:
         return ast.parse(cell).body
     except SyntaxError:  # a cell that failed stays in the history
         return []
-
-
-def _assigned(cell: str) -> list[str]:
-    names = [node for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Name)]
-    return [name.id for name in names if isinstance(name.ctx, ast.Store)]
 
 
 def _executed_cells(shell) -> list[str]:
