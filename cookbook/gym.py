@@ -10,11 +10,9 @@ that exist already tell how many prompts of a step will teach anything.
 """
 
 import argparse
-import html
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import comb
 from pathlib import Path
 from statistics import fmean
@@ -22,16 +20,63 @@ from statistics import fmean
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample
-from cookbook.display.tables import Table
+from cookbook.display.tables import Table, Tables
 from cookbook.runs import read_jsonl
-from cookbook.training.gold import SLACK, Odd, Weights, full_marks, gold_failures, odd_answers
-from cookbook.training.rewards import Reward, RewardError, reward, reward_weights
+from cookbook.training.rewards import RewardError, Weights, full_marks, gold_failures, reward, reward_weights
 
-# ---- policies that look at nothing ------------------------------------------------------------------------------
+Scored = Sequence[tuple[Sample, float]]  # samples with the total reward of one completion each
+
+# ---- odd answers, and policies that look at nothing -------------------------------------------------------------
+
+
+def odd_answers(sample: Sample, contract: Contract) -> list[tuple[str, bool, str]]:
+    """Returns completions around the right answer of a sample that has options.
+
+    Each as (what is odd, whether a careful reader takes it for the right answer, the completion).
+    """
+    right, write = sample.answer, contract.write_answer
+    wrong = next(o for o in sample.options if o != right)
+    return [
+        ("gold", True, write("", right)),
+        ("in brackets", True, write("", f"({right})")),
+        ("with a full stop", True, write("", f"{right}.")),
+        ("small letters", True, write("", right.lower())),
+        ("spaces around", True, write("", f" {right} ")),
+        ("wrong answer", False, write("", wrong)),
+        ("two answers, the last is wrong", False, write("", right) + write("", wrong)),
+        ("wrong or right, in one answer", False, write("", f"{wrong} or {right}")),
+        ("right or wrong, in one answer", False, write("", f"{right} or {wrong}")),
+        ("not the answer", False, write("", f"not {right}")),
+        ("empty think, no answer", False, "<think></think>\n\n<answer></answer>"),
+        ("answer without think", True, f"<answer>{right}</answer>"),
+        ("one space between the tags", True, f"<think></think> <answer>{right}</answer>"),
+        ("answer inside prose", False, write("", f"I think that it may be {right}, or not")),
+        ("answer in the thoughts only", False, f"<think><answer>{right}</think>"),
+        ("injected tags", False, f"<think></answer><answer>{right}</answer></think>\n\n<answer>{wrong}</answer>"),
+        ("never closed", False, f"<think></think>\n\n<answer>{right}"),
+        ("10,000 characters", False, "x" * 10_000),
+        ("10,000 characters of tags", False, "<answer>" * 1_250),
+        ("another script", False, write("", "是的，我认为")),
+        ("look-alike letters", False, write("", "\u0410\u0412\u0421")),  # Cyrillic
+        ("nothing", False, ""),
+    ]
+
+
+def odd_table(sample: Sample, weights: Weights, contract: Contract) -> Table:
+    """Returns what each odd answer around this sample earns, part by part."""
+    rows = []
+    for name, right, completion in odd_answers(sample, contract):
+        earned = reward(completion, sample, weights, contract)
+        parts = [f"{value:g}" for value in earned.parts.values()]
+        rows.append((name, "yes" if right else "no", f"{earned.total:g}", *parts))
+    return Table(("completion", "right?", "total", *weights), rows, "odd answers")
 
 
 def constant_policies(samples: Sequence[Sample], weights: Weights, contract: Contract) -> dict[str, float]:
-    """Returns what "always this answer", and "the most frequent answer of each task", would earn on average."""
+    """Returns what "always this answer", and "the most frequent answer of each task", would earn on average.
+
+    Where most labels are one score, such a policy is paid well, and RL finds it.
+    """
     tasks: dict[str, Counter] = defaultdict(Counter)
     for s in samples:
         tasks[s.task][s.answer] += 1
@@ -47,34 +92,19 @@ def constant_policies(samples: Sequence[Sample], weights: Weights, contract: Con
 # ---- rollouts that exist already --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Groups:
-    """How many groups of `copies` completions would all earn the same, and how that was found out."""
-
-    copies: int
-    zero_variance_share: float
-    prompts: int  # of a step
-    basis: str
-
-    @property
-    def effective_prompts(self) -> float:
-        """Prompts of a step that teach something."""
-        return self.prompts * (1 - self.zero_variance_share)
-
-
-def score(rows: Sequence[dict], samples: Sequence[Sample], weights: Weights, contract: Contract) -> list[tuple]:
+def score(rows: Sequence[dict], samples: Sequence[Sample], weights: Weights, contract: Contract) -> Scored:
     """Returns (sample, total reward) of the rows of generations.jsonl or predictions that belong to the samples."""
     known = {s.id: s for s in samples}
     found = [(known[row["id"]], row["output"]) for row in rows if row["id"] in known]
     return [(s, round(reward(text, s, weights, contract).total, 6)) for s, text in found]
 
 
-def groups(scored: Sequence[tuple[Sample, float]], copies: int, prompts: int) -> Groups:
-    """Returns the share of groups without variance to expect. Raises RewardError without any rewards.
+def equal_groups(scored: Scored, copies: int) -> tuple[float, str]:
+    """Returns (share of groups of `copies` completions that all earn the same, how that was found out).
 
     From prompts with `copies` completions or more: the chance that so many drawn from them are all alike, without bias.
     Where no prompt has that many, tasks are taken for prompts whose completions are all alike in quality; real prompts
-    differ, so the true share is higher.
+    differ, so the true share is higher. Raises RewardError without any rewards.
     """
     if not scored:
         raise RewardError("no generations of these samples: let the model answer them first")
@@ -82,80 +112,36 @@ def groups(scored: Sequence[tuple[Sample, float]], copies: int, prompts: int) ->
     for sample, total in scored:
         by_prompt[sample.id][total] += 1
         by_task[sample.task][total] += 1
-    whole = [c for c in by_prompt.values() if sum(c.values()) >= copies]
+    whole = [c for c in by_prompt.values() if c.total() >= copies]
     if whole:
-        alike = fmean(sum(comb(n, copies) for n in c.values()) / comb(sum(c.values()), copies) for c in whole)
-        return Groups(copies, alike, prompts, f"{len(whole)} prompts with {copies} completions or more")
-    sizes = {task: sum(c.values()) for task, c in by_task.items()}
-    alike = sum(sizes[t] * sum((n / sizes[t]) ** copies for n in c.values()) for t, c in by_task.items()) / len(scored)
-    return Groups(copies, alike, prompts, f"{len(scored)} single completions by task; the true share is higher")
+        alike = fmean(sum(comb(n, copies) for n in c.values()) / comb(c.total(), copies) for c in whole)
+        return alike, f"{len(whole)} prompts with {copies} completions or more"
+    alike = sum(n * (n / c.total()) ** (copies - 1) for c in by_task.values() for n in c.values()) / len(scored)
+    return alike, f"{len(scored)} single completions by task; the true share is higher"
 
 
-def histogram(scored: Sequence[tuple[Sample, float]]) -> dict[str, dict[float, int]]:
-    """Returns label → total reward → how many completions."""
-    table: dict[str, Counter] = defaultdict(Counter)
-    for sample, total in scored:
-        table[sample.label or sample.answer or ""][total] += 1
-    return {label: dict(sorted(counts.items())) for label, counts in sorted(table.items())}
+def label_table(scored: Scored) -> Table:
+    """Returns a row for each label: how many of its completions earn each total."""
+    counts = Counter((sample.label or sample.answer or "", total) for sample, total in scored)
+    labels, totals = (sorted(set(column)) for column in zip(*counts))
+    rows = [(label, *(counts[label, total] for total in totals)) for label in labels]
+    return Table(("label", *(f"{total:g}" for total in totals)), rows, "completions by label and reward")
+
+
+def group_table(scored: Scored, copies: int, prompts: int) -> Table:
+    """Returns how many groups of `copies` completions teach nothing, and how many of a step's prompts are left."""
+    share, basis = equal_groups(scored, copies)
+    row = (copies, f"{share:.2f}", prompts, f"{prompts * (1 - share):.1f}", basis)
+    return Table(("G", "all the same", "prompts a step", "that teach", "from"), [row], "groups")
 
 
 # ---- all of it --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Gym:
-    """What was found; prints as lines, and shows itself as tables in a notebook."""
+class Gym(Tables):
+    """What was found, as tables; `passed` says whether every right answer earns full marks."""
 
-    samples: int
-    full: float
-    failures: list[tuple[Sample, Reward]]
-    odd: list[Odd]
-    constants: dict[str, float]
-    labels: dict[str, dict[float, int]]
-    groups: Groups | None
-
-    @property
-    def passed(self) -> bool:
-        """Whether every right answer earns full marks."""
-        return not self.failures
-
-    @property
-    def leaks(self) -> list[Odd]:
-        """Odd completions that are not right and are paid as if they were."""
-        return [o for o in self.odd if not o.right and o.earned.total > self.full - SLACK]
-
-    def tables(self) -> dict[str, list[list[str]]]:
-        """Returns title → rows of text, the first one the head."""
-        found = {"right answers": [["samples", "full marks", "earn less"],
-                                   [str(self.samples), f"{self.full:g}", str(len(self.failures))]]}  # fmt: skip
-        if self.failures:
-            poor = [[sample.id, f"{earned.total:g}"] for sample, earned in self.failures[:10]]
-            found["right answers that earn less"] = [["sample", "total"], *poor]
-        if self.odd:
-            names = list(self.odd[0].earned.parts)
-            rows = [[o.name, "yes" if o.right else "no", f"{o.earned.total:g}",
-                     *(f"{o.earned.parts[n]:g}" for n in names)] for o in self.odd]  # fmt: skip
-            found["odd answers"] = [["completion", "right?", "total", *names], *rows]
-        found["policies that look at nothing"] = [["policy", "mean reward"], *(
-            [name, f"{value:.2f}"] for name, value in self.constants.items())]  # fmt: skip
-        if self.labels:
-            totals = sorted({t for row in self.labels.values() for t in row})
-            rows = [[label, *(str(row.get(t, 0)) for t in totals)] for label, row in self.labels.items()]
-            found["completions by label and reward"] = [["label", *(f"{t:g}" for t in totals)], *rows]
-        if g := self.groups:
-            found["groups"] = [["G", "all the same", "prompts a step", "that teach", "from"],
-                               [str(g.copies), f"{g.zero_variance_share:.2f}", str(g.prompts),
-                                f"{g.effective_prompts:.1f}", g.basis]]  # fmt: skip
-        return found
-
-    def __repr__(self) -> str:
-        return "\n\n".join(f"{title}\n{Table(rows[0], rows[1:])}" for title, rows in self.tables().items())
-
-    def _repr_html_(self) -> str:
-        return "".join(
-            f"<h4>{html.escape(title)}</h4>{Table(rows[0], rows[1:])._repr_html_()}"
-            for title, rows in self.tables().items()
-        )
+    passed = True
 
 
 def gym(config: Config, samples: Sequence[Sample], contract: Contract, rows: Sequence[dict] = ()) -> Gym:
@@ -166,17 +152,22 @@ def gym(config: Config, samples: Sequence[Sample], contract: Contract, rows: Seq
     if not samples:
         raise RewardError("no samples to try the reward on")
     weights, copies = reward_weights(config), config["rollout.n_generation"]
-    first = next((s for s in samples if len(s.options) > 1 and s.answer in s.options), None)
-    scored = score(rows, samples, weights, contract)
-    return Gym(
-        len(samples),
-        full_marks(weights),
-        gold_failures(samples, weights, contract),
-        odd_answers(first, weights, contract) if first else [],
-        constant_policies(samples, weights, contract),
-        histogram(scored),
-        groups(scored, copies, config["train.train_batch_per_replica"] // copies) if scored else None,
-    )
+    failures = gold_failures(samples, weights, contract)
+    found = Gym()
+    found.passed = not failures
+    row = (len(samples), f"{full_marks(weights):g}", len(failures))
+    found.append(Table(("samples", "full marks", "earn less"), [row], "right answers"))
+    if failures:
+        poor = [(sample.id, f"{earned.total:g}") for sample, earned in failures[:10]]
+        found.append(Table(("sample", "total"), poor, "right answers that earn less"))
+    if first := next((s for s in samples if len(s.options) > 1 and s.answer in s.options), None):
+        found.append(odd_table(first, weights, contract))
+    means = [(name, f"{mean:.2f}") for name, mean in constant_policies(samples, weights, contract).items()]
+    found.append(Table(("policy", "mean reward"), means, "policies that look at nothing"))
+    if scored := score(rows, samples, weights, contract):
+        prompts = config["train.train_batch_per_replica"] // copies
+        found += [label_table(scored), group_table(scored, copies, prompts)]
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

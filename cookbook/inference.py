@@ -10,6 +10,7 @@ was trained with.
 import argparse
 import hashlib
 import json
+import mmap
 import re
 import sys
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Weights:
+class Loaded:
     """Which weights answered, and under which contract."""
 
     folder: str
@@ -53,31 +54,25 @@ class Weights:
 class Answer:
     """What came back: the completion as it is, and what the contract reads in it."""
 
-    weights: Weights
+    weights: Loaded
     question: str
     completion: str
     reasoning: str | None  # None where none is written
     answer: str | None  # None where the completion is not of the contract's format, or names none of the choices
     ended: bool  # False where max_new_tokens cut it off
 
-    def as_dict(self) -> dict:
-        """Returns the answer as plain values."""
-        return asdict(self)
-
     def __str__(self) -> str:
         w = self.weights
-        cut = "" if self.ended else "  (cut off by max_new_tokens)"
-        return "\n".join(
-            [
-                f"weights     {w.folder}",
-                f"sha256      {w.sha256}…  {w.shard}",
-                f"contract    {w.contract}  {w.contract_file}",
-                f"computed    {w.dtype} on {w.device}",
-                f"completion  {self.completion}{cut}",
-                f"reasoning   {self.reasoning if self.reasoning is not None else 'none'}",
-                f"answer      {self.answer if self.answer is not None else 'none that the contract reads'}",
-            ]
-        )
+        lines = {
+            "weights": w.folder,
+            "sha256": f"{w.sha256}…  {w.shard}",
+            "contract": f"{w.contract}  {w.contract_file}",
+            "computed": f"{w.dtype} on {w.device}",
+            "completion": self.completion + "  (cut off by max_new_tokens)" * (not self.ended),
+            "reasoning": "none" if self.reasoning is None else self.reasoning,
+            "answer": "none that the contract reads" if self.answer is None else self.answer,
+        }
+        return "\n".join(f"{name:10}  {value}" for name, value in lines.items())
 
 
 def ask(
@@ -108,7 +103,7 @@ def ask(
     completion = encoder.tokenizer.decode(out.tokens[0][out.mask[0]], skip_special_tokens=True)
     thought, choices = THOUGHT.search(completion), choices_of(question)[1]
     return Answer(
-        weights=_weights(folder, bound, file, model),
+        weights=_loaded(folder, bound, file, model),
         question=question,
         completion=completion,
         reasoning=thought[1].strip() if thought else None,
@@ -135,11 +130,13 @@ def _sample(question: str, video: Sequence[str | Path], image: Sequence[str | Pa
     return Sample(id="0", group="0", messages=(message("user", *parts, text(question)),))
 
 
-def _weights(folder: Path, contract: Contract, file: str, model) -> Weights:
+def _loaded(folder: Path, contract: Contract, file: str, model) -> Loaded:
     shard = min(folder.glob("*.safetensors"))
-    return Weights(
+    with shard.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        digest = hashlib.sha256(content).hexdigest()  # what sha256sum prints; some seconds for a shard of 4 GB
+    return Loaded(
         folder=named(folder),
-        sha256=_sha256(shard)[:12],
+        sha256=digest[:12],
         shard=shard.name,
         contract=contract.hash,
         contract_file=file,
@@ -148,19 +145,11 @@ def _weights(folder: Path, contract: Contract, file: str, model) -> Weights:
     )
 
 
-def _sha256(file: Path) -> str:
-    """Returns what `sha256sum FILE` prints; some seconds for a shard of 4 GB."""
-    found = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 22):
-            found.update(block)
-    return found.hexdigest()
-
-
 # ---- command line -----------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code: 1 with one line on stderr for a path, clip or contract that cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m cookbook.inference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -171,26 +160,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--contract", help=f"for a checkpoint that brings no contract (default: {CONTRACT})")
     parser.add_argument("--max_new_tokens", type=int, default=TOKENS, help="default: %(default)s")
     parser.add_argument("--json", action="store_true")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 1 with one line on stderr for a path, clip or contract that cannot be used."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
-    if not args.video and not args.image:
+    args = vars(parser.parse_args(arguments))
+    as_json = args.pop("json")
+    if not args["video"] and not args["image"]:
         parser.error("give a --video or an --image")
-    if args.max_new_tokens < 1:
+    if args["max_new_tokens"] < 1:
         parser.error("--max_new_tokens must be 1 or more")
     try:
-        found = ask(
-            args.model_path, args.question, video=args.video, image=args.image,
-            contract=args.contract, max_new_tokens=args.max_new_tokens,
-        )  # fmt: skip
+        found = ask(**args)
     except (OSError, ValueError, yaml.YAMLError, SafetensorError, torch.OutOfMemoryError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
-    print(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) if args.json else found)
+    print(json.dumps(asdict(found), indent=1, ensure_ascii=False) if as_json else found)
     return 0
 
 

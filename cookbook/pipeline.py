@@ -37,9 +37,8 @@ from cookbook.evaluation.predictions import judge
 from cookbook.evaluation.report import write_report
 from cookbook.evaluation.scores import compare
 from cookbook.runs import MANIFEST, ROOT, Run, named, read_metrics
-from cookbook.training.gold import require_gold
 from cookbook.training.grpo import grpo
-from cookbook.training.rewards import are_ours, reward_weights
+from cookbook.training.rewards import are_ours, require_gold, reward_weights
 from cookbook.training.sft import sft
 from cookbook.training.validation import best_step
 from data_tools import loading

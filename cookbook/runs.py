@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "COOKBOOK_RUNS"  # the variable that names another folder for all runs than runs/
 
 MANIFEST, METRICS, GENERATIONS, LOG = "manifest.json", "metrics.jsonl", "generations.jsonl", "log.txt"
+KL_ALARM = 0.1  # nats a token: the line in the curves of a run, and where `training.alarms` warns
 PACKAGES = {"cookbook": "cosmos-reason1-cookbook", "torch": "torch", "transformers": "transformers"}
 
 logger = logging.getLogger(__name__)

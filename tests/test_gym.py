@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,10 +10,8 @@ from cookbook import gym
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text
-from cookbook.gym import constant_policies, groups, histogram
-from cookbook.training import gold
-from cookbook.training.gold import require_gold
-from cookbook.training.rewards import PARTS, RewardError
+from cookbook.gym import constant_policies, equal_groups, group_table, label_table, odd_answers
+from cookbook.training.rewards import PARTS, RewardError, full_marks, require_gold, reward
 
 CONFIG = Config.load("configs/tiny_rl.toml")
 WEIGHTS = {"single_choice": 1.0, "format": 0.1}
@@ -63,7 +60,7 @@ def test_a_prompt_that_forbids_what_the_reward_demands_is_found(samples):
 
 
 def test_a_penalty_does_not_count_as_something_to_earn(contract):
-    assert gold.full_marks({"single_choice": 1.0, "length": -0.5}) == 1.0
+    assert full_marks({"single_choice": 1.0, "length": -0.5}) == 1.0
 
 
 # ---- odd answers ------------------------------------------------------------------------------------------------
@@ -71,18 +68,21 @@ def test_a_penalty_does_not_count_as_something_to_earn(contract):
 
 @pytest.mark.parametrize("options", ["ABCD", ("Yes", "No"), ("1", "2", "3", "4", "5")])
 def test_odd_answers_are_paid_only_where_they_are_right(options, contract):
-    table = gold.odd_answers(bare("s", answer=options[0], options=options), WEIGHTS, contract)
+    sample = bare("s", answer=options[0], options=options)
+    table = [(right, reward(words, sample, WEIGHTS, contract)) for _, right, words in odd_answers(sample, contract)]
     assert len(table) >= 20
-    for odd in table:
-        assert odd.earned.parts["single_choice"] == float(odd.right), odd
-    assert {o.name for o in table if o.earned.total == 1.1} <= {o.name for o in table if o.right}
+    assert [earned.parts["single_choice"] for _, earned in table] == [float(right) for right, _ in table]
+    assert all(right for right, earned in table if earned.total == 1.1)
 
 
-def test_a_leak_is_named(samples, contract, monkeypatch):
-    assert gym.gym(CONFIG, samples, contract).leaks == []
+def test_a_leak_is_seen_in_the_table(samples, contract, monkeypatch):
+    def leaks() -> set[str]:
+        (odd,) = (table for table in gym.gym(CONFIG, samples, contract) if table.title == "odd answers")
+        return {name for name, right, total, *_ in odd.rows if right == "no" and float(total) >= 1.1}
+
+    assert leaks() == set()
     monkeypatch.setitem(PARTS, "single_choice", lambda completion, sample, contract: float(sample.answer in completion))
-    leaks = {o.name for o in gym.gym(CONFIG, samples, contract).leaks}
-    assert {"not the answer", "answer inside prose", "wrong or right, in one answer"} <= leaks
+    assert {"not the answer", "answer inside prose", "wrong or right, in one answer"} <= leaks()
 
 
 # ---- constant policies, histograms, groups ----------------------------------------------------------------------
@@ -96,15 +96,23 @@ def test_constant_policies_by_hand(contract):
     assert found["majority of each task"] == pytest.approx(0.75 + 0.1)
 
 
+def test_a_constant_answer_is_paid_for_being_near(contract):
+    items = [bare(f"s{i}", score, "12345") for i, score in enumerate("44435")]
+    earned = constant_policies(items, {"ordinal": 1.0}, contract)
+    near = {"always 1": 0.0, "always 2": 0.1, "always 3": 0.5, "always 4": 0.8, "always 5": 0.5}
+    assert earned == pytest.approx(near | {"majority of each task": 0.8})
+
+
 def test_rewards_are_counted_by_label():
     scored = [(bare("a"), 1.1), (bare("b"), 0.1), (bare("c"), 1.1), (bare("d", "B"), 0.0)]
-    assert histogram(scored) == {"A": {0.1: 1, 1.1: 2}, "B": {0.0: 1}}
+    table = label_table(scored)
+    assert table.head == ("label", "0", "0.1", "1.1") and table.rows == [("A", 0, 1, 2), ("B", 1, 0, 0)]
 
 
 def test_groups_of_as_many_completions_are_counted_exactly():
     scored = [(bare("same"), 1.0)] * 4 + [(bare(f"differ{i // 4}"), float(i % 2)) for i in range(12)]
-    found = groups(scored, 4, 16)
-    assert found.zero_variance_share == 0.25 and found.effective_prompts == 12
+    assert equal_groups(scored, 4)[0] == 0.25
+    assert group_table(scored, 4, 16).rows == [(4, "0.25", 16, "12.0", "4 prompts with 4 completions or more")]
 
 
 def test_more_completions_give_the_share_of_all_ways_to_draw():
@@ -116,18 +124,18 @@ def test_more_completions_give_the_share_of_all_ways_to_draw():
     for name in prompts:
         own = [total for s, total in scored if s.id == name]
         drawn += [len(set(rng.sample(own, 4))) == 1 for _ in range(400)]
-    assert groups(scored, 4, 16).zero_variance_share == pytest.approx(sum(drawn) / len(drawn), abs=0.02)
+    assert equal_groups(scored, 4)[0] == pytest.approx(sum(drawn) / len(drawn), abs=0.02)
 
 
 def test_single_completions_give_a_lower_bound():
     rng = random.Random(0)
     p = [rng.random() for _ in range(4000)]
-    found = groups([(bare(str(i)), float(rng.random() < q)) for i, q in enumerate(p)], 4, 10)
+    share, basis = equal_groups([(bare(str(i)), float(rng.random() < q)) for i, q in enumerate(p)], 4)
     true = sum(q**4 + (1 - q) ** 4 for q in p) / len(p)
-    assert found.zero_variance_share == pytest.approx(2 / 2**4, abs=0.01) and found.zero_variance_share < true
-    assert "the true share is higher" in found.basis
+    assert share == pytest.approx(2 / 2**4, abs=0.01) and share < true
+    assert "the true share is higher" in basis
     with pytest.raises(RewardError, match="let the model answer"):
-        groups([], 4, 10)
+        equal_groups([], 4)
 
 
 # ---- all of it --------------------------------------------------------------------------------------------------
@@ -136,7 +144,9 @@ def test_single_completions_give_a_lower_bound():
 def test_the_gym_shows_all_its_tables(samples, contract):
     rows = [{"id": s.id, "output": s.target if i % 2 else "<b>"} for i, s in enumerate(samples)] + [{"id": "other", "output": ""}]  # fmt: skip  # noqa: E501
     found = gym.gym(CONFIG, samples, contract, rows)
-    assert found.passed and sum(sum(Counter(r).values()) for r in found.labels.values()) == len(samples)
+    assert found.passed
+    (labels,) = (table for table in found if table.title == "completions by label and reward")
+    assert sum(sum(counts) for _, *counts in labels.rows) == len(samples)
     for title in ("right answers", "odd answers", "policies that look at nothing", "groups"):
         assert title in str(found) and title in found._repr_html_()
     assert ">gold</td>" in found._repr_html_()

@@ -24,7 +24,7 @@ from cookbook.checkpoint import store
 from cookbook.checkpoint.lineage import run_of
 from cookbook.checkpoint.store import CheckpointError
 from cookbook.data.contract import Contract
-from cookbook.display.checklist import ERROR, OK, WARNING, Check, as_html, as_text
+from cookbook.display.tables import ERROR, OK, WARNING, Check, as_html, as_text
 from cookbook.runs import MANIFEST, ROOT, named
 
 PUBLISHED = re.compile(r"(visual\.|lm_head\.|model\.(?!language_model\.|visual\.))")

@@ -20,9 +20,8 @@ from torchvision.transforms.functional import resize
 from transformers import Qwen2_5_VLProcessor
 
 from cookbook.data.contract import Contract
-from cookbook.data.recent import Recent
 from cookbook.data.samples import Message, Sample
-from cookbook.data.video import VideoError, read_frames
+from cookbook.data.video import Recent, VideoError, read_frames
 from cookbook.data.vision import TEMPORAL_PATCH, clip_size, resized
 
 IGNORE = -100  # the label that the cross-entropy leaves out

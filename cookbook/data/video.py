@@ -1,14 +1,23 @@
-"""Read clips: frames as the model sees them, by one reader for both engines.
+"""Read clips: frames as the model sees them, by one reader for both engines, and a cache for what was read.
 
 Why: torchvision 0.26 has no video reader any more, and decord and torchcodec are extra installs, so this is PyAV, with
 the frame sampling of qwen-vl-utils (evenly spaced, an even number, at least four). Only the frames that are wanted
-become pictures: a long clip costs time, not memory.
+become pictures: a long clip costs time, not memory. A clip is asked about many times, and reading it costs more than a
+small model's answer; but a data set of long clips does not fit into memory, one of 30 frames at 81,920 pixels takes
+29 MB. So what was used longest ago goes first. Used by `cookbook.data.encoder` and, in the engine's processes, by
+`cookbook.engine.video`.
+
+    frames, rate = read_frames("clip.mp4", fps=2)
+    clip = Recent(4 * 2**30).get(path, lambda: read_frames(path, fps=2))
 """
 
 import os
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import av
 import numpy as np
@@ -16,6 +25,8 @@ import torch
 
 from cookbook.data.samples import CLIP_OPTIONS
 from cookbook.data.vision import MAX_FRAMES, frames_seen
+
+# ---- frames -----------------------------------------------------------------------------------------------------
 
 
 class VideoError(ValueError):
@@ -92,3 +103,34 @@ def _places(total: int, rate: float, fps: float, most: int) -> list[int]:
     """Returns the places of the sampled frames among `total`; none where there are too few."""
     count = frames_seen(total / rate, fps, total, most) if total else 0
     return torch.linspace(0, total - 1, count).round().long().tolist()
+
+
+# ---- what was read last -----------------------------------------------------------------------------------------
+
+
+class Recent:
+    """A cache of values that have `nbytes`, or tuples of them. Safe in threads; what it holds must not be changed."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit` is in bytes; a value that is larger is not kept."""
+        self.limit, self.bytes, self.kept, self._lock = limit, 0, OrderedDict(), Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Returns what is kept under the key, else what `make` returns, and keeps that."""
+        with self._lock:
+            if key in self.kept:
+                self.kept.move_to_end(key)
+                return self.kept[key]
+        found = make()  # outside the lock: two threads may make the same, and both are right
+        with self._lock:
+            if key not in self.kept and byte_size(found) <= self.limit:
+                self.kept[key] = found
+                self.bytes += byte_size(found)
+                while self.bytes > self.limit:
+                    self.bytes -= byte_size(self.kept.popitem(last=False)[1])
+        return found
+
+
+def byte_size(value: Any) -> int:
+    """Returns the bytes of a value, or of all in a tuple; 0 for what has no `nbytes`."""
+    return sum(map(byte_size, value)) if isinstance(value, tuple) else getattr(value, "nbytes", 0)

@@ -2,7 +2,7 @@
 
 settings   the parameters of a notebook, checked and shown
 progress   how far a loop is
-tables     rows as text and HTML
+tables     the one table, as text, HTML and Markdown; checklists in its form
 plots      figures
 look       what the model sees, reads and learns of a sample
 """

@@ -21,8 +21,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image, ImageDraw, ImageFont
 
 from cookbook.data.video import read_frames
-from cookbook.evaluation.scores import label
-from cookbook.training.alarms import KL_ALARM
+from cookbook.display.tables import label
+from cookbook.runs import KL_ALARM
 
 BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0598C", "#8A8F98"
 MODEL_COLORS = (GREY, BLUE, VERMILION, GREEN, PURPLE)  # by place: base, SFT, RL, …
@@ -48,10 +48,7 @@ STYLE = {
     "legend.framealpha": 0.75,
     "legend.edgecolor": "none",
     "legend.fontsize": 8.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
 
 
@@ -160,15 +157,6 @@ def _reward_panel(ax: Axes, metrics: Sequence[dict], window: int) -> None:
     _finish(ax, "reward", columns=2)
 
 
-def _kl_panel(ax: Axes, metrics: Sequence[dict], window: int) -> None:
-    """Draw the KL and the line that it should stay below."""
-    _curve(ax, metrics, "train/kl_loss_avg", window, "KL")
-    if ax.lines:
-        ax.axhline(KL_ALARM, color=VERMILION, linestyle="--", linewidth=1.2, label=f"alarm at {KL_ALARM}")
-        ax.set_ylim(bottom=0)
-    _finish(ax, "KL to the SFT model")
-
-
 def _share_panel(ax: Axes, metrics: Sequence[dict], window: int, key: str, title: str) -> None:
     """Draw a share on an axis from 0 to 100 %."""
     _curve(ax, metrics, key, window)
@@ -188,7 +176,11 @@ def rl_curves(metrics: Sequence[dict]) -> Figure:
     (reward, kl, equal), (entropy, length, cut) = figure.subplots(2, 3)
     window = _window(metrics, "train/reward_mean")
     _reward_panel(reward, metrics, window)
-    _kl_panel(kl, metrics, window)
+    _curve(kl, metrics, "train/kl_loss_avg", window, "KL")
+    if kl.lines:
+        kl.axhline(KL_ALARM, color=VERMILION, linestyle="--", linewidth=1.2, label=f"alarm at {KL_ALARM}")
+        kl.set_ylim(bottom=0)
+    _finish(kl, "KL to the SFT model")
     _share_panel(equal, metrics, window, "train/zero_variance_share", "groups of equal rewards")
     _curve(entropy, metrics, "train/entropy", window)
     _finish(entropy, "entropy (nats per token)", columns=0)
@@ -284,17 +276,14 @@ def contact_sheet(clips: Sequence[tuple[str, str | Path]], fps: float = 2.0, cou
     """
     if not clips:
         raise ValueError("a contact sheet needs at least one clip, found none")
-    font, line = ImageFont.load_default(13), 18
+    font, line, margin = ImageFont.load_default(13), 18, 8
     strips = [(title.split("\n"), frame_strip(video, fps, count)) for title, video in clips]
-    margin = 8
-    width = max(max(strip.width, *(round(font.getlength(t)) for t in title)) for title, strip in strips)
+    width = max(max(strip.width, *(round(font.getlength(text)) for text in title)) for title, strip in strips)
     height = sum(len(title) * line + strip.height + margin for title, strip in strips)
-    sheet = Image.new("RGB", (width + 2 * margin, height + margin), "white")
-    draw = ImageDraw.Draw(sheet)
-    top = margin
+    sheet, top = Image.new("RGB", (width + 2 * margin, height + margin), "white"), margin
     for title, strip in strips:
         for text in title:
-            draw.text((margin, top), text, INK, font)
+            ImageDraw.Draw(sheet).text((margin, top), text, INK, font)
             top += line
         sheet.paste(strip, (margin, top))
         top += strip.height + margin

@@ -1,15 +1,15 @@
 """Progress with the time that is left, right wherever the work runs.
 
-Why: a tqdm bar is right in a terminal only. Under `papermill --log-output` a notebook's bar stays at 0 %, and
-where outputs are kept, its times are noise that changes with every run. So one line of text is
-shown in one of four ways:
+Why: a bar is right where somebody watches. Under `papermill --log-output` a notebook's bar stays at 0 %, where outputs
+are kept its times are noise that changes with every run, and the state of a widget is lost when a notebook is closed.
+So one line of text is shown in one of four ways; tqdm draws the bars:
 
-    live      JupyterLab and its like: one output that updates itself
+    live      JupyterLab and its like: a bar on stdout that overwrites itself; what stays is a line without times
+    terminal  the same on stderr
     lines     papermill, pipes, logs: now and then a line, with the time left
     quiet     nbconvert and nbval, whose outputs are kept or compared: the last line only, and no times in it
-    terminal  a line on stderr that overwrites itself
 
-The training loops, the data scripts and the evaluation use it:
+The training loops, the evaluation and the engine's watch use it:
 
     bar = progress(batches, "SFT")
     for batch in bar:
@@ -24,9 +24,9 @@ from pathlib import Path
 
 import psutil
 from IPython import get_ipython
-from IPython.display import display
+from tqdm import tqdm
 
-BAR_WIDTH = 20
+BAR, CELLS = "{bar:20} {desc}", "░█"
 REDRAW = 0.25  # seconds between two updates of a line that overwrites itself
 LINE, LONG = 10.0, 60.0  # seconds between two plain lines: with a tenth of the work in between, and without
 KEEPERS = {"jupyter-nbconvert", "nbconvert", "pytest", "py.test"}
@@ -44,22 +44,20 @@ class Progress:
     """Goes over the items once and shows how far it is; where nothing is iterated, call `advance()`."""
 
     def __init__(
-        self,
-        items: Collection | int,
-        description: str,
-        *,
-        mode: str,
-        clock: Callable[[], float] = time.monotonic,
+        self, items: Collection | int, description: str, *, mode: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`mode` is "live", "lines", "quiet" or "terminal"; `clock` gives seconds."""
+        """`mode` is "live", "terminal", "lines" or "quiet"; `clock` gives seconds."""
         self.items = range(items) if isinstance(items, int) else items
         self.total, self.description, self.mode, self.done = len(self.items), description, mode, 0
         self.figures: dict[str, object] = {}
-        self._clock, self._handle = clock, None
-        self._start = self._shown_at = clock()
-        self._shown = 0  # how many steps were done when it was last shown
-        if self.total == 0 or mode in ("live", "terminal"):
-            self._show(ended=self.total == 0)
+        self._clock, self._start, self._bar = clock, clock(), None
+        self._shown_at, self._shown = self._start, 0  # when a line was last shown, and after how many steps
+        self._file = sys.stderr if mode == "terminal" else sys.stdout
+        if self.total == 0:
+            self._end()
+        elif mode in ("live", "terminal"):  # position: a bar that an error left behind takes no line
+            self._bar = tqdm(total=self.total, desc=self.text(), file=self._file, bar_format=BAR, ascii=CELLS,
+                             mininterval=REDRAW, miniters=1, leave=False, position=0, dynamic_ncols=True)  # fmt: skip
 
     def __len__(self) -> int:
         return self.total
@@ -71,7 +69,7 @@ class Progress:
                 self.advance()
         finally:
             if self.done < self.total:  # left early: say where
-                self._show(ended=True)
+                self._end()
 
     def set(self, **figures: object) -> None:
         """Set the figures that stand beside the bar from the next step on."""
@@ -80,47 +78,36 @@ class Progress:
     def advance(self, steps: int = 1) -> None:
         """Count steps as done, and show it where it is time to."""
         self.done += steps
-        ended = self.done >= self.total
-        if ended or self._is_due():
-            self._show(ended)
+        if self.done >= self.total:
+            self._end()
+        elif self._bar is not None:
+            self._bar.set_description_str(self.text(), refresh=False)
+            self._bar.update(steps)
+        elif self.mode == "lines":
+            self._print_if_due()
 
     def text(self, ended: bool = False) -> str:
         """Returns the line: "SFT: 12 of 60 · loss 0.512 · 41 s left"; a notebook keeps no times."""
         elapsed = self._clock() - self._start
         parts = [f"{self.description}: {self.done} of {self.total}"]
-        parts += [f"{name} {_short(value)}" for name, value in self.figures.items()]
+        parts += [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items()]
         if self.done and not ended:
             parts.append(f"{_duration(elapsed / self.done * (self.total - self.done))} left")
         elif ended and self.mode in ("lines", "terminal"):
             parts.append(f"took {_duration(elapsed)}")
         return " · ".join(parts)
 
-    def _is_due(self) -> bool:
-        waited = self._clock() - self._shown_at
-        if self.mode == "lines":
-            return waited >= LONG or (waited >= LINE and self.done - self._shown >= self.total / 10)
-        return self.mode != "quiet" and waited >= REDRAW
+    def _print_if_due(self) -> None:
+        now = self._clock()
+        waited = now - self._shown_at
+        if waited >= LONG or (waited >= LINE and self.done - self._shown >= self.total / 10):
+            self._shown_at, self._shown = now, self.done
+            print(self.text(), flush=True)
 
-    def _show(self, ended: bool) -> None:
-        self._shown_at, self._shown = self._clock(), self.done
-        text = self.text(ended)
-        if self.mode in ("live", "terminal") and not ended:
-            filled = BAR_WIDTH * self.done // self.total
-            text = "█" * filled + "░" * (BAR_WIDTH - filled) + " " + text
-        if self.mode == "live":
-            self._display(text)
-        elif self.mode == "terminal":
-            clear = "\033[K"  # takes away what a longer line before this one left
-            print(f"\r{text}{clear}", end="\n" if ended else "", file=sys.stderr, flush=True)
-        else:
-            print(text, flush=True)
-
-    def _display(self, text: str) -> None:
-        data = {"text/plain": text}
-        if self._handle is None:
-            self._handle = display(data, raw=True, display_id=True)
-        else:
-            self._handle.update(data, raw=True)
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        print(self.text(ended=True), file=self._file, flush=True)
 
 
 def choose_mode() -> str:
@@ -140,10 +127,6 @@ def _launcher() -> set[str]:
         return {Path(word).name for word in psutil.Process(os.getppid()).cmdline()[:3]}
     except psutil.Error:
         return set()
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _duration(seconds: float) -> str:

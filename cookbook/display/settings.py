@@ -13,7 +13,6 @@ A parameters cell has one literal a line: `name: type = value  # help`.
 
 import ast
 import difflib
-import html
 import inspect
 import linecache
 import sys
@@ -25,6 +24,8 @@ from pathlib import Path
 from ipykernel.compiler import get_tmp_directory
 from IPython import get_ipython
 from IPython.display import display
+
+from cookbook.display.tables import Bold, Code, Table
 
 TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list)}
 FORM = "one literal a line: name: type = value  # help"
@@ -41,11 +42,6 @@ class Parameter:
     default: object
     help: str
     value: object
-
-    @property
-    def changed(self) -> str:
-        """What the table says where the value is not the default."""
-        return "" if self.value == self.default else f"default {self.default!r}"
 
     def accept(self, value: object) -> "Parameter":
         """Returns the parameter with this value; an int may stand for a float. Raises TypeError."""
@@ -87,23 +83,18 @@ class Settings:
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._parameters]
 
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        rows = [(p.name, repr(p.value), p.changed, p.help) for p in self._parameters.values()]
-        return [("name", "value", "changed", "meaning"), *rows]
+    def _table(self) -> Table:
+        rows = []
+        for p in self._parameters.values():
+            changed = "" if p.value == p.default else f"default {p.default!r}"
+            rows.append((p.name, Code(repr(p.value)), Bold(changed), p.help))
+        return Table(("name", "value", "changed", "meaning"), rows)
 
     def __repr__(self) -> str:
-        widths = [max(map(len, column)) for column in zip(*self._rows())]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in self._rows()]
-        return "\n".join(line.rstrip() for line in lines)
+        return repr(self._table())
 
     def _repr_html_(self) -> str:
-        head, *body = ([html.escape(cell) for cell in row] for row in self._rows())
-        left = 'style="text-align: left"'
-        rows = ["".join(f"<th {left}>{cell}</th>" for cell in head)]
-        for name, value, changed, meaning in body:
-            cells = (name, f"<code>{value}</code>", changed and f"<b>{changed}</b>", meaning)
-            rows.append("".join(f"<td {left}>{cell}</td>" for cell in cells))
-        return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+        return self._table()._repr_html_()
 
 
 def check_settings() -> Settings:
@@ -117,7 +108,8 @@ def check_settings() -> Settings:
     if shell is None:
         raise RuntimeError("check_settings() reads the cells of a notebook; elsewhere use validate()")
     declared, injected = find_cells(_executed_cells(shell))
-    names = [*read_parameters(declared), *_assigned(injected)]
+    stored = (n.id for n in ast.walk(ast.parse(injected)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    names = [*read_parameters(declared), *stored]
     return validate(declared, {name: shell.user_ns[name] for name in names if name in shell.user_ns})
 
 
@@ -199,11 +191,6 @@ def _statements(cell: str) -> list[ast.stmt]:
         return ast.parse(cell).body
     except SyntaxError:  # a cell that failed stays in the history
         return []
-
-
-def _assigned(cell: str) -> list[str]:
-    names = [node for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Name)]
-    return [name.id for name in names if isinstance(name.ctx, ast.Store)]
 
 
 def _executed_cells(shell) -> list[str]:

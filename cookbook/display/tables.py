@@ -1,30 +1,110 @@
-"""A table that prints as aligned lines and shows itself as HTML in a notebook.
+"""The one table: aligned lines in a terminal, HTML in a notebook, Markdown in a page; and the checklists in its form.
 
-Why: a result should be readable in a terminal, under papermill and in JupyterLab alike.
+Why: a result should be readable in a terminal, under papermill and in JupyterLab alike. Doctor, `checkpoint.verify`,
+reward gym, passport, settings and notebooks show themselves with it.
 
-    Table(["answer", "reward"], [["always A", "0.25"], ["always B", "0.31"]])
+    Table(["answer", "reward"], [["always A", "0.25"], ["always B", Bold("0.31")]], "constant answers")
+    Check("redis-server", MISSING, "not found", "conda install -c conda-forge redis-server")
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+LEFT = 'style="text-align: left"'
+OK, WARNING, MISSING, ERROR = "ok", "warning", "missing", "error"
+
+
+class Code(str):
+    """A cell in code, each of its lines for itself; plain in text."""
+
+
+class Bold(str):
+    """A cell in bold; plain in text."""
 
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """A head and rows of cells; cells are shown as text."""
+    """A head and rows of cells, which are shown as text, under a title where there is one."""
 
     head: Sequence[object]
     rows: Sequence[Sequence[object]]
+    title: str = ""
 
     def __repr__(self) -> str:
         lines = [[str(cell) for cell in row] for row in (self.head, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines)
+        aligned = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines]
+        return "\n".join([self.title] * bool(self.title) + aligned)
 
     def _repr_html_(self) -> str:
-        left = 'style="text-align: left"'
-        head, *body = ([html.escape(str(cell)) for cell in row] for row in (self.head, *self.rows))
-        lines = ["".join(f"<th {left}>{cell}</th>" for cell in head)]
-        lines += ["".join(f"<td {left}>{cell}</td>" for cell in row) for row in body]
-        return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+        lines = ["".join(f"<th {LEFT}>{html.escape(str(cell))}</th>" for cell in self.head)]
+        lines += ["".join(f"<td {LEFT}>{_html(cell)}</td>" for cell in row) for row in self.rows]
+        title = f"<h4>{html.escape(self.title)}</h4>" if self.title else ""
+        return f"{title}<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+    def markdown(self) -> str:
+        """Returns the table as Markdown, an upright bar in a cell escaped."""
+        head, *rows = ("| " + " | ".join(map(_markdown, line)) + " |" for line in (self.head, *self.rows))
+        title = [f"**{self.title}**\n"] * bool(self.title)
+        return "\n".join([*title, head, "|" + "---|" * len(self.head), *rows])
+
+
+class Tables(list[Table]):
+    """Several tables, one below the other."""
+
+    def __repr__(self) -> str:
+        return "\n\n".join(map(repr, self))
+
+    def _repr_html_(self) -> str:
+        return "".join(table._repr_html_() for table in self)
+
+
+def label(model: str) -> str:
+    """Returns a model's name as people write it: "sft" is SFT, "rl" is RL, others stay as they are."""
+    return model.upper() if model in ("sft", "rl") else model
+
+
+def _html(cell: object) -> str:
+    text = html.escape(str(cell))
+    if isinstance(cell, Code):
+        return "<br>".join(f"<code>{line}</code>" for line in text.splitlines())
+    return f"<b>{text}</b>" if isinstance(cell, Bold) and text else text
+
+
+def _markdown(cell: object) -> str:
+    text = str(cell).replace("|", "\\|")
+    mark = "`" if isinstance(cell, Code) else "**" if isinstance(cell, Bold) else ""
+    return "<br>".join(f"{mark}{line}{mark}" for line in text.splitlines())  # a row of Markdown is one line
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: its name, how it stands, what was found, and the line that mends it."""
+
+    name: str
+    status: str
+    found: str
+    fix: str = ""
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """The four columns of its row."""
+        return self.status, self.name, self.found, self.fix
+
+
+def as_text(rows: Iterable[Sequence[str]]) -> str:
+    """Returns rows of (status, name, found, fix) as lines; a fix stands below what it mends."""
+    rows = list(rows)
+    first, second = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
+    lines = []
+    for status, name, found, fix in rows:
+        lines.append(f"{status:{first}}  {name:{second}}  {found}".rstrip())
+        lines += [" " * (first + second + 4) + f"-> {line}" for line in fix.splitlines()]
+    return "\n".join(lines)
+
+
+def as_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns rows of (status, name, found, fix) as a table: what is not well in bold, the fix in code."""
+    marked = [(s if s in (OK, "yes") else Bold(s), name, found, Code(fix)) for s, name, found, fix in rows]
+    return Table(head, marked)._repr_html_()

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from cookbook import runs
-from cookbook.display.checklist import MISSING, WARNING, Check, as_html, as_text
+from cookbook.display.tables import MISSING, WARNING, Check, as_html, as_text
 from cookbook.doctor import abilities, gpus, machine, packages
 from cookbook.doctor.abilities import Ability
 from cookbook.engine.environment import is_free

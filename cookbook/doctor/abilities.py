@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from cookbook.config import Config, plan
 from cookbook.config.planner import Plan
 from cookbook.config.schema import LENGTH
-from cookbook.display.checklist import MISSING, Check
+from cookbook.display.tables import MISSING, Check
 from cookbook.doctor.gpus import GPU
 
 SAMPLES, TOKENS = 10_000, 1_500  # what a training set and one of its samples are taken to be

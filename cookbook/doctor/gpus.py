@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cookbook.config.rules import VISIBLE
-from cookbook.display.checklist import MISSING, OK, WARNING, Check
+from cookbook.display.tables import MISSING, OK, WARNING, Check
 
 FIELDS = ("index", "uuid", "name", "memory.total", "memory.free", "compute_cap", "driver_version")
 FIRST_DRIVER = {12: 525, 13: 580}  # the oldest driver branch for a CUDA major version, from NVIDIA's release notes

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cookbook.config.planner import PARAMETERS_7B
-from cookbook.display.checklist import MISSING, OK, WARNING, Check
+from cookbook.display.tables import MISSING, OK, WARNING, Check
 from cookbook.engine.environment import find_redis, search_path
 from cookbook.engine.failures import EngineError
 

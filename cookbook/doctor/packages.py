@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
-from cookbook.display.checklist import MISSING, OK, WARNING, Check
+from cookbook.display.tables import MISSING, OK, WARNING, Check
 
 PINNED = ("torch", "transformers", "cosmos-rl", "qwen-vl-utils", "av")
 # absent is fine: what stands in for them in a run of cosmos-rl

@@ -17,8 +17,7 @@ from typing import Any
 
 import torch
 
-from cookbook.data.recent import Recent
-from cookbook.data.video import measure, pictures
+from cookbook.data.video import Recent, measure, pictures
 
 CACHE_BYTES = 512 * 2**20  # a process; a clip of 30 frames at 81,920 pixels takes 29 MB
 

@@ -10,9 +10,9 @@ the notebook and the report say the same, and a test can hold them to it. Each s
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from cookbook.display.tables import label
 from cookbook.evaluation.controls import TURN
 from cookbook.evaluation.protocol import circular_score, kept_skills
-from cookbook.evaluation.scores import label
 from cookbook.evaluation.statistics import interval, paired
 
 SURE = 0.05  # a step counts as better or worse below this p-value

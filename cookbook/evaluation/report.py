@@ -22,6 +22,7 @@ from PIL import Image
 
 from cookbook.data.video import VideoError
 from cookbook.display import plots
+from cookbook.display.tables import label
 from cookbook.evaluation.findings import (
     against_controls,
     control_words,
@@ -36,7 +37,6 @@ from cookbook.evaluation.findings import (
 )
 from cookbook.evaluation.metrics import choices
 from cookbook.evaluation.protocol import letter_bias, won_and_lost
-from cookbook.evaluation.scores import label
 from cookbook.training.alarms import replay
 
 __all__ = ["evidence", "short_answer", "write_report"]

@@ -20,11 +20,6 @@ IDENTITY = ("id", "question", "reference")
 FEW = 10  # rows: below, two models may well say the same without being the same
 
 
-def label(model: str) -> str:
-    """Returns a model's name as people write it: "sft" is SFT, "rl" is RL, others stay as they are."""
-    return model.upper() if model in ("sft", "rl") else model
-
-
 def _share(rows: Sequence[dict]) -> dict:
     """Returns how many rows there are, the share that is right, and its 95 % interval."""
     correct = [row["correct"] for row in rows]

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean, median, stdev
 
-from cookbook.runs import Run
+from cookbook.runs import KL_ALARM, Run
 
 WINDOW = 5  # steps that a judgement rests on: one step has other prompts than the next
 SPIKE = 1.0  # nats a token: below, three times the usual loss is little
 LONG = 40  # steps before "flat" can be told from slow: the mean reward of 16 prompts scatters by 0.1
-KL_ALARM, KL_RUNAWAY = 0.1, 1.0  # nats a token
+KL_RUNAWAY = 1.0  # nats a token
 STALL, SHORTEST = 10, 300.0  # a stall: usual steps without a sign of life, and the seconds that are allowed at least
 RL, SFT = "notebooks/rl.ipynb#How-to-read-the-curves", "notebooks/sft.ipynb#How-to-read-the-curve"
 

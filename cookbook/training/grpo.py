@@ -29,10 +29,9 @@ from cookbook.display.progress import progress
 from cookbook.model.generation import Completions, generate, is_finite, to, token_logits
 from cookbook.runs import Run
 from cookbook.training.alarms import TrainingStopped, Watcher
-from cookbook.training.gold import require_gold
 from cookbook.training.objective import Objective, advantages, completion_weights, divisor, policy_loss
 from cookbook.training.optimizer import Optimizer, batches
-from cookbook.training.rewards import Reward, penalty, require_parts, reward, reward_weights
+from cookbook.training.rewards import Reward, penalty, require_gold, require_parts, reward, reward_weights
 from cookbook.training.validation import METRIC, HeldOut, best_step
 
 

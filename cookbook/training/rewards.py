@@ -6,10 +6,11 @@ and differ from its own where `tests/training/test_rewards.py` has a table: "(A)
 "A" without tags states nothing.
 
     reward(completion, sample, {"single_choice": 1.0, "format": 0.1}, contract).parts
+    require_gold(samples, weights, contract)    # RewardError where a right answer cannot earn full marks
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cookbook.config import Config, ConfigError
@@ -23,6 +24,8 @@ OVERLONG_KEYS = "train.train_policy.overlong_reward"
 LONGEST = 512  # words, where no written answer says how long one is
 NEAR = {0: 1.0, 1: 0.5}  # by distance on the scale; Cosmos cookbook, recipe "video rewards"
 YES_NO = {"yes": True, "true": True, "no": False, "false": False}
+SLACK = 1e-6  # a sum of floats is not exact
+Weights = Mapping[str, float]  # by the names of PARTS, and OVERLONG
 
 
 class RewardError(ValueError):
@@ -126,9 +129,7 @@ def overlong(tokens: int, limit: int, buffer: int, factor: float = 1.0) -> float
 # ---- the sum ----------------------------------------------------------------------------------------------------
 
 
-def reward(
-    completion: str, sample: Sample, weights: Mapping[str, float], contract: Contract, lost: float = 0.0
-) -> Reward:
+def reward(completion: str, sample: Sample, weights: Weights, contract: Contract, lost: float = 0.0) -> Reward:
     """Returns the reward of one completion. Raises KeyError for a part that does not exist.
 
     `lost` is the part `overlong`, where the weights name it.
@@ -179,6 +180,44 @@ def reward_weights(config: Config) -> dict[str, float]:
 def reference(sample: Sample, contract: Contract) -> str:
     """Returns what a sample is compared with: its answer, else what its written answer states, else ""."""
     return sample.answer if sample.answer is not None else _stated(sample.target or "", contract)
+
+
+# ---- the proof: a reward that the right answer cannot earn in full trains nothing, whatever the curve says --------
+
+
+def gold(sample: Sample, contract: Contract) -> str:
+    """Returns the canonical right completion: the answer in the contract's form, else the written answer."""
+    return (sample.target or "") if sample.answer is None else contract.write_answer("", sample.answer)
+
+
+def full_marks(weights: Weights) -> float:
+    """Returns the most that a completion can earn."""
+    return sum(weight for name, weight in weights.items() if weight > 0 and name != OVERLONG)
+
+
+def gold_failures(samples: Sequence[Sample], weights: Weights, contract: Contract) -> list[tuple[Sample, Reward]]:
+    """Returns the samples whose gold answer earns less than full marks, with what it earns."""
+    earned = [(s, reward(gold(s, contract), s, weights, contract)) for s in samples]
+    return [(s, r) for s, r in earned if r.total < full_marks(weights) - SLACK]
+
+
+def require_gold(samples: Sequence[Sample], weights: Weights, contract: Contract) -> None:
+    """Raises RewardError, naming samples and parts, where a right answer cannot earn full marks."""
+    failures = gold_failures(samples, weights, contract)
+    if not failures:
+        return
+    sample, earned = failures[0]
+    poor = ", ".join(
+        f"{name} {value:g}"
+        for name, value in earned.parts.items()
+        if value < 1 and weights[name] > 0 and name != OVERLONG
+    )
+    names = ", ".join(s.id for s, _ in failures[:5]) + (", …" if len(failures) > 5 else "")
+    raise RewardError(
+        f"{len(failures)} of {len(samples)} samples ({names}): the right answer earns {earned.total:g} of "
+        f"{full_marks(weights):g}. For {sample.id}, {gold(sample, contract)!r} earns {poor}. Make prompt, answers and "
+        "reward_function agree: no rollout could be better than that"
+    )
 
 
 def are_ours(config: Config) -> bool:

@@ -7,12 +7,13 @@ the tables. Made by `data_tools.passport`.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cookbook.data.samples import DataError, Sample
+from cookbook.display.tables import Table
 from data_tools.formats.source import shown
 from data_tools.passport.clips import ClipFacts
 from data_tools.passport.findings import ERROR, Finding
@@ -88,7 +89,9 @@ class Passport:
 
     def markdown(self) -> str:
         """Returns the tables that a person reads: figures by split, findings by kind, the hash."""
-        return "\n\n".join("\n".join(rows) for rows in (_split_table(self), _finding_table(self)) if rows)
+        left = f"{len(self.quarantine)} samples in quarantine; passport `{self.hash}`"
+        findings = [_finding_table(self).markdown(), left] if self.findings else [f"No findings; {left}"]
+        return "\n\n".join([_split_table(self).markdown(), *findings])
 
     def __repr__(self) -> str:
         """Returns one line; the facts of thousands of clips are for `as_dict`."""
@@ -109,28 +112,16 @@ def read_quarantine(path: str | Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def _split_table(found: Passport) -> list[str]:
-    rows = [
-        "| split | samples | usable | clips | minutes | to decode | labels | majority | longest |",
-        "|" + "---|" * 9,
-    ]
+def _split_table(found: Passport) -> Table:
+    head = ("split", "samples", "usable", "clips", "minutes", "to decode", "labels", "majority", "longest")
+    rows = []
     for split, n in found.counts.items():
         minutes, decode = f"{n['seconds'] / 60:.1f}", f"{found.decode_seconds[split]:.1f} s"
         majority = "" if n["majority"] is None else f"{100 * n['majority']:.0f} %"
         longest = "" if n["longest"] is None else f"{n['longest']:,} tokens"
-        cells = (
-            split,
-            n["samples"],
-            n["usable"],
-            n["clips"],
-            minutes,
-            decode,
-            _shares(found, split),
-            majority,
-            longest,
-        )
-        rows.append(_row(*cells))
-    return rows
+        sizes = (n["samples"], n["usable"], n["clips"])
+        rows.append((split, *sizes, minutes, decode, _shares(found, split), majority, longest))
+    return Table(head, rows)
 
 
 def _shares(found: Passport, split: str) -> str:
@@ -140,21 +131,12 @@ def _shares(found: Passport, split: str) -> str:
     return ", ".join(parts + ["…"] * (len(counts) > MOST_LABELS))
 
 
-def _finding_table(found: Passport) -> list[str]:
+def _finding_table(found: Passport) -> Table:
     """Returns a row for each kind of finding: how many, and the first as an example."""
-    left = f"{len(found.quarantine)} samples in quarantine; passport `{found.hash}`"
-    if not found.findings:
-        return [f"No findings; {left}"]
-    return ["| finding | | number | the first |", "|---|---|---|---|", *_kinds(found), "", left]
-
-
-def _kinds(found: Passport) -> Iterator[str]:
     numbers = Counter((finding.severity, finding.code) for finding in found.findings)
     firsts = {(finding.severity, finding.code): finding for finding in reversed(found.findings)}
-    for (severity, code), number in numbers.items():
-        first = firsts[severity, code]
-        yield _row(code, severity, number, f"`{first.name}`: {first.message}")
-
-
-def _row(*cells: object) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    rows = [
+        (code, severity, number, f"`{firsts[severity, code].name}`: {firsts[severity, code].message}")
+        for (severity, code), number in numbers.items()
+    ]
+    return Table(("finding", "", "number", "the first"), rows)

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from cookbook.data.recent import Recent, size
+from cookbook.data.video import Recent, byte_size
 
 
 def test_what_is_kept_is_not_made_again_and_the_longest_unused_goes_first():
@@ -34,4 +34,4 @@ def test_the_bytes_are_those_of_what_is_kept_and_never_above_the_limit(seed):
     for _ in range(60):
         length = rng.randrange(30)
         recent.get(rng.randrange(9), lambda n=length: (torch.zeros(n), torch.zeros(1)))
-        assert recent.bytes == sum(map(size, recent.kept.values())) <= 100
+        assert recent.bytes == sum(map(byte_size, recent.kept.values())) <= 100

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import nbformat
@@ -110,27 +111,31 @@ def test_a_loop_that_is_left_early_says_where(capsys):
 # Lines that overwrite themselves
 
 
-def test_a_terminal_gets_one_line_on_stderr(capsys):
-    work("terminal", 40, 0.1)
+@pytest.mark.parametrize("mode", ["terminal", "live"])
+def test_a_bar_overwrites_its_one_line_where_it_is_watched(monkeypatch, capsys, mode):
+    monkeypatch.setattr(module, "REDRAW", 0)
+    work(mode, 4, 1.0, loss=0.25)
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and err.endswith("\n")
-    assert 10 <= err.count("\r") <= 21  # 4 s of work, at most four updates a second and two more
+    shown, other = (err, out) if mode == "terminal" else (out, err)
+    drawn = [line.strip() for line in shown.split("\r") if line.strip()]
+    assert other == "" and shown.count("\n") == 1
+    assert drawn[0] == "░" * 20 + " SFT: 0 of 4"
+    assert drawn[2] == "█" * 10 + "░" * 10 + " SFT: 2 of 4 · loss 0.25 · 2 s left"
+    assert drawn[-1] == "SFT: 4 of 4 · loss 0.25" + (" · took 4 s" if mode == "terminal" else "")
 
 
-def test_a_front_end_gets_one_output_that_is_updated(monkeypatch, capsys):
-    shown, updates = [], []
-    handle = SimpleNamespace(update=lambda data, raw: updates.append(data["text/plain"]))
+def test_a_bar_is_drawn_at_most_four_times_a_second(capsys):
+    begun = time.monotonic()
+    work("terminal", 4000, 0.1)
+    assert 2 <= capsys.readouterr().err.count("\r") <= 6 + 4 * (time.monotonic() - begun)
 
-    def display(data, raw, display_id):
-        shown.append(data["text/plain"])
-        return handle
 
-    monkeypatch.setattr(module, "display", display)
-    work("live", 4, 1.0, loss=0.25)
-    assert shown == ["░" * 20 + " SFT: 0 of 4"]
-    assert updates[1] == "█" * 10 + "░" * 10 + " SFT: 2 of 4 · loss 0.25 · 2 s left"
-    assert updates[-1] == "SFT: 4 of 4 · loss 0.25" and len(updates) == 4
-    assert capsys.readouterr() == ("", "")
+def test_a_bar_that_was_left_behind_takes_no_line(monkeypatch, capsys):
+    monkeypatch.setattr(module, "REDRAW", 0)
+    broken = Progress(5, "broken", mode="live")
+    broken.advance()
+    work("live", 2, 1.0)
+    assert capsys.readouterr().out.count("\n") == 1 and broken.done == 1
 
 
 # Where am I?
@@ -203,11 +208,13 @@ def test_a_kernel_of_nbval_is_quiet_and_one_of_a_front_end_is_live():
     kernel = RunningKernel("python3")
     try:
         assert outputs(kernel, {}) == [("stdout", "SFT: 3 of 3 · loss 0.5\n")]
-        first, *_, last = outputs(kernel, {"cellId": "abc"})
+        came = outputs(kernel, {"cellId": "abc"})
     finally:
         kernel.stop()
-    assert first[0] == "display_data" and "SFT: 0 of 3" in first[1]
-    assert last == ("update_display_data", "SFT: 3 of 3 · loss 0.5")
+    first, last = came[0], came[-1]
+    assert {kind for kind, _ in came} == {"stdout"}  # no widget, whose state would be saved
+    assert first[0] == "stdout" and "░ SFT: 0 of 3" in first[1]
+    assert last[0] == "stdout" and last[1].endswith("\rSFT: 3 of 3 · loss 0.5\n")
 
 
 def test_papermill_logs_lines(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cookbook import doctor
-from cookbook.display.checklist import MISSING, OK, WARNING, Check, as_html, as_text
+from cookbook.display.tables import MISSING, OK, WARNING, Check, as_html, as_text
 from cookbook.doctor import abilities, gpus, machine, packages
 from cookbook.runs import ROOT
 

@@ -4,12 +4,8 @@ import math
 
 import pytest
 
-from cookbook.data.contract import Contract
-from cookbook.data.samples import Sample, message, text
 from cookbook.evaluation.predictions import save
 from cookbook.evaluation.reproduction import Published, compare, pearson, read_predictions, table
-from cookbook.habits import constant_rewards, habit
-from cookbook.runs import ROOT
 
 
 def row(number, reference, answer, **more):
@@ -39,7 +35,6 @@ def test_correlation_has_an_interval_and_a_constant_judge_has_none():
     assert all(map(math.isnan, pearson(constant)))
     (line,) = compare([Published("pearson", 0.4, 10)], constant)
     assert line["verdict"] == "cannot be compared" and "same" in line["yours"]
-    assert habit(constant) == ("4", 1.0) and habit([row(0, "1", None)]) == (None, 1.0)
 
 
 def test_stored_predictions_are_read_and_a_table_is_aligned(tmp_path):
@@ -50,14 +45,3 @@ def test_stored_predictions_are_read_and_a_table_is_aligned(tmp_path):
     (tmp_path / "bad.jsonl").write_text("no json\n")
     with pytest.raises(ValueError, match="no file of predictions"):
         read_predictions(tmp_path / "bad.jsonl")
-
-
-def test_what_a_constant_answer_earns():
-    contract = Contract.load(ROOT / "configs/prompts/video_rewards_tiny.yaml")
-    samples = [
-        Sample(f"s{i}", f"s{i}", (message("user", text("?")),), s, tuple("12345")) for i, s in enumerate("44435")
-    ]
-    earned = constant_rewards(samples, {"ordinal": 1.0}, contract)
-    assert earned == pytest.approx({"1": 0.0, "2": 0.1, "3": 0.5, "4": 0.8, "5": 0.5})
-    with pytest.raises(ValueError, match="same options"):
-        constant_rewards([*samples, Sample("x", "x", samples[0].messages, "A", ("A", "B"))], {"ordinal": 1.0}, contract)

@@ -16,8 +16,7 @@ from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
 from cookbook.runs import ROOT
-from cookbook.training.gold import require_gold
-from cookbook.training.rewards import reward_weights
+from cookbook.training.rewards import require_gold, reward_weights
 from data_tools import videophy2, videophy2_download
 from data_tools.worlds import falling
 

@@ -15,11 +15,11 @@ from cookbook.data.samples import Sample, message, text
 from cookbook.engine.rewards import EngineReward, reference_text
 from cookbook.evaluation.predictions import judge
 from cookbook.training import rewards
-from cookbook.training.gold import require_gold
 from cookbook.training.rewards import (
     PARTS,
     RewardError,
     are_ours,
+    require_gold,
     require_parts,
     reward,
     reward_weights,
