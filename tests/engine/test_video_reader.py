@@ -5,7 +5,6 @@ import sys
 import pytest
 import torch
 
-from cookbook.data import recent
 from cookbook.engine import video_reader
 from data_tools.formats.av_folder import VIDEO_SUFFIX
 
