@@ -28,3 +28,8 @@ class Table:
         lines = ["".join(f"<th {left}>{cell}</th>" for cell in head)]
         lines += ["".join(f"<td {left}>{cell}</td>" for cell in row) for row in body]
         return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+    def markdown(self) -> str:
+        """Returns the table as Markdown."""
+        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines)
