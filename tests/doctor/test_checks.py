@@ -253,3 +253,9 @@ def test_the_checkout_has_its_tiny_base(monkeypatch, tmp_path):
     assert checks.has_tiny_base()
     monkeypatch.setattr(checks, "ROOT", tmp_path)
     assert not checks.has_tiny_base()
+
+
+@pytest.mark.parametrize(("found", "judged"), [(0.9, "a 0.9"), (1, "b 1"), (2, "c 2"), (None, "none")])
+def test_a_number_is_judged_by_the_first_limit_that_it_is_below(found, judged):
+    levels = ((1, MISSING, "a {}", "mend"), (2, WARNING, "b {}"), (3, OK, "c {}"))
+    assert checks.at_least(levels, (WARNING, "none"), found)[1] == judged
