@@ -1,15 +1,14 @@
 """Training configurations: checked against the engine's own schema and planned, before a GPU is booked.
 
-Why: cosmos-rl drops unknown keys in silence, so a misspelt learning rate trains with the default, and a night of
-eight GPUs is gone. Here every key is looked up in the schema of the pinned engine, and the numbers are checked against
-each other. Nothing here imports torch or cosmos_rl.
+Why: cosmos-rl drops unknown keys in silence, so a misspelt learning rate trains with the default, and a night of eight
+GPUs is gone. Nothing here imports torch or cosmos_rl. notebooks/configuration.ipynb walks through it; in this order:
 
-    config = Config.load("configs/sft.toml").edit({"train.epoch": 3})
-    lint(config, gpus=4)                                          # what is wrong, by line
-    plan(config, gpus=4, gpu_gib=80, samples=10_000, tokens=2000) # memory, steps, hours, disk
-    difference(Config.load("configs/sft.toml"), config)           # default | custom | why
-
-    python -m cookbook.config lint configs/*.toml
+    document      one file: read, looked up and edited by dotted key, its comments kept
+    schema        which keys the engine has, what they take, and what was meant instead
+    rules         `lint`: what is wrong, by line, with the fix; `require` refuses it
+    planner       `plan`: memory, steps, hours, disk
+    difference    key | default | custom | why
+    __main__      python -m cookbook.config lint configs/*.toml
 """
 
 from cookbook.config.difference import difference

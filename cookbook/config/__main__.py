@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from cookbook.config import Config, ConfigError, Finding, difference, lint, plan
+from cookbook.config import Config, ConfigError, difference, lint, plan
 from cookbook.config.planner import PEAK_TFLOPS
 
 
@@ -38,25 +38,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _lint(args: argparse.Namespace) -> int:
-    found = 0
-    for path in args.files:
-        try:
-            findings = lint(_read(path), gpus=args.gpus, samples=args.samples, tokens=args.tokens)
-        except ConfigError as error:
-            print(error)
-            found += 1
-            continue
-        for finding in findings:
-            print(f"{path}:{finding}" + _mark(finding))
-        found += len(findings)
-    return 1 if found else 0
-
-
-def _mark(finding: Finding) -> str:
-    return "" if finding.level == "error" else f" ({finding.level})"
-
-
 def _read(path: Path) -> Config:
     """Read a file as it is: the lint says what is wrong with its keys. Raises ConfigError."""
     if not path.is_file():
@@ -64,32 +45,33 @@ def _read(path: Path) -> Config:
     return Config.parse(path.read_text(encoding="utf-8"), str(path))
 
 
+def _lint(path: Path, **known: int | None) -> list[str]:
+    """Returns what is wrong with a file, a line each."""
+    try:
+        found = lint(_read(path), **known)
+    except ConfigError as error:
+        return [str(error)]
+    return [f"{path}:{finding}" + ("" if finding.level == "error" else f" ({finding.level})") for finding in found]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
-    args = _parser().parse_args(arguments)
-    if args.command == "lint":
-        return _lint(args)
+    args = vars(_parser().parse_args(arguments))
+    command, as_json = args.pop("command"), args.pop("json", False)
+    if command == "lint":
+        files = args.pop("files")
+        lines = [line for path in files for line in _lint(path, **args)]
+        print(*lines, sep="\n", end="\n" if lines else "")
+        return 1 if lines else 0
     try:
-        if args.command == "diff":
-            print(difference(_read(args.default), _read(args.custom)).markdown())
+        if command == "diff":
+            print(difference(_read(args["default"]), _read(args["custom"])).markdown())
             return 0
-        found = plan(
-            _read(args.file),
-            gpus=args.gpus,
-            gpu_gib=args.gpu_gib,
-            samples=args.samples,
-            tokens=args.tokens,
-            gpu=args.gpu,
-        )
+        found = plan(_read(args.pop("file")), **args)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    if args.json:
-        print(json.dumps(found.as_dict(), indent=2))
-    else:
-        for key, value in found.as_dict().items():
-            lines = value if isinstance(value, tuple) and value and isinstance(value[0], str) else [value]
-            print(f"{key:12}", *lines, sep="\n             " if len(lines) > 1 else " ")
+    print(json.dumps(found.as_dict(), indent=2) if as_json else found)
     return 0 if found.fits else 1
 
 

@@ -1,54 +1,33 @@
-"""The difference between two configurations as a table: default | custom | why.
+"""The difference between two configurations as a table: key | default | custom | why.
 
 Why: "what did you change, and why?" is the first question about any run. The answer is generated from the two files.
 The why of a changed value is the comment beside it in the custom file; the why of keys that it leaves out is a comment
 line `# key, key: reason`.
+
+    python -m cookbook.config diff configs/sft.toml configs/avha_sft.toml
 """
 
 import re
-from dataclasses import dataclass
 
 import tomlkit
 
 from cookbook.config.document import Config
-
-REMOVED, ADDED = "*removed*", "*not stated*"
-
-
-@dataclass(frozen=True)
-class Change:
-    """One row: the key, both values as TOML would write them, and the reason that the custom file gives."""
-
-    key: str
-    default: str
-    custom: str
-    why: str
+from cookbook.display.tables import Table
 
 
-class Difference(list[Change]):
-    """The rows; shows itself as a table in a notebook, and as Markdown."""
-
-    def markdown(self) -> str:
-        """Returns the table as Markdown, grouped by the TOML table."""
-        lines = ["| key | default | custom | why |", "|---|---|---|---|"]
-        table = None
-        for row in self:
-            head, _, name = row.key.rpartition(".")
-            if head != table:
-                lines.append(f"| **[{head}]** | | | |" if head else "| **top level** | | | |")
-                table = head
-            cells = (f"`{v}`" if v not in (REMOVED, ADDED) else v for v in (name, row.default, row.custom))
-            lines.append("| " + " | ".join(c.replace("|", "\\|") for c in (*cells, row.why)) + " |")
-        return "\n".join(lines)
-
-    def _repr_markdown_(self) -> str:
-        return self.markdown()
+def difference(default: Config, custom: Config) -> Table:
+    """Returns every key whose value differs, as TOML would write both; in the default file's order, new keys last."""
+    keys = dict.fromkeys([*default.stated, *custom.stated])
+    rows = [
+        (key, _written(default, key, "not stated"), _written(custom, key, "removed"), _why(custom, key))
+        for key in keys
+        if default.stated.get(key) != custom.stated.get(key)
+    ]
+    return Table(("key", "default", "custom", "why"), rows)
 
 
-def _shown(config: Config, key: str, absent: str) -> str:
-    if key not in config.stated:
-        return absent
-    return tomlkit.item(config.stated[key]).as_string()
+def _written(config: Config, key: str, absent: str) -> str:
+    return tomlkit.item(config.stated[key]).as_string() if key in config.stated else absent
 
 
 def _why(config: Config, key: str) -> str:
@@ -59,14 +38,6 @@ def _why(config: Config, key: str) -> str:
     item = config.document
     for part in key.split("."):
         item = item[part]
+    if isinstance(item, bool):  # tomlkit gives a plain one, without its comment
+        return config.text().splitlines()[config.line(key) - 1].partition("#")[2].strip()
     return item.trivia.comment.lstrip("# ")
-
-
-def difference(default: Config, custom: Config) -> Difference:
-    """Returns every key whose value differs, table by table in the default file's order, new keys last."""
-    order = dict.fromkeys([*default.stated, *custom.stated])
-    return Difference(
-        Change(key, _shown(default, key, ADDED), _shown(custom, key, REMOVED), _why(custom, key))
-        for key in order
-        if default.stated.get(key) != custom.stated.get(key)
-    )

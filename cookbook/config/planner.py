@@ -2,20 +2,22 @@
 
 Why: "does it fit, and will it be done by tomorrow?" is answered today by trying. The formulas below were fitted to
 runs of an 8.29 B Qwen2.5-VL (random weights) in cosmos-rl 0.4.7 on NVIDIA H200s, with gradient checkpointing, SDPA
-attention, float32 master weights, one sample a mini-batch and two mini-batches a step. `MEASURED` holds those runs, and
-a test compares. Everything else that a plan takes for granted stands in its `assumptions`.
+attention, float32 master weights, one sample a mini-batch and two mini-batches a step; tests/config/test_planner.py
+holds those runs. Everything else that a plan takes for granted stands in its `assumptions`.
 
     plan(Config.load("configs/sft.toml"), gpus=4, gpu_gib=80, samples=10_000, tokens=2000).why
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 from cookbook.config.document import Config
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, steps_per_epoch
-from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT
+from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
+from cookbook.display.tables import Table
 from cookbook.runs import ROOT
 
 GIB = 2**30
@@ -30,21 +32,8 @@ RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on t
 SECONDS_A_TOKEN = 7.8 / 64  # of one generate call of a sharded policy (the same run)
 CACHE_BYTES = 28 * 2 * 4 * 128 * 2  # keys and values of one token: layers x 2 x heads x width x bfloat16
 
-# what the formulas were fitted to: (GPUs, LoRA, tokens of a mini-batch) -> (peak GiB, seconds of a two-mini-batch step)
-MEASURED: dict[tuple[int, bool, int], tuple[float | None, float | None]] = {
-    (1, False, 516): (130.04, None),  # its step took 1.72 s, longer than the larger ones: not used
-    (1, False, 916): (None, 1.36),
-    (1, False, 1716): (130.40, 1.345),
-    (2, False, 1716): (68.62, 1.75),
-    (2, False, 4916): (75.00, 2.92),
-    (2, False, 9716): (87.42, 5.40),
-    (1, True, 1716): (35.35, 0.70),
-    (1, True, 4916): (42.40, 1.32),
-    (1, True, 9716): (52.97, 2.6),
-}
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a configuration asks for. `why` says what does not fit and what to turn first, or where it is tight."""
 
@@ -61,26 +50,26 @@ class Plan:
         """Returns the plan as plain values, rounded."""
         return {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
-    def markdown(self) -> str:
-        """Returns the plan as a table."""
+    def table(self) -> Table:
+        """Returns the plan as a table, a reason and an assumption a row."""
         policy, rollout = self.gpus
-        rows = {
-            "fits": "yes" if self.fits else "**no**",
-            "GPUs": f"{policy} for the policy" + (f", {rollout} for rollouts" if rollout else ""),
-            "peak memory of a policy GPU": f"{self.peak_gib:.1f} GiB",
-            "steps": str(self.steps),
-            "hours": f"{self.hours:.2f}",
-            "disk": f"{self.disk_gib:.0f} GiB",
-            "why": "<br>".join(self.why),
-            "taken for granted": "<br>".join(self.assumptions),
-        }
-        return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items() if text)])
+        rows = [
+            ("fits", "yes" if self.fits else "no"),
+            ("GPUs", f"{policy} for the policy" + (f", {rollout} for rollouts" if rollout else "")),
+            ("peak memory of a policy GPU", f"{self.peak_gib:.1f} GiB"),
+            ("steps", self.steps),
+            ("hours", f"{self.hours:.2f}"),
+            ("disk", f"{self.disk_gib:.0f} GiB"),
+        ]
+        for name, lines in (("why", self.why), ("taken for granted", self.assumptions)):
+            rows += zip_longest((name,), lines, fillvalue="") if lines else ()
+        return Table(("", "plan"), rows)
 
-    def _repr_markdown_(self) -> str:
-        return self.markdown()
+    def __repr__(self) -> str:
+        return repr(self.table())
 
-
-# ---- memory, time, disk -----------------------------------------------------------------------------------------
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
 
 def _parameters(view: View) -> tuple[float, str]:
@@ -142,7 +131,7 @@ def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
 
 def _peak(view: View, parameters: float, tokens: int) -> float:
     shards, packed, _, _ = _shape(view, tokens)
-    peak = max(loading(parameters, shards), memory(parameters, shards, packed, bool(view.config.table("policy.lora"))))
+    peak = max(loading(parameters, shards), memory(parameters, shards, packed, view.has_lora))
     if view.is_rl and view["mode"] == "colocated":
         cache = view["rollout.batch_size"] * view[GENERATIONS] * (tokens + view[RESPONSE]) * CACHE_BYTES / GIB
         peak = max(peak, 16 * parameters / shards / GIB + 6.5 + cache)
@@ -152,7 +141,7 @@ def _peak(view: View, parameters: float, tokens: int) -> float:
 def _seconds(view: View, tokens: int, gpu: str) -> float:
     """Returns the seconds of one optimizer step; in GRPO with its generation, where that is known."""
     shards, packed, batches, rows = _shape(view, tokens)
-    seconds = step_seconds(shards, packed, batches, bool(view.config.table("policy.lora")), gpu)
+    seconds = step_seconds(shards, packed, batches, view.has_lora, gpu)
     if not view.is_rl:
         return seconds
     seconds *= RL_FACTOR
@@ -170,13 +159,9 @@ def _disk(view: View, parameters: float, steps: int) -> float:
     saves = math.ceil(view["train.epoch"] / every) if every > 0 else math.ceil(steps / view["train.ckpt.save_freq"])
     keep = view["train.ckpt.max_keep"]
     kept = (saves if keep < 0 else min(saves, keep)) + bool(view["validation.enable"])
-    lora = view.config.table("policy.lora")
-    state = 4 if lora else 12  # float32 weights, and two AdamW moments of what is trained
+    state = 4 if view.has_lora else 12  # float32 weights, and two AdamW moments of what is trained
     state += 4 if view.is_rl and view["train.train_policy.kl_beta"] else 0  # the reference
-    return kept * parameters * (state + (0 if lora else 2)) / GIB
-
-
-# ---- the plan ---------------------------------------------------------------------------------------------------
+    return kept * parameters * (state + (0 if view.has_lora else 2)) / GIB
 
 
 def plan(
@@ -191,52 +176,51 @@ def plan(
     view = View(config)
     parameters, source = _parameters(view)
     peak = _peak(view, parameters, tokens)
-    per_epoch = steps_per_epoch(view, samples)
-    steps = math.floor(per_epoch * view["train.epoch"])
+    steps = math.floor(steps_per_epoch(view, samples) * view["train.epoch"])
     steps = min(steps, view["train.max_num_steps"] or steps)
-    policy, rollout = gpus_needed(view)
-    why = [f"{f.key}: {f.message}" for f in lint(config, gpus=gpus, samples=samples, tokens=tokens)
-           if f.level == "error"]  # fmt: skip
-    if _used(peak) > gpu_gib:
-        why.append(f"a policy GPU needs {_used(peak):.0f} GiB (peak {peak:.0f}) and has {gpu_gib:g}")
-    if rollout:
-        weights = 2 * parameters / GIB / view[f"{ROLLOUT}.tp_size"]
-        room = view["rollout.gpu_memory_utilization"] * gpu_gib
-        if weights * 1.1 > room:
-            why.append(f"a rollout GPU needs {weights:.0f} GiB for weights alone and may use {room:.0f}")
-    fits = not why
-    if fits and peak * 1.09 + 1.4 > gpu_gib:
-        why.append(f"tight: {_used(peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more")
+    found = lint(config, gpus=gpus, samples=samples, tokens=tokens)
+    why = [f"{f.key}: {f.message}" for f in found if f.level == "error"]
+    why += _too_large(view, parameters, peak, gpu_gib)
     result = Plan(
-        fits=fits,
-        gpus=(policy, rollout),
+        fits=not why,
+        gpus=gpus_needed(view),
         peak_gib=peak,
         steps=steps,
         hours=steps * _seconds(view, tokens, gpu) / 3600,
         disk_gib=_disk(view, parameters, steps),
         why=tuple(why),
-        assumptions=tuple(_assumptions(view, source, tokens, gpu)),
+        assumptions=(source, *_assumptions(view, tokens, gpu)),
     )
-    if not fits and advise:
+    if result.fits and peak * 1.09 + 1.4 > gpu_gib:
+        tight = f"tight: {_used(peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more"
+        return replace(result, why=(tight,))
+    if not result.fits and advise:
         known = {"gpus": gpus, "gpu_gib": gpu_gib, "samples": samples, "tokens": tokens, "gpu": gpu}
-        result = replace(result, why=(*result.why, _advice(config, known)))
+        return replace(result, why=(*why, _advice(config, known)))
     return result
 
 
-def _assumptions(view: View, source: str, tokens: int, gpu: str) -> Iterator[str]:
-    yield source
+def _too_large(view: View, parameters: float, peak: float, gpu_gib: float) -> Iterator[str]:
+    """Yields what does not go into a GPU of the policy, and into one of the rollouts."""
+    if _used(peak) > gpu_gib:
+        yield f"a policy GPU needs {_used(peak):.0f} GiB (peak {peak:.0f}) and has {gpu_gib:g}"
+    if gpus_needed(view)[1]:
+        weights = 2 * parameters / GIB / view[f"{ROLLOUT}.tp_size"]
+        room = view["rollout.gpu_memory_utilization"] * gpu_gib
+        if weights * 1.1 > room:
+            yield f"a rollout GPU needs {weights:.0f} GiB for weights alone and may use {room:.0f}"
+
+
+def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     yield f"every sample has {tokens} tokens" + (f" and an answer of {view[RESPONSE]}" if view.is_rl else "")
     yield "time as on an H200" + ("" if gpu == "H200" else f", scaled by the peak bfloat16 rate of an {gpu}")
     shards, packed, _, _ = _shape(view, tokens)
-    floor, rate, _ = _speed(shards, bool(view.config.table("policy.lora")), gpu)
+    floor, rate, _ = _speed(shards, view.has_lora, gpu)
     if packed * rate < floor:
-        yield (
-            f"a mini-batch below {floor / rate:,.0f} tokens takes {floor} s, in which the CPU launches kernels; "
-            f"later runs took {LATER_FLOOR} s for LoRA instead of {LORA['floor_alone']}"
-        )
+        launching = f"a mini-batch below {floor / rate:,.0f} tokens takes {floor} s, in which the CPU launches kernels"
+        yield f"{launching}; later runs took {LATER_FLOOR} s for LoRA instead of {LORA['floor_alone']}"
     yield "waiting for clips to decode, validation and saving are not counted"
-    sharded_lora = view.config.table("policy.lora") and view[f"{POLICY}.dp_shard_size"] > 1
-    if view[f"{POLICY}.tp_size"] > 1 or sharded_lora:
+    if view[f"{POLICY}.tp_size"] > 1 or (view.has_lora and view[f"{POLICY}.dp_shard_size"] > 1):
         yield "tensor parallelism, and LoRA on several GPUs, are taken to share memory evenly: not measured"
     if not view["policy.model_gradient_checkpointing"]:
         yield "gradient checkpointing is off: the peak is higher than this, not measured"
@@ -246,69 +230,29 @@ def _assumptions(view: View, source: str, tokens: int, gpu: str) -> Iterator[str
             yield "rollouts are taken to keep up with training: their own time was not measured, this is a lower bound"
 
 
-def _advice(config: Config, known: Mapping[str, Any]) -> str:
+def _layout(view: View, size: int) -> dict[str, int]:
+    """Returns the changes that spread the policy over `size` GPUs; colocated rollouts take the same."""
+    halves = (POLICY, ROLLOUT) if view["mode"] == "colocated" else (POLICY,)
+    return {f"{half}.dp_shard_size": size for half in halves}
+
+
+def _advice(config: Config, known: dict[str, Any]) -> str:
     """Returns the first change, from small to large, with which the plan fits."""
     view = View(config)
-    rollout = gpus_needed(view)[1]
-    sizes = [f"{POLICY}.dp_shard_size"] + ([f"{ROLLOUT}.dp_shard_size"] if view["mode"] == "colocated" else [])
-    layout = [dict.fromkeys(sizes, n) for n in VISIBLE if n + rollout <= known["gpus"]]
+    layout = [_layout(view, n) for n in VISIBLE if n + gpus_needed(view)[1] <= known["gpus"]]
     lora = {"policy.lora.r": 16, "policy.lora.target_modules": "all-linear"}
     tries: list[dict[str, Any]] = [*layout, *({MINI: n} for n in (8, 4, 2, 1) if n < view[MINI])]
     tries += [*(size | {MINI: 1} for size in layout), lora, lora | {MINI: 1}]
     for changes in tries:
         if plan(config.edit(changes), **known, advise=False).fits:
             return "first turn " + ", ".join(f"{key} = {value!r}".replace("'", '"') for key, value in changes.items())
-    for more in VISIBLE:
-        if more > known["gpus"]:
-            return f"no change of layout, batch or LoRA fits: take {more} GPUs, larger GPUs, or fewer tokens a sample"
-    return "no change of layout, batch or LoRA fits: take larger GPUs, or fewer tokens a sample"
+    more = next((f"{n} GPUs, " for n in VISIBLE if n > known["gpus"]), "")
+    return f"no change of layout, batch or LoRA fits: take {more}larger GPUs, or fewer tokens a sample"
 
 
 def layouts(config: Config, *, gpu_gib: float, samples: int, tokens: int, gpu: str = "H200") -> dict[int, Plan]:
     """Returns a plan for 1, 2, 4 and 8 GPUs: the policy takes all that the rollouts leave."""
-    view = View(config)
-    rollout = gpus_needed(view)[1]
-    found = {}
-    for gpus in VISIBLE:
-        size = max(gpus - rollout, 1) // (processes(view, POLICY) // max(view[f"{POLICY}.dp_shard_size"], 1)) or 1
-        changes = {f"{POLICY}.dp_shard_size": size}
-        if view["mode"] == "colocated":
-            changes[f"{ROLLOUT}.dp_shard_size"] = size
-        found[gpus] = plan(
-            config.edit(changes), gpus=gpus, gpu_gib=gpu_gib, samples=samples, tokens=tokens, gpu=gpu, advise=False
-        )
-    return found
-
-
-# ---- against published times ------------------------------------------------------------------------------------
-
-
-def published() -> list[dict[str, Any]]:
-    """Returns the setups of the four published recipes: our hours beside theirs (None where they give none).
-
-    Source: the Cosmos cookbook's recipe pages; all on eight A100s. Their token counts are ours to derive: a warehouse
-    sample holds two images of 646 tokens, a traffic clip has 75 s.
-    """
-    sft, rl = Config.load("configs/sft_8gpu.toml"), Config.load("configs/rl_8gpu.toml")
-    text = 150  # tokens of question and answer, taken
-    traffic = {BATCH: 16, MINI: 1, LENGTH: 32768, "train.epoch": 1}
-    warehouse = {BATCH: 32, MINI: 4, LENGTH: 8192, "train.epoch": 1}
-    av = {BATCH: 16, MINI: 4, LENGTH: 4096, "train.epoch": 20}
-    rewards = {BATCH: 128, MINI: 2, GENERATIONS: 8, RESPONSE: 6144, LENGTH: 10240, "train.epoch": 80}
-    rewards["train.max_num_steps"] = 900  # where they took their result
-    rows = [
-        ("intelligent transportation, 81,920 pixels", sft, traffic, 5_000, 3952, 35 / 60),
-        ("intelligent transportation, 8k tokens", sft, traffic, 5_000, 8192, 63 / 60),
-        ("warehouse, 20k samples", sft, warehouse, 20_000, 2 * 646, 2.0),
-        ("warehouse, 80k samples", sft, warehouse, 80_000, 2 * 646, 7.0),
-        ("warehouse, 500k samples", sft, warehouse, 500_000, 2 * 646, 36.0),
-        ("AV captions", sft, av, 9_273, 1440 + 450, None),
-        ("video rewards, 900 steps of RL", rl, rewards, 3_400, 1560, None),
-    ]
-    out = []
-    for name, config, changes, samples, vision, hours in rows:
-        ours = plan(
-            config.edit(changes), gpus=8, gpu_gib=80, samples=samples, tokens=vision + text, gpu="A100", advise=False
-        )
-        out.append({"recipe": name, "steps": ours.steps, "hours": ours.hours, "published": hours})
-    return out
+    view, known = View(config), {"gpu_gib": gpu_gib, "samples": samples, "tokens": tokens, "gpu": gpu}
+    rollout, rest = gpus_needed(view)[1], processes(view, POLICY) // max(view[f"{POLICY}.dp_shard_size"], 1)
+    changed = {n: config.edit(_layout(view, max(n - rollout, 1) // rest or 1)) for n in VISIBLE}
+    return {n: plan(changed[n], gpus=n, **known, advise=False) for n in VISIBLE}

@@ -5,7 +5,7 @@ that looks at the file's values and yields findings; `RULES` lists them. A defau
 the file leaves the key out: writing it down is consent.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,15 @@ class View:
     @property
     def is_rl(self) -> bool:
         return self.config.kind == "grpo"
+
+    @property
+    def has_lora(self) -> bool:
+        return bool(self.config.table("policy.lora"))
+
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """The tables that lay out GPUs: of the policy, and in GRPO of the rollouts."""
+        return (POLICY, ROLLOUT) if self.is_rl else (POLICY,)
 
     def error(self, key: str, message: str) -> Finding:
         return Finding(self.config.line(key), key, message)
@@ -75,9 +84,6 @@ def steps_per_epoch(view: View, samples: int) -> float:
     return samples // (view[BATCH] * ranks * replicas)
 
 
-# ---- defaults that bite -----------------------------------------------------------------------------------------
-
-
 def _guessed(config: Config) -> str:
     """Returns what the engine's workers run where the file does not state a type."""
     policy = config.document.unwrap()["train"].get("train_policy")
@@ -85,72 +91,52 @@ def _guessed(config: Config) -> str:
     return "run SFT" if policy is not None and not any(key in policy for key in signs) else "guess RL"
 
 
+# what the engine does where the file leaves a key out
+STOPS_OR_MISLEADS = {
+    "train.output_dir": "the engine stops with a KeyError; write where results go",
+    "train.ckpt.enable_checkpoint": "the default is false, and nothing is saved, not even at the end; write true",
+}
+SURPRISES = {
+    "logging.logger": 'no step, loss or reward is printed; write ["console"]',
+    "train.compile": "the default true compiles for minutes; write false",
+    "train.timestamp": "the time of day is appended to output_dir, and the next command must search for it; write a "
+    "name",
+}
+
+
 def check_defaults(view: View) -> Iterator[Finding]:
     """Yields keys that must be written down, because what the engine does without them is not what people expect."""
-    if not view.stated("train.train_policy.type"):
-        yield view.error(
-            "train.train_policy.type",
-            f"not stated: the launcher then starts RL, and the workers {_guessed(view.config)}; write type = "
-            f'"{view.config.kind}" below [train.train_policy]',
-        )
-    if not view.stated("train.output_dir"):
-        yield view.error("train.output_dir", "not stated: the engine stops with a KeyError; write where results go")
-    if not view.stated("policy.model_name_or_path"):
-        yield view.error(
-            "policy.model_name_or_path",
-            f"not stated: the engine then trains {view['policy.model_name_or_path']}; write the model's name or folder",
-        )
-    if not view.stated("train.ckpt.enable_checkpoint"):
-        yield view.error(
-            "train.ckpt.enable_checkpoint",
-            "not stated: the default is false, and nothing is saved, not even at the end; write true",
-        )
-    for table in (POLICY, ROLLOUT) if view.is_rl else (POLICY,):
-        if not view.stated(f"{table}.tp_size"):
-            yield view.error(
-                f"{table}.tp_size", "not stated: the launcher counts 1, the workers take the default 2; write 1"
-            )
-    if not view.stated("logging.logger"):
-        yield view.warning("logging.logger", 'not stated: no step, loss or reward is printed; write ["console"]')
-    if not view.stated("train.compile"):
-        yield view.warning("train.compile", "not stated: the default true compiles for minutes; write false")
-    if not view["train.timestamp"]:
-        yield view.warning(
-            "train.timestamp",
-            "not stated: the time of day is appended to output_dir, and the next command must search for it; write a "
-            "name",
-        )
-    if view.is_rl and not view.stated("train.train_policy.kl_beta"):
-        yield view.warning(
-            "train.train_policy.kl_beta", "not stated: the default 0 lets the policy drift freely; write 0.01"
-        )
+    errors, warnings = dict(STOPS_OR_MISLEADS), dict(SURPRISES)
+    errors["train.train_policy.type"] = (
+        f"the launcher then starts RL, and the workers {_guessed(view.config)}; write type = "
+        f'"{view.config.kind}" below [train.train_policy]'
+    )
+    model = "policy.model_name_or_path"
+    errors[model] = f"the engine then trains {view[model]}; write the model's name or folder"
+    for half in view.halves:
+        errors[f"{half}.tp_size"] = "the launcher counts 1, the workers take the default 2; write 1"
+    if view.is_rl:
+        warnings["train.train_policy.kl_beta"] = "the default 0 lets the policy drift freely; write 0.01"
+    for key, words in errors.items():
+        if not view.stated(key):
+            yield view.error(key, f"not stated: {words}")
+    for key, words in warnings.items():
+        if not view.stated(key) or (key == "train.timestamp" and not view[key]):
+            yield view.warning(key, f"not stated: {words}")
 
 
-# ---- values -----------------------------------------------------------------------------------------------------
-
+SIZES = ("tp_size", "pp_size", "n_init_replicas")
 AT_LEAST: dict[str, float] = {
-    "train.epoch": 1,
-    BATCH: 1,
-    MINI: 1,
-    LENGTH: 1,
-    "train.ckpt.save_freq": 1,
-    "train.optm_warmup_steps": 0,
-    "train.optm_weight_decay": 0,
-    "train.optm_grad_norm_clip": 0,
-    "train.sync_weight_interval": 1,
-    "train.max_num_steps": 1,
-    "validation.freq": 1,
-    "validation.batch_size": 1,
-    "policy.lora.r": 1,
-    **{f"{POLICY}.{size}": 1 for size in ("tp_size", "pp_size", "cp_size", "dp_replicate_size", "n_init_replicas")},
+    **dict.fromkeys(["train.epoch", "train.max_num_steps", "train.sync_weight_interval", BATCH, MINI, LENGTH], 1),
+    **dict.fromkeys(["train.ckpt.save_freq", "validation.freq", "validation.batch_size", "policy.lora.r"], 1),
+    **dict.fromkeys([f"{POLICY}.{size}" for size in (*SIZES, "cp_size", "dp_replicate_size")], 1),
+    **dict.fromkeys(["train.optm_warmup_steps", "train.optm_weight_decay", "train.optm_grad_norm_clip"], 0),
 }
 AT_LEAST_RL: dict[str, float] = {
+    **dict.fromkeys([RESPONSE, "rollout.batch_size", "train.train_policy.mu_iterations"], 1),
+    **dict.fromkeys([f"{ROLLOUT}.{size}" for size in SIZES], 1),
     GENERATIONS: 2,  # one completion has no group to be better than
-    RESPONSE: 1,
-    "rollout.batch_size": 1,
     "train.train_policy.kl_beta": 0,
-    "train.train_policy.mu_iterations": 1,
-    **{f"{ROLLOUT}.{size}": 1 for size in ("tp_size", "pp_size", "n_init_replicas")},
 }
 ABOVE_ZERO_RL = ("train.train_policy.temperature", "rollout.sampling_config.temperature",
                  "train.train_policy.epsilon_low", "train.train_policy.epsilon_high",
@@ -175,11 +161,10 @@ def check_values(view: View) -> Iterator[Finding]:
         yield view.error("train.optm_lr", f"is {rates}; it must be above 0")
     if not all(0 <= beta < 1 for beta in view["train.optm_betas"]) or len(view["train.optm_betas"]) != 2:
         yield view.error("train.optm_betas", f"is {view['train.optm_betas']}; it takes two numbers from 0 to below 1")
-    if view.is_rl and view["rollout.gpu_memory_utilization"] > 0.95:
-        yield view.error(
-            "rollout.gpu_memory_utilization",
-            f"is {view['rollout.gpu_memory_utilization']}; above 0.95 the rollout engine has no room to start",
-        )
+    share = view["rollout.gpu_memory_utilization"] if view.is_rl else 0
+    if share > 0.95:
+        words = f"is {share}; above 0.95 the rollout engine has no room to start"
+        yield view.error("rollout.gpu_memory_utilization", words)
 
 
 def check_combinations(view: View) -> Iterator[Finding]:
@@ -187,18 +172,15 @@ def check_combinations(view: View) -> Iterator[Finding]:
     if view.is_rl:
         sampling, trainer = "rollout.sampling_config.temperature", "train.train_policy.temperature"
         if view[sampling] != view[trainer]:
-            yield view.warning(
-                trainer,
-                f"is {view[trainer]}, but {sampling} is {view[sampling]}: the completions then come from another "
-                "distribution than the one that is trained; write the same number in both",
-            )
+            words = "the completions then come from another distribution than the one that is trained"
+            says = f"is {view[trainer]}, but {sampling} is {view[sampling]}"
+            yield view.warning(trainer, f"{says}: {words}; write the same number in both")
         if view["train.train_policy.on_policy"] and view["train.sync_weight_interval"] != 1:
             yield view.error("train.sync_weight_interval", "must be 1 where train.train_policy.on_policy is true")
         if view["mode"] == "colocated" and view["validation.enable"] and view["validation.freq"] == 1:
-            yield view.warning(
-                "validation.freq", "is 1: colocated, the engine then measures before the first step, and fails; write 2"
-            )
-    if view.config.table("policy.lora"):
+            words = "is 1: colocated, the engine then measures before the first step, and fails; write 2"
+            yield view.warning("validation.freq", words)
+    if view.has_lora:
         if not view.stated("policy.lora.target_modules"):
             yield view.error("policy.lora.target_modules", 'not stated: no layer gets an adapter; write "all-linear"')
         if view.is_rl and view["train.compile"]:
@@ -217,9 +199,6 @@ def check_combinations(view: View) -> Iterator[Finding]:
         yield view.error("train.ckpt.s3_bucket", "must be stated where train.ckpt.upload_s3 is on")
 
 
-# ---- GPUs, batches, lengths -------------------------------------------------------------------------------------
-
-
 def check_gpus(view: View) -> Iterator[Finding]:
     """Yields layouts that cannot start: too many GPUs, a number that the launcher refuses, unequal colocated halves."""
     shard = f"{POLICY}.dp_shard_size"
@@ -236,29 +215,22 @@ def check_gpus(view: View) -> Iterator[Finding]:
         room = max(n for n in (1, *VISIBLE) if n <= max(available - rollout, 1))
         yield view.error(shard, f"the layout asks for {total} GPUs{halves}, and {where}; write {room}")
     if view["mode"] == "colocated":
-        replicas = (view[f"{POLICY}.n_init_replicas"], view[f"{ROLLOUT}.n_init_replicas"])
-        sizes = (processes(view, POLICY), processes(view, ROLLOUT))
+        ours, theirs = (view[f"{half}.n_init_replicas"] for half in (POLICY, ROLLOUT))
+        gpus, rollout_gpus = processes(view, POLICY), processes(view, ROLLOUT)
         if not view.is_rl:
             yield view.error("mode", 'is "colocated", which SFT cannot start; remove the line')
-        elif replicas[0] != replicas[1]:
-            yield view.error(
-                f"{ROLLOUT}.n_init_replicas",
-                f"colocated halves need equal numbers: {replicas[0]} policy, {replicas[1]} rollout replicas; write "
-                f"{replicas[0]}",
-            )
-        elif sizes[0] != sizes[1]:
-            yield view.error(
-                f"{ROLLOUT}.dp_shard_size",
-                f"colocated halves need equal GPUs: the policy has {sizes[0]}, the rollout {sizes[1]}; write the "
-                "policy's sizes",
-            )
-    for table in (POLICY, ROLLOUT) if view.is_rl else (POLICY,):
+        elif ours != theirs:
+            words = f"colocated halves need equal numbers: {ours} policy, {theirs} rollout replicas; write {ours}"
+            yield view.error(f"{ROLLOUT}.n_init_replicas", words)
+        elif gpus != rollout_gpus:
+            words = f"the policy has {gpus}, the rollout {rollout_gpus}; write the policy's sizes"
+            yield view.error(f"{ROLLOUT}.dp_shard_size", f"colocated halves need equal GPUs: {words}")
+    for table in view.halves:
         if view.is_rl and view[f"{table}.dp_replicate_size"] != 1:
             yield view.error(f"{table}.dp_replicate_size", "must be 1 in GRPO; raise n_init_replicas instead")
-        if "7B" in view["policy.model_name_or_path"] and 28 % view[f"{table}.tp_size"]:
-            yield view.error(
-                f"{table}.tp_size", f"is {view[f'{table}.tp_size']}, and the model has 28 heads; write 1, 2 or 4"
-            )
+        parallel = view[f"{table}.tp_size"]
+        if "7B" in view["policy.model_name_or_path"] and 28 % parallel:
+            yield view.error(f"{table}.tp_size", f"is {parallel}, and the model has 28 heads; write 1, 2 or 4")
 
 
 def check_batches(view: View) -> Iterator[Finding]:
@@ -266,56 +238,42 @@ def check_batches(view: View) -> Iterator[Finding]:
     batch, mini, shard = view[BATCH], view[MINI], max(view[f"{POLICY}.dp_shard_size"], 1)
     if min(batch, mini) < 1:
         return
-    if not view.is_rl:
-        if batch % mini:
-            yield view.error(MINI, f"{BATCH} = {batch} must be a multiple of it; write {_divisor(batch, mini)}")
-    else:
+    stands = f"{BATCH} = {batch}"
+    if not view.is_rl and batch % mini:
+        yield view.error(MINI, f"{stands} must be a multiple of it; write {_divisor(batch, mini)}")
+    if view.is_rl:
         if batch % (shard * mini):
             room = _divisor(batch // shard, mini) if batch % shard == 0 else None
             fix = f"write {room}" if room else f"make {BATCH} a multiple of {shard} first"
-            yield view.error(
-                MINI, f"{BATCH} = {batch} completions must be a multiple of dp_shard_size {shard} x {mini}; {fix}"
-            )
-        if view[GENERATIONS] > 0 and batch % view[GENERATIONS]:
-            yield view.error(
-                GENERATIONS,
-                f"is {view[GENERATIONS]}, and {BATCH} = {batch} completions must be a multiple of it; write "
-                f"{_divisor(batch, view[GENERATIONS])}",
-            )
-        inner = view["train.train_policy.batch_size_per_optimize"]
-        if inner and batch % inner:
-            yield view.error(
-                "train.train_policy.batch_size_per_optimize", f"is {inner}; {BATCH} = {batch} must be a multiple of it"
-            )
+            yield view.error(MINI, f"{stands} completions must be a multiple of dp_shard_size {shard} x {mini}; {fix}")
+        group, inner = view[GENERATIONS], "train.train_policy.batch_size_per_optimize"
+        if group > 0 and batch % group:
+            words = f"{stands} completions must be a multiple of it; write {_divisor(batch, group)}"
+            yield view.error(GENERATIONS, f"is {group}, and {words}")
+        if view[inner] and batch % view[inner]:
+            yield view.error(inner, f"is {view[inner]}; {stands} must be a multiple of it")
     micro = view[f"{POLICY}.pp_micro_batch_size"]
     if view[f"{POLICY}.pp_size"] > 1 and (micro < 1 or batch % micro):
-        yield view.error(f"{POLICY}.pp_micro_batch_size", f"is {micro}; {BATCH} = {batch} must be a multiple of it")
+        yield view.error(f"{POLICY}.pp_micro_batch_size", f"is {micro}; {stands} must be a multiple of it")
     if view.samples is not None and steps_per_epoch(view, view.samples) < 1:
         rows = batch // max(view[GENERATIONS], 1) if view.is_rl else batch * shard
-        yield view.error(
-            BATCH, f"one step takes {rows} samples, and there are {view.samples}: lower it to fill at least one step"
-        )
+        words = f"one step takes {rows} samples, and there are {view.samples}: lower it to fill at least one step"
+        yield view.error(BATCH, words)
 
 
 def check_lengths(view: View) -> Iterator[Finding]:
     """Yields texts that do not fit into the model's length: the engine cuts them without a word."""
-    room = view[LENGTH]
-    if view.is_rl and view[RESPONSE] >= room:
-        yield view.error(
-            RESPONSE, f"is {view[RESPONSE]}, and {LENGTH} = {room} must hold the prompt as well; lower it or raise that"
-        )
-    elif view.is_rl and view.tokens is not None and view.tokens + view[RESPONSE] > room:
-        yield view.error(
-            LENGTH,
-            f"is {room}, but the longest prompt has {view.tokens} tokens and the response may take {view[RESPONSE]}; "
-            f"write {view.tokens + view[RESPONSE]} or more",
-        )
-    elif not view.is_rl and view.tokens is not None and view.tokens > room:
-        yield view.error(
-            LENGTH,
-            f"is {room}, but the longest sample has {view.tokens} tokens: its answer would be cut without a word; "
-            f"write {view.tokens} or more, or lower the clips' pixels",
-        )
+    room, response = view[LENGTH], view[RESPONSE] if view.is_rl else 0
+    needed = (view.tokens or 0) + response
+    if view.is_rl and response >= room:
+        words = f"is {response}, and {LENGTH} = {room} must hold the prompt as well; lower it or raise that"
+        yield view.error(RESPONSE, words)
+    elif view.is_rl and needed > room:
+        words = f"the longest prompt has {view.tokens} tokens and the response may take {response}"
+        yield view.error(LENGTH, f"is {room}, but {words}; write {needed} or more")
+    elif view.tokens and needed > room:
+        words = f"the longest sample has {needed} tokens: its answer would be cut without a word"
+        yield view.error(LENGTH, f"is {room}, but {words}; write {needed} or more, or lower the clips' pixels")
 
 
 def _divisor(number: int, near: int) -> int:
@@ -323,14 +281,7 @@ def _divisor(number: int, near: int) -> int:
     return max(n for n in range(1, max(near, 1) + 1) if number % n == 0)
 
 
-RULES: tuple[Callable[[View], Iterator[Finding]], ...] = (
-    check_defaults,
-    check_values,
-    check_combinations,
-    check_gpus,
-    check_batches,
-    check_lengths,
-)
+RULES = (check_defaults, check_values, check_combinations, check_gpus, check_batches, check_lengths)
 
 
 def lint(

@@ -17,47 +17,47 @@ from cookbook.runs import ROOT
 SCHEMA = ROOT / "configs" / "schema" / "cosmos_rl-0.4.7.json"
 # what the engine lists as choices and does not insist on: other backends register themselves, SFT may replicate
 FREE = ("rollout.backend", "dp_replicate_size")
-WORDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text in quotes",
-         "array": "a list", "object": "a table"}  # fmt: skip
+TYPES: dict[str, tuple[tuple[type, ...], str]] = {  # as the schema calls them: as Python does, and as people do
+    "integer": ((int,), "a whole number"),
+    "number": ((int, float), "a number"),
+    "boolean": ((bool,), "true or false"),
+    "string": ((str,), "a text in quotes"),
+    "array": ((list,), "a list"),
+    "object": ((dict,), "a table"),
+    "null": ((), ""),  # TOML has none
+}
 
 POLICY, ROLLOUT = "policy.parallelism", "rollout.parallelism"
 BATCH, MINI, LENGTH = "train.train_batch_per_replica", "train.train_policy.mini_batch", "policy.model_max_length"
 GENERATIONS, RESPONSE = "rollout.n_generation", "rollout.max_response_length"
 
-# names of other releases, other libraries and the guide, by the last part of the key
-TRANSLATIONS = {
-    "num_samples_per_prompt": GENERATIONS,
-    "num_generations": GENERATIONS,
-    "rollout_batch_size": "rollout.batch_size",
-    "kl_penalty": "train.train_policy.kl_beta",
-    "kl_coef": "train.train_policy.kl_beta",
-    "enable_validation": "validation.enable",
-    "validation_step": "validation.freq",
-    "validation_batch_per_replica": "validation.batch_size",
-    "learning_rate": "train.optm_lr",
-    "lr": "train.optm_lr",
-    "num_epochs": "train.epoch",
-    "num_train_epochs": "train.epoch",
-    "max_steps": "train.max_num_steps",
-    "warmup_steps": "train.optm_warmup_steps",
-    "weight_decay": "train.optm_weight_decay",
-    "max_grad_norm": "train.optm_grad_norm_clip",
-    "gradient_clipping": "train.optm_grad_norm_clip",
-    "lr_scheduler_type": "train.optm_decay_type",
-    "per_device_train_batch_size": BATCH,
-    "train_batch_size": BATCH,
-    "gradient_checkpointing": "policy.model_gradient_checkpointing",
-    "max_seq_length": LENGTH,
-    "max_length": LENGTH,
-    "model_name": "policy.model_name_or_path",
-    "num_gpus": f"{POLICY}.dp_shard_size",
-    "save_steps": "train.ckpt.save_freq",
-    "save_total_limit": "train.ckpt.max_keep",
-    "max_new_tokens": RESPONSE,
-    "max_tokens": RESPONSE,
-    "report_to": "logging.logger",
-    "lora_rank": "policy.lora.r",
+# names of other releases, other libraries and the guide, by the key that they mean
+OTHER_NAMES = {
+    GENERATIONS: "num_samples_per_prompt num_generations",
+    RESPONSE: "max_new_tokens max_tokens",
+    BATCH: "per_device_train_batch_size train_batch_size",
+    LENGTH: "max_seq_length max_length",
+    f"{POLICY}.dp_shard_size": "num_gpus",
+    "policy.model_name_or_path": "model_name",
+    "policy.model_gradient_checkpointing": "gradient_checkpointing",
+    "policy.lora.r": "lora_rank",
+    "rollout.batch_size": "rollout_batch_size",
+    "train.train_policy.kl_beta": "kl_penalty kl_coef",
+    "train.epoch": "num_epochs num_train_epochs",
+    "train.max_num_steps": "max_steps",
+    "train.optm_lr": "learning_rate lr",
+    "train.optm_warmup_steps": "warmup_steps",
+    "train.optm_weight_decay": "weight_decay",
+    "train.optm_grad_norm_clip": "max_grad_norm gradient_clipping",
+    "train.optm_decay_type": "lr_scheduler_type",
+    "train.ckpt.save_freq": "save_steps",
+    "train.ckpt.max_keep": "save_total_limit",
+    "validation.enable": "enable_validation",
+    "validation.freq": "validation_step",
+    "validation.batch_size": "validation_batch_per_replica",
+    "logging.logger": "report_to",
 }
+MEANT = {name: key for key, names in OTHER_NAMES.items() for name in names.split()}
 GONE = {"cp_rotate_method": "the engine no longer has this choice; delete the line"}
 
 
@@ -76,16 +76,33 @@ class Finding:
 
 
 @cache
-def _schema() -> dict:
-    return json.loads(SCHEMA.read_text(encoding="utf-8"))
+def _nodes(kind: str) -> dict[str, dict]:
+    """Returns the schema of every dotted key; a table's has its `properties`, [train.train_policy] those of `kind`."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    found = {}
+
+    def walk(table: dict, prefix: str) -> None:
+        for name, node in table.get("properties", {}).items():
+            halves = node.get("discriminator", {}).get("mapping", {})
+            references = [option["$ref"] for option in (node, *node.get("anyOf", [])) if "$ref" in option]
+            reference = halves.get(kind) or next(iter(references), None)
+            below = schema["$defs"][reference.split("/")[-1]] if reference else {}
+            found[prefix + name] = node | {"properties": below["properties"]} if below else node
+            walk(below, f"{prefix}{name}.")
+
+    walk(schema, "")
+    return found
 
 
-def _resolve(node: dict, kind: str) -> dict:
-    """Returns the schema behind a reference; of [train.train_policy] the half that `kind` ("sft", "grpo") names."""
-    mapping = node.get("discriminator", {}).get("mapping", {})
-    options = [node, *node.get("anyOf", [])]
-    reference = mapping.get(kind) or next((o["$ref"] for o in options if "$ref" in o), None)
-    return _schema()["$defs"][reference.split("/")[-1]] if reference else node
+@cache
+def find(key: str, kind: str) -> dict | None:
+    """Returns the schema of a dotted key, {} below a table that takes any key, None where the engine has none.
+
+    `kind`: "sft" or "grpo".
+    """
+    nodes = _nodes(kind)
+    below_open = any(_is_open(nodes.get(table, {})) for table in _parents(key))
+    return nodes.get(key, {} if below_open else None)
 
 
 def _is_open(node: dict) -> bool:
@@ -93,64 +110,31 @@ def _is_open(node: dict) -> bool:
     return any(option.get("additionalProperties") for option in (node, *node.get("anyOf", [])))
 
 
-@cache
-def find(key: str, kind: str) -> dict | None:
-    """Returns the schema of a dotted key, {} below a table that takes any key, None where the engine has none."""
-    node = _schema()
-    for part in key.split("."):
-        if _is_open(node):
-            return {}
-        node = _resolve(node, kind).get("properties", {}).get(part)
-        if node is None:
-            return None
-    return node
-
-
-@cache
-def keys(kind: str) -> tuple[str, ...]:
-    """Returns every dotted key that the engine knows, tables left out."""
-
-    def below(node: dict, prefix: str) -> Iterator[str]:
-        for name, child in _resolve(node, kind).get("properties", {}).items():
-            if _resolve(child, kind).get("properties"):
-                yield from below(child, f"{prefix}{name}.")
-            else:
-                yield prefix + name
-
-    return tuple(below(_schema(), ""))
+def _parents(key: str) -> list[str]:
+    """Returns the tables that a key stands in, the nearest first."""
+    parts = key.split(".")
+    return [".".join(parts[:n]) for n in range(len(parts) - 1, 0, -1)]
 
 
 def is_table(key: str, kind: str) -> bool:
     """Returns whether the key names a table of keys, not a value."""
-    node = find(key, kind)
-    return bool(node) and bool(_resolve(node, kind).get("properties"))
+    return "properties" in (find(key, kind) or {})
 
 
 def _takes(node: dict, value: Any) -> bool:
-    options = node.get("anyOf") or node.get("oneOf")
-    if options:
+    """Returns whether a value is of the node's type, and one of what it insists on."""
+    if options := node.get("anyOf") or node.get("oneOf"):
         return any(_takes(option, value) for option in options)
-    if "$ref" in node:
-        return isinstance(value, dict)
     if "const" in node or "enum" in node:
         return value in node.get("enum", [node.get("const")])
-    kinds = {"integer": int, "number": (int, float), "string": str, "boolean": bool, "array": list, "object": dict}
-    wanted = node.get("type")
+    wanted = "object" if "$ref" in node else node.get("type")
     if wanted is None:
         return True
-    if not isinstance(value, kinds.get(wanted, ())) or (isinstance(value, bool) and wanted != "boolean"):
+    if not isinstance(value, TYPES[wanted][0]) or (isinstance(value, bool) and wanted != "boolean"):
         return False
     inner = {"array": node.get("items"), "object": node.get("additionalProperties")}.get(wanted)
-    if not isinstance(inner, dict):
-        return True
-    return all(_takes(inner, item) for item in (value if wanted == "array" else value.values()))
-
-
-def _choices(key: str, node: dict) -> list:
-    if key == "train.train_policy.type":  # here the schema of one half only knows its own name
-        return ["sft", "grpo"]
-    given = [] if key.endswith(FREE) else node.get("choices", [])
-    return given or node.get("enum") or ([node["const"]] if "const" in node else [])
+    items = value.values() if isinstance(value, dict) else value
+    return not isinstance(inner, dict) or all(_takes(inner, item) for item in items)
 
 
 def refusal(key: str, value: Any, kind: str) -> str | None:
@@ -160,14 +144,16 @@ def refusal(key: str, value: Any, kind: str) -> str | None:
         return None
     if is_table(key, kind):
         return None if isinstance(value, dict) else f"is a table: write [{key}] with its keys below"
-    choices = _choices(key, node)
+    choices = [] if key.endswith(FREE) else node.get("choices") or node.get("enum", [])
+    if key == "train.train_policy.type":  # here the schema of one half only knows its own name
+        choices = ["sft", "grpo"]
     if choices and not all(item in choices for item in (value if isinstance(value, list) else [value])):
         return f"takes one of {', '.join(map(repr, choices))}"
     if _takes(node, value):
         return None
     options = node.get("anyOf") or node.get("oneOf") or [node]
-    names = dict.fromkeys(WORDS.get("object" if "$ref" in o else o.get("type")) for o in options)
-    return "takes " + " or ".join(name for name in names if name)
+    names = dict.fromkeys(TYPES[o["type"]][1] for o in options if o["type"] != "null")
+    return "takes " + " or ".join(names)
 
 
 def _nearest(key: str, kind: str) -> str:
@@ -175,8 +161,8 @@ def _nearest(key: str, kind: str) -> str:
     table, _, name = key.rpartition(".")
     if name in GONE:
         return GONE[name]
-    real = keys(kind)
-    same = [TRANSLATIONS[name]] if name in TRANSLATIONS else [k for k in real if k.split(".")[-1] == name]
+    real = [k for k in _nodes(kind) if not is_table(k, kind)]
+    same = [MEANT[name]] if name in MEANT else [k for k in real if k.split(".")[-1] == name]
     beside = [k for k in real if k.rpartition(".")[0] == table]
     near = same or difflib.get_close_matches(key, beside, 1, 0.75) or difflib.get_close_matches(key, real, 1, 0.6)
     if not near or find(near[0], kind) is None:
@@ -193,23 +179,13 @@ def check(stated: Mapping[str, Any], kind: str, line: Callable[[str], int]) -> I
     """
     for key, value in stated.items():
         if find(key, kind) is None:
-            parent = next((p for p in _parents(key) if find(p, kind) not in (None, {})), "")
+            parent, other = next(filter(_nodes(kind).get, _parents(key)), ""), "sft" if kind == "grpo" else "grpo"
             if parent and not is_table(parent, kind):
                 message = f"{parent} {refusal(parent, {}, kind) or 'takes a value'}, not a table"
-            elif other := _other_kind(key, kind):
+            elif find(key, other) is not None:
                 message = f"this key is for {other}, and train.train_policy.type says otherwise"
             else:
                 message = f"the engine has no such key and would drop it; {_nearest(key, kind)}"
             yield Finding(line(key), key, message)
         elif refused := refusal(key, value, kind):
             yield Finding(line(key), key, f"{refused}, not {value!r}")
-
-
-def _parents(key: str) -> list[str]:
-    parts = key.split(".")
-    return [".".join(parts[:n]) for n in range(len(parts) - 1, 0, -1)]
-
-
-def _other_kind(key: str, kind: str) -> str | None:
-    other = {"sft": "grpo", "grpo": "sft"}.get(kind, "")
-    return other if other and find(key, other) is not None else None

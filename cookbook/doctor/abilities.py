@@ -9,17 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cookbook.config import Config, plan
-from cookbook.config.planner import Plan
+from cookbook.config.rules import View, gpus_needed
 from cookbook.config.schema import LENGTH
 from cookbook.display.tables import MISSING, Check
-from cookbook.doctor.gpus import GPU
+from cookbook.doctor.checks import GPU
 
 SAMPLES, TOKENS = 10_000, 1_500  # what a training set and one of its samples are taken to be
 LOCAL = ("Python", "torch", "transformers", "av", "tiny base", "memory", "disk for runs")
 ENGINE = (*LOCAL, "cosmos-rl", "qwen-vl-utils", "GPUs", "bfloat16", "CUDA", "redis-server", "/opt", "host name")
 SEVEN_B = (*ENGINE, "HF_HOME")
 # what each run of the engine needs, and its shipped files, the widest first: the first one that fits counts
-RUNS = {
+SIZES = {
     "tiny, cosmos-rl": (ENGINE, ("tiny_sft.toml",)),
     "LoRA 7B": (SEVEN_B, ("sft_1gpu_lora.toml",)),
     "SFT 7B": (SEVEN_B, ("sft_8gpu.toml", "sft.toml", "sft_2gpu.toml")),
@@ -43,62 +43,41 @@ class Ability:
         return "yes" if self.possible else "no", self.name, self.reason, self.command if self.possible else ""
 
 
-def examine(checks: Sequence[Check], gpus: Sequence[GPU], free_gib: float) -> Iterator[Ability]:
+def can_run(checks: Sequence[Check], gpus: Sequence[GPU], free_gib: float) -> Iterator[Ability]:
     """Yields every size of run. `free_gib`: of the disk where runs go."""
     found = {check.name: check for check in checks}
-    yield _local(found)
-    for name, (needs, files) in RUNS.items():
+    lacks = _missing(found, LOCAL)
+    yield Ability("tiny, local", not lacks, "; ".join(lacks) or "one process, on CPU or one GPU", "make tutorial")
+    for name, (needs, files) in SIZES.items():
         try:
-            yield _engine_run(name, missing(found, needs), files, gpus, free_gib)
+            yield _on_engine(name, _missing(found, needs), files, gpus, free_gib)
         except Exception as error:  # a configuration that somebody is editing must not stop the doctor
             yield Ability(name, False, f"its configuration cannot be planned ({type(error).__name__})", "")
 
 
-def missing(found: Mapping[str, Check], names: Sequence[str]) -> list[str]:
-    """Returns what is missing among these checks, in words."""
+def _missing(found: Mapping[str, Check], names: Sequence[str]) -> list[str]:
     return [f"{n}: {found[n].found}" for n in names if n in found and found[n].status == MISSING]
 
 
-def _local(found: Mapping[str, Check]) -> Ability:
-    lacks = missing(found, LOCAL)
-    return Ability("tiny, local", not lacks, "; ".join(lacks) or "one process, on CPU or one GPU", "make tutorial")
-
-
-def _engine_run(name: str, lacks: list[str], files: Sequence[str], gpus: Sequence[GPU], free_gib: float) -> Ability:
+def _on_engine(name: str, lacks: list[str], files: Sequence[str], gpus: Sequence[GPU], free_gib: float) -> Ability:
     """Returns the ability by its first file that fits these GPUs; where none does, by its smallest."""
+    gib = min((g.total_gib for g in gpus), default=0)
     for file in files:
-        config, planned, needed, tokens = _plan(file, gpus)
+        config = Config.load(f"configs/{file}")
+        tokens, needed = min(TOKENS, config[LENGTH] or TOKENS), sum(gpus_needed(View(config)))
+        planned = plan(config, gpus=needed, gpu_gib=gib, samples=SAMPLES, tokens=tokens)
         if planned.fits and needed <= len(gpus):
             break
     else:
-        lacks = [*(w for w in lacks if w != "GPUs: none"), _too_small(file, planned, needed, gpus)]
+        takes = f" takes {needed} GPU{'s' if needed > 1 else ''}, {len(gpus) or 'none'} found"
+        why = takes if needed > len(gpus) else f": {'; '.join(planned.why)}"
+        lacks = [*(words for words in lacks if words != "GPUs: none"), f"configs/{file}{why}"]
     if planned.disk_gib > free_gib:
         lacks.append(f"the steps that configs/{file} keeps take {planned.disk_gib:.0f} GiB, {free_gib:.0f} are free")
-    total = min((g.total_gib for g in gpus), default=0)
     fits = (
-        f"configs/{file}: {planned.peak_gib:.1f} of {total:.0f} GiB at the peak, {needed} x GPU, "
+        f"configs/{file}: {planned.peak_gib:.1f} of {gib:.0f} GiB at the peak, {needed} x GPU, "
         f"{planned.disk_gib:.1f} GiB of disk, with samples of {tokens:,} tokens"
     )
-    return Ability(name, not lacks, "; ".join(lacks) or fits, _command(config, file))
-
-
-def _plan(file: str, gpus: Sequence[GPU]) -> tuple[Config, Plan, int, int]:
-    """Returns a file, its plan on as many of these GPUs as it asks for, how many those are, and the tokens taken."""
-    config = Config.load(f"configs/{file}")
-    tokens = min(TOKENS, config[LENGTH] or TOKENS)
-    known = {"gpu_gib": min((g.total_gib for g in gpus), default=0), "samples": SAMPLES, "tokens": tokens}
-    needed = sum(plan(config, gpus=8, **known, advise=False).gpus)
-    return config, plan(config, gpus=needed, **known), needed, tokens
-
-
-def _too_small(file: str, planned: Plan, needed: int, gpus: Sequence[GPU]) -> str:
-    if needed > len(gpus):
-        return f"configs/{file} takes {needed} GPU{'s' if needed > 1 else ''}, {len(gpus) or 'none'} found"
-    return f"configs/{file}: {'; '.join(planned.why)}"
-
-
-def _command(config: Config, file: str) -> str:
-    """Returns the command that runs a shipped file through the bridge, with the loader that the file opens with."""
-    found = re.search(r"^#\s+cosmos-rl --config \S+ (\S+)$", config.text(), re.MULTILINE)
-    name = file.removesuffix(".toml")
-    return f"python -m cookbook.engine --config configs/{file} --run mine/{name} {found[1] if found else LOADER}"
+    loader = re.search(r"^#\s+cosmos-rl --config \S+ (\S+)$", config.text(), re.MULTILINE)
+    command = f"python -m cookbook.engine --config configs/{file} --run mine/{file.removesuffix('.toml')} "
+    return Ability(name, not lacks, "; ".join(lacks) or fits, command + (loader[1] if loader else LOADER))

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from cookbook.config import Config, ConfigError, difference, lint
-from cookbook.config.__main__ import main
+from cookbook.config import Config, ConfigError, lint
 from cookbook.config.schema import SCHEMA
 from cookbook.runs import ROOT
 
@@ -99,42 +98,6 @@ def test_the_schema_and_the_files_are_what_the_engine_takes():
                 got = got[part]
             # the engine makes a list of a single split
             assert got == value or (key.endswith("dataset.split") and got == [value]), key
-
-
-# the difference table
-
-
-def test_the_worked_example_differs_from_the_default_in_the_rows_that_it_explains():
-    rows = difference(Config.load("configs/sft.toml"), Config.load("configs/avha_sft.toml"))
-    dataset = "train.train_policy.dataset"
-    assert {row.key: (row.default, row.custom) for row in rows} == {
-        "train.epoch": ("1", "50"),
-        "train.output_dir": ('"./outputs/sft"', '"./outputs/avha_sft_vqa_standard"'),
-        f"{dataset}.name": ('"nvidia/Cosmos-Reason1-SFT-Dataset"', '"/path/to/your/local/dataset"'),
-        f"{dataset}.subset": ('"robovqa"', "*removed*"),
-        f"{dataset}.split": ('"understanding"', "*removed*"),
-        "train.ckpt.save_freq": ("100", "50"),
-        "train.ckpt.max_keep": ("2", "4"),
-        "policy.parallelism.dp_shard_size": ("4", "8"),
-        "logging.project_name": ('"cosmos_reason1"', '"cosmos_reason1_vqa"'),
-        "logging.experiment_name": ('"post_training/sft"', '"post_training/avha_sft_vqa_standard"'),
-    }
-    assert all(row.why for row in rows)
-
-
-def test_the_difference_of_an_edit_is_the_edit():
-    config = Config.load("configs/sft.toml")
-    (row,) = difference(config, config.edit({"custom.note": "a | b"}))
-    assert (row.key, row.default, row.custom) == ("custom.note", "*not stated*", '"a | b"')
-    assert difference(config, config) == []
-
-
-def test_the_table_is_markdown_with_one_header_a_table(capsys):
-    assert main(["diff", str(SHIPPED[0].parent / "sft.toml"), str(SHIPPED[0].parent / "avha_sft.toml")]) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out[0] == "| key | default | custom | why |"
-    assert sum(line.startswith("| **[") for line in out) == 5
-    assert all(line.count(" | ") == 3 for line in out if line.startswith("| `"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)

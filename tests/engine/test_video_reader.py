@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+from cookbook.data.video import byte_size
 from cookbook.engine import video_reader
 from data_tools.formats.av_folder import VIDEO_SUFFIX
 
@@ -35,13 +36,13 @@ def test_what_is_kept_of_clips_is_bounded_in_bytes(world, counted, monkeypatch):
     paths = [str(p) for p in sorted(world.rglob(f"*{VIDEO_SUFFIX}"))[:4]]
     limits = {"min_pixels": 3136, "max_pixels": 81920}
     one = vision_process.fetch_video({"video": paths[0], "fps": 1, **limits}, return_video_sample_fps=True)
-    room = 2 * recent.size(one) + 100
+    room = 2 * byte_size(one) + 100
     video_reader.install_reader(cache_bytes=room)
     counted.clear()
     for path in [*paths[:2], paths[0], paths[2], paths[0], paths[1]]:  # the third pushes out the second
         vision_process.fetch_video({"video": path, "fps": 1, **limits}, return_video_sample_fps=True)
     assert counted == [*paths[:3], paths[1]]
-    assert sum(map(recent.size, vision_process.fetch_video.kept.values())) <= room
+    assert sum(map(byte_size, vision_process.fetch_video.kept.values())) <= room
     vision_process.fetch_video({"video": paths[1], "fps": 2, **limits}, return_video_sample_fps=True)
     assert len(counted) == 5  # other frames of the same clip
     video_reader.install_reader(cache_bytes=10)
