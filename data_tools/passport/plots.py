@@ -5,6 +5,8 @@ Why: a table says that something is unbalanced or too long, a picture says how m
     plot_passport(found)    # in a notebook
 """
 
+from collections import Counter
+
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,9 +30,8 @@ def plot_passport(found: Passport) -> Figure:
     lengths = {split: [sum(pair) for pair in pairs] for split, pairs in found.tokens.items()}
     _histogram(tokens, lengths, "tokens per sample")
     if found.max_length and any(lengths.values()):
-        tokens.axvline(
-            found.max_length, color="black", linestyle="--", linewidth=1.2, label=f"limit {found.max_length:,}"
-        )
+        look = {"color": "black", "linestyle": "--", "linewidth": 1.2}
+        tokens.axvline(found.max_length, label=f"limit {found.max_length:,}", **look)
         tokens.set_xlim(right=1.05 * max(found.max_length, tokens.get_xlim()[1] / 1.05))
         tokens.legend()
     _histogram(seconds, {"clips": [f.seconds for f in found.facts if f.frames]}, "seconds per clip")
@@ -44,10 +45,7 @@ def _balance(ax: Axes, found: Passport) -> None:
     ax.set_title("labels" if labelled else "right options")
     if not counts:
         return _nothing(ax)
-    totals: dict[str, int] = {}
-    for shares in counts.values():
-        for name, n in shares.items():
-            totals[name] = totals.get(name, 0) + n
+    totals = sum(map(Counter, counts.values()), Counter())
     names = sorted(totals, key=lambda name: (-totals[name], name))
     kept, rest = names[:MOST_BARS], names[MOST_BARS:]
     width = 0.8 / len(counts)

@@ -15,8 +15,7 @@ from PIL import Image
 from cookbook.data.video import read_frames
 from cookbook.runs import ROOT
 from data_tools.passport import clips
-from data_tools.passport.cache import ClipCache
-from data_tools.passport.clips import ClipFacts, inspect, inspect_all
+from data_tools.passport.clips import ClipCache, ClipFacts, inspect, inspect_all
 from data_tools.passport.findings import Limits
 from data_tools.passport.reader import Content, read_video
 
@@ -345,7 +344,7 @@ def test_a_cache_that_was_cut_off_or_is_of_another_version_is_no_trap(tmp_path):
 def test_a_decoder_that_crashes_or_hangs_is_a_finding_and_the_others_are_read():
     paths = [Path(f"{i}-{'crash' if i == 2 else 'hang' if i == 9 else 'fine'}.mp4") for i in range(12)]
     start = time.monotonic()
-    found = list(clips._in_workers(paths, make.scripted, Limits(patience=0.3), None, 2))
+    found = list(clips._in_workers([paths[:5], paths[5:]], make.scripted, 0.3, None, 2))
     assert time.monotonic() - start < 40  # a sleep of 60 s was cut short
     assert [facts.path for facts in found] == paths
     assert [codes(facts) for facts in found] == [{"crash"} if i in (2, 9) else set() for i in range(12)]

@@ -43,8 +43,9 @@ def data(whole, tmp_path) -> Path:
     return shutil.copytree(whole, tmp_path / "data")
 
 
-def check(folder: Path, **how):
-    return passport(folder=folder, cache=None, workers=0, **how)
+def check(data, **how):
+    """The passport of a folder, or of what `read_layout` found in one."""
+    return passport(read_layout(data) if isinstance(data, Path) else data, cache=None, workers=0, **how)
 
 
 def keys(found, folder) -> dict[str, set[str]]:
@@ -217,7 +218,7 @@ def test_other_endings_can_be_asked_for(tmp_path):
     make.write(tmp_path / "videos/x.mp4")
     (tmp_path / "metas/x.json").write_text('{"weather": "rain"}')
     layout = read_layout(tmp_path, video_suffix=".mp4", label_suffix=".json", label="weather")
-    found = check(tmp_path, layout=layout)
+    found = check(layout)
     assert not found.findings and found.labels == {"train": {"rain": 1}}
     (sample,) = layout.samples["train"]
     assert json.loads(sample.target) == {"weather": "rain"}
@@ -412,7 +413,7 @@ def test_an_empty_split_is_an_error_and_nothing_to_check_is_refused(tmp_path):
         with pytest.raises(DataError):
             passport(**refused)
     with pytest.raises(DataError, match="holds no split dev"):
-        passport(folder=tmp_path, splits=["dev"])
+        read_layout(tmp_path, splits=["dev"])
 
 
 # Lengths
@@ -517,7 +518,7 @@ def test_the_tables_say_what_a_person_needs(data):
 
 def test_the_figure_shows_labels_tokens_and_seconds(data):
     layout = read_layout(data, label="weather")
-    found = check(data, layout=layout, max_length=80, count_tokens=lambda r, f: (60, len(r.id) + 7))
+    found = check(layout, max_length=80, count_tokens=lambda r, f: (60, len(r.id) + 7))
     figure = plot_passport(found)
     assert isinstance(figure, Figure) and figure._repr_png_().startswith(b"\x89PNG")
     balance, tokens, seconds = figure.axes
