@@ -17,9 +17,17 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from cookbook.data.samples import DataError
-from data_tools.worlds.drawing import COLORS
 
-NAMES = ("red", "blue", "yellow", "purple", "orange", "pink", "white", "black")  # of marks 0, 1, 2, …; then again
+COLORS = {  # RGB of marks 0, 1, 2, …; then again
+    "red": (214, 40, 40),
+    "blue": (45, 85, 225),
+    "yellow": (240, 205, 40),
+    "purple": (150, 50, 190),
+    "orange": (245, 130, 25),
+    "pink": (245, 130, 190),
+    "white": (246, 246, 246),
+    "black": (18, 18, 18),
+}
 LARGEST = 100_000_000  # pixels; a damaged size must not ask for all memory
 
 
@@ -98,7 +106,7 @@ def draw_marks(picture: Image.Image, masks: Sequence[np.ndarray], tint: float = 
     places = []
     for number, mask in enumerate(masks):
         inside, (y, x) = _fit(mask, picture.size, number)
-        color = np.array(COLORS[NAMES[number % len(NAMES)]], np.float32)
+        color = np.array(list(COLORS.values())[number % len(COLORS)], np.float32)
         part = pixels[y : y + inside.shape[0], x : x + inside.shape[1]]
         part[inside] += tint * (color - part[inside])
         part[inside & ~ndimage.binary_erosion(inside, iterations=max(1, min(picture.size) // 300))] = color

@@ -37,13 +37,13 @@ log = logging.getLogger(__name__)
 
 CATEGORIES = ("left_right", "mcq", "count", "distance")
 KINDS = {"left_right": "binary", "mcq": "mcq", "count": "ordinal", "distance": "number"}
-HOW = {  # what stands behind the question, so that each category is answered in one form
+ANSWER_FORM = {  # what stands behind the question, so that each category is answered in one form
     "left_right": "Answer left or right.",
     "mcq": "Answer with its number.",
     "count": "Answer with a number.",
     "distance": "Answer in metres, as 3.5.",
 }
-SHOWN = "The second picture numbers the regions."
+NUMBERED = "The second picture numbers the regions."
 FILE, LEFT_OUT = "annotations.jsonl", "left_out.txt"
 PIECE = 1 << 20  # characters read at a time
 LONGEST = 1 << 26  # characters of one row; more is no row
@@ -113,7 +113,7 @@ def convert_row(row: Any, source: Path, shelf: Shelf, marks: Path, brief: bool =
     _draw(picture, [decode(mask) for mask in masks], marked)
     regions = iter(range(len(masks)))
     asked = re.sub("<mask>", lambda _: f"Region {next(regions)}", question)
-    prompt = [asked] if brief else [SHOWN, asked, HOW[category]]
+    prompt = [asked] if brief else [NUMBERED, asked, ANSWER_FORM[category]]
     options = {"left_right": ["left", "right"], "mcq": [str(i) for i in range(len(masks))]}.get(category)
     extra = {"options": options} if options else {}
     return extra | {

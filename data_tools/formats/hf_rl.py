@@ -18,7 +18,7 @@ from cookbook.data.samples import DataError, Sample, text
 from data_tools.formats import hub
 from data_tools.formats.hf_sft import media_part, write_rows
 from data_tools.formats.sink import tagged
-from data_tools.formats.source import Find, Problems, conversation, make_sample, shown, skipping
+from data_tools.formats.source import Find, Names, Place, Problems, conversation, make_sample, shown, skipping
 
 PAIRS = "qa_pairs"
 BENCHMARK = "_benchmark_qa_pairs.json"
@@ -33,12 +33,12 @@ OFFICIAL = {None: "", "letter": LETTER, "reasoning": LETTER + REASONING}
 
 
 def read(
-    path: str | Path,
+    path: Place,
     problems: Problems | None = None,
     *,
-    subset: str | None = None,
-    split: str | Iterable[str] | None = None,
-    clips: str | Path | None = None,
+    subset: str = "",
+    split: Names = None,
+    clips: Place | None = None,
     official: str | None = None,
 ) -> list[Sample]:
     """Returns one sample a question, without an answer to learn: question, choices and the right letter.
@@ -99,12 +99,7 @@ def prompt(question: str, choices: Mapping[str, str]) -> str:
 
 
 def write(
-    samples: Iterable[Sample],
-    path: str | Path,
-    problems: Problems | None = None,
-    *,
-    subset: str = "data",
-    split: str = "rl",
+    samples: Iterable[Sample], path: Place, problems: Problems | None = None, *, subset: str = "data", split: str = "rl"
 ) -> Counter[str]:
     """Write questions about one clip each. Returns what had no place in the format, and for how many samples.
 

@@ -15,8 +15,10 @@ from typing import Any
 
 from cookbook.data.samples import DataError, Sample
 from data_tools.formats.hub import without_nulls
-from data_tools.formats.sink import Shelf, fresh, moved, rows_of, tagged
+from data_tools.formats.sink import Shelf, fresh, make_rows, moved, tagged
 from data_tools.formats.source import (
+    Names,
+    Place,
     Problems,
     conversation,
     first_clip,
@@ -33,11 +35,11 @@ MARKS = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in its f
 
 
 def read(
-    path: str | Path,
+    path: Place,
     problems: Problems | None = None,
     *,
-    split: str | Iterable[str] | None = None,
-    media: str | Path | None = None,
+    split: Names = None,
+    media: Place | None = None,
     column: str = COLUMN,
 ) -> list[Sample]:
     """Returns one sample a row, of the wanted splits, all where none is named.
@@ -87,7 +89,7 @@ def _sample(row: dict[str, Any], name: str, root: Path, column: str) -> Sample:
     return replace(sample, extra={**sample.extra, **extra})
 
 
-def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None = None) -> Counter[str]:
+def write(samples: Iterable[Sample], path: Place, problems: Problems | None = None) -> Counter[str]:
     """Write a folder that `datasets.load_from_disk` opens, with the clips in videos/ and images/ inside it.
 
     Every field has a place; the result is always empty.
@@ -105,7 +107,7 @@ def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None
         turns = [_turn(m["role"], moved(m, put)) for m in sample.messages]
         return tagged(replace(sample, extra={}), {COLUMN: json.dumps(turns, ensure_ascii=False)} | extra)
 
-    rows = rows_of(samples, one, problems)
+    rows = make_rows(samples, one, problems)
     columns = dict.fromkeys(key for row in rows for key in row)
     table = datasets.Dataset.from_dict({key: [row.get(key) for row in rows] for key in columns}, split="train")
     shown_before = not datasets.are_progress_bars_disabled()

@@ -64,7 +64,7 @@ def store(source: Path, place: Path) -> None:
             raise DataError(f"{source}: cannot be copied ({error.strerror})") from None
 
 
-def rows_of(samples: Iterable[Sample], one: Callable[[Sample], dict], problems: Problems | None) -> list[dict]:
+def make_rows(samples: Iterable[Sample], one: Callable[[Sample], dict], problems: Problems | None) -> list[dict]:
     """Returns one row a sample. Raises DataError where no sample at all can be written."""
     samples, rows = list(samples), []
     for sample in samples:

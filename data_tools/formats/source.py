@@ -11,16 +11,19 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cookbook.data.samples import MEDIA, DataError, Sample, message, text
 
+Place = str | Path
+Names = str | Iterable[str] | None  # one, several, or all of them
 Problems = list[tuple[str, str]]  # (file or row, what is wrong with it)
 Find = Callable[[str], Path]  # from the name that a row gives to the file
 
+TEXTS = ("answer", "label", "task")
 ROLES = ("system", "user", "assistant")
 LONGEST_ID = 150  # bytes: with a suffix it still is a file name everywhere (255)
 
@@ -100,7 +103,7 @@ def read_text(path: Path) -> str:
 def parse_json(words: str) -> Any:
     """Returns the value. Raises DataError for what is not strict JSON: NaN, infinite numbers, halves of a character."""
     try:
-        value = json.loads(words, parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(words, parse_constant=_number, parse_float=_number)
         if "\\ud" in words.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except DataError:
@@ -109,19 +112,14 @@ def parse_json(words: str) -> Any:
         raise DataError("holds half of a character (a lone \\ud… escape)") from None
     except RecursionError:
         raise DataError("is nested too deeply") from None
-    except ValueError as error:
+    except ValueError as error:  # a number of 5,000 digits too
         raise DataError(f"is not valid JSON ({error})") from None
     return value
 
 
-def _refuse(constant: str) -> None:
-    raise DataError(f"holds {constant}, which is not valid JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        _refuse(digits)
+def _number(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise DataError(f"holds {digits}, which is not valid JSON")
     return number
 
 
@@ -187,19 +185,14 @@ def make_sample(
 
     `known` are fields that the format itself knows; the spare id and group are for rows that name none.
     """
-    fields = {name: _scalar(row.get(name)) for name in ("answer", "label", "task")}
+    texts = {key: str(row[key]) for key in ("group", *TEXTS) if isinstance(row.get(key), (str, int, float))}
+    name, group = safe_id(row.get("id", spare_id)), texts.pop("group", "")
     options = row.get("options")
     if isinstance(options, (list, tuple)) and options and all(isinstance(o, str) for o in options):
-        fields["options"] = tuple(options)
-    fields = {name: value for name, value in fields.items() if value is not None} | known
-    taken = {"id", "group", *used, *fields}
-    extra = {key: value for key, value in row.items() if key not in taken}
-    name, group = safe_id(row.get("id", spare_id)), _scalar(row.get("group"))
+        texts["options"] = tuple(options)
+    fields = texts | known
+    extra = {key: value for key, value in row.items() if key not in {"id", "group", *used, *fields}}
     return Sample(name, group or spare_group or name, messages, extra=extra, **fields)
-
-
-def _scalar(value: object) -> str | None:
-    return str(value) if isinstance(value, (str, int, float)) else None
 
 
 def first_clip(messages: tuple, root: Path) -> str:

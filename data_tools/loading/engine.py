@@ -41,9 +41,8 @@ class EngineDataset(Dataset):
         shown = {tuple(sorted({kind for kind, _ in r.media()})) for r in self.samples}
         if len(shown) > 1 and config["train.train_policy.mini_batch"] > 1:  # its collate function asserts otherwise
             kinds = ", ".join(" and ".join(kinds) or "text only" for kinds in sorted(shown))
-            raise DataError(
-                f"samples show {kinds}; the engine cannot mix them: train them apart, or set mini_batch = 1"
-            )
+            how = "train them apart, or set mini_batch = 1"
+            raise DataError(f"samples show {kinds}; the engine cannot mix them: {how}")
 
     def setup(self, config: Any, *args: Any, **kwargs: Any) -> None:
         """Called by the engine with its own configuration. Raises DataError where that is for another training."""
@@ -58,7 +57,9 @@ class EngineDataset(Dataset):
         """Returns the messages: the user's as parts with the vision limits on each clip, the others as plain text."""
         sample = self.samples[index]
         turns = self.contract.conversation(sample.messages if self.kind == "sft" else sample.prompt)
-        return [turn if turn["role"] == "user" else {"role": turn["role"], "content": said(turn)} for turn in turns]
+        return [
+            turn if turn["role"] == "user" else {"role": turn["role"], "content": turn_text(turn)} for turn in turns
+        ]
 
     def get_reference_answer(self, index: int) -> str:
         """Returns what rewards compare with: the reference answer, else the written answer, else "".
@@ -71,7 +72,7 @@ class EngineDataset(Dataset):
         return sample.answer if sample.answer is not None else sample.target or ""
 
 
-def said(turn: Mapping[str, Any]) -> str:
+def turn_text(turn: Mapping[str, Any]) -> str:
     """Returns a turn's text: the packer takes an assistant's turn in no other form."""
     return "".join(part["text"] for part in turn["content"])
 

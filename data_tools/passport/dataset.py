@@ -48,7 +48,7 @@ def read_layout(
                 lost = Item(split, Sample(pair.id, pair.id, ()))
                 found.append((Finding(pair.code, ERROR, pair.wrong, name, split), [lost]))
             else:
-                sample = av_folder.sample(pair.id, str(pair.video.absolute()), av_folder.caption(pair.label))
+                sample = av_folder.sample(pair.id, str(pair.video.absolute()), av_folder.label_json(pair.label))
                 rows.append(replace(sample, label=None if counted is None else str(counted)))
     return Layout(Path(folder), samples, found)
 

@@ -16,7 +16,7 @@ from cookbook.display import plots
 from data_tools.formats.source import shown
 from data_tools.passport.result import Passport
 
-COLORS = (plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.GREY)
+PALETTE = (plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.GREY)
 MOST_BARS = 12  # labels or options that are drawn; the others stand together as "other"
 BINS = 30
 
@@ -52,7 +52,7 @@ def _balance(ax: Axes, found: Passport) -> None:
     for i, (split, shares) in enumerate(counts.items()):
         values = [shares.get(name, 0) for name in kept] + [sum(shares.get(name, 0) for name in rest)] * bool(rest)
         x = np.arange(len(values)) - 0.4 + width * (i + 0.5)
-        ax.bar(x, np.array(values) / sum(shares.values()), width * 0.92, color=COLORS[i % len(COLORS)], label=split)
+        ax.bar(x, np.array(values) / sum(shares.values()), width * 0.92, color=PALETTE[i % len(PALETTE)], label=split)
     words = [shown(name)[:24] for name in kept] + ["other"] * bool(rest)
     ax.set_xticks(range(len(words)), words, rotation=30 if max(map(len, words)) > 6 else 0, ha="right")
     ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, symbol=plots.PERCENT))
@@ -69,7 +69,7 @@ def _histogram(ax: Axes, values: dict[str, list[float]], title: str) -> None:
         return _nothing(ax)
     edges = np.linspace(0, 1.05 * max(map(max, filled.values())), BINS + 1)  # from 0, so that equal values have a width
     for i, (split, found) in enumerate(filled.items()):
-        ax.hist(found, edges, color=COLORS[i % len(COLORS)], alpha=0.7, label=split)
+        ax.hist(found, edges, color=PALETTE[i % len(PALETTE)], alpha=0.7, label=split)
     ax.set_xlim(left=0)
     if len(filled) > 1:
         ax.legend()

@@ -10,7 +10,6 @@ Each clip has a *driver* (the vehicle that the questions are about), and often a
 """
 
 import json
-import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
-from data_tools.worlds import begin, command_line, drawing, finish
-
-log = logging.getLogger(__name__)
+from data_tools.worlds import build_world, command_line, drawing
 
 VERSION = 5  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 112
@@ -326,16 +323,9 @@ def plan_split(split: str, count: int, seed: int) -> list[tuple[Clip, np.random.
 
 
 def build(out: Path, counts: dict[str, int], seed: int = 0) -> Path:
-    """Write the world: `out/{split}/videos/*.mp4`, `out/{split}/metas/*.json`. Returns `out`.
+    """Write the world: `out/{split}/videos/*.mp4`, `out/{split}/metas/*.json`. Returns `out`."""
 
-    A folder that already holds exactly this world (same counts, seed and drawing code version) is left alone.
-    """
-    out = Path(out)
-    recipe = {"seed": seed, "counts": counts, "size": SIZE, "frames": FRAMES, "fps": FPS, "version": VERSION}
-    if not begin(out, recipe):
-        log.info("%s is up to date", out)
-        return out
-    for split, count in counts.items():
+    def write(out: Path, split: str, count: int) -> str:
         videos, metas = out / split / "videos", out / split / "metas"
         for folder in (videos, metas):
             folder.mkdir(parents=True)
@@ -343,8 +333,9 @@ def build(out: Path, counts: dict[str, int], seed: int = 0) -> Path:
             name = clip.label["video_id"]
             drawing.write_mp4(videos / f"{name}{VIDEO_SUFFIX}", render(clip, rng), FPS)
             (metas / f"{name}{LABEL_SUFFIX}").write_text(json.dumps(clip.label, indent=1))
-        log.info("%s: %d clips", split, count)
-    return finish(out)
+        return f"{count} clips"
+
+    return build_world(out, VERSION, counts, seed, write, size=SIZE, frames=FRAMES, fps=FPS)
 
 
 def main() -> None:
