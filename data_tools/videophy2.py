@@ -99,7 +99,7 @@ def table(place: Path, split: str) -> Path | None:
     return named[0] if named else found[0] if split == "train" and len(found) == 1 else None
 
 
-def load(config: Config) -> dict[str, list[Sample]]:
+def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
     stated, bound = loading.custom(config, **OPTIONS), loading.contract(config)
     place, problems = ROOT / config[f"{loading.TRAIN}.name"], []

@@ -68,8 +68,7 @@ def main() -> int:
     parser.add_argument("clips", type=Path)
     parser.add_argument("--workers", type=int, default=8)
     args = parser.parse_args()
-    problems: Problems = []
-    urls = addresses(args.rows, problems)
+    urls = addresses(args.rows, problems := [])
     problems += download(urls, args.clips, args.workers)
     print(f"{len(urls)} addresses, {len(problems)} problems", *(f"{name}: {why}" for name, why in problems), sep="\n")
     return int(bool(problems))

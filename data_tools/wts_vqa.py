@@ -98,7 +98,7 @@ def _scene(videos: Path, scene: str, entry: Mapping[str, Any], problems: Problem
     return samples
 
 
-def load(config: Config) -> dict[str, list[Sample]]:
+def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
     stated = loading.custom(config, validate=bool)
     root, problems = ROOT / config[f"{loading.TRAIN}.name"], []

@@ -3,6 +3,15 @@
 Why: each format says the same in its own way. With samples between them, any can become any other, and checking,
 splitting and balancing are written once.
 
+    source          what all readers share: safe names, files inside their folder, problems that are told
+    sink            what all writers share: nothing overwritten, each clip stored once
+    hub             rows and clips of the Hugging Face hub, its cache, or a folder in its layout
+    av_folder       the guide's folder: videos/ and metas/
+    hf_sft, hf_rl   NVIDIA's datasets: written answers; questions with the right letter (and the benchmark)
+    llava           LLaVA JSON
+    saved           folders of `datasets.save_to_disk`
+    samples_jsonl   the project's own file
+
     samples = read("data/train", problems=(bad := []))     # the format is recognised; bad rows are told, not lost
     write(samples, "data/train_llava", "llava")
 
@@ -69,7 +78,7 @@ def _by_first_item(file: Path) -> str | None:
 def _first_item(file: Path) -> dict[str, Any]:
     """Returns the first item of a JSON list, JSON lines or parquet file; {} where that cannot be told."""
     if file.suffix == ".parquet":
-        return next(iter(hub.parquet_rows(file, [])), {})
+        return next((row for _, row in hub.file_rows(file, [])), {})
     with file.open(encoding="utf-8", errors="replace") as stream:
         head = stream.read(HEAD).lstrip("\ufeff \t\r\n")
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cookbook.data.samples import DataError, Sample, message, text
-from data_tools.formats.sink import fresh, limits_of, make_rows, merged, store
+from data_tools.formats.sink import fresh, limits_of, make_rows, merged, store, write_text
 from data_tools.formats.source import Place, Problems, inside, parse_json, read_text, safe_id, shown, skipping
 
 VIDEO_SUFFIX, LABEL_SUFFIX = ".camera_front_wide_120fov.mp4", ".label.json"
@@ -78,10 +78,10 @@ def pairs(root: Path, video_suffix: str = VIDEO_SUFFIX, label_suffix: str = LABE
             yield Pair(key, meta=meta, code="no-video", wrong=f"has no clip videos/{words}{video_suffix}")
         else:
             try:
-                pair = Pair(key, video, meta, _label(meta, root))
+                label, wrong = _label(meta, root), ""
             except DataError as error:
-                pair = Pair(key, video, meta, code="label", wrong=str(error))
-            yield pair
+                label, wrong = {}, str(error)
+            yield Pair(key, video, meta, label, "label" if wrong else "", wrong)
 
 
 def _label(file: Path, root: Path) -> dict[str, Any]:
@@ -166,9 +166,7 @@ def write(samples: Iterable[Sample], path: Place, problems: Problems | None = No
         if not isinstance(fields := parse_json(label), dict) or not fields:
             raise DataError("the answer is not a JSON object with fields, so it is no label")
         store(Path(video), root / "videos" / f"{sample.id}{VIDEO_SUFFIX}")
-        place = root / "metas" / f"{sample.id}{LABEL_SUFFIX}"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(label + "\n", encoding="utf-8")
+        write_text(root / "metas" / f"{sample.id}{LABEL_SUFFIX}", label + "\n")
         lost = {"answer": sample.answer, "options": sample.options, "label": sample.label, "extra": sample.extra}
         lost |= {"system": sample.messages[0]["role"] == "system", "group": sample.group != sample.id}
         left.update([name for name, value in lost.items() if value] + sorted(limits_of(sample)))

@@ -55,17 +55,14 @@ def read(
         find = hub.Clips(path, part, clips)
         for name, place, row in hub.rows(path, part, split, problems):
             with skipping(problems, place):
-                found = _samples(row, name, find, OFFICIAL[official])
-                samples += [_within(part, sample) for sample in found] if datasets else found
+                for found in _samples(row, name, find, OFFICIAL[official]):
+                    whole = {"id": f"{part}-{found.id}", "group": f"{part}/{found.group}", "task": part}
+                    samples.append(replace(found, **whole) if datasets else found)
     return samples
 
 
 def _benchmark(path: Path) -> list[str]:
     return sorted(f.parent.name for f in path.glob(f"*/*{BENCHMARK}") if f.name == f.parent.name + BENCHMARK)
-
-
-def _within(dataset: str, sample: Sample) -> Sample:
-    return replace(sample, id=f"{dataset}-{sample.id}", group=f"{dataset}/{sample.group}", task=dataset)
 
 
 def _samples(row: dict[str, Any], name: str, find: Find, tail: str) -> Iterator[Sample]:

@@ -22,6 +22,7 @@ from cookbook.engine.failures import KINDS, kind_of
 from data_tools.formats.source import Names, Place, Problems, inside, read_rows, shown, skipping
 
 ROWS = (".json", ".jsonl", ".parquet")
+TABLES = {".csv": "CSV", ".parquet": "parquet"}
 CLIPS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".jpg", ".jpeg", ".png")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -37,9 +38,6 @@ def cache_folder(name: Place, subset: str | None) -> Path:
     if not subset and not is_hub_name(name) and (place := rows_folder(Path(name), None)) != Path(name):
         subset = place.name  # the only one that there is
     return Path(home, "datasets", *Path(name).parts[-2:], subset or "", "video_clips").expanduser()
-
-
-# ---- rows -------------------------------------------------------------------------------------------------------
 
 
 def rows(
@@ -83,21 +81,28 @@ def _tables(path: Path, subset: str | None, problems: Problems | None) -> Iterat
 
 def file_rows(file: Path, problems: Problems | None, first: int = 0) -> Iterator[tuple[str, Any]]:
     """Yields (name of the row, row) of a .csv, .parquet, .jsonl or .json file; those of tables count from `first`."""
-    if file.suffix not in (".csv", ".parquet"):
+    if file.suffix not in TABLES:
         yield from read_rows(file, problems)
         return
-    rows = csv_rows(file, problems) if file.suffix == ".csv" else parquet_rows(file, problems)
-    yield from ((f"{file.name}, row {number}", row) for number, row in enumerate(rows, first))
+    import pyarrow
 
-
-def csv_rows(file: Path, problems: Problems | None) -> Iterator[dict]:
-    """Yields the rows of a CSV file with a header."""
     with skipping(problems, file.name):
         try:
-            with file.open(newline="", encoding="utf-8-sig") as lines:
-                yield from csv.DictReader(lines)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"cannot be read as CSV ({shown(error)})") from None
+            yield from ((f"{file.name}, row {number}", row) for number, row in enumerate(_table_rows(file), first))
+        except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowException) as error:
+            raise DataError(f"cannot be read as {TABLES[file.suffix]} ({shown(error)})") from None
+
+
+def _table_rows(file: Path) -> Iterator[dict]:
+    """Yields the rows of a table, a batch at a time in memory."""
+    if file.suffix == ".csv":
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            yield from csv.DictReader(lines)
+        return
+    from pyarrow import parquet
+
+    for batch in parquet.ParquetFile(file).iter_batches(batch_size=1000):
+        yield from map(without_nulls, batch.to_pylist())
 
 
 def rows_folder(path: Path, subset: str | None) -> Path:
@@ -125,27 +130,11 @@ def split_name(file: Path, subset: str) -> str:
     return re.sub(r"[-_]\d+(-of-\d+)?$", "", name) or "train"
 
 
-def parquet_rows(file: Path, problems: Problems | None) -> Iterator[dict]:
-    """Yields the rows of a parquet file, a batch at a time in memory."""
-    import pyarrow
-    from pyarrow import parquet
-
-    with skipping(problems, file.name):
-        try:
-            for batch in parquet.ParquetFile(file).iter_batches(batch_size=1000):
-                yield from map(without_nulls, batch.to_pylist())
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"cannot be read as parquet ({shown(error)})") from None
-
-
 def without_nulls(value: Any) -> Any:
     """Returns a row without the empty fields: a table gives every row the columns, and every choice, of all others."""
     if isinstance(value, dict):
         return {key: without_nulls(v) for key, v in value.items() if v is not None}
     return [without_nulls(v) for v in value] if isinstance(value, list) else value
-
-
-# ---- clips ------------------------------------------------------------------------------------------------------
 
 
 class Clips:

@@ -14,18 +14,7 @@ from typing import Any
 
 from cookbook.data.samples import MEDIA, DataError, Sample, message, text
 from data_tools.formats.sink import Shelf, fresh, limits_of, make_rows, merged, tagged, write_json
-from data_tools.formats.source import (
-    Find,
-    Place,
-    Problems,
-    checked,
-    first_clip,
-    inside,
-    make_sample,
-    read_rows,
-    shown,
-    skipping,
-)
+from data_tools.formats.source import Find, Place, Problems, checked, inside, make_sample, read_rows, shown, skipping
 
 FILE = "annotations.json"
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -40,10 +29,10 @@ def annotations(path: Place) -> Path:
     if path.is_file():
         return path
     found = sorted(f for f in path.iterdir() if f.suffix in (".json", ".jsonl")) if path.is_dir() else []
-    if len(found) != 1:
-        names = ", ".join(f.name for f in found) or "none"
-        raise DataError(f"{path}: needs exactly one .json file with the items; found {names}")
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(f.name for f in found) or "none"
+    raise DataError(f"{path}: needs exactly one .json file with the items; found {names}")
 
 
 def read(
@@ -64,7 +53,7 @@ def read(
                 messages = (message("system", text(system)), *messages)
             used = {"conversations", *(key for kind in MEDIA for key in MEDIA_KEYS[kind])}
             spare = f"{file.stem}-{number:06d}"
-            samples.append(make_sample(item, messages, spare, first_clip(messages, root), used))
+            samples.append(make_sample(item, messages, spare, root, used))
     return samples
 
 
@@ -75,8 +64,7 @@ def _messages(item: dict[str, Any], find: Find) -> tuple[dict[str, Any], ...]:
         raise DataError("conversations is not a list of turns {from, value}")
     messages = []
     for turn in turns:
-        role = SPEAKERS.get(str(turn.get("from")))
-        if role is None:
+        if (role := SPEAKERS.get(str(turn.get("from")))) is None:
             raise DataError(f"the turn is from {shown(repr(turn.get('from')))}, none of {', '.join(SPEAKERS)}")
         parts = _parts(turn["value"], waiting, find) if role == "user" else [text(turn["value"])]
         messages.append(message(role, *parts))

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.data.samples import DataError, Sample
-from data_tools.formats.sink import Shelf, fresh, make_rows, moved
-from data_tools.formats.source import TEXTS, Place, Problems, conversation, inside, read_rows, safe_id, skipping
+from data_tools.formats.sink import Shelf, fresh, make_rows, moved, write_text
+from data_tools.formats.source import TEXTS, Place, Problems, conversation, read_rows, safe_id, skipping
 
 FILE = "samples.jsonl"
 NEEDED = {"id", "group", "messages"}
@@ -43,7 +43,7 @@ def _sample(row: object, home: Path) -> Sample:
         raise DataError(f"group, {', '.join(TEXTS)} are texts")
     if not isinstance(extra, dict) or not isinstance(options, list) or not all(isinstance(o, str) for o in options):
         raise DataError("options is a list of texts, extra a table")
-    messages = conversation(row["messages"], lambda name: inside(home, name))
+    messages = conversation(row["messages"], home)
     texts = {key: row[key] for key in TEXTS if key in row}
     return Sample(safe_id(row["id"]), row["group"], messages, options=tuple(options), extra=extra, **texts)
 
@@ -63,6 +63,5 @@ def write(samples: Iterable[Sample], path: Place, problems: Problems | None = No
         return {"id": sample.id, "group": sample.group, "messages": messages} | kept
 
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in make_rows(samples, one, problems)]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(lines), encoding="utf-8")
+    write_text(file, "".join(lines))
     return Counter()

@@ -16,18 +16,7 @@ from typing import Any
 from cookbook.data.samples import DataError, Sample
 from data_tools.formats.hub import without_nulls
 from data_tools.formats.sink import Shelf, fresh, make_rows, moved, tagged
-from data_tools.formats.source import (
-    Names,
-    Place,
-    Problems,
-    conversation,
-    first_clip,
-    inside,
-    make_sample,
-    parse_json,
-    shown,
-    skipping,
-)
+from data_tools.formats.source import Names, Place, Problems, conversation, make_sample, parse_json, shown, skipping
 
 COLUMN = "conversations"
 EXTRA = "extra_json"  # the other fields: a table wants one type a column, and they may be of any
@@ -81,8 +70,8 @@ def _tables(path: Path) -> dict[str, Any]:
 
 def _sample(row: dict[str, Any], name: str, root: Path, column: str) -> Sample:
     turns = parse_json(row[column]) if isinstance(row.get(column), str) else row.get(column)
-    messages = conversation(turns, lambda file: inside(root, file))
-    sample = make_sample(row, messages, name, first_clip(messages, root), {column, EXTRA})
+    messages = conversation(turns, root)
+    sample = make_sample(row, messages, name, root, {column, EXTRA})
     extra = parse_json(row.get(EXTRA, "{}"))
     if not isinstance(extra, dict):
         raise DataError(f"{EXTRA} is not a table of fields")
@@ -104,7 +93,9 @@ def write(samples: Iterable[Sample], path: Place, problems: Problems | None = No
 
     def one(sample: Sample) -> dict:
         extra = {EXTRA: json.dumps(dict(sample.extra), ensure_ascii=False)} if sample.extra else {}
-        turns = [_turn(m["role"], moved(m, put)) for m in sample.messages]
+        # the user's turns as parts, the others as text, as NVIDIA writes them and the engine asks for
+        said = [(m["role"], moved(m, put)) for m in sample.messages]
+        turns = [{"role": r, "content": p if r == "user" else "".join(x["text"] for x in p)} for r, p in said]
         return tagged(replace(sample, extra={}), {COLUMN: json.dumps(turns, ensure_ascii=False)} | extra)
 
     rows = make_rows(samples, one, problems)
@@ -116,8 +107,3 @@ def write(samples: Iterable[Sample], path: Place, problems: Problems | None = No
     if shown_before:
         datasets.enable_progress_bars()
     return Counter()
-
-
-def _turn(role: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns a message as NVIDIA writes it: the user's as parts, the others as text, which the engine asks for."""
-    return {"role": role, "content": parts if role == "user" else "".join(part["text"] for part in parts)}

@@ -13,6 +13,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,6 @@ def shown(words: object, folder: str | Path | None = None) -> str:
         words = os.path.relpath(path, home) if path.startswith(home + os.sep) else words
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(words))
     return line if len(line) <= 260 else f"{line[:120]}…{line[-100:]}"
-
-
-# ---- names and files --------------------------------------------------------------------------------------------
 
 
 def safe_id(value: object) -> str:
@@ -125,29 +123,25 @@ def _number(digits: str) -> float:
 
 def read_rows(path: Path, problems: Problems | None) -> list[tuple[str, Any]]:
     """Returns (name, value) of every item of a JSON list, or of every line of a .jsonl file."""
-    items: list[Any] = []
+    by_line, items, rows = path.suffix == ".jsonl", [], []
     with skipping(problems, path.name):
-        items = read_text(path).split("\n") if path.suffix == ".jsonl" else parse_json(read_text(path))
+        items = read_text(path).split("\n") if by_line else parse_json(read_text(path))
         if not isinstance(items, list):
             raise DataError(f"is not a list of items, but {type(items).__name__}")
-    if path.suffix != ".jsonl":
-        return [(f"{path.name}, item {i}", item) for i, item in enumerate(items)]
-    rows = []
-    for number, line in enumerate(items, 1):
-        with skipping(problems, name := f"{path.name}, line {number}"):
-            if line.strip():
-                rows.append((name, parse_json(line)))
+    for number, item in enumerate(items, 1 if by_line else 0):
+        with skipping(problems, name := f"{path.name}, {'line' if by_line else 'item'} {number}"):
+            if not by_line or item.strip():
+                rows.append((name, parse_json(item) if by_line else item))
     return rows
 
 
-# ---- conversations ----------------------------------------------------------------------------------------------
-
-
-def conversation(rows: object, find: Find) -> tuple[dict[str, Any], ...]:
+def conversation(rows: object, find: Find | Path) -> tuple[dict[str, Any], ...]:
     """Returns chat messages in the form of samples: each content a list of parts, media as absolute paths.
 
-    Takes contents as text or as parts. Raises DataError for anything that no chat template could render as meant.
+    Takes contents as text or as parts; `find` may be the folder that the files lie in. Raises DataError for anything
+    that no chat template could render as meant.
     """
+    find = partial(inside, find) if isinstance(find, Path) else find
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError("the conversation is not a list of messages")
     return checked([message(row.get("role"), *_parts(row.get("content"), find)) for row in rows])
@@ -179,23 +173,25 @@ def checked(messages: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
 
 
 def make_sample(
-    row: Mapping[str, Any], messages: tuple, spare_id: str, spare_group: str, used: Collection[str], **known: Any
+    row: Mapping[str, Any], messages: tuple, spare_id: str, group: str | Path, used: Collection[str], **known: Any
 ) -> Sample:
     """Returns the sample of a row: its fields where the row names them, every other key but `used` in `extra`.
 
-    `known` are fields that the format itself knows; the spare id and group are for rows that name none.
+    `known` are fields that the format itself knows; the spare id and group are for rows that name none. A folder as the
+    group stands for the first clip's path in it, without the suffix.
     """
     texts = {key: str(row[key]) for key in ("group", *TEXTS) if isinstance(row.get(key), (str, int, float))}
-    name, group = safe_id(row.get("id", spare_id)), texts.pop("group", "")
+    name = safe_id(row.get("id", spare_id))
+    group = texts.pop("group", "") or (_first_clip(messages, group) if isinstance(group, Path) else group) or name
     options = row.get("options")
     if isinstance(options, (list, tuple)) and options and all(isinstance(o, str) for o in options):
         texts["options"] = tuple(options)
     fields = texts | known
     extra = {key: value for key, value in row.items() if key not in {"id", "group", *used, *fields}}
-    return Sample(name, group or spare_group or name, messages, extra=extra, **fields)
+    return Sample(name, group, messages, extra=extra, **fields)
 
 
-def first_clip(messages: tuple, root: Path) -> str:
+def _first_clip(messages: tuple, root: Path) -> str:
     """Returns the path of the first clip or image below the root, without its suffix; "" where there is none."""
     paths = [Path(p[p["type"]]) for m in messages for p in m["content"] if p["type"] in MEDIA]
     if not paths:

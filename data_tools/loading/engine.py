@@ -57,9 +57,7 @@ class EngineDataset(Dataset):
         """Returns the messages: the user's as parts with the vision limits on each clip, the others as plain text."""
         sample = self.samples[index]
         turns = self.contract.conversation(sample.messages if self.kind == "sft" else sample.prompt)
-        return [
-            turn if turn["role"] == "user" else {"role": turn["role"], "content": turn_text(turn)} for turn in turns
-        ]
+        return [t if t["role"] == "user" else {"role": t["role"], "content": turn_text(t)} for t in turns]
 
     def get_reference_answer(self, index: int) -> str:
         """Returns what rewards compare with: the reference answer, else the written answer, else "".

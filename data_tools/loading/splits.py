@@ -28,9 +28,6 @@ def _draw(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
-# ---- splits -----------------------------------------------------------------------------------------------------
-
-
 def clusters(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     """Returns {name: samples} such that no group and no clip stands in two of them.
 
@@ -110,9 +107,6 @@ def hold_out(samples: Iterable[Sample], size: int | float, seed: int = 0) -> tup
     return [r for r in samples if id(r) not in held], [r for r in samples if id(r) in held]
 
 
-# ---- balance ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Balanced:
     """The samples that are left, and how many there were and are of each label."""
@@ -163,9 +157,6 @@ def _field(sample: Sample, field: str) -> str:
     if not isinstance(found, Mapping) or field not in found:
         raise DataError(f"{sample.id}: has no field {field!r}, neither beside the conversation nor in a JSON answer")
     return str(found[field])
-
-
-# ---- subsets ----------------------------------------------------------------------------------------------------
 
 
 def subset(samples: Iterable[Sample], spec: str) -> list[Sample]:

@@ -48,8 +48,7 @@ def _check(args: argparse.Namespace) -> Passport:
 
         count = token_counter(args.model, Contract.load(args.contract))
     suffixes = {"video_suffix": args.video_suffix, "label_suffix": args.label_suffix}
-    layout = read_layout(args.folder, label=args.label, **suffixes)
-    how = {"cache": args.cache, "workers": args.workers}
+    layout, how = read_layout(args.folder, label=args.label, **suffixes), {"cache": args.cache, "workers": args.workers}
     return passport(layout, max_length=args.max_length, count_tokens=count, **how)
 
 

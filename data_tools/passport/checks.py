@@ -7,7 +7,7 @@ is worth most: test before validation before training. Used by `data_tools.passp
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,9 @@ def check_clips(items: Sequence[Item], facts: Facts, folder: Path | None) -> Che
     """Yields the findings of each clip, once; an error keeps out every sample that shows the clip."""
     users = _users(items)
     for medium, found in facts.items():
-        split = " ".join(dict.fromkeys(item.split for item in users[medium]))
+        name, split = shown(found.path, folder), " ".join(dict.fromkeys(item.split for item in users[medium]))
         for finding in found.findings:
-            out = users[medium] if finding.severity == ERROR else []
-            name = shown(found.path, folder)
-            yield Finding(finding.code, finding.severity, finding.message, name, split), out
+            yield replace(finding, name=name, split=split), users[medium] if finding.severity == ERROR else []
 
 
 def check_leaks(items: Sequence[Item], facts: Facts, folder: Path | None, near: int) -> Check:
@@ -128,11 +126,12 @@ def check_leaks(items: Sequence[Item], facts: Facts, folder: Path | None, near: 
 
 def _ranks(items: Sequence[Item]) -> dict[str, int]:
     """Returns the splits in the order of their worth, training first; of equal ones the first named first."""
+
+    def worth(split: str) -> int:
+        return 0 if split.lower().startswith("train") else 1 if split.lower().startswith(("val", "dev")) else 2
+
     splits = dict.fromkeys(item.split for item in items)
-    worth = {
-        s: 0 if s.lower().startswith("train") else 1 if s.lower().startswith(("val", "dev")) else 2 for s in splits
-    }
-    return {split: rank for rank, split in enumerate(sorted(splits, key=worth.__getitem__))}
+    return {split: rank for rank, split in enumerate(sorted(splits, key=worth))}
 
 
 def _leak(sharers: Sequence[Item], what: str, severity: str, ranks: Mapping[str, int]) -> tuple[Finding, list[Item]]:

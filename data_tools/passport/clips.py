@@ -31,9 +31,11 @@ from pathlib import Path
 import av
 
 from cookbook import runs
+from data_tools.formats.source import Place
 from data_tools.passport.findings import ERROR, Finding, Limits, error, judge
 from data_tools.passport.reader import Content, read_image, read_video
 
+Chunks = list[list[Path]]  # what a worker takes at a time
 CACHE = runs.path(".cache/clips")
 CHUNK = 16  # clips a worker takes at a time: few enough to share the work evenly, enough to hide the hand-over
 WATCHDOG = 3  # times the patience: hashing and decoding keep to it each, unless the decoder itself never returns
@@ -65,7 +67,7 @@ class ClipCache:
     appended to; a line that a crash cut off is skipped. In memory stands one number a clip, so workers stay small.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: Place) -> None:
         """Open the cache; the folder is made when the first line is written."""
         self.file = Path(folder) / "clips.jsonl"
         self._places: dict[str, int] = {}  # where each line begins
@@ -119,14 +121,11 @@ def _row(line: bytes) -> dict | None:
         return None
 
 
-# ---- one clip ---------------------------------------------------------------------------------------------------
-
-
 def inspect(
-    path: str | Path,
+    path: Place,
     *,
     kind: str = "video",
-    folder: str | Path | None = None,
+    folder: Place | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     cache: ClipCache | None = None,
 ) -> ClipFacts:
@@ -149,12 +148,11 @@ def inspect(
     content = cache.get(sha256, kind) if cache else None
     if content is None:
         content = read_image(path) if kind == "image" else read_video(path, limits.patience)
-    return ClipFacts(
-        **vars(content), path=path, bytes=size, sha256=sha256, findings=judge(content, path, size, limits, kind)
-    )
+    found = judge(content, path, size, limits, kind)
+    return ClipFacts(**vars(content), path=path, bytes=size, sha256=sha256, findings=found)
 
 
-def _refusal(path: Path, folder: str | Path | None) -> Finding | None:
+def _refusal(path: Path, folder: Place | None) -> Finding | None:
     """Returns why the file is not to be opened, None where it may be."""
     if folder is not None and not path.resolve().is_relative_to(Path(folder).resolve()):
         place = os.path.relpath(path.resolve(), Path(folder).resolve())
@@ -180,16 +178,13 @@ def _digest(path: Path, deadline: float) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-# ---- many clips -------------------------------------------------------------------------------------------------
-
-
 def inspect_all(
-    paths: Sequence[str | Path],
+    paths: Sequence[Place],
     *,
     kind: str = "video",
-    folder: str | Path | None = None,
+    folder: Place | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
-    cache: str | Path | None = CACHE,
+    cache: Place | None = CACHE,
     workers: int = 2,
 ) -> list[ClipFacts]:
     """Inspect files in `workers` processes; with 0, in this one. Returns their facts in the order of `paths`.
@@ -214,9 +209,7 @@ def inspect_all(
     return found
 
 
-def _in_workers(
-    chunks: list[list[Path]], task: Callable, patience: float, cache: str | Path | None, workers: int
-) -> Iterator[ClipFacts]:
+def _in_workers(chunks: Chunks, task: Callable, patience: float, cache: Place | None, workers: int) -> Iterator:
     """Yields the facts in order. After a crash, the chunk that may have caused it is read clip by clip."""
     while chunks:
         for found in _until_a_crash(chunks, task, patience, cache, workers):
@@ -236,9 +229,7 @@ def _in_workers(
             yield ClipFacts(path=suspects[0], findings=(error("crash", words),))
 
 
-def _until_a_crash(
-    chunks: list[list[Path]], task: Callable, patience: float, cache: str | Path | None, workers: int
-) -> Iterator[list[ClipFacts]]:
+def _until_a_crash(chunks: Chunks, task: Callable, patience: float, cache: Place | None, workers: int) -> Iterator:
     """Yields the facts of one chunk after the other, up to the first that a dead worker left unfinished."""
     # not "fork": it copies the threads' locks of a process that has loaded torch
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (cache,))
@@ -255,7 +246,7 @@ _store: ClipCache | None = None  # of a worker process
 _nowhere = None
 
 
-def _start_worker(cache: str | Path | None) -> None:
+def _start_worker(cache: Place | None) -> None:
     global _store, _nowhere
     _store = ClipCache(cache) if cache is not None else None
     _nowhere = open(os.devnull, "w")  # noqa: SIM115 - the watchdog writes to it as long as the process lives

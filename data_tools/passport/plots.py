@@ -64,8 +64,7 @@ def _balance(ax: Axes, found: Passport) -> None:
 def _histogram(ax: Axes, values: dict[str, list[float]], title: str) -> None:
     """Draw how often each value occurs, one colour a split, all with the same bins."""
     ax.set_title(title)
-    filled = {split: found for split, found in values.items() if found}
-    if not filled:
+    if not (filled := {split: found for split, found in values.items() if found}):
         return _nothing(ax)
     edges = np.linspace(0, 1.05 * max(map(max, filled.values())), BINS + 1)  # from 0, so that equal values have a width
     for i, (split, found) in enumerate(filled.items()):

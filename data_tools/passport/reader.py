@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from statistics import median_low
 
@@ -170,8 +169,8 @@ def _decode(container: av.container.InputContainer, header: dict, deadline: floa
         found["fps"] = tally.frames / found["seconds"]
     if tally.sizes:
         found["width"], found["height"] = max(tally.sizes)
-    found |= {"variable_rate": tally.is_uneven(), "one_size": len(tally.sizes) < 2}
-    found["stated"] = max(0, header["stated"] - tally.skipped)
+    stated = max(0, header["stated"] - tally.skipped)
+    found |= {"variable_rate": tally.is_uneven(), "one_size": len(tally.sizes) < 2, "stated": stated}
     found["look"] = b"".join(tally.look).hex() if len(tally.look) == LOOK_FRAMES else ""
     return found
 
@@ -204,21 +203,10 @@ def _means(plane, size: int) -> np.ndarray:
     """Returns the means of size x size areas of a plane, each of some 16 x 16 of its pixels: (size, size) uint8."""
     pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
     pixels = pixels[:: max(1, plane.height // (16 * size)), :: max(1, plane.width // (16 * size))]
-    rows, columns, areas = _areas(*pixels.shape, size)
-    return (rows @ pixels.astype(np.float32) @ columns / areas).round().astype(np.uint8)  # whole numbers up to `/`
-
-
-@cache
-def _areas(height: int, width: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns what sums a picture (height, width) over size x size areas from both sides, and the pixels in each."""
-
-    def sums(side: int) -> np.ndarray:
-        ends, places = np.arange(size + 1) * side // size, np.arange(side)
-        inside = (places >= ends[:-1, None]) & (places < np.maximum(ends[1:], ends[:-1] + 1)[:, None])
-        return inside.astype(np.float32)
-
-    rows, columns = sums(height), sums(width).T
-    return rows, columns, np.outer(rows.sum(1), columns.sum(0))
+    rows, columns = (np.arange(size) * side // size for side in pixels.shape)  # where each area begins
+    sums = np.add.reduceat(np.add.reduceat(pixels.astype(np.float32), rows), columns, axis=1)
+    sides = (np.diff(np.append(at, side)).clip(1) for at, side in zip((rows, columns), pixels.shape))
+    return (sums / np.outer(*sides).astype(np.float32)).round().astype(np.uint8)
 
 
 def _begins_like_video(path: Path) -> bool:

@@ -30,9 +30,6 @@ LIGHTING = {"day": 1.0, "night": 0.5}
 SIGNALS = {"red": (255, 45, 40), "green": (50, 230, 90)}
 
 
-# ---- what happens -----------------------------------------------------------------------------------------------
-
-
 def plan(rng: np.random.Generator, violation: bool) -> dict:
     """Returns what one clip shows. Who breaks the rule goes straight on, a little faster than most."""
     signal = [None, "green", "red"][rng.integers(2 if violation else 3)]  # who speeds does not stop at a signal
@@ -86,9 +83,6 @@ def _track(facts: Mapping) -> np.ndarray:
     return 0.14 + facts["speed"] * t
 
 
-# ---- how it looks -----------------------------------------------------------------------------------------------
-
-
 def render(facts: Mapping, rng: np.random.Generator, size: int = SIZE) -> np.ndarray:
     """Draw the clip. Returns (FRAMES, size, size, 3) uint8."""
     ground = np.array([96, 128, 80], float) + rng.uniform(-12, 12, 3)
@@ -126,9 +120,6 @@ def _weather(image: np.ndarray, weather: str, rng: np.random.Generator) -> np.nd
             streak, color = ((0.012, 0.09), (150, 170, 230)) if weather == "rain" else ((0.03, 0.03), (250, 250, 250))
             drawing.box(image, x, y, *streak, color)
     return image
-
-
-# ---- the folder -------------------------------------------------------------------------------------------------
 
 
 def build(out: Path, counts: Mapping[str, int], violations: Mapping[str, float], seed: int = 0) -> Path:

@@ -77,10 +77,9 @@ def question_rows(facts: Mapping[str, str], kinds: Sequence[str], rng: np.random
     """Returns the questions of these kinds as WTS has them: {question, a, b, c, d, correct}, options shuffled."""
     found = []
     for task in kinds:
-        right = facts[task]
         names = [str(name) for name in rng.permutation(list(OPTIONS[task]))]
-        options = dict(zip("abcd", names))
-        found.append({"question": QUESTIONS[task], **options, "correct": "abcd"[names.index(right)]})
+        right = "abcd"[names.index(facts[task])]
+        found.append({"question": QUESTIONS[task], **dict(zip("abcd", names)), "correct": right})
     return found
 
 

@@ -69,9 +69,6 @@ class Clip:
     flip: bool = False
 
 
-# ---- what happens -----------------------------------------------------------------------------------------------
-
-
 def _drive(start: float, end: float, stop_at: float = 1.0) -> np.ndarray:
     """Returns positions (frames,) that go from start to end at an even speed, reached at time stop_at (0..1]."""
     t = np.linspace(0, 1, FRAMES)
@@ -250,9 +247,6 @@ def signal_words(label: dict) -> str:
     return f"The signal {'turns' if label['signal_changes'] == 'yes' else 'is'} {label['signal']}."
 
 
-# ---- how it looks -----------------------------------------------------------------------------------------------
-
-
 def render(clip: Clip, rng: np.random.Generator, size: int = SIZE) -> np.ndarray:
     """Draw the clip. Returns frames (8, size, size, 3) uint8; the look varies with rng, the facts do not."""
     ground = np.array([(96, 128, 80), (176, 160, 120), (205, 210, 215), (120, 112, 104)][rng.integers(4)], float)
@@ -303,9 +297,6 @@ def _turn(image: np.ndarray, turns: int, flip: bool) -> np.ndarray:
     """Returns the canonical picture turned clockwise by quarter turns, then mirrored left to right."""
     image = np.rot90(image, -turns)
     return image[:, ::-1] if flip else image
-
-
-# ---- the folder -------------------------------------------------------------------------------------------------
 
 
 def plan_split(split: str, count: int, seed: int) -> list[tuple[Clip, np.random.Generator]]:

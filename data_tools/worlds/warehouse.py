@@ -49,15 +49,11 @@ SHELF = Thing(0.5, SHELF_DEPTH / 2, 0.96, SHELF_DEPTH)
 
 def place(count: int, rng: np.random.Generator) -> list[Thing]:
     """Returns pallets in different bays of the free floor (three columns, two rows), each a little off its middle."""
-    bays = rng.choice(6, count, replace=False)
-    return [
-        Thing(
-            0.19 + 0.31 * (bay % 3) + rng.uniform(-0.03, 0.03),
-            0.38 + 0.37 * (bay // 3) + rng.uniform(-0.05, 0.05),
-            *rng.uniform(0.23, 0.27, 2),
-        )
-        for bay in bays.tolist()
-    ]
+    pallets = []
+    for bay in rng.choice(6, count, replace=False).tolist():
+        x, y = 0.19 + 0.31 * (bay % 3) + rng.uniform(-0.03, 0.03), 0.38 + 0.37 * (bay // 3) + rng.uniform(-0.05, 0.05)
+        pallets.append(Thing(x, y, *rng.uniform(0.23, 0.27, 2)))
+    return pallets
 
 
 def render(pallets: list[Thing], rng: np.random.Generator) -> np.ndarray:
