@@ -35,7 +35,8 @@ from data_tools.region_masks import decode, draw_marks
 
 log = logging.getLogger(__name__)
 
-CATEGORIES = {  # name: (kind of answer, what stands behind the question so that it has one form, what the answer is)
+# name: (kind of answer, what stands behind the question so that it has one form, what the answer is)
+CATEGORIES = {
     "left_right": ("binary", "Answer left or right.", r"left|right"),
     "mcq": ("mcq", "Answer with its number.", r"\d+"),
     "count": ("ordinal", "Answer with a number.", r"\d+"),
@@ -125,7 +126,7 @@ def convert_row(row: Any, source: Path, shelf: Shelf, marks: Path, brief: bool =
 
 def normalized(category: Any, answer: Any) -> str:
     """Returns the reference answer as text. Raises DataError where it is none of its category."""
-    if category not in CATEGORIES:
+    if category not in list(CATEGORIES):
         raise DataError(f"the category is {shown(repr(category))}, none of {', '.join(CATEGORIES)}")
     words = str(answer).strip().lower()
     if isinstance(answer, bool) or not re.fullmatch(CATEGORIES[category][2], words):
@@ -172,7 +173,7 @@ def pick(path: Path, per_category: int, seed: int) -> set[int] | None:
         return None
     rng, seen, kept = random.Random(seed), Counter(), {name: [] for name in CATEGORIES}
     for place, (_, row) in enumerate(rows(path, [])):
-        if (category := row.get("category") if isinstance(row, Mapping) else None) not in CATEGORIES:
+        if (category := row.get("category") if isinstance(row, Mapping) else None) not in list(CATEGORIES):
             continue
         seen[category] += 1
         if len(kept[category]) < per_category:
@@ -201,11 +202,11 @@ def convert(
                 wanted is not None
                 and place not in wanted
                 and isinstance(row, Mapping)
-                and row.get("category") in CATEGORIES
+                and row.get("category") in list(CATEGORIES)
             ):
                 continue
             with skipping(done.problems, name):
-                if isinstance(row, Mapping) and row.get("id") in ids:
+                if isinstance(row, Mapping) and str(row.get("id")) in ids:
                     raise DataError(f"the id {shown(row['id'])} comes more than once")
                 made = convert_row(row, source / split / "images", shelf, marks, brief)
                 ids.add(made["id"])

@@ -49,7 +49,8 @@ def read(
     """
     if official not in OFFICIAL:
         raise DataError(f"official is 'letter', 'reasoning' or None, not {official!r}")
-    datasets = [] if subset else _benchmark(Path(path))
+    files = [] if subset else sorted(Path(path).glob(f"*/*{BENCHMARK}"))
+    datasets = [file.parent.name for file in files if file.name == file.parent.name + BENCHMARK]
     samples: list[Sample] = []
     for part in datasets or [subset]:
         find = hub.Clips(path, part, clips)
@@ -59,10 +60,6 @@ def read(
                     whole = {"id": f"{part}-{found.id}", "group": f"{part}/{found.group}", "task": part}
                     samples.append(replace(found, **whole) if datasets else found)
     return samples
-
-
-def _benchmark(path: Path) -> list[str]:
-    return sorted(f.parent.name for f in path.glob(f"*/*{BENCHMARK}") if f.name == f.parent.name + BENCHMARK)
 
 
 def _samples(row: dict[str, Any], name: str, find: Find, tail: str) -> Iterator[Sample]:
@@ -108,7 +105,11 @@ def write(
         asked = [turn["content"] for turn in turns if turn["role"] == "user"]
         if len(asked) != 1:
             raise DataError("asks more than one question")
-        pair = sample.extra.get(PAIRS) or _pair(sample, asked[0])
+        if not (pair := sample.extra.get(PAIRS)):
+            question, choices = choices_of(asked[0])
+            if sample.answer is None:
+                raise DataError("has no reference answer to compare with")
+            pair = {"question": question, "index2ans": choices, "answer": sample.answer}
         choices, answer = _checked(pair)
         if sample.answer not in (None, answer):
             raise DataError(f"its answer {shown(sample.answer)!r} is not that of its {PAIRS}, {shown(answer)!r}")
@@ -123,10 +124,3 @@ def write(
         return tagged(replace(sample, answer=None, options=(), extra=extra), {kind: "", PAIRS: pair})
 
     return left + write_rows(samples, Path(path), problems, f"{subset}/{subset}_{split}_qa_pairs.json", split, one)
-
-
-def _pair(sample: Sample, asked: str) -> dict[str, Any]:
-    question, choices = choices_of(asked)
-    if sample.answer is None:
-        raise DataError("has no reference answer to compare with")
-    return {"question": question, "index2ans": choices, "answer": sample.answer}

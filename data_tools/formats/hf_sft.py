@@ -11,20 +11,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
+
 from cookbook.data.samples import MEDIA, DataError, Sample
 from data_tools.formats import hub
-from data_tools.formats.sink import Shelf, fresh, limits_of, make_rows, merged, tagged, write_json
+from data_tools.formats.sink import Shelf, fresh, limits_of, make_rows, merged, tagged, write_json, write_text
 from data_tools.formats.source import Find, Names, Place, Problems, conversation, make_sample, safe_id, shown, skipping
 
 TURNS = "conversations"
-CARD = """---
-configs:
-- config_name: {subset}
-  data_files:
-  - split: {split}
-    path: {file}
----
-"""
 
 
 def read(
@@ -96,9 +90,10 @@ def write_rows(
         return made | {kind: shelf.put(Path(clip[kind]), kind)}
 
     write_json(place, make_rows(samples, row, problems))
-    card = home / "README.md"
-    if not card.exists():
-        card.write_text(CARD.format(subset=place.parent.name, split=split, file=file), encoding="utf-8")
+    card = {"config_name": place.parent.name, "data_files": [{"split": split, "path": file}]}
+    if not (home / "README.md").exists():
+        words = yaml.safe_dump({"configs": [card]}, sort_keys=False, allow_unicode=True)
+        write_text(home / "README.md", f"---\n{words}---\n")
     return left
 
 

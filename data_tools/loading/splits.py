@@ -70,10 +70,8 @@ def split_by_clip(samples: Iterable[Sample], shares: Mapping[str, float], seed: 
     samples = list(samples)
     if len(order := _drawn(samples, seed)) < len(shares):
         raise DataError(f"{len(order)} clips cannot fill {len(shares)} splits; a clip never stands in two")
-    where, start = {}, 0
-    for name, count in _counts(shares, len(order)).items():
-        where |= {id(sample): name for cluster in order[start : start + count] for sample in cluster}
-        start += count
+    names = (name for name, count in _counts(shares, len(order)).items() for _ in range(count))
+    where = {id(sample): name for name, cluster in zip(names, order) for sample in cluster}
     return {name: [sample for sample in samples if where[id(sample)] == name] for name in shares}
 
 

@@ -42,11 +42,9 @@ def read_layout(
         rows = samples[split] = []
         for pair in av_folder.pairs(home, **suffixes):
             name, counted = shown(pair.file, folder), pair.label.get(label)
-            if pair.code == "stray":
-                found.append((Finding("stray", WARNING, pair.wrong, name, split), []))
-            elif pair.code:
-                lost = Item(split, Sample(pair.id, pair.id, ()))
-                found.append((Finding(pair.code, ERROR, pair.wrong, name, split), [lost]))
+            if pair.code:
+                severity, lost = (ERROR, [Item(split, Sample(pair.id, pair.id, ()))]) if pair.id else (WARNING, [])
+                found.append((Finding(pair.code, severity, pair.wrong, name, split), lost))
             else:
                 sample = av_folder.sample(pair.id, str(pair.video.absolute()), av_folder.label_json(pair.label))
                 rows.append(replace(sample, label=None if counted is None else str(counted)))

@@ -92,14 +92,9 @@ class Setting:
     colors: tuple[str, str]  # of the driver and of the other vehicle; so are the sizes
     sizes: tuple[tuple[float, float], tuple[float, float]]  # (length, width)
     signal: str
-    lane: float  # -1 or +1: which of the two lanes the driver starts in
+    lanes: tuple[float, float]  # the middle of the driver's lane and of the other one
     start: float
     hit: float  # time of contact, as a share of the clip
-
-    @property
-    def lanes(self) -> tuple[float, float]:
-        """The middle of the driver's lane and of the other one."""
-        return ROAD_Y + self.lane * LANE / 2, ROAD_Y - self.lane * LANE / 2
 
     def vehicle(self, which: int, xy: np.ndarray, **looks) -> Actor:
         """Returns the driver (0) or the other vehicle (1) on its way."""
@@ -140,7 +135,7 @@ def _lane_change(s: Setting, collision: bool, rng: np.random.Generator) -> Scene
     (length, width), (_, width2) = s.sizes
     (y, y_other), begin, t = s.lanes, rng.uniform(0.2, 0.35), np.linspace(0, 1, FRAMES)
     if collision:
-        contact = y_other + s.lane * (width + width2) / 2
+        contact = y_other + np.sign(y - y_other) * (width + width2) / 2
         side = y + (contact - y) * np.clip((t - begin) / (s.hit - begin), 0, 1)
         speed, beside = rng.uniform(0.3, 0.4), rng.uniform(-0.06, 0.06)
         x = _drive(s.start + 0.05, s.start + 0.05 + speed)
@@ -205,7 +200,7 @@ def plan_clip(clip_id: str, scenario: str, collision: bool, rng: np.random.Gener
         colors=tuple(rng.choice(list(drawing.COLORS), 2, replace=False).tolist()),
         sizes=tuple((rng.uniform(0.2, 0.25), rng.uniform(0.12, 0.15)) for _ in range(2)),
         signal=str(rng.choice(SIGNALS)),
-        lane=float(rng.choice([-1, 1])),
+        lanes=(ROAD_Y + (lane := float(rng.choice([-1, 1]))) * LANE / 2, ROAD_Y - lane * LANE / 2),
         start=rng.uniform(0.1, 0.18),
         hit=rng.uniform(0.5, 0.7),
     )

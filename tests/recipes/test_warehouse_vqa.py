@@ -165,6 +165,8 @@ BAD = {
     "no turns": row("t", conversations=[]),
     "only a picture": row("q", conversations=[{"from": "human", "value": "<image>"}], masks=0),
     "not a row": ["a", "b"],
+    "a list as category": row("l") | {"category": ["mcq"]},
+    "a list as id": row("x", id=["x"]),
     "the same id": row("good"),
 }
 
