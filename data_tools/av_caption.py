@@ -54,7 +54,7 @@ TAKES = {
 }
 
 
-def load(config: Config) -> dict[str, list[Sample]]:
+def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used.
 
     Of a folder with `train` in it that split is read (or the one that `dataset.split` names), `validation` beside it.
@@ -84,11 +84,9 @@ def read(
     asked, samples = text(question or rubric(fields)), []
     for entry in av_folder.entries(folder, problems, drop_fields=DROPPED):
         with skipping(problems, f"metas/{entry['video_id']}{av_folder.LABEL_SUFFIX}"):
-            label = parse_json(entry["caption_data"])
-            target = answer(label, fields)
+            target = answer(label := parse_json(entry["caption_data"]), fields)
             turns = (message("user", video(entry["video_path"]), asked), message("assistant", text(target)))
-            flag = str(label["rule_violation"]) if "rule_violation" in fields else None
-            name = entry["video_id"]
+            name, flag = entry["video_id"], str(label["rule_violation"]) if "rule_violation" in fields else None
             samples.append(Sample(name, name, turns, label=flag, task="caption", extra={"kind": "json"}))
     return samples
 

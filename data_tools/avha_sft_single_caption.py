@@ -8,14 +8,13 @@
 """
 
 from cookbook.config import Config
-from cookbook.data.samples import Sample
 from data_tools import loading
 from data_tools.loading.engine import serve
 
 OPTIONS = {"question": str, "drop_fields": list, "video_suffix": str, "label_suffix": str}
 
 
-def load(config: Config) -> dict[str, list[Sample]]:
+def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
     stated = loading.custom(config, **OPTIONS)
     return loading.load(config, "av_folder", **{key: stated[key] for key in OPTIONS if key in stated})

@@ -14,20 +14,19 @@ import argparse
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cookbook.data.samples import DataError, Sample
+from cookbook.data.samples import DataError
 from data_tools import formats
 from data_tools.formats.source import Problems
-from data_tools.loading.splits import Balanced, balance, clusters, label_by, split, subset
+from data_tools.loading.splits import Balanced, balance, clusters, label_by, split_by_clip, subset
 
-SHOWN = 20  # problems that are printed; the rest is counted
+MOST_PROBLEMS = 20  # problems that are printed; the rest is counted
 
 
 @dataclass
-class Report:
+class Conversion:
     """What was read and written, what was wrong, and what had no place in the new format."""
 
     source: str
@@ -44,8 +43,8 @@ class Report:
         lines += [f"wrote {n} samples of {clips} clips to {out}" for out, (n, clips) in self.written.items()]
         lines += [f"left out: {name} of {n} samples (no place in this format)" for name, n in sorted(self.left.items())]
         lines += [f"problems: {len(self.problems)}"] if self.problems else []
-        lines += [f"  {name}: {reason}" for name, reason in self.problems[:SHOWN]]
-        return "\n".join(lines + (["  …"] if len(self.problems) > SHOWN else []))
+        lines += [f"  {name}: {reason}" for name, reason in self.problems[:MOST_PROBLEMS]]
+        return "\n".join(lines + (["  …"] if len(self.problems) > MOST_PROBLEMS else []))
 
 
 def convert(
@@ -59,14 +58,14 @@ def convert(
     shares: dict[str, float] | None = None,
     seed: int = 0,
     **options,
-) -> Report:
+) -> Conversion:
     """Convert a dataset. Returns the report; `options` are those of the source's `read`.
 
     `balance_by` names a field, or is "" for the samples' own labels. Raises DataError where nothing can be read or
     written, and where `out` is there already.
     """
     name = format or formats.detect(source)
-    report = Report(name)
+    report = Conversion(name)
     samples = formats.read(source, name, report.problems, **options)
     report.read = len(samples)
     if not samples:
@@ -78,23 +77,14 @@ def convert(
         report.balanced = balance(label_by(samples, balance_by) if balance_by else samples, seed)
         kept = {r.id for r in report.balanced.samples}
         samples = [r for r in samples if r.id in kept]  # as they were: a label that only counted here is not kept
-    for place, chosen in _parts(samples, Path(out), shares, seed).items():
+    parts = split_by_clip(samples, shares, seed) if shares else {"": samples}
+    for place, chosen in ((Path(out, name), part) for name, part in parts.items()):
         report.left += formats.write(chosen, place, to, lost := [])
         report.problems += lost
         skipped = {name for name, _ in lost}
-        report.written[str(place)] = _size([r for r in chosen if r.id not in skipped])
+        kept = [r for r in chosen if r.id not in skipped]
+        report.written[str(place)] = len(kept), len(clusters(kept))
     return report
-
-
-def _parts(samples: list[Sample], out: Path, shares: dict[str, float] | None, seed: int) -> dict[Path, list[Sample]]:
-    if not shares:
-        return {out: samples}
-    return {out / name: part for name, part in split(samples, shares, seed).items()}
-
-
-def _size(samples: Iterable[Sample]) -> tuple[int, int]:
-    samples = list(samples)
-    return len(samples), len(clusters(samples))
 
 
 def read_shares(words: str) -> dict[str, float]:
@@ -123,17 +113,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         name = args.format or formats.detect(args.source)
-        report = convert(
-            args.source,
-            args.out,
-            args.to,
-            format=name,
-            part=args.part,
-            balance_by=args.balance,
-            shares=args.split,
-            seed=args.seed,
-            **_options(name, args.media, args.hub_subset),
-        )
+        how = {"part": args.part, "balance_by": args.balance, "shares": args.split, "seed": args.seed}
+        options = _options(name, args.media, args.hub_subset)
+        report = convert(args.source, args.out, args.to, format=name, **how, **options)
     except DataError as error:
         print(f"convert: {error}", file=sys.stderr)
         return 1

@@ -7,12 +7,11 @@ Clips are unpacked to $COSMOS_CACHE (~/.cache/cosmos) once; `[custom] media` nam
 """
 
 from cookbook.config import Config
-from cookbook.data.samples import Sample
 from data_tools import loading
 from data_tools.loading.engine import serve
 
 
-def load(config: Config) -> dict[str, list[Sample]]:
+def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
     loading.custom(config, media=str)
     return loading.load(config, "hf_sft", clips=loading.media(config))

@@ -8,12 +8,11 @@ same file gives prompts; their reference is the item's `answer`, else its last w
 """
 
 from cookbook.config import Config
-from cookbook.data.samples import Sample
 from data_tools import loading
 from data_tools.loading.engine import serve
 
 
-def load(config: Config) -> dict[str, list[Sample]]:
+def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
     loading.custom(config, media=str)
     return loading.load(config, "llava", media=loading.media(config))

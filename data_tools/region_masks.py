@@ -17,13 +17,19 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from cookbook.data.samples import DataError
-from data_tools.worlds.drawing import COLORS
 
-NAMES = ("red", "blue", "yellow", "purple", "orange", "pink", "white", "black")  # of marks 0, 1, 2, …; then again
+COLORS = {  # RGB of marks 0, 1, 2, …; then again
+    "red": (214, 40, 40),
+    "blue": (45, 85, 225),
+    "yellow": (240, 205, 40),
+    "purple": (150, 50, 190),
+    "orange": (245, 130, 25),
+    "pink": (245, 130, 190),
+    "white": (246, 246, 246),
+    "black": (18, 18, 18),
+}
+FONT = cache(ImageFont.load_default)
 LARGEST = 100_000_000  # pixels; a damaged size must not ask for all memory
-
-
-# ---- run lengths ------------------------------------------------------------------------------------------------
 
 
 def decode(rle: Mapping[str, Any]) -> np.ndarray:
@@ -85,9 +91,6 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": "".join(text)}
 
 
-# ---- marks ------------------------------------------------------------------------------------------------------
-
-
 def draw_marks(picture: Image.Image, masks: Sequence[np.ndarray], tint: float = 0.5) -> Image.Image:
     """Returns the picture with each mask tinted, outlined and numbered from 0, in the colour of its number.
 
@@ -98,22 +101,16 @@ def draw_marks(picture: Image.Image, masks: Sequence[np.ndarray], tint: float = 
     places = []
     for number, mask in enumerate(masks):
         inside, (y, x) = _fit(mask, picture.size, number)
-        color = np.array(COLORS[NAMES[number % len(NAMES)]], np.float32)
+        color = np.array(list(COLORS.values())[number % len(COLORS)], np.float32)
         part = pixels[y : y + inside.shape[0], x : x + inside.shape[1]]
         part[inside] += tint * (color - part[inside])
         part[inside & ~ndimage.binary_erosion(inside, iterations=max(1, min(picture.size) // 300))] = color
-        deep = _deepest(inside)
-        places.append((x + deep[0], y + deep[1]))
+        places.append(tuple(np.add((x, y), _deepest(inside)).tolist()))
     marked = Image.fromarray(pixels.astype(np.uint8))
-    draw, font = ImageDraw.Draw(marked), _font(max(10, min(picture.size) // 22))
+    draw, font = ImageDraw.Draw(marked), FONT(size=max(10, min(picture.size) // 22))
     for number, place in enumerate(places):
         draw.text(place, str(number), anchor="mm", font=font, fill="white", stroke_width=2, stroke_fill="black")
     return marked
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=size)
 
 
 def _fit(mask: np.ndarray, size: tuple[int, int], number: int) -> tuple[np.ndarray, tuple[int, int]]:

@@ -9,13 +9,12 @@ answer.
 """
 
 from cookbook.config import Config
-from cookbook.data.samples import Sample
 from data_tools import loading
 from data_tools.formats.saved import COLUMN
 from data_tools.loading.engine import serve
 
 
-def load(config: Config) -> dict[str, list[Sample]]:
+def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
     loading.custom(config, media=str)
     column = config.stated.get("train.train_policy.conversation_column_name", COLUMN)

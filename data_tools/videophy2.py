@@ -14,11 +14,8 @@ the clips, if not `videos`) and `numbered = true` (the clips are the recipe's ow
 that were NOT balanced).
 """
 
-import csv
 import hashlib
-import itertools
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +26,14 @@ from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError, Sample, message, text, video
 from cookbook.runs import ROOT
 from data_tools import loading
-from data_tools.formats.hub import parquet_rows
-from data_tools.formats.source import Problems, inside, read_rows, shown, skipping
+from data_tools.formats.hub import file_rows
+from data_tools.formats.source import Problems, inside, shown, skipping
 from data_tools.loading.engine import serve
 from data_tools.loading.splits import balance, hold_out, label_of
 
 SCORES = ("1", "2", "3", "4", "5")
 QUESTION = "How well does this clip keep to the laws of physics?"
+TASK = "plausibility"
 SUFFIXES = (".csv", ".parquet", ".jsonl", ".json")
 OPTIONS = {"balance": bool, "media": str, "numbered": bool, "question": str}
 
@@ -46,21 +44,6 @@ def clip_name(url: str) -> str:
     return f"{stem}-{hashlib.sha256(url.encode()).hexdigest()[:10]}.mp4"
 
 
-def rows(path: Path, problems: Problems | None = None) -> Iterator[tuple[str, Any]]:
-    """Yields (name of the row, row), a few in memory at a time. Raises DataError where the file cannot be read."""
-    if path.suffix == ".csv":
-        with skipping(problems, path.name):
-            try:
-                with path.open(newline="", encoding="utf-8-sig") as file:
-                    yield from ((f"{path.name}, row {i}", row) for i, row in enumerate(csv.DictReader(file), 1))
-            except (OSError, UnicodeDecodeError, csv.Error) as error:
-                raise DataError(f"cannot be read as CSV ({shown(error)})") from None
-    elif path.suffix == ".parquet":
-        yield from ((f"{path.name}, row {i}", row) for i, row in enumerate(parquet_rows(path, problems), 1))
-    else:
-        yield from read_rows(path, problems)
-
-
 def score_of(row: Any) -> str:
     """Returns the score as a text. Raises DataError where there is none from 1 to 5."""
     value = row.get("pc") if isinstance(row, dict) else None
@@ -68,11 +51,6 @@ def score_of(row: Any) -> str:
     if number not in SCORES:
         raise DataError(f"pc is {shown(repr(value))}; a score is a whole number from 1 to 5")
     return number
-
-
-def thought_of(row: Any) -> str:
-    """Returns the reasoning that stands in the column `thought`; VideoPhy-2 has none, a set of your own may."""
-    return str(row.get("thought") or "").strip()
 
 
 def read(
@@ -85,19 +63,16 @@ def read(
 ) -> list[Sample]:
     """Returns one sample a row; rows whose score or clip cannot be used go into `problems` as (row, reason)."""
     folder, samples = media or path.parent / "videos", []
-    for number, (name, row) in enumerate(rows(path, problems), 1):
+    for number, (name, row) in enumerate(file_rows(path, problems, 1), 1):
         with skipping(problems, name):
             score, url = score_of(row), row.get("video_url")
             if not isinstance(url, str) or not url.strip():
                 raise DataError("has no video_url")
             clip = inside(folder, f"{number}.mp4" if numbered else clip_name(url.strip()))
-            turns = (
-                message("user", video(clip), text(question)),
-                message("assistant", text(contract.write_answer(thought_of(row), score))),
-            )
-            samples.append(
-                Sample(f"{path.stem}-{number:06d}", clip.stem, turns, score, SCORES, label=score, task="plausibility")
-            )
+            thought = str(row.get("thought") or "").strip()  # VideoPhy-2 has no such column, a set of your own may
+            answer = message("assistant", text(contract.write_answer(thought, score)))
+            turns, known = (message("user", video(clip), text(question)), answer), {"label": score, "task": TASK}
+            samples.append(Sample(f"{path.stem}-{number:06d}", clip.stem, turns, score, SCORES, **known))
     return samples
 
 
@@ -107,12 +82,11 @@ def even(samples: list[Sample], seed: int = 0) -> list[Sample]:
     Frequent scores are thinned out. Rare ones are repeated under ids of their own, with their own clips.
     """
     each = max(1, len(samples) // max(1, len({label_of(s) for s in samples})))
-    kept = balance(samples, seed, each).samples
-    more = []
+    kept, more = balance(samples, seed, each).samples, []
     for score in sorted({label_of(s) for s in kept}):
         own = [s for s in kept if label_of(s) == score]
-        again = itertools.cycle(own)
-        more += [replace(next(again), id=f"{own[i % len(own)].id}-{i // len(own) + 2}") for i in range(each - len(own))]
+        repeats = [(own[i % len(own)], i // len(own) + 2) for i in range(each - len(own))]
+        more += [replace(sample, id=f"{sample.id}-{time}") for sample, time in repeats]
     return kept + more
 
 
@@ -125,7 +99,7 @@ def table(place: Path, split: str) -> Path | None:
     return named[0] if named else found[0] if split == "train" and len(found) == 1 else None
 
 
-def load(config: Config) -> dict[str, list[Sample]]:
+def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
     stated, bound = loading.custom(config, **OPTIONS), loading.contract(config)
     place, problems = ROOT / config[f"{loading.TRAIN}.name"], []

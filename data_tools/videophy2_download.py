@@ -16,8 +16,9 @@ from pathlib import Path
 
 import requests
 
+from data_tools.formats.hub import file_rows
 from data_tools.formats.source import Problems, shown
-from data_tools.videophy2 import clip_name, rows
+from data_tools.videophy2 import clip_name
 
 AGENT = {"User-Agent": "Mozilla/5.0"}  # some hosts refuse Python's own name
 SECONDS = 60
@@ -43,7 +44,7 @@ def fetch(url: str, folder: Path) -> str | None:
 def addresses(path: Path, problems: Problems) -> list[str]:
     """Returns each address of the rows once, in their order; rows without one go into `problems`."""
     found = {}
-    for name, row in rows(path, problems):
+    for name, row in file_rows(path, problems, 1):
         url = row.get("video_url") if isinstance(row, dict) else None
         if isinstance(url, str) and url.strip().startswith(("https://", "http://")):
             found[url.strip()] = None
@@ -67,8 +68,7 @@ def main() -> int:
     parser.add_argument("clips", type=Path)
     parser.add_argument("--workers", type=int, default=8)
     args = parser.parse_args()
-    problems: Problems = []
-    urls = addresses(args.rows, problems)
+    urls = addresses(args.rows, problems := [])
     problems += download(urls, args.clips, args.workers)
     print(f"{len(urls)} addresses, {len(problems)} problems", *(f"{name}: {why}" for name, why in problems), sep="\n")
     return int(bool(problems))

@@ -26,7 +26,7 @@ from typing import Any
 from PIL import Image
 
 from cookbook.config import Config
-from cookbook.data.samples import DataError, Sample
+from cookbook.data.samples import DataError
 from data_tools import loading
 from data_tools.formats.sink import Shelf, fresh
 from data_tools.formats.source import Problems, inside, safe_id, shown, skipping
@@ -35,28 +35,24 @@ from data_tools.region_masks import decode, draw_marks
 
 log = logging.getLogger(__name__)
 
-CATEGORIES = ("left_right", "mcq", "count", "distance")
-KINDS = {"left_right": "binary", "mcq": "mcq", "count": "ordinal", "distance": "number"}
-HOW = {  # what stands behind the question, so that each category is answered in one form
-    "left_right": "Answer left or right.",
-    "mcq": "Answer with its number.",
-    "count": "Answer with a number.",
-    "distance": "Answer in metres, as 3.5.",
+# name: (kind of answer, what stands behind the question so that it has one form, what the answer is)
+CATEGORIES = {
+    "left_right": ("binary", "Answer left or right.", r"left|right"),
+    "mcq": ("mcq", "Answer with its number.", r"\d+"),
+    "count": ("ordinal", "Answer with a number.", r"\d+"),
+    "distance": ("number", "Answer in metres, as 3.5.", r"\d+(\.\d+)?"),
 }
-SHOWN = "The second picture numbers the regions."
+NUMBERED = "The second picture numbers the regions."
 FILE, LEFT_OUT = "annotations.jsonl", "left_out.txt"
 PIECE = 1 << 20  # characters read at a time
 LONGEST = 1 << 26  # characters of one row; more is no row
 SPACE = re.compile(r"[\s,]*")
 
 
-def load(config: Config) -> dict[str, list[Sample]]:
+def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …} of a converted folder. Raises DataError for what cannot be used."""
     loading.custom(config)
     return loading.load(config, "llava")
-
-
-# ---- the official file, row by row ------------------------------------------------------------------------------
 
 
 def rows(path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
@@ -92,9 +88,6 @@ def rows(path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
             text, number = text[end:], number + 1
 
 
-# ---- one row ----------------------------------------------------------------------------------------------------
-
-
 def convert_row(row: Any, source: Path, shelf: Shelf, marks: Path, brief: bool = False) -> dict[str, Any]:
     """Returns the row as LLaVA has it, and draws its marks. Raises DataError that says what is wrong with it.
 
@@ -103,8 +96,8 @@ def convert_row(row: Any, source: Path, shelf: Shelf, marks: Path, brief: bool =
     if not isinstance(row, Mapping):
         raise DataError(f"is not a row with fields, but {type(row).__name__}")
     name, category, masks = safe_id(row.get("id")), row.get("category"), row.get("rle")
-    answer = normalized(category, row.get("normalized_answer"))
-    question = _question(row)
+    answer, question = normalized(category, row.get("normalized_answer")), _question(row)
+    kind, form, _ = CATEGORIES[category]
     if not isinstance(masks, list) or question.count("<mask>") != len(masks):
         found = len(masks) if isinstance(masks, list) else 0
         raise DataError(f"the question names {question.count('<mask>')} masks, and rle holds {found}")
@@ -113,14 +106,14 @@ def convert_row(row: Any, source: Path, shelf: Shelf, marks: Path, brief: bool =
     _draw(picture, [decode(mask) for mask in masks], marked)
     regions = iter(range(len(masks)))
     asked = re.sub("<mask>", lambda _: f"Region {next(regions)}", question)
-    prompt = [asked] if brief else [SHOWN, asked, HOW[category]]
+    prompt = [asked] if brief else [NUMBERED, asked, form]
     options = {"left_right": ["left", "right"], "mcq": [str(i) for i in range(len(masks))]}.get(category)
     extra = {"options": options} if options else {}
     return extra | {
         "id": name,
         "group": f"{source.parent.name}-{picture.stem}",  # each split counts its pictures from 0
         "task": category,
-        "kind": KINDS[category],
+        "kind": kind,
         "answer": answer,
         "label": answer,
         "image": [shelf.put(picture, "image"), shelf.put(marked, "image")],
@@ -133,22 +126,19 @@ def convert_row(row: Any, source: Path, shelf: Shelf, marks: Path, brief: bool =
 
 def normalized(category: Any, answer: Any) -> str:
     """Returns the reference answer as text. Raises DataError where it is none of its category."""
-    if category not in CATEGORIES:
+    if category not in list(CATEGORIES):
         raise DataError(f"the category is {shown(repr(category))}, none of {', '.join(CATEGORIES)}")
     words = str(answer).strip().lower()
-    wanted = {"left_right": r"left|right", "distance": r"\d+(\.\d+)?"}.get(category, r"\d+")
-    if isinstance(answer, bool) or not re.fullmatch(wanted, words):
+    if isinstance(answer, bool) or not re.fullmatch(CATEGORIES[category][2], words):
         raise DataError(f"normalized_answer is {shown(repr(answer))}, which is no answer to a {category} question")
     return words
 
 
 def _question(row: Mapping[str, Any]) -> str:
-    turns = row.get("conversations")
-    first = turns[0] if isinstance(turns, list) and turns and isinstance(turns[0], Mapping) else {}
-    value = first.get("value")
-    if first.get("from") != "human" or not isinstance(value, str) or not value.replace("<image>", "").strip():
-        raise DataError("conversations does not begin with a question, {from: human, value: …}")
-    return value.replace("<image>", "").strip()
+    match row.get("conversations"):
+        case [{"from": "human", "value": str(value)}, *_] if question := value.replace("<image>", "").strip():
+            return question
+    raise DataError("conversations does not begin with a question, {from: human, value: …}")
 
 
 def _draw(picture: Path, masks: list, place: Path) -> None:
@@ -158,9 +148,6 @@ def _draw(picture: Path, masks: list, place: Path) -> None:
     except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{picture.name}: cannot be read as a picture ({error})") from None
     marked.save(place)
-
-
-# ---- the whole split --------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -186,8 +173,7 @@ def pick(path: Path, per_category: int, seed: int) -> set[int] | None:
         return None
     rng, seen, kept = random.Random(seed), Counter(), {name: [] for name in CATEGORIES}
     for place, (_, row) in enumerate(rows(path, [])):
-        category = row.get("category") if isinstance(row, Mapping) else None
-        if category not in CATEGORIES:
+        if (category := row.get("category") if isinstance(row, Mapping) else None) not in list(CATEGORIES):
             continue
         seen[category] += 1
         if len(kept[category]) < per_category:
@@ -212,10 +198,15 @@ def convert(
     done, shelf, ids = Converted(home), Shelf(home), set()
     with (home / FILE).open("w", encoding="utf-8") as file:
         for place, (name, row) in enumerate(rows(source / f"{split}.json", done.problems)):
-            if wanted is not None and place not in wanted and isinstance(row, Mapping) and row.get("category") in KINDS:
+            if (
+                wanted is not None
+                and place not in wanted
+                and isinstance(row, Mapping)
+                and row.get("category") in list(CATEGORIES)
+            ):
                 continue
             with skipping(done.problems, name):
-                if isinstance(row, Mapping) and row.get("id") in ids:
+                if isinstance(row, Mapping) and str(row.get("id")) in ids:
                     raise DataError(f"the id {shown(row['id'])} comes more than once")
                 made = convert_row(row, source / split / "images", shelf, marks, brief)
                 ids.add(made["id"])
@@ -239,9 +230,7 @@ def main(arguments: list[str]) -> int:
         done = convert(args.source, args.out, args.split, args.per_category, args.seed)
     except DataError as error:
         parser.exit(1, f"{error}\n")
-    print(done)
-    for name, reason in done.problems[:5]:
-        print(f"  {name}: {reason}")
+    print(done, *(f"  {name}: {reason}" for name, reason in done.problems[:5]), sep="\n")
     return 0 if done.written else 1
 
 

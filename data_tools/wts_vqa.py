@@ -25,7 +25,7 @@ from data_tools.formats.source import Problems, inside, parse_json, read_text, s
 from data_tools.loading.engine import serve
 
 TRIMMED = "normal_trimmed"  # scenes without an accident, in a folder of their own
-KEYS = ("a", "b", "c", "d")
+LETTERS = ("a", "b", "c", "d")
 LISTS = ("overhead_videos", "environment")
 # what a question is about, by its first word that stands here; for scores by kind
 TASKS = {"signal": "signal", "light": "signal", "weather": "weather", "pedestrian": "pedestrians", "vehicle": "vehicle",
@@ -49,13 +49,13 @@ def task_of(question: str) -> str:
     return min(found)[1] if found else "other"
 
 
-def ask(row: Any) -> tuple[str, tuple[str, ...], str]:
+def read_question(row: Any) -> tuple[str, tuple[str, ...], str]:
     """Returns (question with its options line by line, letters, right letter). Raises DataError for half a question."""
     if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not row["question"].strip():
         raise DataError("has no question")
-    given = {key.upper(): str(row[key]).strip() for key in KEYS if row.get(key) not in (None, "")}
+    given = {key.upper(): str(row[key]).strip() for key in LETTERS if row.get(key) not in (None, "")}
     right = str(row.get("correct", "")).strip().upper()
-    if len(given) < 2 or list(given) != [key.upper() for key in KEYS[: len(given)]]:
+    if len(given) < 2 or list(given) != [key.upper() for key in LETTERS[: len(given)]]:
         raise DataError(f"its options are {shown(', '.join(given) or 'none')}; they are a, b, … in order, two at least")
     if right not in given:
         raise DataError(f"correct is {shown(repr(row.get('correct')))}, none of {', '.join(given)}")
@@ -90,7 +90,7 @@ def _scene(videos: Path, scene: str, entry: Mapping[str, Any], problems: Problem
     extra = {"wts_id": entry["id"]} if isinstance(entry.get("id"), str | int) else {}
     for number, row in enumerate(entry["environment"]):
         with skipping(problems, f"{scene}, question {number}"):
-            words, options, right = ask(row)
+            words, options, right = read_question(row)
             known = {"answer": right, "options": options, "label": right, "task": task_of(row["question"])}
             for clip in clips:
                 turns = (message("user", video(clip), text(words)), message("assistant", text(right)))
@@ -98,7 +98,7 @@ def _scene(videos: Path, scene: str, entry: Mapping[str, Any], problems: Problem
     return samples
 
 
-def load(config: Config) -> dict[str, list[Sample]]:
+def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
     stated = loading.custom(config, validate=bool)
     root, problems = ROOT / config[f"{loading.TRAIN}.name"], []

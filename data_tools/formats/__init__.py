@@ -3,6 +3,15 @@
 Why: each format says the same in its own way. With samples between them, any can become any other, and checking,
 splitting and balancing are written once.
 
+    source          what all readers share: safe names, files inside their folder, problems that are told
+    sink            what all writers share: nothing overwritten, each clip stored once
+    hub             rows and clips of the Hugging Face hub, its cache, or a folder in its layout
+    av_folder       the guide's folder: videos/ and metas/
+    hf_sft, hf_rl   NVIDIA's datasets: written answers; questions with the right letter (and the benchmark)
+    llava           LLaVA JSON
+    saved           folders of `datasets.save_to_disk`
+    samples_jsonl   the project's own file
+
     samples = read("data/train", problems=(bad := []))     # the format is recognised; bad rows are told, not lost
     write(samples, "data/train_llava", "llava")
 
@@ -17,13 +26,13 @@ from typing import Any
 
 from cookbook.data.samples import DataError, Sample
 from data_tools.formats import av_folder, hf_rl, hf_sft, hub, llava, samples_jsonl, saved
-from data_tools.formats.source import Problems, shown, skipping
+from data_tools.formats.source import Place, Problems, shown, skipping
 
 FORMATS = {m.__name__.rpartition(".")[2]: m for m in (av_folder, hf_sft, hf_rl, llava, saved, samples_jsonl)}
 HEAD = 1 << 20  # characters of a JSON file that are looked at; its first item is in them
 
 
-def detect(path: str | Path) -> str:
+def detect(path: Place) -> str:
     """Returns the name of the format. Raises DataError that says what was looked for and what was found."""
     if hub.is_hub_name(path):
         return "hf_rl" if any(word in str(path) for word in ("RL-Dataset", "Benchmark")) else "hf_sft"
@@ -69,7 +78,7 @@ def _by_first_item(file: Path) -> str | None:
 def _first_item(file: Path) -> dict[str, Any]:
     """Returns the first item of a JSON list, JSON lines or parquet file; {} where that cannot be told."""
     if file.suffix == ".parquet":
-        return next(iter(hub.parquet_rows(file, [])), {})
+        return next((row for _, row in hub.file_rows(file, [])), {})
     with file.open(encoding="utf-8", errors="replace") as stream:
         head = stream.read(HEAD).lstrip("\ufeff \t\r\n")
     try:
@@ -79,7 +88,7 @@ def _first_item(file: Path) -> dict[str, Any]:
     return item if isinstance(item, dict) else {}
 
 
-def read(path: str | Path, format: str | None = None, problems: Problems | None = None, **options: Any) -> list[Sample]:
+def read(path: Place, format: str | None = None, problems: Problems | None = None, **options: Any) -> list[Sample]:
     """Returns the samples of a dataset, in its order; `options` are those of the format's own `read`.
 
     Bad rows and files raise DataError, or go into `problems` as (name, reason) where that list is given. An id that
@@ -96,7 +105,7 @@ def read(path: str | Path, format: str | None = None, problems: Problems | None 
 
 
 def write(
-    samples: Iterable[Sample], path: str | Path, format: str, problems: Problems | None = None, **options: Any
+    samples: Iterable[Sample], path: Place, format: str, problems: Problems | None = None, **options: Any
 ) -> Counter[str]:
     """Write a dataset, with its clips. Returns what had no place in the format, and for how many samples.
 

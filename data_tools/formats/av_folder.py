@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cookbook.data.samples import DataError, Sample, message, text
-from data_tools.formats.sink import fresh, limits_of, merged, rows_of, store
-from data_tools.formats.source import Problems, inside, parse_json, read_text, safe_id, shown, skipping
+from data_tools.formats.sink import fresh, limits_of, make_rows, merged, store, write_text
+from data_tools.formats.source import Place, Problems, inside, parse_json, read_text, safe_id, shown, skipping
 
 VIDEO_SUFFIX, LABEL_SUFFIX = ".camera_front_wide_120fov.mp4", ".label.json"
 PARTS = ("videos", "metas")
@@ -78,10 +78,10 @@ def pairs(root: Path, video_suffix: str = VIDEO_SUFFIX, label_suffix: str = LABE
             yield Pair(key, meta=meta, code="no-video", wrong=f"has no clip videos/{words}{video_suffix}")
         else:
             try:
-                pair = Pair(key, video, meta, _label(meta, root))
+                label, wrong = _label(meta, root), ""
             except DataError as error:
-                pair = Pair(key, video, meta, code="label", wrong=str(error))
-            yield pair
+                label, wrong = {}, str(error)
+            yield Pair(key, video, meta, label, "label" if wrong else "", wrong)
 
 
 def _label(file: Path, root: Path) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _label(file: Path, root: Path) -> dict[str, Any]:
 
 
 def entries(
-    path: str | Path, problems: Problems | None = None, *, drop_fields: Iterable[str] = (), **suffixes: str
+    path: Place, problems: Problems | None = None, *, drop_fields: Iterable[str] = (), **suffixes: str
 ) -> list[dict[str, str]]:
     """Returns the guide's entries, by id: {"video_id", "video_path", "caption_data"}; the caption is JSON text.
 
@@ -126,11 +126,11 @@ def entries(
             if not kept:
                 raise DataError("is empty without the fields to drop")
             video = inside(root, f"videos/{pair.video.name}")
-            found.append({"video_id": pair.id, "video_path": str(video), "caption_data": caption(kept)})
+            found.append({"video_id": pair.id, "video_path": str(video), "caption_data": label_json(kept)})
     return found
 
 
-def caption(label: Mapping[str, Any]) -> str:
+def label_json(label: Mapping[str, Any]) -> str:
     """Returns a label as the JSON text that is learned."""
     return json.dumps(label, indent=2, ensure_ascii=False)
 
@@ -141,18 +141,18 @@ def sample(name: str, video: str, answer: str, question: str = QUESTION) -> Samp
     return Sample(name, name, (asked, message("assistant", text(answer))))
 
 
-def read(path: str | Path, problems: Problems | None = None, *, question: str = QUESTION, **layout) -> list[Sample]:
+def read(path: Place, problems: Problems | None = None, *, question: str = QUESTION, **layout) -> list[Sample]:
     """Returns one sample a clip: the question, and the label as the answer to learn. `layout` goes to `entries`."""
     return [sample(*entry.values(), question) for entry in entries(path, problems, **layout)]
 
 
 def write(
-    samples: Iterable[Sample], path: str | Path, problems: Problems | None = None, *, question: str = QUESTION
+    samples: Iterable[Sample], path: Place, problems: Problems | None = None, *, question: str = QUESTION
 ) -> Counter[str]:
     """Write captions of single clips. Returns what had no place in the format, and for how many samples."""
     samples, root, left = list(samples), Path(path), Counter()
-    for folder in ("videos", "metas"):
-        fresh(root / folder)
+    for part in PARTS:
+        fresh(root / part)
     clips = Counter(sample.group for sample in samples)
 
     def one(sample: Sample) -> dict:
@@ -168,13 +168,11 @@ def write(
         if not isinstance(fields := parse_json(label), dict) or not fields:
             raise DataError("the answer is not a JSON object with fields, so it is no label")
         store(Path(video), root / "videos" / f"{sample.id}{VIDEO_SUFFIX}")
-        place = root / "metas" / f"{sample.id}{LABEL_SUFFIX}"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(label + "\n", encoding="utf-8")
+        write_text(root / "metas" / f"{sample.id}{LABEL_SUFFIX}", label + "\n")
         lost = {"answer": sample.answer, "options": sample.options, "label": sample.label, "extra": sample.extra}
         lost |= {"system": sample.messages[0]["role"] == "system", "group": sample.group != sample.id}
         left.update([name for name, value in lost.items() if value] + sorted(limits_of(sample)))
         return {}
 
-    rows_of(samples, one, problems)
+    make_rows(samples, one, problems)
     return left

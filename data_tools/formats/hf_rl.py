@@ -18,7 +18,7 @@ from cookbook.data.samples import DataError, Sample, text
 from data_tools.formats import hub
 from data_tools.formats.hf_sft import media_part, write_rows
 from data_tools.formats.sink import tagged
-from data_tools.formats.source import Find, Problems, conversation, make_sample, shown, skipping
+from data_tools.formats.source import Find, Names, Place, Problems, conversation, make_sample, shown, skipping
 
 PAIRS = "qa_pairs"
 BENCHMARK = "_benchmark_qa_pairs.json"
@@ -33,12 +33,12 @@ OFFICIAL = {None: "", "letter": LETTER, "reasoning": LETTER + REASONING}
 
 
 def read(
-    path: str | Path,
+    path: Place,
     problems: Problems | None = None,
     *,
-    subset: str | None = None,
-    split: str | Iterable[str] | None = None,
-    clips: str | Path | None = None,
+    subset: str = "",
+    split: Names = None,
+    clips: Place | None = None,
     official: str | None = None,
 ) -> list[Sample]:
     """Returns one sample a question, without an answer to learn: question, choices and the right letter.
@@ -49,23 +49,17 @@ def read(
     """
     if official not in OFFICIAL:
         raise DataError(f"official is 'letter', 'reasoning' or None, not {official!r}")
-    datasets = [] if subset else _benchmark(Path(path))
+    files = [] if subset else sorted(Path(path).glob(f"*/*{BENCHMARK}"))
+    datasets = [file.parent.name for file in files if file.name == file.parent.name + BENCHMARK]
     samples: list[Sample] = []
     for part in datasets or [subset]:
         find = hub.Clips(path, part, clips)
         for name, place, row in hub.rows(path, part, split, problems):
             with skipping(problems, place):
-                found = _samples(row, name, find, OFFICIAL[official])
-                samples += [_within(part, sample) for sample in found] if datasets else found
+                for found in _samples(row, name, find, OFFICIAL[official]):
+                    whole = {"id": f"{part}-{found.id}", "group": f"{part}/{found.group}", "task": part}
+                    samples.append(replace(found, **whole) if datasets else found)
     return samples
-
-
-def _benchmark(path: Path) -> list[str]:
-    return sorted(f.parent.name for f in path.glob(f"*/*{BENCHMARK}") if f.name == f.parent.name + BENCHMARK)
-
-
-def _within(dataset: str, sample: Sample) -> Sample:
-    return replace(sample, id=f"{dataset}-{sample.id}", group=f"{dataset}/{sample.group}", task=dataset)
 
 
 def _samples(row: dict[str, Any], name: str, find: Find, tail: str) -> Iterator[Sample]:
@@ -99,12 +93,7 @@ def prompt(question: str, choices: Mapping[str, str]) -> str:
 
 
 def write(
-    samples: Iterable[Sample],
-    path: str | Path,
-    problems: Problems | None = None,
-    *,
-    subset: str = "data",
-    split: str = "rl",
+    samples: Iterable[Sample], path: Place, problems: Problems | None = None, *, subset: str = "data", split: str = "rl"
 ) -> Counter[str]:
     """Write questions about one clip each. Returns what had no place in the format, and for how many samples.
 
@@ -116,7 +105,11 @@ def write(
         asked = [turn["content"] for turn in turns if turn["role"] == "user"]
         if len(asked) != 1:
             raise DataError("asks more than one question")
-        pair = sample.extra.get(PAIRS) or _pair(sample, asked[0])
+        if not (pair := sample.extra.get(PAIRS)):
+            question, choices = choices_of(asked[0])
+            if sample.answer is None:
+                raise DataError("has no reference answer to compare with")
+            pair = {"question": question, "index2ans": choices, "answer": sample.answer}
         choices, answer = _checked(pair)
         if sample.answer not in (None, answer):
             raise DataError(f"its answer {shown(sample.answer)!r} is not that of its {PAIRS}, {shown(answer)!r}")
@@ -131,10 +124,3 @@ def write(
         return tagged(replace(sample, answer=None, options=(), extra=extra), {kind: "", PAIRS: pair})
 
     return left + write_rows(samples, Path(path), problems, f"{subset}/{subset}_{split}_qa_pairs.json", split, one)
-
-
-def _pair(sample: Sample, asked: str) -> dict[str, Any]:
-    question, choices = choices_of(asked)
-    if sample.answer is None:
-        raise DataError("has no reference answer to compare with")
-    return {"question": question, "index2ans": choices, "answer": sample.answer}

@@ -11,29 +11,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
+
 from cookbook.data.samples import MEDIA, DataError, Sample
 from data_tools.formats import hub
-from data_tools.formats.sink import Shelf, fresh, limits_of, merged, rows_of, tagged, write_json
-from data_tools.formats.source import Find, Problems, conversation, make_sample, safe_id, shown, skipping
+from data_tools.formats.sink import Shelf, fresh, limits_of, make_rows, merged, tagged, write_json, write_text
+from data_tools.formats.source import Find, Names, Place, Problems, conversation, make_sample, safe_id, shown, skipping
 
 TURNS = "conversations"
-CARD = """---
-configs:
-- config_name: {subset}
-  data_files:
-  - split: {split}
-    path: {file}
----
-"""
 
 
 def read(
-    path: str | Path,
-    problems: Problems | None = None,
-    *,
-    subset: str | None = None,
-    split: str | Iterable[str] | None = None,
-    clips: str | Path | None = None,
+    path: Place, problems: Problems | None = None, *, subset: str = "", split: Names = None, clips: Place | None = None
 ) -> list[Sample]:
     """Returns one sample a row, of a folder, a file or a dataset of the hub.
 
@@ -68,7 +57,7 @@ def media_part(row: dict[str, Any], find: Find) -> tuple[dict[str, str], str]:
 
 def write(
     samples: Iterable[Sample],
-    path: str | Path,
+    path: Place,
     problems: Problems | None = None,
     *,
     subset: str = "data",
@@ -83,16 +72,11 @@ def write(
 
 
 def write_rows(
-    samples: Iterable[Sample],
-    home: Path,
-    problems: Problems | None,
-    file: str,
-    split: str,
-    one: Callable[[Sample, str, list[dict]], dict],
+    samples: Iterable[Sample], home: Path, problems: Problems | None, file: str, split: str, one: Callable
 ) -> Counter[str]:
     """Write a subset of one split: its rows, its clips, and the card from which `datasets` knows it.
 
-    `one` makes the row of a sample, its kind of media and its turns as text; the clip's name is filled in here.
+    `one(sample, kind of media, turns as text)` makes a row; the clip's name is filled in here.
     """
     place, left = home / file, Counter()
     safe_id(place.parent.name), safe_id(place.name)
@@ -105,10 +89,11 @@ def write_rows(
         left.update(sorted(limits_of(sample)))
         return made | {kind: shelf.put(Path(clip[kind]), kind)}
 
-    write_json(place, rows_of(samples, row, problems))
-    card = home / "README.md"
-    if not card.exists():
-        card.write_text(CARD.format(subset=place.parent.name, split=split, file=file), encoding="utf-8")
+    write_json(place, make_rows(samples, row, problems))
+    card = {"config_name": place.parent.name, "data_files": [{"split": split, "path": file}]}
+    if not (home / "README.md").exists():
+        words = yaml.safe_dump({"configs": [card]}, sort_keys=False, allow_unicode=True)
+        write_text(home / "README.md", f"---\n{words}---\n")
     return left
 
 

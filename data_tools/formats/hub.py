@@ -5,11 +5,13 @@ Why: the annotations are JSON or parquet (`robovqa/robovqa_understanding.json`),
 only the name of its clip. `hf_sft` and `hf_rl` read through this file.
 """
 
+import csv
 import os
 import re
 import tarfile
 import tempfile
 import zlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -17,19 +19,20 @@ from typing import Any
 
 from cookbook.data.samples import DataError
 from cookbook.engine.failures import FAILURES, failure_kind
-from data_tools.formats.source import Problems, inside, read_rows, shown, skipping
+from data_tools.formats.source import Names, Place, Problems, inside, read_rows, shown, skipping
 
 ROWS = (".json", ".jsonl", ".parquet")
+TABLES = {".csv": "CSV", ".parquet": "parquet"}
 CLIPS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".jpg", ".jpeg", ".png")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def is_hub_name(path: str | Path) -> bool:
+def is_hub_name(path: Place) -> bool:
     """Whether this names a dataset of the hub (owner/name) and not a file or folder of this machine."""
     return not Path(path).exists() and HUB_NAME.fullmatch(str(path)) is not None
 
 
-def cache_folder(name: str | Path, subset: str | None) -> Path:
+def cache_folder(name: Place, subset: str | None) -> Path:
     """Returns where cosmos-rl keeps the unpacked clips of a dataset: by the last two parts of its name."""
     home = os.environ.get("COSMOS_CACHE") or "~/.cache/cosmos"
     if not subset and not is_hub_name(name) and (place := rows_folder(Path(name), None)) != Path(name):
@@ -37,35 +40,28 @@ def cache_folder(name: str | Path, subset: str | None) -> Path:
     return Path(home, "datasets", *Path(name).parts[-2:], subset or "", "video_clips").expanduser()
 
 
-# ---- rows -------------------------------------------------------------------------------------------------------
-
-
 def rows(
-    path: str | Path, subset: str | None, split: str | Iterable[str] | None, problems: Problems | None
+    path: Place, subset: str | None, split: Names, problems: Problems | None
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yields (id, file and row, row) of the wanted splits, all where none is named; the id is SPLIT-NUMBER.
 
     Raises DataError where the path, the subset or a split is not there, naming those that are.
     """
-    wanted = {split} if isinstance(split, str) else set(split or ())
-    parts = (
-        _hub_rows(str(path), subset, wanted) if is_hub_name(path) else _local_rows(Path(path), subset, wanted, problems)
-    )
-    counts: dict[str, int] = {}
-    for part, name, row in parts:
-        number = counts[part] = counts.get(part, -1) + 1
-        if wanted and part not in wanted:
-            continue
-        with skipping(problems, name):
-            if not isinstance(row, dict):
-                raise DataError(f"is not a row with columns, but {type(row).__name__}")
-            yield f"{part}-{number:06d}", name, row
+    wanted, counts = {split} if isinstance(split, str) else set(split or ()), Counter()
+    for part, named in _hub_tables(str(path), subset) if is_hub_name(path) else _tables(Path(path), subset, problems):
+        counts[part] += 0  # it is there, though nobody may want its rows read
+        for name, row in named if not wanted or part in wanted else ():
+            with skipping(problems, name):
+                if not isinstance(row, dict):
+                    raise DataError(f"is not a row with columns, but {type(row).__name__}")
+                yield f"{part}-{counts[part]:06d}", name, row
+            counts[part] += 1
     if missing := wanted - counts.keys():
         there = ", ".join(sorted(counts)) or "no rows at all"
         raise DataError(f"{path}: has no rows of the split {', '.join(sorted(missing))}; it has {there}")
 
 
-def _hub_rows(name: str, subset: str | None, wanted: set[str]) -> Iterator[tuple[str, str, dict]]:
+def _hub_tables(name: str, subset: str | None) -> Iterator[tuple[str, Iterable]]:
     import datasets  # takes a second, and only the hub needs it
 
     try:
@@ -73,24 +69,40 @@ def _hub_rows(name: str, subset: str | None, wanted: set[str]) -> Iterator[tuple
     except Exception as error:  # the library raises its own errors, the network's and the file formats'
         raise _unreachable(name, error) from None
     for split, table in loaded.items():
-        if wanted and split not in wanted:
-            yield split, name, {}  # the split is there, but nobody wants its rows read
-            continue
-        for number, row in enumerate(table):
-            yield split, f"{name} {split}[{number}]", without_nulls(row)
+        yield split, ((f"{name} {split}[{number}]", without_nulls(row)) for number, row in enumerate(table))
 
 
-def _local_rows(path: Path, subset: str | None, wanted: set[str], problems: Problems | None) -> Iterator[tuple]:
+def _tables(path: Path, subset: str | None, problems: Problems | None) -> Iterator[tuple[str, Iterable]]:
     place = rows_folder(path, subset)
     folder, files = (place.parent, [place]) if place.is_file() else (place, data_files(place))
     for file in files:
-        split = split_name(file, subset or folder.name)
-        if wanted and split not in wanted:
-            yield split, file.name, None  # the split is there, but nobody wants its rows read
-        elif file.suffix == ".parquet":
-            yield from ((split, f"{file.name}, row {i}", row) for i, row in enumerate(parquet_rows(file, problems)))
-        else:
-            yield from ((split, name, row) for name, row in read_rows(file, problems))
+        yield split_name(file, subset or folder.name), file_rows(file, problems)
+
+
+def file_rows(file: Path, problems: Problems | None, first: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yields (name of the row, row) of a .csv, .parquet, .jsonl or .json file; those of tables count from `first`."""
+    if file.suffix not in TABLES:
+        yield from read_rows(file, problems)
+        return
+    import pyarrow
+
+    with skipping(problems, file.name):
+        try:
+            yield from ((f"{file.name}, row {number}", row) for number, row in enumerate(_table_rows(file), first))
+        except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowException) as error:
+            raise DataError(f"cannot be read as {TABLES[file.suffix]} ({shown(error)})") from None
+
+
+def _table_rows(file: Path) -> Iterator[dict]:
+    """Yields the rows of a table, a batch at a time in memory."""
+    if file.suffix == ".csv":
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            yield from csv.DictReader(lines)
+        return
+    from pyarrow import parquet
+
+    for batch in parquet.ParquetFile(file).iter_batches(batch_size=1000):
+        yield from map(without_nulls, batch.to_pylist())
 
 
 def rows_folder(path: Path, subset: str | None) -> Path:
@@ -118,19 +130,6 @@ def split_name(file: Path, subset: str) -> str:
     return re.sub(r"[-_]\d+(-of-\d+)?$", "", name) or "train"
 
 
-def parquet_rows(file: Path, problems: Problems | None) -> Iterator[dict]:
-    """Yields the rows of a parquet file, a batch at a time in memory."""
-    import pyarrow
-    from pyarrow import parquet
-
-    with skipping(problems, file.name):
-        try:
-            for batch in parquet.ParquetFile(file).iter_batches(batch_size=1000):
-                yield from map(without_nulls, batch.to_pylist())
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"cannot be read as parquet ({shown(error)})") from None
-
-
 def without_nulls(value: Any) -> Any:
     """Returns a row without the empty fields: a table gives every row the columns, and every choice, of all others."""
     if isinstance(value, dict):
@@ -138,13 +137,10 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
-# ---- clips ------------------------------------------------------------------------------------------------------
-
-
 class Clips:
     """Finds the clips of a dataset by the name that a row gives, below any of its folders."""
 
-    def __init__(self, path: str | Path, subset: str | None, clips: str | Path | None = None) -> None:
+    def __init__(self, path: Place, subset: str | None, clips: Place | None = None) -> None:
         """`clips` is the folder of the clips, where it is not the cache's or the dataset's own."""
         own = [] if is_hub_name(path) else [rows_folder(Path(path), subset)]
         own = [folder.parent if folder.is_file() else folder for folder in own]
@@ -163,27 +159,29 @@ class Clips:
 
     @cached_property
     def _indexes(self) -> list[dict[str, list[str]]]:
-        """For each folder {name: paths below it}. Names are the path, the file's name, and that up to its first dot:
+        """{name: paths} for each folder, by the path, the file's name, and that up to its first dot, as the engine
 
-        the engine renames the clips of the subset `av` so.
+        renames the clips of the subset `av`.
         """
-        indexes: list[dict[str, list[str]]] = []
-        for folder in self.folders:
-            indexes.append(index := {})
-            for root, _, files in os.walk(folder):
-                for file in files:
-                    if file.lower().endswith(CLIPS):
-                        path = Path(root, file).relative_to(folder).as_posix()
-                        for name in {path, file, _bare(file)}:
-                            index.setdefault(name, []).append(path)
-        return indexes
+        return [_index(folder) for folder in self.folders]
+
+
+def _index(folder: Path) -> dict[str, list[str]]:
+    index: dict[str, list[str]] = defaultdict(list)
+    for root, _, files in os.walk(folder):
+        for file in files:
+            if file.lower().endswith(CLIPS):
+                path = Path(root, file).relative_to(folder).as_posix()
+                for name in {path, file, _bare(file)}:
+                    index[name].append(path)
+    return index
 
 
 def _bare(name: str) -> str:
     return name.split(".")[0] + Path(name).suffix
 
 
-def prepare(name: str | Path, subset: str | None) -> Path:
+def prepare(name: Place, subset: str | None) -> Path:
     """Unpack the clips of a dataset into the engine's cache, once, whichever of its processes comes first.
 
     Returns the folder. Archives lie beside the rows of a local folder; the hub's are downloaded. A local folder without
@@ -254,5 +252,5 @@ def _download(name: str, subset: str | None) -> Path:
 def _unreachable(name: str, error: Exception) -> DataError:
     """Returns what to raise where a dataset of the hub cannot be had, with what helps where the kind is known."""
     told = f"{name}: cannot be loaded from the hub ({type(error).__name__}: {shown(error)})"
-    kind = failure_kind(f"{type(error).__name__}: {error}", "")
+    kind = failure_kind(f"{type(error).__name__}: {error}", "")  # one table of what to do, the engine's
     return DataError(f"{told}\nWhat helps ({kind}): {FAILURES[kind][1]}" if kind else told)

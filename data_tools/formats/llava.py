@@ -13,40 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.data.samples import MEDIA, DataError, Sample, message, text
-from data_tools.formats.sink import Shelf, fresh, limits_of, merged, rows_of, tagged, write_json
-from data_tools.formats.source import (
-    Find,
-    Problems,
-    checked,
-    first_clip,
-    inside,
-    make_sample,
-    read_rows,
-    shown,
-    skipping,
-)
+from data_tools.formats.sink import Shelf, fresh, limits_of, make_rows, merged, tagged, write_json
+from data_tools.formats.source import Find, Place, Problems, checked, inside, make_sample, read_rows, shown, skipping
 
 FILE = "annotations.json"
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-NAMES = {"user": "human", "assistant": "gpt", "system": "system"}
-KEYS = {"video": ("video", "videos"), "image": ("image", "images")}
+SPEAKER_OF = {"user": "human", "assistant": "gpt", "system": "system"}
+MEDIA_KEYS = {"video": ("video", "videos"), "image": ("image", "images")}
 PLACEHOLDER = re.compile(r"<(video|image)>")
 
 
-def annotations(path: str | Path) -> Path:
+def annotations(path: Place) -> Path:
     """Returns the file with the items: the path itself, or the only .json or .jsonl file of a folder."""
     path = Path(path)
     if path.is_file():
         return path
     found = sorted(f for f in path.iterdir() if f.suffix in (".json", ".jsonl")) if path.is_dir() else []
-    if len(found) != 1:
-        names = ", ".join(f.name for f in found) or "none"
-        raise DataError(f"{path}: needs exactly one .json file with the items; found {names}")
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(f.name for f in found) or "none"
+    raise DataError(f"{path}: needs exactly one .json file with the items; found {names}")
 
 
 def read(
-    path: str | Path, problems: Problems | None = None, *, media: str | Path | None = None, system: str = ""
+    path: Place, problems: Problems | None = None, *, media: Place | None = None, system: str = ""
 ) -> list[Sample]:
     """Returns one sample an item. `media` is the folder that the items' paths count from, if not the file's own.
 
@@ -61,9 +51,9 @@ def read(
             messages = _messages(item, lambda name: inside(root, name))
             if system and messages[0]["role"] != "system":
                 messages = (message("system", text(system)), *messages)
-            used = {"conversations", *(key for kind in MEDIA for key in KEYS[kind])}
+            used = {"conversations", *(key for kind in MEDIA for key in MEDIA_KEYS[kind])}
             spare = f"{file.stem}-{number:06d}"
-            samples.append(make_sample(item, messages, spare, first_clip(messages, root), used))
+            samples.append(make_sample(item, messages, spare, root, used))
     return samples
 
 
@@ -74,8 +64,7 @@ def _messages(item: dict[str, Any], find: Find) -> tuple[dict[str, Any], ...]:
         raise DataError("conversations is not a list of turns {from, value}")
     messages = []
     for turn in turns:
-        role = SPEAKERS.get(str(turn.get("from")))
-        if role is None:
+        if (role := SPEAKERS.get(str(turn.get("from")))) is None:
             raise DataError(f"the turn is from {shown(repr(turn.get('from')))}, none of {', '.join(SPEAKERS)}")
         parts = _parts(turn["value"], waiting, find) if role == "user" else [text(turn["value"])]
         messages.append(message(role, *parts))
@@ -84,7 +73,7 @@ def _messages(item: dict[str, Any], find: Find) -> tuple[dict[str, Any], ...]:
 
 
 def _media(item: dict[str, Any], kind: str) -> list[str]:
-    found = [item[key] for key in KEYS[kind] if item.get(key)]
+    found = [item[key] for key in MEDIA_KEYS[kind] if item.get(key)]
     names = [name for value in found for name in (value if isinstance(value, list) else [value])]
     if not all(isinstance(name, str) for name in names):
         raise DataError(f"{kind} is neither a path nor a list of paths")
@@ -114,7 +103,7 @@ def _add_rest(messages: list[dict[str, Any]], rest: list[dict[str, Any]]) -> Non
         content[at:at] = rest
 
 
-def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None = None) -> Counter[str]:
+def write(samples: Iterable[Sample], path: Place, problems: Problems | None = None) -> Counter[str]:
     """Write FOLDER/annotations.json (or the .json file named) with the clips in videos/ and images/ beside it.
 
     Returns what had no place in the format, and for how many samples.
@@ -124,13 +113,13 @@ def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None
     shelf = Shelf(fresh(file).parent)
 
     def one(sample: Sample) -> dict:
-        turns = [{"from": NAMES[m["role"]], "value": _value(merged(m["content"]))} for m in sample.messages]
+        turns = [{"from": SPEAKER_OF[m["role"]], "value": _value(merged(m["content"]))} for m in sample.messages]
         row = tagged(sample, {kind: "" for kind, _ in sample.media()} | {"conversations": turns})
         left.update(sorted(limits_of(sample)))
         names = {kind: [shelf.put(p, kind) for k, p in sample.media() if k == kind] for kind in MEDIA}
         return row | {kind: found[0] if len(found) == 1 else found for kind, found in names.items() if found}
 
-    write_json(file, rows_of(samples, one, problems))
+    write_json(file, make_rows(samples, one, problems))
     return left
 
 

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.data.samples import DataError, Sample
-from data_tools.formats.sink import Shelf, fresh, moved, rows_of
-from data_tools.formats.source import Problems, conversation, inside, read_rows, safe_id, skipping
+from data_tools.formats.sink import Shelf, fresh, make_rows, moved, write_text
+from data_tools.formats.source import TEXTS, Place, Problems, conversation, read_rows, safe_id, skipping
 
 FILE = "samples.jsonl"
-TEXTS = ("answer", "label", "task")
 NEEDED = {"id", "group", "messages"}
 KEYS = NEEDED | {*TEXTS, "options", "extra"}
 
 
-def read(path: str | Path, problems: Problems | None = None) -> list[Sample]:
+def read(path: Place, problems: Problems | None = None) -> list[Sample]:
     """Returns one sample a line, of the file or of the samples.jsonl of a folder."""
     file, samples = _file(path), []
     for place, row in read_rows(file, problems):
@@ -31,7 +30,7 @@ def read(path: str | Path, problems: Problems | None = None) -> list[Sample]:
     return samples
 
 
-def _file(path: str | Path) -> Path:
+def _file(path: Place) -> Path:
     return Path(path) if Path(path).suffix == ".jsonl" else Path(path) / FILE
 
 
@@ -40,16 +39,16 @@ def _sample(row: object, home: Path) -> Sample:
         found = sorted(map(str, row)) if isinstance(row, dict) else type(row).__name__
         raise DataError(f"is no sample: it has {sorted(NEEDED)} and may have {sorted(KEYS - NEEDED)}; found {found}")
     options, extra = row.get("options", []), row.get("extra", {})
-    if not isinstance(row["group"], str) or not all(isinstance(row.get(k, ""), str) for k in TEXTS):
+    if not all(isinstance(row.get(key, ""), str) for key in ("group", *TEXTS)):
         raise DataError(f"group, {', '.join(TEXTS)} are texts")
     if not isinstance(extra, dict) or not isinstance(options, list) or not all(isinstance(o, str) for o in options):
         raise DataError("options is a list of texts, extra a table")
-    messages = conversation(row["messages"], lambda name: inside(home, name))
+    messages = conversation(row["messages"], home)
     texts = {key: row[key] for key in TEXTS if key in row}
     return Sample(safe_id(row["id"]), row["group"], messages, options=tuple(options), extra=extra, **texts)
 
 
-def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None = None) -> Counter[str]:
+def write(samples: Iterable[Sample], path: Place, problems: Problems | None = None) -> Counter[str]:
     """Write a .jsonl file, or samples.jsonl in a folder; clips from elsewhere are put in videos/ and images/ beside it.
 
     Every field has a place; the result is always empty.
@@ -63,7 +62,6 @@ def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None
         kept = {name: value for name, value in row.items() if value or (isinstance(value, str) and name != "task")}
         return {"id": sample.id, "group": sample.group, "messages": messages} | kept
 
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows_of(samples, one, problems)]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(lines), encoding="utf-8")
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in make_rows(samples, one, problems)]
+    write_text(file, "".join(lines))
     return Counter()

@@ -15,17 +15,8 @@ from typing import Any
 
 from cookbook.data.samples import DataError, Sample
 from data_tools.formats.hub import without_nulls
-from data_tools.formats.sink import Shelf, fresh, moved, rows_of, tagged
-from data_tools.formats.source import (
-    Problems,
-    conversation,
-    first_clip,
-    inside,
-    make_sample,
-    parse_json,
-    shown,
-    skipping,
-)
+from data_tools.formats.sink import Shelf, fresh, make_rows, moved, tagged
+from data_tools.formats.source import Names, Place, Problems, conversation, make_sample, parse_json, shown, skipping
 
 COLUMN = "conversations"
 EXTRA = "extra_json"  # the other fields: a table wants one type a column, and they may be of any
@@ -33,11 +24,11 @@ MARKS = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in its f
 
 
 def read(
-    path: str | Path,
+    path: Place,
     problems: Problems | None = None,
     *,
-    split: str | Iterable[str] | None = None,
-    media: str | Path | None = None,
+    split: Names = None,
+    media: Place | None = None,
     column: str = COLUMN,
 ) -> list[Sample]:
     """Returns one sample a row, of the wanted splits, all where none is named.
@@ -79,15 +70,15 @@ def _tables(path: Path) -> dict[str, Any]:
 
 def _sample(row: dict[str, Any], name: str, root: Path, column: str) -> Sample:
     turns = parse_json(row[column]) if isinstance(row.get(column), str) else row.get(column)
-    messages = conversation(turns, lambda file: inside(root, file))
-    sample = make_sample(row, messages, name, first_clip(messages, root), {column, EXTRA})
+    messages = conversation(turns, root)
+    sample = make_sample(row, messages, name, root, {column, EXTRA})
     extra = parse_json(row.get(EXTRA, "{}"))
     if not isinstance(extra, dict):
         raise DataError(f"{EXTRA} is not a table of fields")
     return replace(sample, extra={**sample.extra, **extra})
 
 
-def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None = None) -> Counter[str]:
+def write(samples: Iterable[Sample], path: Place, problems: Problems | None = None) -> Counter[str]:
     """Write a folder that `datasets.load_from_disk` opens, with the clips in videos/ and images/ inside it.
 
     Every field has a place; the result is always empty.
@@ -102,10 +93,12 @@ def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None
 
     def one(sample: Sample) -> dict:
         extra = {EXTRA: json.dumps(dict(sample.extra), ensure_ascii=False)} if sample.extra else {}
-        turns = [_turn(m["role"], moved(m, put)) for m in sample.messages]
+        # the user's turns as parts, the others as text, as NVIDIA writes them and the engine asks for
+        said = [(m["role"], moved(m, put)) for m in sample.messages]
+        turns = [{"role": r, "content": p if r == "user" else "".join(x["text"] for x in p)} for r, p in said]
         return tagged(replace(sample, extra={}), {COLUMN: json.dumps(turns, ensure_ascii=False)} | extra)
 
-    rows = rows_of(samples, one, problems)
+    rows = make_rows(samples, one, problems)
     columns = dict.fromkeys(key for row in rows for key in row)
     table = datasets.Dataset.from_dict({key: [row.get(key) for row in rows] for key in columns}, split="train")
     shown_before = not datasets.are_progress_bars_disabled()
@@ -114,8 +107,3 @@ def write(samples: Iterable[Sample], path: str | Path, problems: Problems | None
     if shown_before:
         datasets.enable_progress_bars()
     return Counter()
-
-
-def _turn(role: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns a message as NVIDIA writes it: the user's as parts, the others as text, which the engine asks for."""
-    return {"role": role, "content": parts if role == "user" else "".join(part["text"] for part in parts)}

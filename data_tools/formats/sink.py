@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,9 @@ class Shelf:
         return self.names[source]
 
     def _store(self, source: Path, kind: str) -> str:
-        folder, copies = self.home / self.folders[kind], 1
-        place = folder / source.name
-        while place.exists():
-            copies += 1
-            place = folder / f"{source.stem}-{copies}{source.suffix}"
+        folder = self.home / self.folders[kind]
+        names = (source.stem + end + source.suffix for end in chain([""], (f"-{n}" for n in count(2))))
+        place = next(folder / name for name in names if not (folder / name).exists())
         store(source, place)
         return place.relative_to(self.home).as_posix()
 
@@ -56,15 +55,15 @@ def store(source: Path, place: Path) -> None:
     if place.exists():
         raise DataError(f"{place}: is there already")
     try:
-        os.link(source, place)
-    except OSError:
         try:
+            os.link(source, place)
+        except OSError:
             shutil.copy2(source, place)
-        except OSError as error:
-            raise DataError(f"{source}: cannot be copied ({error.strerror})") from None
+    except OSError as error:
+        raise DataError(f"{source}: cannot be copied ({error.strerror})") from None
 
 
-def rows_of(samples: Iterable[Sample], one: Callable[[Sample], dict], problems: Problems | None) -> list[dict]:
+def make_rows(samples: Iterable[Sample], one: Callable[[Sample], dict], problems: Problems | None) -> list[dict]:
     """Returns one row a sample. Raises DataError where no sample at all can be written."""
     samples, rows = list(samples), []
     for sample in samples:
@@ -79,8 +78,8 @@ def rows_of(samples: Iterable[Sample], one: Callable[[Sample], dict], problems: 
 
 def tagged(sample: Sample, row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the row with all other fields of the sample beside it, and those of `extra`."""
-    fields = {"answer": sample.answer, "options": list(sample.options) or None, "label": sample.label}
-    fields["task"] = sample.task or None
+    fields = {"answer": sample.answer, "options": list(sample.options) or None}
+    fields |= {"label": sample.label, "task": sample.task or None}
     out = {"id": sample.id, "group": sample.group, **row} | {k: v for k, v in fields.items() if v is not None}
     if both := out.keys() & sample.extra.keys():
         raise DataError(f"the extra field {sorted(both)[0]!r} has the name of a field of this format; rename it")
@@ -112,7 +111,12 @@ def limits_of(sample: Sample) -> set[str]:
     return {key for part in parts for key in part if key not in ("type", part["type"])}
 
 
+def write_text(path: Path, words: str) -> None:
+    """Write a file, in a folder that may not be there yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(words, encoding="utf-8")
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON as people read it: one item a block, letters as they are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

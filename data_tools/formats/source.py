@@ -11,16 +11,20 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cookbook.data.samples import MEDIA, DataError, Sample, message, text
 
+Place = str | Path
+Names = str | Iterable[str] | None  # one, several, or all of them
 Problems = list[tuple[str, str]]  # (file or row, what is wrong with it)
 Find = Callable[[str], Path]  # from the name that a row gives to the file
 
+TEXTS = ("answer", "label", "task")
 ROLES = ("system", "user", "assistant")
 LONGEST_ID = 150  # bytes: with a suffix it still is a file name everywhere (255)
 
@@ -46,9 +50,6 @@ def shown(words: object, folder: str | Path | None = None) -> str:
         words = os.path.relpath(path, home) if path.startswith(home + os.sep) else words
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(words))
     return line if len(line) <= 260 else f"{line[:120]}…{line[-100:]}"
-
-
-# ---- names and files --------------------------------------------------------------------------------------------
 
 
 def safe_id(value: object) -> str:
@@ -100,7 +101,7 @@ def read_text(path: Path) -> str:
 def parse_json(words: str) -> Any:
     """Returns the value. Raises DataError for what is not strict JSON: NaN, infinite numbers, halves of a character."""
     try:
-        value = json.loads(words, parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(words, parse_constant=_number, parse_float=_number)
         if "\\ud" in words.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except DataError:
@@ -109,47 +110,38 @@ def parse_json(words: str) -> Any:
         raise DataError("holds half of a character (a lone \\ud… escape)") from None
     except RecursionError:
         raise DataError("is nested too deeply") from None
-    except ValueError as error:
+    except ValueError as error:  # a number of 5,000 digits too
         raise DataError(f"is not valid JSON ({error})") from None
     return value
 
 
-def _refuse(constant: str) -> None:
-    raise DataError(f"holds {constant}, which is not valid JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        _refuse(digits)
+def _number(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise DataError(f"holds {digits}, which is not valid JSON")
     return number
 
 
 def read_rows(path: Path, problems: Problems | None) -> list[tuple[str, Any]]:
     """Returns (name, value) of every item of a JSON list, or of every line of a .jsonl file."""
-    items: list[Any] = []
+    by_line, items, rows = path.suffix == ".jsonl", [], []
     with skipping(problems, path.name):
-        items = read_text(path).split("\n") if path.suffix == ".jsonl" else parse_json(read_text(path))
+        items = read_text(path).split("\n") if by_line else parse_json(read_text(path))
         if not isinstance(items, list):
             raise DataError(f"is not a list of items, but {type(items).__name__}")
-    if path.suffix != ".jsonl":
-        return [(f"{path.name}, item {i}", item) for i, item in enumerate(items)]
-    rows = []
-    for number, line in enumerate(items, 1):
-        with skipping(problems, name := f"{path.name}, line {number}"):
-            if line.strip():
-                rows.append((name, parse_json(line)))
+    for number, item in enumerate(items, 1 if by_line else 0):
+        with skipping(problems, name := f"{path.name}, {'line' if by_line else 'item'} {number}"):
+            if not by_line or item.strip():
+                rows.append((name, parse_json(item) if by_line else item))
     return rows
 
 
-# ---- conversations ----------------------------------------------------------------------------------------------
-
-
-def conversation(rows: object, find: Find) -> tuple[dict[str, Any], ...]:
+def conversation(rows: object, find: Find | Path) -> tuple[dict[str, Any], ...]:
     """Returns chat messages in the form of samples: each content a list of parts, media as absolute paths.
 
-    Takes contents as text or as parts. Raises DataError for anything that no chat template could render as meant.
+    Takes contents as text or as parts; `find` may be the folder that the files lie in. Raises DataError for anything
+    that no chat template could render as meant.
     """
+    find = partial(inside, find) if isinstance(find, Path) else find
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError("the conversation is not a list of messages")
     return checked([message(row.get("role"), *_parts(row.get("content"), find)) for row in rows])
@@ -181,28 +173,25 @@ def checked(messages: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
 
 
 def make_sample(
-    row: Mapping[str, Any], messages: tuple, spare_id: str, spare_group: str, used: Collection[str], **known: Any
+    row: Mapping[str, Any], messages: tuple, spare_id: str, group: str | Path, used: Collection[str], **known: Any
 ) -> Sample:
     """Returns the sample of a row: its fields where the row names them, every other key but `used` in `extra`.
 
-    `known` are fields that the format itself knows; the spare id and group are for rows that name none.
+    `known` are fields that the format itself knows; the spare id and group are for rows that name none. A folder as the
+    group stands for the first clip's path in it, without the suffix.
     """
-    fields = {name: _scalar(row.get(name)) for name in ("answer", "label", "task")}
+    texts = {key: str(row[key]) for key in ("group", *TEXTS) if isinstance(row.get(key), (str, int, float))}
+    name = safe_id(row.get("id", spare_id))
+    group = texts.pop("group", "") or (_first_clip(messages, group) if isinstance(group, Path) else group) or name
     options = row.get("options")
     if isinstance(options, (list, tuple)) and options and all(isinstance(o, str) for o in options):
-        fields["options"] = tuple(options)
-    fields = {name: value for name, value in fields.items() if value is not None} | known
-    taken = {"id", "group", *used, *fields}
-    extra = {key: value for key, value in row.items() if key not in taken}
-    name, group = safe_id(row.get("id", spare_id)), _scalar(row.get("group"))
-    return Sample(name, group or spare_group or name, messages, extra=extra, **fields)
+        texts["options"] = tuple(options)
+    fields = texts | known
+    extra = {key: value for key, value in row.items() if key not in {"id", "group", *used, *fields}}
+    return Sample(name, group, messages, extra=extra, **fields)
 
 
-def _scalar(value: object) -> str | None:
-    return str(value) if isinstance(value, (str, int, float)) else None
-
-
-def first_clip(messages: tuple, root: Path) -> str:
+def _first_clip(messages: tuple, root: Path) -> str:
     """Returns the path of the first clip or image below the root, without its suffix; "" where there is none."""
     paths = [Path(p[p["type"]]) for m in messages for p in m["content"] if p["type"] in MEDIA]
     if not paths:

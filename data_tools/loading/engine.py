@@ -39,12 +39,11 @@ class EngineDataset(Dataset):
         self.contract = contract(config)
         if self.kind == "sft" and (bare := [r.id for r in self.samples if r.target is None]):
             raise DataError(f"{len(bare)} samples, such as {bare[0]}, end without an answer; SFT has nothing to learn")
-        shown = {tuple(sorted({kind for kind, _ in r.media()})) for r in self.samples}
-        if len(shown) > 1 and config["train.train_policy.mini_batch"] > 1:  # its collate function asserts otherwise
-            kinds = ", ".join(" and ".join(kinds) or "text only" for kinds in sorted(shown))
-            raise DataError(
-                f"samples show {kinds}; the engine cannot mix them: train them apart, or set mini_batch = 1"
-            )
+        media = {tuple(sorted({kind for kind, _ in r.media()})) for r in self.samples}
+        if len(media) > 1 and config["train.train_policy.mini_batch"] > 1:  # its collate function asserts otherwise
+            kinds = ", ".join(" and ".join(kinds) or "text only" for kinds in sorted(media))
+            how = "train them apart, or set mini_batch = 1"
+            raise DataError(f"samples show {kinds}; the engine cannot mix them: {how}")
 
     def setup(self, config: Any, *args: Any, **kwargs: Any) -> None:
         """Called by the engine with its own configuration. Raises DataError where that is for another training."""
@@ -59,7 +58,9 @@ class EngineDataset(Dataset):
         """Returns the messages: the user's as parts with the vision limits on each clip, the others as plain text."""
         sample = self.samples[index]
         turns = self.contract.conversation(sample.messages if self.kind == "sft" else sample.prompt)
-        return [turn if turn["role"] == "user" else {"role": turn["role"], "content": said(turn)} for turn in turns]
+        texts = ["".join(part.get("text", "") for part in turn["content"]) for turn in turns]
+        # the packer takes an assistant's turn in no other form
+        return [t if t["role"] == "user" else {"role": t["role"], "content": words} for t, words in zip(turns, texts)]
 
     def get_reference_answer(self, index: int) -> str:
         """Returns what rewards compare with: the reference answer, else the written answer, else "".
@@ -70,11 +71,6 @@ class EngineDataset(Dataset):
         if self.for_our_rewards:
             return reference_text(sample)
         return sample.answer if sample.answer is not None else sample.target or ""
-
-
-def said(turn: Mapping[str, Any]) -> str:
-    """Returns a turn's text: the packer takes an assistant's turn in no other form."""
-    return "".join(part["text"] for part in turn["content"])
 
 
 def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:

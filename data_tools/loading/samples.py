@@ -161,7 +161,7 @@ def _read(config: Config, table: str, format: str, problems: Problems, options: 
     found: list[Sample] = []
     for name, part in wanted:
         if format in BY_FILE:
-            which = config[f"{table}.subset"] or None
+            which = config[f"{table}.subset"] or ""
             if not options.get("clips"):
                 hub.prepare(place, which)
             samples = formats.read(place, format, problems, subset=which, split=name or None, **options)
@@ -207,5 +207,5 @@ def _own(config: Config, format: str, split: str) -> Path | None:
 
 
 def _held_out(config: Config) -> float:
-    size = config[f"{TRAIN}.test_size"]
-    return size if size is not None else HELD_OUT if config["validation.enable"] else 0
+    usual = HELD_OUT if config["validation.enable"] else 0
+    return usual if (size := config[f"{TRAIN}.test_size"]) is None else size

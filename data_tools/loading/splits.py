@@ -4,7 +4,7 @@ Why: a clip that stands in two splits turns an evaluation into a test of memory,
 numbers gives answers to other clips' questions. Here whole samples move, clips stay together, and the same seed gives
 the same result in whatever order the samples come.
 
-    parts = split(samples, {"train": 0.8, "validation": 0.1, "test": 0.1}, seed=0)
+    parts = split_by_clip(samples, {"train": 0.8, "validation": 0.1, "test": 0.1}, seed=0)
     even = balance(parts["train"], seed=0).samples
     few = subset(even, "train[:100]")
 """
@@ -15,6 +15,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from cookbook.data.samples import DataError, Sample
@@ -25,9 +26,6 @@ SLICE = re.compile(r"\w*(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 def _draw(seed: int, name: str) -> str:
     """Returns a number, in digits, that depends on the seed and the name only."""
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
-
-
-# ---- splits -----------------------------------------------------------------------------------------------------
 
 
 def clusters(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
@@ -62,7 +60,7 @@ def _drawn(samples: Iterable[Sample], seed: int) -> list[list[Sample]]:
     return [found[name] for name in sorted(found, key=lambda name: _draw(seed, name))]
 
 
-def split(samples: Iterable[Sample], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[Sample]]:
+def split_by_clip(samples: Iterable[Sample], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[Sample]]:
     """Returns {split: samples}: every sample once, no group and no clip in two splits, each in the order it came.
 
     Shares are of clips and add up to 1. Raises DataError where they do not, or where there are fewer clips than splits.
@@ -70,13 +68,10 @@ def split(samples: Iterable[Sample], shares: Mapping[str, float], seed: int = 0)
     if not shares or any(not share > 0 for share in shares.values()) or not math.isclose(sum(shares.values()), 1):
         raise DataError(f"the shares {dict(shares)} are not above 0 with a sum of 1")
     samples = list(samples)
-    order = _drawn(samples, seed)
-    if len(order) < len(shares):
+    if len(order := _drawn(samples, seed)) < len(shares):
         raise DataError(f"{len(order)} clips cannot fill {len(shares)} splits; a clip never stands in two")
-    where, start = {}, 0
-    for name, count in _counts(shares, len(order)).items():
-        where |= {id(sample): name for cluster in order[start : start + count] for sample in cluster}
-        start += count
+    names = (name for name, count in _counts(shares, len(order)).items() for _ in range(count))
+    where = {id(sample): name for name, cluster in zip(names, order) for sample in cluster}
     return {name: [sample for sample in samples if where[id(sample)] == name] for name in shares}
 
 
@@ -110,9 +105,6 @@ def hold_out(samples: Iterable[Sample], size: int | float, seed: int = 0) -> tup
     return [r for r in samples if id(r) not in held], [r for r in samples if id(r) in held]
 
 
-# ---- balance ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Balanced:
     """The samples that are left, and how many there were and are of each label."""
@@ -142,8 +134,7 @@ def balance(samples: Iterable[Sample], seed: int = 0, per_label: int | None = No
     samples = list(samples)
     before = Counter(map(label_of, samples))
     most = min(before.values(), default=0) if per_label is None else per_label
-    taken: Counter[str] = Counter()
-    kept: set[int] = set()
+    taken, kept = Counter(), set()
     for sample in sorted(samples, key=lambda r: (_draw(seed, r.id), r.id)):
         if taken[label_of(sample)] < most:
             taken[label_of(sample)] += 1
@@ -159,16 +150,11 @@ def label_by(samples: Iterable[Sample], field: str) -> list[Sample]:
 def _field(sample: Sample, field: str) -> str:
     found = sample.extra
     if field not in found:
-        try:
+        with suppress(ValueError):
             found = json.loads(sample.target or "null")
-        except ValueError:
-            found = None
     if not isinstance(found, Mapping) or field not in found:
         raise DataError(f"{sample.id}: has no field {field!r}, neither beside the conversation nor in a JSON answer")
     return str(found[field])
-
-
-# ---- subsets ----------------------------------------------------------------------------------------------------
 
 
 def subset(samples: Iterable[Sample], spec: str) -> list[Sample]:
@@ -180,14 +166,9 @@ def subset(samples: Iterable[Sample], spec: str) -> list[Sample]:
     match = SLICE.fullmatch(spec)
     if not match or not spec:
         raise DataError(f"{spec!r} is no subset; write [:100], [10:20] or [:10%]")
-    units = {edge.endswith("%") for edge in match.groups() if edge}
-    if len(units) > 1 or any(e and e.endswith("%") and abs(int(e[:-1])) > 100 for e in match.groups()):
+    edges = [edge for edge in match.groups() if edge]
+    percent = {edge.endswith("%") for edge in edges}
+    if len(percent) > 1 or (True in percent and any(abs(int(edge[:-1])) > 100 for edge in edges)):
         raise DataError(f"{spec!r} mixes percent with numbers, or asks for more than 100 %")
-    start, stop = (_edge(edge, len(samples)) for edge in match.groups())
-    return samples[start:stop]
-
-
-def _edge(edge: str | None, total: int) -> int | None:
-    if edge is None or not edge.endswith("%"):
-        return None if edge is None else int(edge)
-    return round(int(edge[:-1]) * total / 100)
+    total, units = (len(samples), 100) if True in percent else (1, 1)
+    return samples[slice(*(edge and round(int(edge.rstrip("%")) * total / units) for edge in match.groups()))]

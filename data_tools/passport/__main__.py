@@ -8,7 +8,6 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from cookbook.data.contract import Contract
@@ -17,16 +16,14 @@ from cookbook.runs import ROOT
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.clips import CACHE
 from data_tools.passport.dataset import passport, read_layout
-from data_tools.passport.findings import WARNING
 from data_tools.passport.result import Passport
 
 CONTRACT = ROOT / "configs/prompts/captions.yaml"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_tools.passport", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    how = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(prog="python -m data_tools.passport", **how)
     parser.add_argument("folder", type=Path, help="holds videos/ and metas/, or splits that do")
     parser.add_argument("--json", action="store_true", help="print the passport as JSON instead of the findings")
     parser.add_argument("--out", type=Path, help="write passport.json here too")
@@ -51,18 +48,8 @@ def _check(args: argparse.Namespace) -> Passport:
 
         count = token_counter(args.model, Contract.load(args.contract))
     suffixes = {"video_suffix": args.video_suffix, "label_suffix": args.label_suffix}
-    layout = read_layout(args.folder, label=args.label, **suffixes)
-    return passport(
-        folder=args.folder, layout=layout, max_length=args.max_length, count_tokens=count,
-        cache=args.cache, workers=args.workers,
-    )  # fmt: skip
-
-
-def _lines(found: Passport) -> Iterator[str]:
-    yield from map(str, found.findings)
-    usable, total = (sum(counts[key] for counts in found.counts.values()) for key in ("usable", "samples"))
-    warnings = sum(finding.severity == WARNING for finding in found.findings)
-    yield f"{len(found.errors)} errors, {warnings} warnings; {usable} of {total} samples usable; passport {found.hash}"
+    layout, how = read_layout(args.folder, label=args.label, **suffixes), {"cache": args.cache, "workers": args.workers}
+    return passport(layout, max_length=args.max_length, count_tokens=count, **how)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,10 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if args.out:
         found.write(args.out)
+    usable, total = (sum(counts[key] for counts in found.counts.values()) for key in ("usable", "samples"))
+    told = f"{len(found.errors)} errors, {len(found.findings) - len(found.errors)} warnings; {usable} of {total}"
     if args.json:
         print(json.dumps({"hash": found.hash} | found.as_dict(), indent=1))
     else:
-        print(*_lines(found), sep="\n")
+        print(*found.findings, f"{told} samples usable; passport {found.hash}", sep="\n")
     return 1 if found.errors else 0
 
 

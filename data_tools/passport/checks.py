@@ -7,7 +7,7 @@ is worth most: test before validation before training. Used by `data_tools.passp
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Item:
     prompt: Sequence[Mapping[str, Any]] = ()
     target: str | None = None
     broken: str = ""
+    tokens: tuple[int, int] | None = None  # of prompt and answer, where they were counted
 
     @property
     def name(self) -> str:
@@ -99,27 +100,20 @@ def check_clips(items: Sequence[Item], facts: Facts, folder: Path | None) -> Che
     """Yields the findings of each clip, once; an error keeps out every sample that shows the clip."""
     users = _users(items)
     for medium, found in facts.items():
-        split = " ".join(dict.fromkeys(item.split for item in users[medium]))
+        name, split = shown(found.path, folder), " ".join(dict.fromkeys(item.split for item in users[medium]))
         for finding in found.findings:
-            out = users[medium] if finding.severity == ERROR else []
-            name = shown(found.path, folder)
-            yield Finding(finding.code, finding.severity, finding.message, name, split), out
+            yield replace(finding, name=name, split=split), users[medium] if finding.severity == ERROR else []
 
 
 def check_leaks(items: Sequence[Item], facts: Facts, folder: Path | None, near: int) -> Check:
     """Yields what stands in two splits: by group, by content, or (a warning, but kept out too) by look."""
-    ranks = _ranks(items)
-    groups, contents = defaultdict(list), defaultdict(list)
-    users = _users(items)
+    ranks, users, groups = _ranks(items), _users(items), defaultdict(list)
     for item in items:
         groups[item.sample.group].append(item)
-    for medium, found in facts.items():
-        if found.sha256:
-            contents[found.sha256].append(medium)
     for group, sharers in groups.items():
         if len({item.split for item in sharers}) > 1:
             yield _leak(sharers, f"the group {shown(str(group))}", ERROR, ranks)
-    for media in contents.values():
+    for media in _same(facts):
         sharers = [item for medium in media for item in users[medium]]
         # where the group is the same too, it has been told already
         if len({item.split for item in sharers}) > 1 and len({item.sample.group for item in sharers}) > 1:
@@ -132,11 +126,12 @@ def check_leaks(items: Sequence[Item], facts: Facts, folder: Path | None, near: 
 
 def _ranks(items: Sequence[Item]) -> dict[str, int]:
     """Returns the splits in the order of their worth, training first; of equal ones the first named first."""
+
+    def worth(split: str) -> int:
+        return 0 if split.lower().startswith("train") else 1 if split.lower().startswith(("val", "dev")) else 2
+
     splits = dict.fromkeys(item.split for item in items)
-    worth = {
-        s: 0 if s.lower().startswith("train") else 1 if s.lower().startswith(("val", "dev")) else 2 for s in splits
-    }
-    return {split: rank for rank, split in enumerate(sorted(splits, key=worth.__getitem__))}
+    return {split: rank for rank, split in enumerate(sorted(splits, key=worth))}
 
 
 def _leak(sharers: Sequence[Item], what: str, severity: str, ranks: Mapping[str, int]) -> tuple[Finding, list[Item]]:
@@ -173,6 +168,15 @@ def _alike(users: Mapping, facts: Facts, near: int, ranks: Mapping[str, int]) ->
                 break
 
 
+def _same(facts: Facts) -> list[list[tuple[str, Path]]]:
+    """Returns the files of each content that lies under several names."""
+    contents = defaultdict(list)
+    for medium, found in facts.items():
+        if found.sha256:
+            contents[found.sha256].append(medium)
+    return [media for media in contents.values() if len(media) > 1]
+
+
 def _names(media: Sequence[tuple[str, Path]], facts: Facts, folder: Path | None) -> str:
     """Returns the names of some files, the first three of many."""
     names = sorted(shown(facts[medium].path, folder) for medium in media)
@@ -181,15 +185,11 @@ def _names(media: Sequence[tuple[str, Path]], facts: Facts, folder: Path | None)
 
 def check_duplicates(items: Sequence[Item], facts: Facts, folder: Path | None) -> Check:
     """Yields (warnings) contents that lie under several names, and one question to one clip with two answers."""
-    contents, answers = defaultdict(list), defaultdict(list)
-    for medium, found in facts.items():
-        if found.sha256:
-            contents[found.sha256].append(medium)
-    for media in contents.values():
-        if len(media) > 1:
-            first, *others = sorted(media, key=lambda medium: shown(facts[medium].path, folder))
-            words = f"the same content as {_names(others, facts, folder)}"
-            yield Finding("duplicate-clip", WARNING, words, shown(facts[first].path, folder)), []
+    answers = defaultdict(list)
+    for media in _same(facts):
+        first, *others = sorted(media, key=lambda medium: shown(facts[medium].path, folder))
+        words = f"the same content as {_names(others, facts, folder)}"
+        yield Finding("duplicate-clip", WARNING, words, shown(facts[first].path, folder)), []
     for item in items:
         if not item.broken:
             answers[item.split, _question(item, facts)].append(item)
@@ -205,10 +205,10 @@ def _question(item: Item, facts: Facts) -> tuple:
     return words, tuple(facts[medium].sha256 or str(medium[1]) for medium in item.media)
 
 
-def check_lengths(items: Sequence[Item], tokens: Mapping[int, tuple[int, int]], max_length: int | None) -> Check:
+def check_lengths(items: Sequence[Item], max_length: int | None) -> Check:
     """Yields every sample that is longer than `max_length`, and how much of its answer would be cut off."""
-    for place, item in enumerate(items):
-        prompt, answer = tokens.get(place, (0, 0))
+    for item in items:
+        prompt, answer = item.tokens or (0, 0)
         over = prompt + answer - max_length if max_length else 0
         if over > 0:
             lost = "all" if over >= answer else f"the last {over}"
@@ -219,8 +219,8 @@ def check_lengths(items: Sequence[Item], tokens: Mapping[int, tuple[int, int]], 
 def check_balance(labels: Mapping[str, Counter], answers: Mapping[str, Mapping[tuple, Counter]]) -> Check:
     """Yields (warnings) labels that dominate a split, and option letters that are right more often than by chance."""
     for split, counts in labels.items():
-        (label, most), total = counts.most_common(1)[0], counts.total()
-        if total >= 10 and most > DOMINANT * total:
+        label, most = max(counts.items(), key=lambda pair: pair[1], default=("", 0))
+        if (total := counts.total()) >= 10 and most > DOMINANT * total:
             words = f"{most} of {total} samples have the label {shown(label)!r}"
             yield Finding("unbalanced", WARNING, words, split, split), []
     for split, sets in answers.items():

@@ -2,7 +2,8 @@
 
 Why: one corrupt clip kills a run after an hour, or worse, silently alters it. So every clip is decoded once, frame by
 frame, before any GPU is booked. A bad clip is a finding, never an exception; a decoder that crashes or hangs on it
-takes down a worker process, never the caller.
+takes down a worker process, never the caller. What was read is remembered: decoding 9,000 clips takes an hour, hashing
+them a minute.
 
     facts = inspect("clip.mp4")                       # one clip, in this process
     facts.frames, facts.findings
@@ -14,6 +15,7 @@ where they cannot start, the clips are read in this process, with a warning in t
 
 import faulthandler
 import hashlib
+import json
 import logging
 import os
 import stat
@@ -21,20 +23,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import av
+
 from cookbook import runs
-from data_tools.passport.cache import ClipCache
+from data_tools.formats.source import Place
 from data_tools.passport.findings import ERROR, Finding, Limits, error, judge
 from data_tools.passport.reader import Content, read_image, read_video
 
+Chunks = list[list[Path]]  # what a worker takes at a time
 CACHE = runs.path(".cache/clips")
 CHUNK = 16  # clips a worker takes at a time: few enough to share the work evenly, enough to hide the hand-over
 WATCHDOG = 3  # times the patience: hashing and decoding keep to it each, unless the decoder itself never returns
+READER = f"1 PyAV {av.__version__}"  # raise the number when `reader` finds other facts in the same bytes
+FACTS = [field.name for field in fields(Content)]
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +60,72 @@ class ClipFacts(Content):
         return all(finding.severity != ERROR for finding in self.findings)
 
 
+class ClipCache:
+    """The facts of contents that were read before, in FOLDER/clips.jsonl: one JSON line each.
+
+    The key is the content's SHA-256, so a renamed clip is known and a changed one is not. The file is only ever
+    appended to; a line that a crash cut off is skipped. In memory stands one number a clip, so workers stay small.
+    """
+
+    def __init__(self, folder: Place) -> None:
+        """Open the cache; the folder is made when the first line is written."""
+        self.file = Path(folder) / "clips.jsonl"
+        self._places: dict[str, int] = {}  # where each line begins
+        self._writable, last, place = True, b"\n", 0
+        try:
+            with self.file.open("rb") as lines:
+                for last in lines:
+                    if row := _row(last):
+                        self._places[row["key"]] = place
+                    place += len(last)
+        except OSError:  # none yet
+            pass
+        self._is_whole = last.endswith(b"\n")
+
+    def get(self, sha256: str, kind: str) -> Content | None:
+        """Returns the facts of this content, None where it was never read."""
+        key = f"{kind} {sha256}"
+        if key not in self._places:
+            return None
+        with self.file.open("rb") as lines:
+            lines.seek(self._places[key])
+            row = _row(lines.readline())
+        return Content(**row["content"]) if row and row["key"] == key else None  # another, where the file was replaced
+
+    def put(self, sha256: str, kind: str, content: Content) -> None:
+        """Keep facts that depend on the content alone; what is known, or was not read to the end, is left out."""
+        key = f"{kind} {sha256}"
+        if not (sha256 and content.complete and self._writable) or key in self._places:
+            return
+        facts = {name: getattr(content, name) for name in FACTS}
+        row = {"reader": READER, "sha256": sha256, "kind": kind, "content": facts}
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("ab") as lines:
+                if not self._is_whole:
+                    lines.write(b"\n")
+                self._places[key], self._is_whole = lines.tell(), True
+                lines.write(json.dumps(row).encode() + b"\n")
+        except OSError as error:
+            self._writable = False
+            log.warning("%s: cannot be written, so clips will be read again (%s)", self.file, error.strerror)
+
+
+def _row(line: bytes) -> dict | None:
+    """Returns a line of this reader with its key, None for any other."""
+    try:
+        row = json.loads(line)
+        known = row["reader"] == READER and set(row["content"]) == set(FACTS)
+        return row | {"key": row["kind"] + " " + row["sha256"]} if known else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def inspect(
-    path: str | Path,
+    path: Place,
     *,
     kind: str = "video",
-    folder: str | Path | None = None,
+    folder: Place | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     cache: ClipCache | None = None,
 ) -> ClipFacts:
@@ -81,12 +148,11 @@ def inspect(
     content = cache.get(sha256, kind) if cache else None
     if content is None:
         content = read_image(path) if kind == "image" else read_video(path, limits.patience)
-    return ClipFacts(
-        **vars(content), path=path, bytes=size, sha256=sha256, findings=judge(content, path, size, limits, kind)
-    )
+    found = judge(content, path, size, limits, kind)
+    return ClipFacts(**vars(content), path=path, bytes=size, sha256=sha256, findings=found)
 
 
-def _refusal(path: Path, folder: str | Path | None) -> Finding | None:
+def _refusal(path: Path, folder: Place | None) -> Finding | None:
     """Returns why the file is not to be opened, None where it may be."""
     if folder is not None and not path.resolve().is_relative_to(Path(folder).resolve()):
         place = os.path.relpath(path.resolve(), Path(folder).resolve())
@@ -112,28 +178,27 @@ def _digest(path: Path, deadline: float) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-# ---- many clips -------------------------------------------------------------------------------------------------
-
-
 def inspect_all(
-    paths: Sequence[str | Path],
+    paths: Sequence[Place],
     *,
     kind: str = "video",
-    folder: str | Path | None = None,
+    folder: Place | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
-    cache: str | Path | None = CACHE,
+    cache: Place | None = CACHE,
     workers: int = 2,
 ) -> list[ClipFacts]:
     """Inspect files in `workers` processes; with 0, in this one. Returns their facts in the order of `paths`.
 
-    `cache` is a folder, None for none. A file that crashes or
-    hangs the decoder gets the finding "crash", and the others are read all the same.
+    `cache` is a folder, None for none. A file that crashes or hangs the decoder gets the finding "crash", and the
+    others are read all the same.
     """
     paths = [Path(path) for path in paths]
     store = ClipCache(cache) if cache is not None else None
     task = partial(inspect, kind=kind, folder=folder, limits=limits)
-    if workers and paths:
-        stream = _in_workers(paths, task, limits, cache, min(workers, len(paths)))
+    if workers := min(workers, len(paths)):
+        size = max(1, min(CHUNK, len(paths) // (4 * workers)))
+        chunks = [paths[i : i + size] for i in range(0, len(paths), size)]
+        stream = _in_workers(chunks, task, limits.patience, cache, workers)
     else:
         stream = (task(path, cache=store) for path in paths)
     found = []
@@ -144,66 +209,44 @@ def inspect_all(
     return found
 
 
-def _in_workers(paths: list[Path], task: Callable, limits: Limits, cache, workers: int) -> Iterator[ClipFacts]:
+def _in_workers(chunks: Chunks, task: Callable, patience: float, cache: Place | None, workers: int) -> Iterator:
     """Yields the facts in order. After a crash, the chunk that may have caused it is read clip by clip."""
-    size = max(1, min(CHUNK, len(paths) // (4 * workers)))
-    chunks = [paths[i : i + size] for i in range(0, len(paths), size)]
     while chunks:
-        for found in _until_a_crash(chunks, task, limits, cache, workers):
+        for found in _until_a_crash(chunks, task, patience, cache, workers):
             chunks = chunks[1:]
             yield from found
-        if chunks and not _can_start(cache):
+        if not chunks:
+            return
+        if not any(True for _ in _until_a_crash([[]], task, patience, cache, 1)):
             log.warning("worker processes cannot start here; the clips are read in this one")
             yield from (task(path) for chunk in chunks for path in chunk)
             return
-        if chunks:
-            yield from _one_by_one(chunks[0], task, limits, cache)
-            chunks = chunks[1:]
+        suspects, *chunks = chunks
+        if len(suspects) > 1 or workers > 1:
+            yield from _in_workers([[path] for path in suspects], task, patience, cache, 1)
+        else:
+            words = f"crashes the decoder, or hangs it for more than {WATCHDOG * patience:g} seconds"
+            yield ClipFacts(path=suspects[0], findings=(error("crash", words),))
 
 
-def _until_a_crash(chunks: list, task: Callable, limits: Limits, cache, workers: int) -> Iterator[list[ClipFacts]]:
+def _until_a_crash(chunks: Chunks, task: Callable, patience: float, cache: Place | None, workers: int) -> Iterator:
     """Yields the facts of one chunk after the other, up to the first that a dead worker left unfinished."""
-    with _pool(workers, cache) as pool:
-        try:
-            futures = [pool.submit(_work, task, limits.patience, chunk) for chunk in chunks]
-            for future in futures:
-                yield future.result()
-        except BrokenProcessPool:
-            return
-
-
-def _can_start(cache: str | Path | None) -> bool:
-    return any(True for _ in _until_a_crash([[]], _nothing, Limits(), cache, 1))
-
-
-def _nothing(path: Path, cache: ClipCache | None = None) -> ClipFacts:
-    return ClipFacts(path=path)
-
-
-def _one_by_one(paths: list[Path], task: Callable, limits: Limits, cache) -> Iterator[ClipFacts]:
-    """Yields the facts of each clip, each read in a worker of its own."""
-    for path in paths:
-        found = [facts for done in _until_a_crash([[path]], task, limits, cache, 1) for facts in done]
-        words = f"crashes the decoder, or hangs it for more than {WATCHDOG * limits.patience:g} seconds"
-        yield from found or [ClipFacts(path=path, findings=(error("crash", words),))]
-
-
-@contextmanager
-def _pool(workers: int, cache: str | Path | None) -> Iterator[ProcessPoolExecutor]:
-    """A pool of fresh processes; whatever still waits when it is left is not begun."""
     # not "fork": it copies the threads' locks of a process that has loaded torch
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (cache,))
     try:
-        yield pool
+        for future in [pool.submit(_work, task, patience, chunk) for chunk in chunks]:
+            yield future.result()
+    except BrokenProcessPool:
+        return
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # what still waits is not begun
 
 
 _store: ClipCache | None = None  # of a worker process
 _nowhere = None
 
 
-def _start_worker(cache: str | Path | None) -> None:
+def _start_worker(cache: Place | None) -> None:
     global _store, _nowhere
     _store = ClipCache(cache) if cache is not None else None
     _nowhere = open(os.devnull, "w")  # noqa: SIM115 - the watchdog writes to it as long as the process lives

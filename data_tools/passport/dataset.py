@@ -1,4 +1,7 @@
-"""The passport of a dataset, made: every clip read once, every sample compared, the findings gathered."""
+"""The passport of a dataset, made: every clip read once, every sample compared, the findings gathered.
+
+Why: here facts, samples and checks meet. Used by `python -m data_tools.passport`, the pipeline and data.ipynb.
+"""
 
 import hashlib
 import json
@@ -13,16 +16,17 @@ from data_tools.formats import av_folder
 from data_tools.formats.source import shown
 from data_tools.passport import checks
 from data_tools.passport.checks import Count, Facts, Item
-from data_tools.passport.clips import CACHE, inspect_all
-from data_tools.passport.findings import ERROR, WARNING, Finding, Limits
+from data_tools.passport.clips import inspect_all
+from data_tools.passport.findings import ERROR, WARNING, Finding
 from data_tools.passport.result import Passport, Quarantined
 
 
 class Layout(NamedTuple):
-    """What a folder of the guide's layout holds: samples by split, and findings with the samples that they cost."""
+    """What is to be checked: samples by split, and findings of their folder with the samples that they cost."""
 
-    samples: dict[str, list[Sample]]
-    found: list[tuple[Finding, Sequence[Item]]]
+    folder: Path | None
+    samples: Mapping[str, Sequence[Sample]]
+    found: Sequence[tuple[Finding, Sequence[Item]]] = ()
 
 
 def read_layout(
@@ -33,159 +37,134 @@ def read_layout(
     `splits` names the subfolders to look into; without it they are found. `label` names the field of the label that
     balancing counts, `suffixes` are those of `av_folder.pairs`. Raises DataError where there is no such layout at all.
     """
-    layout = Layout({}, [])
+    samples, found = {}, []
     for split, home in av_folder.splits(Path(folder), splits).items():
-        samples = layout.samples[split] = []
+        rows = samples[split] = []
         for pair in av_folder.pairs(home, **suffixes):
             name, counted = shown(pair.file, folder), pair.label.get(label)
-            if pair.code == "stray":
-                layout.found.append((Finding("stray", WARNING, pair.wrong, name, split), []))
-            elif pair.code:
-                lost = Item(split, Sample(pair.id, pair.id, ()))
-                layout.found.append((Finding(pair.code, ERROR, pair.wrong, name, split), [lost]))
+            if pair.code:
+                severity, lost = (ERROR, [Item(split, Sample(pair.id, pair.id, ()))]) if pair.id else (WARNING, [])
+                found.append((Finding(pair.code, severity, pair.wrong, name, split), lost))
             else:
-                sample = av_folder.sample(pair.id, str(pair.video.absolute()), av_folder.caption(pair.label))
-                samples.append(replace(sample, label=None if counted is None else str(counted)))
-    return layout
+                sample = av_folder.sample(pair.id, str(pair.video.absolute()), av_folder.label_json(pair.label))
+                rows.append(replace(sample, label=None if counted is None else str(counted)))
+    return Layout(Path(folder), samples, found)
 
 
 def passport(
-    samples: Mapping[str, Sequence[Sample]] | None = None,
+    data: Mapping[str, Sequence[Sample]] | Layout | None = None,
     *,
     folder: str | Path | None = None,
-    splits: Sequence[str] | None = None,
-    layout: Layout | None = None,
     problems: Iterable[tuple[str, str]] = (),
-    limits: Limits = Limits(),  # noqa: B008 - frozen
     max_length: int | None = None,
     count_tokens: Count | None = None,
     near: int = checks.NEAR,
-    cache: str | Path | None = CACHE,
-    workers: int = 2,
+    **reading: Any,
 ) -> Passport:
-    """Check a dataset: `samples` by split, or a `folder` of the guide's layout (`splits`: its subfolders), or both.
+    """Check a dataset: samples by split, what `read_layout` found, or a `folder` of the guide's layout.
 
-    With `folder`, names are relative to it and clips outside of it are refused. `layout` is what `read_layout` found in
-    it: its leftovers count too. `problems` are (file or row, reason) that a loader left out.
-    `count_tokens(sample, facts)` returns (prompt, answer) tokens, `facts` in the order of the sample's media. `near` is
-    how far apart (of 255) two looks may be to count as one clip; 0: not compared.
+    With a folder, names are relative to it and clips outside of it are refused. `problems` are (file or row, reason)
+    that a loader left out. `count_tokens(sample, facts)` returns (prompt, answer) tokens, `facts` in the order of the
+    sample's media. `near` is how far apart (of 255) two looks may be to count as one clip; 0: not compared. `reading`
+    goes to `inspect_all`: limits, cache, workers.
     Raises DataError where there is nothing to check: no samples given, and no such folder.
     """
-    if samples is None and folder is None:
+    if data is None and folder is None:
         raise DataError("a passport needs samples, or a folder that holds videos/ and metas/")
-    folder = Path(folder) if folder is not None else None
-    if samples is None:
-        layout = layout or read_layout(folder, splits=splits)
-        samples = layout.samples
+    data = read_layout(folder) if data is None else data
+    folder, samples, found = data if isinstance(data, Layout) else Layout(folder and Path(folder), data)
     items = checks.items_of(samples)
-    facts = _read(items, folder=folder, limits=limits, cache=cache, workers=workers)
-    tokens, uncounted = _count(items, facts, count_tokens)
+    facts = _read(items, folder=folder, **reading)
+    items, uncounted = _count(items, facts, count_tokens)
     found = [
-        *(layout.found if layout else ()),
-        *_checks(items, facts, folder, near),
+        *found,
+        *checks.check_samples(items),
+        *checks.check_ids(items),
+        *checks.check_clips(items, facts, folder),
+        *checks.check_duplicates(items, facts, folder),
+        *checks.check_leaks(items, facts, folder, near),
         *uncounted,
-        *checks.check_lengths(items, tokens, max_length),
+        *checks.check_lengths(items, max_length),
     ]
     quarantine = _quarantine(found)
     out = {(q.split, q.id) for q in quarantine}
-    good = [item for item in items if (item.split, str(item.sample.id)) not in out]
-    labels, answers = _balance(samples, good)
-    found += checks.check_balance({split: n for split, n in labels.items() if n}, answers)
-    findings = [finding for finding, _ in found]
+    parts = {split: [item for item in items if item.split == split] for split in samples}
+    good = {split: [x for x in rows if (split, str(x.sample.id)) not in out] for split, rows in parts.items()}
+    labels = {s: Counter(x.sample.label for x in rows if x.sample.label is not None) for s, rows in good.items()}
+    answers = {split: _answers(rows) for split, rows in good.items()}
+    findings = [finding for finding, _ in (*found, *checks.check_balance(labels, answers))]
     findings += [Finding("left-out", ERROR, shown(reason), shown(name)) for name, reason in problems]
-    findings += [
-        Finding("no-samples", ERROR, "holds no sample", split, split) for split in samples if not samples[split]
-    ]
+    findings += [Finding("no-samples", ERROR, "holds no sample", s, s) for s, rows in samples.items() if not rows]
     return Passport(
         facts=tuple(facts[medium] for medium in sorted(facts, key=lambda m: (str(m[1]), m[0]))),
         findings=tuple(sorted(findings, key=lambda f: (f.severity, f.name, f.code, f.message, f.split))),
         quarantine=quarantine,
-        counts={split: _counts(split, items, good, facts, tokens, answers.get(split, {})) for split in samples},
+        counts={split: _counts(parts[split], good[split], facts, answers[split]) for split in samples},
         labels=labels,
         answers={split: sum(sets.values(), Counter()) for split, sets in answers.items()},
-        tokens={
-            split: [tokens[i] for i, x in enumerate(items) if x.split == split and i in tokens] for split in samples
-        },
-        digests={split: _digest([item for item in items if item.split == split], folder) for split in samples},
+        tokens={split: [item.tokens for item in rows if item.tokens] for split, rows in parts.items()},
+        digests={split: _digest(rows, folder) for split, rows in parts.items()},
         max_length=max_length,
-        decode_seconds={split: _decode_seconds(split, good, facts) for split in samples},
+        decode_seconds={s: sum(facts[m].decode_seconds for x in rows for m in x.media) for s, rows in good.items()},
         folder=folder,
     )
 
 
-def _checks(items: Sequence[Item], facts: Facts, folder: Path | None, near: int) -> checks.Check:
-    yield from checks.check_samples(items)
-    yield from checks.check_ids(items)
-    yield from checks.check_clips(items, facts, folder)
-    yield from checks.check_duplicates(items, facts, folder)
-    yield from checks.check_leaks(items, facts, folder, near)
-
-
-def _read(items: Sequence[Item], *, folder: Path | None, **how) -> Facts:
+def _read(items: Sequence[Item], **how: Any) -> Facts:
     """Returns the facts of each clip and image that any sample shows, each read once."""
-    media = list(dict.fromkeys(medium for item in items for medium in item.media))
-    facts = {}
+    media, facts = list(dict.fromkeys(medium for item in items for medium in item.media)), {}
     for kind in dict.fromkeys(kind for kind, _ in media):
         paths = [path for other, path in media if other == kind]
-        facts |= {(kind, f.path): f for f in inspect_all(paths, kind=kind, folder=folder, **how)}
+        facts |= {(kind, found.path): found for found in inspect_all(paths, kind=kind, **how)}
     return facts
 
 
-def _count(items: Sequence[Item], facts: Facts, count: Count | None) -> tuple[dict[int, tuple[int, int]], list]:
-    """Returns {place of the item: (prompt, answer) tokens}, and findings for what cannot be counted."""
-    tokens, failed = {}, []
-    for place, item in enumerate(items if count else ()):
+def _count(items: Sequence[Item], facts: Facts, count: Count | None) -> tuple[list[Item], list]:
+    """Returns the items with their (prompt, answer) tokens, and findings for those that cannot be counted."""
+    counted, failed = [], []
+    for item in items:
         seen = [facts[medium] for medium in item.media]
-        if item.broken or not all(found.usable for found in seen):
-            continue
-        try:
-            tokens[place] = count(item.sample, seen)
-        except (ValueError, KeyError, TypeError) as error:
-            words = f"its tokens cannot be counted ({shown(str(error))})"
-            failed.append((Finding("tokens", ERROR, words, item.name, item.split), [item]))
-    return tokens, failed
+        if count and not item.broken and all(found.usable for found in seen):
+            try:
+                item = replace(item, tokens=count(item.sample, seen))
+            except (ValueError, KeyError, TypeError) as error:
+                words = f"its tokens cannot be counted ({shown(str(error))})"
+                failed.append((Finding("tokens", ERROR, words, item.name, item.split), [item]))
+        counted.append(item)
+    return counted, failed
 
 
 def _quarantine(found: Iterable[tuple[Finding, Sequence[Item]]]) -> tuple[Quarantined, ...]:
     """Returns each sample to leave out, once, with all its reasons."""
-    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+    reasons: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for finding, out in found:
         for item in out:
             about = "" if finding.name == item.name else f"{finding.name}: "
-            reasons[item.split, str(item.sample.id)].append(f"{finding.code}: {about}{finding.message}")
-    return tuple(Quarantined(*key, "; ".join(dict.fromkeys(reasons[key]))) for key in sorted(reasons))
+            reasons[item.split, str(item.sample.id)][f"{finding.code}: {about}{finding.message}"] = None
+    return tuple(Quarantined(*key, "; ".join(reasons[key])) for key in sorted(reasons))
 
 
-def _balance(samples: Iterable[str], good: Sequence[Item]) -> tuple[dict[str, Counter], dict[str, dict]]:
-    """Returns how often each label occurs, by split; and each right option, by split and set of options."""
-    labels = {split: Counter() for split in samples}
-    answers: dict[str, dict[tuple, Counter]] = {split: defaultdict(Counter) for split in samples}
-    for item in good:
-        if item.sample.label is not None:
-            labels[item.split][item.sample.label] += 1
+def _answers(items: Iterable[Item]) -> dict[tuple, Counter]:
+    """Returns how often each option is right, by the set of options."""
+    answers: dict[tuple, Counter] = defaultdict(Counter)
+    for item in items:
         if item.sample.options and item.sample.answer is not None:
-            answers[item.split][item.sample.options][item.sample.answer] += 1
-    return labels, answers
+            answers[item.sample.options][item.sample.answer] += 1
+    return answers
 
 
-def _counts(split: str, items, good, facts: Facts, tokens: Mapping, answers: Mapping[tuple, Counter]) -> dict[str, Any]:
+def _counts(all_of: Sequence[Item], good: Sequence[Item], facts: Facts, answers: Mapping[tuple, Counter]) -> dict:
     """Returns the figures of one split; the majority: how often the most frequent option of each kind is right."""
-    mine = [item for item in good if item.split == split]
-    media = dict.fromkeys(medium for item in mine for medium in item.media)
+    media = dict.fromkeys(medium for item in good for medium in item.media)
     asked = sum(counts.total() for counts in answers.values())
-    lengths = [sum(tokens[i]) for i, item in enumerate(items) if item.split == split and i in tokens]
     return {
-        "samples": sum(item.split == split for item in items),
-        "usable": len(mine),
+        "samples": len(all_of),
+        "usable": len(good),
         "clips": len(media),
         "seconds": round(sum(facts[medium].seconds for medium in media), 3),
         "majority": round(sum(max(c.values()) for c in answers.values()) / asked, 4) if asked else None,
-        "longest": max(lengths, default=None),
+        "longest": max((sum(item.tokens) for item in all_of if item.tokens), default=None),
     }
-
-
-def _decode_seconds(split: str, good: Sequence[Item], facts: Facts) -> float:
-    return sum(facts[medium].decode_seconds for item in good if item.split == split for medium in item.media)
 
 
 def _digest(items: Sequence[Item], folder: Path | None) -> str:

@@ -61,9 +61,7 @@ class Finding:
 def judge(content: Content, path: Path, size: int, limits: Limits, kind: str = "video") -> tuple[Finding, ...]:
     """Returns the findings of a file that could be read, errors first; `size` is in bytes."""
     found = [*_opening(content, kind), *_frames(content, kind), *_picture(content), *_size(content, size, limits)]
-    if content.container and (wrong := _extension(content.container, path)):
-        found.append(wrong)
-    return tuple(sorted(found, key=lambda finding: finding.severity))
+    return tuple(sorted([*found, *_extension(content, path)], key=lambda finding: finding.severity))
 
 
 def error(code: str, message: str) -> Finding:
@@ -144,9 +142,8 @@ def _size(content: Content, size: int, limits: Limits) -> Iterator[Finding]:
         yield warning("huge", f"{content.seconds:.1f} seconds, more than {limits.seconds:g}")
 
 
-def _extension(container: str, path: Path) -> Finding | None:
-    names = container.split(",")
+def _extension(content: Content, path: Path) -> Iterator[Finding]:
+    names = content.container.split(",")
     known = {*names, *(extension for name in names for extension in EXTENSIONS.get(name, ()))}
-    if path.suffix.lower().lstrip(".") in known:
-        return None
-    return warning("extension", f"named {path.suffix or 'without an extension'}, but its format is {names[0]}")
+    if content.container and path.suffix.lower().lstrip(".") not in known:
+        yield warning("extension", f"named {path.suffix or 'without an extension'}, but its format is {names[0]}")

@@ -5,6 +5,8 @@ Why: a table says that something is unbalanced or too long, a picture says how m
     plot_passport(found)    # in a notebook
 """
 
+from collections import Counter
+
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +16,7 @@ from cookbook.display import plots
 from data_tools.formats.source import shown
 from data_tools.passport.result import Passport
 
-COLORS = (plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.GREY)
+PALETTE = (plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.GREY)
 MOST_BARS = 12  # labels or options that are drawn; the others stand together as "other"
 BINS = 30
 
@@ -28,9 +30,8 @@ def plot_passport(found: Passport) -> Figure:
     lengths = {split: [sum(pair) for pair in pairs] for split, pairs in found.tokens.items()}
     _histogram(tokens, lengths, "tokens per sample")
     if found.max_length and any(lengths.values()):
-        tokens.axvline(
-            found.max_length, color="black", linestyle="--", linewidth=1.2, label=f"limit {found.max_length:,}"
-        )
+        look = {"color": "black", "linestyle": "--", "linewidth": 1.2}
+        tokens.axvline(found.max_length, label=f"limit {found.max_length:,}", **look)
         tokens.set_xlim(right=1.05 * max(found.max_length, tokens.get_xlim()[1] / 1.05))
         tokens.legend()
     _histogram(seconds, {"clips": [f.seconds for f in found.facts if f.frames]}, "seconds per clip")
@@ -44,17 +45,14 @@ def _balance(ax: Axes, found: Passport) -> None:
     ax.set_title("labels" if labelled else "right options")
     if not counts:
         return _nothing(ax)
-    totals: dict[str, int] = {}
-    for shares in counts.values():
-        for name, n in shares.items():
-            totals[name] = totals.get(name, 0) + n
+    totals = sum(map(Counter, counts.values()), Counter())
     names = sorted(totals, key=lambda name: (-totals[name], name))
     kept, rest = names[:MOST_BARS], names[MOST_BARS:]
     width = 0.8 / len(counts)
     for i, (split, shares) in enumerate(counts.items()):
         values = [shares.get(name, 0) for name in kept] + [sum(shares.get(name, 0) for name in rest)] * bool(rest)
         x = np.arange(len(values)) - 0.4 + width * (i + 0.5)
-        ax.bar(x, np.array(values) / sum(shares.values()), width * 0.92, color=COLORS[i % len(COLORS)], label=split)
+        ax.bar(x, np.array(values) / sum(shares.values()), width * 0.92, color=PALETTE[i % len(PALETTE)], label=split)
     words = [shown(name)[:24] for name in kept] + ["other"] * bool(rest)
     ax.set_xticks(range(len(words)), words, rotation=30 if max(map(len, words)) > 6 else 0, ha="right")
     ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, symbol=plots.PERCENT))
@@ -66,12 +64,11 @@ def _balance(ax: Axes, found: Passport) -> None:
 def _histogram(ax: Axes, values: dict[str, list[float]], title: str) -> None:
     """Draw how often each value occurs, one colour a split, all with the same bins."""
     ax.set_title(title)
-    filled = {split: found for split, found in values.items() if found}
-    if not filled:
+    if not (filled := {split: found for split, found in values.items() if found}):
         return _nothing(ax)
     edges = np.linspace(0, 1.05 * max(map(max, filled.values())), BINS + 1)  # from 0, so that equal values have a width
     for i, (split, found) in enumerate(filled.items()):
-        ax.hist(found, edges, color=COLORS[i % len(COLORS)], alpha=0.7, label=split)
+        ax.hist(found, edges, color=PALETTE[i % len(PALETTE)], alpha=0.7, label=split)
     ax.set_xlim(left=0)
     if len(filled) > 1:
         ax.legend()

@@ -11,8 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
+from statistics import median_low
 
 import av
 import numpy as np
@@ -24,7 +24,7 @@ MAX_PIXELS = 1 << 26  # 8192 x 8192; a damaged header may state more, and decodi
 LOOK_FRAMES, LOOK_SIZE = 4, 8  # a clip's look: four frames of 8 x 8 pixels, the colours at half of that
 PLAIN = {"yuv420p", "yuv422p", "yuv444p"}  # a plane of brightness, two of colours, a byte a pixel
 EXIF_TURNS = {3: 180, 6: 90, 8: 270}  # of the tag "orientation", 274
-STARTS = ((0, b"\x1aE\xdf\xa3"), (0, b"RIFF"), (0, b"FLV"), (0, b"OggS"), (0, b"GIF8"), (0, b"\x00\x00\x01"))
+STARTS = (b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"OggS", b"GIF8", b"\x00\x00\x01")
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp")  # what an mp4 may begin with
 
 
@@ -75,23 +75,16 @@ class _Tally:
         self.frames += 1
         self.damaged += frame.is_corrupt
         self.sizes.add((frame.width, frame.height))
-        if frame.pts is None:
-            return
-        if self.last is None:
-            self.first = frame.pts
-        else:
-            self.steps[frame.pts - self.last] += 1
-        self.last = frame.pts
+        if frame.pts is not None:
+            if self.last is None:
+                self.first = frame.pts
+            else:
+                self.steps[frame.pts - self.last] += 1
+            self.last = frame.pts
 
     def step(self) -> int:
         """Returns the median number of ticks between two frames, 0 where there is none."""
-        middle = self.steps.total() / 2
-        passed = 0
-        for step, count in sorted(self.steps.items()):
-            passed += count
-            if passed >= middle:
-                return step
-        return 0
+        return median_low(self.steps.elements()) if self.steps else 0
 
     def is_uneven(self) -> bool:
         """Whether steps differ by more than 10 % and more than the rounding to whole ticks explains."""
@@ -128,14 +121,10 @@ def read_image(path: Path) -> Content:
     try:
         with Image.open(path) as image:
             image.load()
-            frame = av.VideoFrame.from_image(image.convert("RGB"))
             found = {"container": image.format.lower(), "codec": image.mode, "frames": 1, "stated": 1}
-            found |= {
-                "width": image.width,
-                "height": image.height,
-                "rotation": EXIF_TURNS.get(image.getexif().get(274), 0),
-            }
-            found["look"] = _tiny(frame).hex()
+            found |= {"width": image.width, "height": image.height}
+            found["rotation"] = EXIF_TURNS.get(image.getexif().get(274), 0)
+            found["look"] = _tiny(av.VideoFrame.from_image(image.convert("RGB"))).hex()
     except Exception as error:  # damaged bytes can make a decoder raise anything
         found = {"error": _words(error), "recognised": "cannot identify" not in str(error)}
     return Content(**found, decode_seconds=time.monotonic() - start)
@@ -180,8 +169,8 @@ def _decode(container: av.container.InputContainer, header: dict, deadline: floa
         found["fps"] = tally.frames / found["seconds"]
     if tally.sizes:
         found["width"], found["height"] = max(tally.sizes)
-    found |= {"variable_rate": tally.is_uneven(), "one_size": len(tally.sizes) < 2}
-    found["stated"] = max(0, header["stated"] - tally.skipped)
+    stated = max(0, header["stated"] - tally.skipped)
+    found |= {"variable_rate": tally.is_uneven(), "one_size": len(tally.sizes) < 2, "stated": stated}
     found["look"] = b"".join(tally.look).hex() if len(tally.look) == LOOK_FRAMES else ""
     return found
 
@@ -214,23 +203,10 @@ def _means(plane, size: int) -> np.ndarray:
     """Returns the means of size x size areas of a plane, each of some 16 x 16 of its pixels: (size, size) uint8."""
     pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
     pixels = pixels[:: max(1, plane.height // (16 * size)), :: max(1, plane.width // (16 * size))]
-    rows, columns, areas = _areas(*pixels.shape, size)
-    return (rows @ pixels.astype(np.float32) @ columns / areas).round().astype(np.uint8)  # whole numbers up to `/`
-
-
-@cache
-def _areas(height: int, width: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns what sums a picture (height, width) over size x size areas from both sides, and the pixels in each."""
-
-    def sums(side: int) -> np.ndarray:
-        ends = np.arange(size + 1) * side // size
-        places = np.arange(side)
-        return ((places >= ends[:-1, None]) & (places < np.maximum(ends[1:], ends[:-1] + 1)[:, None])).astype(
-            np.float32
-        )
-
-    rows, columns = sums(height), sums(width).T
-    return rows, columns, np.outer(rows.sum(1), columns.sum(0))
+    rows, columns = (np.arange(size) * side // size for side in pixels.shape)  # where each area begins
+    sums = np.add.reduceat(np.add.reduceat(pixels.astype(np.float32), rows), columns, axis=1)
+    sides = (np.diff(np.append(at, side)).clip(1) for at, side in zip((rows, columns), pixels.shape))
+    return (sums / np.outer(*sides).astype(np.float32)).round().astype(np.uint8)
 
 
 def _begins_like_video(path: Path) -> bool:
@@ -239,7 +215,7 @@ def _begins_like_video(path: Path) -> bool:
             head = file.read(12)
     except OSError:
         return False
-    return head[4:8] in BOXES or any(head[at : at + len(start)] == start for at, start in STARTS)
+    return head[4:8] in BOXES or head.startswith(STARTS)
 
 
 def _words(error: Exception) -> str:

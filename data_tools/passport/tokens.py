@@ -28,8 +28,8 @@ def part_tokens(part: Mapping[str, Any], facts: ClipFacts) -> int:
     """
     if unknown := {"nframes", "video_start", "video_end", "min_frames", "resized_height", "resized_width"} & set(part):
         raise DataError(f"{', '.join(sorted(unknown))}: tokens are counted for fps and pixel limits only")
-    least, most = IMAGE_PIXELS if part["type"] == "image" else VIDEO_PIXELS
-    least, most = part.get("min_pixels", least), part.get("max_pixels", most)
+    usual = IMAGE_PIXELS if part["type"] == "image" else VIDEO_PIXELS
+    least, most = part.get("min_pixels", usual[0]), part.get("max_pixels", usual[1])
     if most < least:
         raise DataError(f"max_pixels {most} is below min_pixels {least}; qwen-vl-utils needs both stated")
     if part["type"] == "image":
@@ -51,8 +51,7 @@ def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
     tokenizer = AutoTokenizer.from_pretrained(model)
 
     def count(sample: Sample, facts: Sequence[ClipFacts]) -> tuple[int, int]:
-        prompt, target = sample.prompt, sample.target
-        messages = sample.messages
+        prompt, target, messages = sample.prompt, sample.target, sample.messages
         if contract:
             messages, prompt = contract.conversation(messages), contract.conversation(prompt)
         parts = [part for turn in messages for part in turn["content"] if part["type"] in MEDIA]

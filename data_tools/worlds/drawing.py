@@ -13,16 +13,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-COLORS = {
-    "red": (214, 40, 40),
-    "blue": (45, 85, 225),
-    "yellow": (240, 205, 40),
-    "white": (246, 246, 246),
-    "black": (18, 18, 18),
-    "purple": (150, 50, 190),
-    "orange": (245, 130, 25),
-    "pink": (245, 130, 190),
-}
+from data_tools import region_masks
+
+ORDER = ("red", "blue", "yellow", "white", "black", "purple", "orange", "pink")  # from which seeds draw
+COLORS = {name: region_masks.COLORS[name] for name in ORDER}
 
 
 def background(size: int, color, rng: np.random.Generator | None = None, grain: float = 0.0) -> np.ndarray:

@@ -12,16 +12,13 @@ often it happens is a parameter of each split, because it is what curated traini
 """
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
-from data_tools.worlds import begin, command_line, drawing, finish
-
-log = logging.getLogger(__name__)
+from data_tools.worlds import build_world, command_line, drawing
 
 VERSION = 1  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 112
@@ -31,9 +28,6 @@ EXAMPLE = {"weather": "clear", "lighting": "day", "violation": False}  # what ev
 WEATHER = ("clear", "rain", "snow", "fog")
 LIGHTING = {"day": 1.0, "night": 0.5}
 SIGNALS = {"red": (255, 45, 40), "green": (50, 230, 90)}
-
-
-# ---- what happens -----------------------------------------------------------------------------------------------
 
 
 def plan(rng: np.random.Generator, violation: bool) -> dict:
@@ -53,7 +47,7 @@ def plan(rng: np.random.Generator, violation: bool) -> dict:
     }
 
 
-def caption(facts: Mapping) -> dict:
+def label_fields(facts: Mapping) -> dict:
     """Returns the label of a clip: the fifteen fields, and the two that the recipe drops."""
     signal, wet = facts["signal"], {"clear": "dry", "rain": "wet", "snow": "snow", "fog": "dry"}[facts["weather"]]
     hard = 1 + (facts["weather"] != "clear") + (facts["lighting"] == "night") + facts["junction"]
@@ -87,9 +81,6 @@ def _track(facts: Mapping) -> np.ndarray:
     if facts["action"] == "stop":
         return 0.12 + 0.35 * np.minimum(t / 0.6, 1)
     return 0.14 + facts["speed"] * t
-
-
-# ---- how it looks -----------------------------------------------------------------------------------------------
 
 
 def render(facts: Mapping, rng: np.random.Generator, size: int = SIZE) -> np.ndarray:
@@ -131,31 +122,23 @@ def _weather(image: np.ndarray, weather: str, rng: np.random.Generator) -> np.nd
     return image
 
 
-# ---- the folder -------------------------------------------------------------------------------------------------
-
-
 def build(out: Path, counts: Mapping[str, int], violations: Mapping[str, float], seed: int = 0) -> Path:
-    """Write `out/SPLIT/videos` and `out/SPLIT/metas`, with that share of violations in each split. Returns `out`.
+    """Write `out/SPLIT/videos` and `out/SPLIT/metas`, with that share of violations in each split. Returns `out`."""
 
-    A folder that already holds exactly this world is left alone.
-    """
-    out = Path(out)
-    recipe = {"seed": seed, "counts": dict(counts), "violations": dict(violations), "version": VERSION}
-    if not begin(out, recipe):
-        return out
-    for split, count in counts.items():
+    def write(out: Path, split: str, count: int) -> str:
         rng = np.random.default_rng([seed, SPLITS.index(split)])
-        folders = [out / split / name for name in ("videos", "metas")]
-        for folder in folders:
+        videos, metas = (out / split / name for name in ("videos", "metas"))
+        for folder in (videos, metas):
             folder.mkdir(parents=True)
         breaks = np.arange(count) < round(count * violations.get(split, 0.0))
         for number, violation in enumerate(rng.permutation(breaks).tolist()):
             facts, name = plan(rng, violation), f"{split}_{number:05d}"
-            drawing.write_mp4(folders[0] / f"{name}{VIDEO_SUFFIX}", render(facts, rng), FPS)
-            label = caption(facts | (EXAMPLE if split == "template" else {}))
-            (folders[1] / f"{name}{LABEL_SUFFIX}").write_text(json.dumps(label, indent=1))
-        log.info("%s: %d clips, %d with a violation", split, count, breaks.sum())
-    return finish(out)
+            drawing.write_mp4(videos / f"{name}{VIDEO_SUFFIX}", render(facts, rng), FPS)
+            label = label_fields(facts | (EXAMPLE if split == "template" else {}))
+            (metas / f"{name}{LABEL_SUFFIX}").write_text(json.dumps(label, indent=1))
+        return f"{count} clips, {breaks.sum()} with a violation"
+
+    return build_world(out, VERSION, counts, seed, write, violations=dict(violations))
 
 
 def main() -> None:

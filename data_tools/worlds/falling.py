@@ -11,16 +11,13 @@ across · 1 falls upwards.
 """
 
 import csv
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from data_tools.videophy2 import clip_name
-from data_tools.worlds import begin, command_line, drawing, finish
-
-log = logging.getLogger(__name__)
+from data_tools.worlds import build_world, command_line, drawing
 
 VERSION = 5  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 56
@@ -30,7 +27,7 @@ SITE = "https://clips.invalid"  # the rows name addresses, as VideoPhy-2 does; n
 # Ours: the sheet of the published recipe says that "always 4" is what the policy fell into, not how many have it.
 SKEWED = {5: 0.15, 4: 0.60, 3: 0.12, 2: 0.08, 1: 0.05}
 EVEN = dict.fromkeys(SKEWED, 0.2)
-SEEN = {
+THOUGHTS = {
     5: "It moves and then stops.",
     4: "It moves and turns back.",
     3: "It stays still.",
@@ -80,26 +77,23 @@ def scores(count: int, shares: Mapping[int, float], rng: np.random.Generator) ->
 def build(out: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
     """Write `out/SPLIT.csv` (video_url, caption, pc) and `out/videos`. Returns `out`.
 
-    Training and validation are skewed, the test is even, so that no habit pays there. A folder that already holds
-    exactly this world is left alone.
+    Training and validation are skewed, the test is even, so that no habit pays there.
     """
-    out, videos = Path(out), Path(out) / "videos"
-    recipe = {"seed": seed, "counts": dict(counts), "version": VERSION}
-    if not begin(out, recipe):
-        return out
-    videos.mkdir()
-    for split, count in counts.items():
+
+    def write(out: Path, split: str, count: int) -> str:
         rng = np.random.default_rng([seed, SPLITS.index(split)])
         drawn = scores(count, SKEWED if split == "train" else EVEN, rng)
+        (out / "videos").mkdir(exist_ok=True)
         with (out / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             table.writerow(["video_url", "caption", "pc", "thought"])
             for number, (score, own) in enumerate(zip(drawn, rng.spawn(count))):
                 url = f"{SITE}/{split}/{number:05d}/clip.mp4"
-                drawing.write_mp4(videos / clip_name(url), render(score, own), FPS)
-                table.writerow([url, "A thing is let go in the air.", score, SEEN[score] if split == "sft" else ""])
-        log.info("%s: %d clips", split, count)
-    return finish(out)
+                drawing.write_mp4(out / "videos" / clip_name(url), render(score, own), FPS)
+                table.writerow([url, "A thing is let go in the air.", score, THOUGHTS[score] if split == "sft" else ""])
+        return f"{count} clips"
+
+    return build_world(out, VERSION, counts, seed, write)
 
 
 def main() -> None:

@@ -9,15 +9,12 @@ The clips are drawn at 112 pixels; how many of them the model gets is the contra
 """
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data_tools.worlds import begin, command_line, drawing, finish
-
-log = logging.getLogger(__name__)
+from data_tools.worlds import build_world, command_line, drawing
 
 VERSION = 3  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 112
@@ -76,28 +73,20 @@ def render(facts: Mapping[str, str], rng: np.random.Generator) -> np.ndarray:
     return drawing.to_uint8(frames)
 
 
-def rows(facts: Mapping[str, str], kinds: Sequence[str], rng: np.random.Generator) -> list[dict[str, str]]:
+def question_rows(facts: Mapping[str, str], kinds: Sequence[str], rng: np.random.Generator) -> list[dict[str, str]]:
     """Returns the questions of these kinds as WTS has them: {question, a, b, c, d, correct}, options shuffled."""
     found = []
     for task in kinds:
-        right = facts[task]
         names = [str(name) for name in rng.permutation(list(OPTIONS[task]))]
-        options = dict(zip("abcd", names))
-        found.append({"question": QUESTIONS[task], **options, "correct": "abcd"[names.index(right)]})
+        right = "abcd"[names.index(facts[task])]
+        found.append({"question": QUESTIONS[task], **dict(zip("abcd", names)), "correct": right})
     return found
 
 
 def build(out: Path, counts: Mapping[str, int], seed: int = 0, kinds: Sequence[str] = tuple(QUESTIONS)) -> Path:
-    """Write `out/annotations` and `out/videos`. Returns `out`.
+    """Write `out/annotations` and `out/videos`, with questions of these kinds. Returns `out`. Raises KeyError."""
 
-    `kinds` are the kinds of questions. A folder that already holds exactly this world is left alone. Raises KeyError
-    for a kind that there is not.
-    """
-    out = Path(out)
-    recipe = {"seed": seed, "counts": dict(counts), "kinds": list(kinds), "version": VERSION}
-    if not begin(out, recipe):
-        return out
-    for split, count in counts.items():
+    def write(out: Path, split: str, count: int) -> str:
         streams = np.random.default_rng([seed, SPLITS.index(split)]).spawn(count)
         for number, rng in enumerate(streams):
             scene = f"{split}_{number:05d}"
@@ -107,10 +96,12 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0, kinds: Sequence[s
                 folder.mkdir(parents=True)
             facts = plan(rng)
             drawing.write_mp4(clips / f"{scene}_c1.mp4", render(facts, rng), FPS)
-            entry = {"id": scene, "overhead_videos": [f"{scene}_c1.mp4"], "environment": rows(facts, kinds, rng)}
+            asked = question_rows(facts, kinds, rng)
+            entry = {"id": scene, "overhead_videos": [f"{scene}_c1.mp4"], "environment": asked}
             (labels / f"{scene}.json").write_text(json.dumps([entry], indent=1))
-        log.info("%s: %d clips", split, count)
-    return finish(out)
+        return f"{count} clips"
+
+    return build_world(out, VERSION, counts, seed, write, kinds=list(kinds))
 
 
 def main() -> None:

@@ -10,16 +10,14 @@ Each clip has a *driver* (the vehicle that the questions are about), and often a
 """
 
 import json
-import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
-from data_tools.worlds import begin, command_line, drawing, finish
-
-log = logging.getLogger(__name__)
+from data_tools.worlds import build_world, command_line, drawing
 
 VERSION = 5  # raise it when the same seed gives other clips
 FRAMES, FPS, SIZE = 8, 2, 112
@@ -40,9 +38,7 @@ MANEUVERS = {
 }
 SIGNALS = ("red", "green")
 LAMPS = {"red": (255, 45, 40), "green": (50, 230, 90)}
-SCENARIOS = ("crossing", "lane_change", "following", "debris")
-
-TURNS = (2, 3, 5, 6)  # the frames where a signal may turn
+SIGNAL_TURNS = (2, 3, 5, 6)  # the frames where a signal may turn
 
 LANE = 0.2  # lane width; the main road has two lanes, the crossing road is 1.3 lanes wide
 ROAD_Y, CROSS_X, CROSS_HALF = 0.5, 0.7, 0.13
@@ -73,9 +69,6 @@ class Clip:
     flip: bool = False
 
 
-# ---- what happens -----------------------------------------------------------------------------------------------
-
-
 def _drive(start: float, end: float, stop_at: float = 1.0) -> np.ndarray:
     """Returns positions (frames,) that go from start to end at an even speed, reached at time stop_at (0..1]."""
     t = np.linspace(0, 1, FRAMES)
@@ -92,130 +85,149 @@ def _along(x: np.ndarray | float, y: np.ndarray | float) -> np.ndarray:
     return np.stack(np.broadcast_arrays(np.zeros(FRAMES) + x, np.zeros(FRAMES) + y), axis=1)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What is drawn before the scenario: two vehicles, the signal, where the driver starts, and when it may be hit."""
+
+    colors: tuple[str, str]  # of the driver and of the other vehicle; so are the sizes
+    sizes: tuple[tuple[float, float], tuple[float, float]]  # (length, width)
+    signal: str
+    lanes: tuple[float, float]  # the middle of the driver's lane and of the other one
+    start: float
+    hit: float  # time of contact, as a share of the clip
+
+    def vehicle(self, which: int, xy: np.ndarray, **looks) -> Actor:
+        """Returns the driver (0) or the other vehicle (1) on its way."""
+        return Actor(self.colors[which], "vehicle", xy, *self.sizes[which], **looks)
+
+
+class Scene(NamedTuple):
+    """What a scenario decides: the actors, the driver first, and what follows for the label."""
+
+    actors: tuple[Actor, ...]
+    maneuver: str = "straight"
+    cause: str | None = None
+    obeys: bool | None = None
+
+
+def _crossing(s: Setting, collision: bool, rng: np.random.Generator) -> Scene:
+    """Another vehicle comes from the crossing road, from above or from below."""
+    (length, width), (length2, _) = s.sizes
+    cross, maneuver = CROSS_X + rng.uniform(-0.03, 0.03), "straight"
+    down = float(rng.choice([-1, 1]))  # +1: from above
+    far, y, gap = 0.5 - down * 0.42, s.lanes[0], (width + length2) / 2
+    if collision:
+        me, you = _along(_drive(s.start, cross, s.hit), y), _along(cross, _drive(far, y - down * gap, s.hit))
+    elif s.signal == "red" and rng.random() < 0.5:  # stops at the line, as it must; the other one crosses
+        maneuver = "stop"
+        me = _along(_slow_down(s.start, STOP_X - length / 2, rng.uniform(0.6, 0.85)), y)
+        you = _along(cross, _drive(far, 0.5 + down * 0.7, 1.0))
+    else:  # drives on while the other one waits; on red that is against the rules, though nobody is hit
+        me = _along(_drive(s.start, 1.0 + rng.uniform(0, 0.1)), y)
+        you = _along(cross, _drive(far, 0.5 - down * (LANE + 0.02 + length2 / 2), 0.6))
+    cause = ("red_signal" if s.signal == "red" else "no_yield") if collision else None
+    other = s.vehicle(1, you, upright=True, nose=int(down))
+    return Scene((s.vehicle(0, me), other), maneuver, cause, s.signal == "green" or maneuver == "stop")
+
+
+def _lane_change(s: Setting, collision: bool, rng: np.random.Generator) -> Scene:
+    """Two vehicles go the same way, the driver changes lanes or stays beside the other."""
+    (length, width), (_, width2) = s.sizes
+    (y, y_other), begin, t = s.lanes, rng.uniform(0.2, 0.35), np.linspace(0, 1, FRAMES)
+    if collision:
+        contact = y_other + np.sign(y - y_other) * (width + width2) / 2
+        side = y + (contact - y) * np.clip((t - begin) / (s.hit - begin), 0, 1)
+        speed, beside = rng.uniform(0.3, 0.4), rng.uniform(-0.06, 0.06)
+        x = _drive(s.start + 0.05, s.start + 0.05 + speed)
+        stop = np.where(t < s.hit, x, np.interp(s.hit, t, x) + 0.4 * (x - np.interp(s.hit, t, x)))
+        stop -= max(0, stop[-1] + length / 2 - STOP_X)  # past the line on red there would be two causes
+        actors = s.vehicle(0, _along(stop, side)), s.vehicle(1, _along(stop + beside, y_other))
+        return Scene(actors, "lane_change", "lane_change")
+    x = _drive(s.start, s.start + rng.uniform(0.5, 0.7))
+    if rng.random() < 0.5:  # a safe change: the other lane is free there
+        side = y + (y_other - y) * np.clip((t - begin) / (rng.uniform(0.65, 0.8) - begin), 0, 1)
+        actors = s.vehicle(0, _along(x, side)), s.vehicle(1, _along(np.maximum(x + 0.45, 0.6), y_other))
+        return Scene(actors, "lane_change")
+    beside = _along(x + rng.uniform(-0.08, 0.08), y_other)  # side by side, each in its own lane
+    return Scene((s.vehicle(0, _along(x, y)), s.vehicle(1, beside)))
+
+
+def _following(s: Setting, collision: bool, rng: np.random.Generator) -> Scene:
+    """One vehicle is ahead in the lane: it waits at the line, or both drive."""
+    (length, _), (length2, _) = s.sizes
+    y, touch, waits = s.lanes[0], (length + length2) / 2, STOP_X - length2 / 2
+    if collision:
+        start = waits - touch - rng.uniform(0.12, 0.2)  # far enough to be seen driving
+        me, you = s.vehicle(0, _along(_drive(start, waits - touch, s.hit), y)), s.vehicle(1, _along(waits, y))
+        return Scene((me, you), cause="too_close")
+    if rng.random() < 0.5:  # stops behind the waiting vehicle with room to spare
+        room = rng.uniform(0.09, 0.13)
+        start = min(s.start, waits - touch - room - 0.05) - 0.02
+        me = s.vehicle(0, _along(_slow_down(start - 0.08, waits - touch - room, rng.uniform(0.6, 0.85)), y))
+        you = s.vehicle(1, _along(waits, y))
+        # sometimes the driver is the one that stands, so that "waits" is an answer too
+        return Scene((you, me), "waits") if rng.random() < 0.5 else Scene((me, you), "stop")
+    travel, room = rng.uniform(0.4, 0.55), rng.uniform(0.12, 0.2)
+    me = _along(_drive(s.start - 0.05, s.start - 0.05 + travel), y)  # both at the same speed
+    return Scene((s.vehicle(0, me), s.vehicle(1, _along(me[:, 0] + touch + room, y))))
+
+
+def _debris(s: Setting, collision: bool, rng: np.random.Generator) -> Scene:
+    """Something lies on the road."""
+    block, at, (y, y_other) = rng.uniform(0.12, 0.15), rng.uniform(0.5, 0.6), s.lanes
+    thing = Actor("debris", "debris", _along(at, y), block, block)
+    if collision:
+        me = _along(_drive(s.start, at - (s.sizes[0][0] + block) / 2, s.hit), y)
+        return Scene((s.vehicle(0, me), thing), cause="debris")
+    if rng.random() < 0.5:  # steers around it: in the free lane before it is beside it
+        side = y + (y_other - y) * np.clip(np.linspace(0, 1, FRAMES) / 0.34, 0, 1)
+        return Scene((s.vehicle(0, _along(_drive(s.start - 0.12, 0.88), side)), thing), "lane_change")
+    me = s.vehicle(0, _along(_drive(s.start, rng.uniform(0.8, 1.0)), y))
+    return Scene((me, replace(thing, xy=_along(at, y_other))))  # it lies in the other lane
+
+
+SCENARIOS = {"crossing": _crossing, "lane_change": _lane_change, "following": _following, "debris": _debris}
+
+
 def plan_clip(clip_id: str, scenario: str, collision: bool, rng: np.random.Generator) -> Clip:
     """Decide one clip: scenario, whether it ends in a collision, and everything that varies around it.
 
     Returns the clip with its full label. Raises ValueError for an unknown scenario.
     """
-    mine, other = rng.choice(list(drawing.COLORS), 2, replace=False).tolist()
-    length, width = rng.uniform(0.2, 0.25), rng.uniform(0.12, 0.15)
-    length2, width2 = rng.uniform(0.2, 0.25), rng.uniform(0.12, 0.15)
-    signal = str(rng.choice(SIGNALS))
-    lane = float(rng.choice([-1, 1]))  # which of the two lanes the driver starts in
-    y, y_other = ROAD_Y + lane * LANE / 2, ROAD_Y - lane * LANE / 2
-    start = rng.uniform(0.1, 0.18)
-    hit = rng.uniform(0.5, 0.7)  # time of contact, as a share of the clip
-    cause, maneuver, obeys = None, "straight", None
-
-    def vehicle(color, xy, upright=False, nose=1):
-        size = (length, width) if color == mine else (length2, width2)
-        return Actor(color, "vehicle", xy, *size, upright=upright, nose=nose)
-
-    if scenario == "crossing":
-        cross = CROSS_X + rng.uniform(-0.03, 0.03)
-        down = float(rng.choice([-1, 1]))  # the other vehicle comes from above (+1) or from below (-1)
-        far = 0.5 - down * 0.42
-        gap = (width + length2) / 2
-        if collision:
-            cause = "red_signal" if signal == "red" else "no_yield"
-            me = _along(_drive(start, cross, hit), y)
-            you = _along(cross, _drive(far, y - down * gap, hit))
-            obeys = signal == "green"
-        elif signal == "red" and rng.random() < 0.5:  # stops at the line, as it must; the other one crosses
-            maneuver = "stop"
-            me = _along(_slow_down(start, STOP_X - length / 2, rng.uniform(0.6, 0.85)), y)
-            you = _along(cross, _drive(far, 0.5 + down * 0.7, 1.0))
-            obeys = True
-        else:  # drives on while the other one waits; on red that is against the rules, though nobody is hit
-            me = _along(_drive(start, 1.0 + rng.uniform(0, 0.1)), y)
-            you = _along(cross, _drive(far, 0.5 - down * (LANE + 0.02 + length2 / 2), 0.6))
-            obeys = signal == "green"
-        actors = [vehicle(mine, me), vehicle(other, you, upright=True, nose=int(down))]
-    elif scenario == "lane_change":
-        begin = rng.uniform(0.2, 0.35)
-        t = np.linspace(0, 1, FRAMES)
-        if collision:
-            cause, maneuver = "lane_change", "lane_change"
-            contact = y_other + lane * (width + width2) / 2
-            side = y + (contact - y) * np.clip((t - begin) / (hit - begin), 0, 1)
-            speed, beside = rng.uniform(0.3, 0.4), rng.uniform(-0.06, 0.06)
-            x = _drive(start + 0.05, start + 0.05 + speed)
-            stop = np.where(t < hit, x, np.interp(hit, t, x) + 0.4 * (x - np.interp(hit, t, x)))
-            stop -= max(0, stop[-1] + length / 2 - STOP_X)  # past the line on red there would be two causes
-            me, you = _along(stop, side), _along(stop + beside, y_other)
-        else:
-            x = _drive(start, start + rng.uniform(0.5, 0.7))
-            if rng.random() < 0.5:  # a safe change: the other lane is free there
-                maneuver = "lane_change"
-                side = y + (y_other - y) * np.clip((t - begin) / (rng.uniform(0.65, 0.8) - begin), 0, 1)
-                me, you = _along(x, side), _along(np.maximum(x + 0.45, 0.6), y_other)
-            else:  # side by side, each in its own lane
-                me, you = _along(x, y), _along(x + rng.uniform(-0.08, 0.08), y_other)
-        actors = [vehicle(mine, me), vehicle(other, you)]
-    elif scenario == "following":
-        touch = (length + length2) / 2
-        waits = STOP_X - length2 / 2
-        if collision:
-            cause = "too_close"
-            start = waits - touch - rng.uniform(0.12, 0.2)  # far enough to be seen driving
-            me, you = _along(_drive(start, waits - touch, hit), y), _along(waits, y)
-        elif rng.random() < 0.5:  # stops behind the waiting vehicle with room to spare
-            maneuver = "stop"
-            room = rng.uniform(0.09, 0.13)
-            start = min(start, waits - touch - room - 0.05) - 0.02
-            me = _along(_slow_down(start - 0.08, waits - touch - room, rng.uniform(0.6, 0.85)), y)
-            you = _along(waits, y)
-        else:  # both drive, at the same speed
-            travel, room = rng.uniform(0.4, 0.55), rng.uniform(0.12, 0.2)
-            me = _along(_drive(start - 0.05, start - 0.05 + travel), y)
-            you = _along(me[:, 0] + touch + room, y)
-        actors = [vehicle(mine, me), vehicle(other, you)]
-    elif scenario == "debris":
-        block = rng.uniform(0.12, 0.15)
-        at = rng.uniform(0.5, 0.6)
-        if collision:
-            cause = "debris"
-            me, thing = _along(_drive(start, at - (length + block) / 2, hit), y), _along(at, y)
-        elif rng.random() < 0.5:  # steers around it into the free lane
-            maneuver = "lane_change"
-            t = np.linspace(0, 1, FRAMES)
-            side = y + (y_other - y) * np.clip(t / 0.34, 0, 1)  # in the free lane before it is beside it
-            me, thing = _along(_drive(start - 0.12, 0.88), side), _along(at, y)
-        else:  # it lies in the other lane
-            me, thing = _along(_drive(start, rng.uniform(0.8, 1.0)), y), _along(at, y_other)
-        actors = [vehicle(mine, me), Actor("debris", "debris", thing, block, block)]
-    else:
+    if scenario not in SCENARIOS:
         raise ValueError(f"unknown scenario {scenario!r}; choose one of {', '.join(SCENARIOS)}")
-
-    # Sometimes the driver is the one that stands and waits, so that "waits" is an answer too.
-    if scenario == "following" and not collision and maneuver == "stop" and rng.random() < 0.5:
-        actors = [actors[1], actors[0]]
-        mine, other, maneuver = other, mine, "waits"
-
+    setting = Setting(
+        colors=tuple(rng.choice(list(drawing.COLORS), 2, replace=False).tolist()),
+        sizes=tuple((rng.uniform(0.2, 0.25), rng.uniform(0.12, 0.15)) for _ in range(2)),
+        signal=str(rng.choice(SIGNALS)),
+        lanes=(ROAD_Y + (lane := float(rng.choice([-1, 1]))) * LANE / 2, ROAD_Y - lane * LANE / 2),
+        start=rng.uniform(0.1, 0.18),
+        hit=rng.uniform(0.5, 0.7),
+    )
+    scene = SCENARIOS[scenario](setting, collision, rng)
     # Where nobody crosses, the signal decides nothing, so it may turn; `signal` is then what it turns to. It turns as
     # often early as late and never in the middle, so that neither the middle frame nor all of them in any order tell.
-    changes = scenario != "crossing"
-    before = int(rng.choice(TURNS)) if changes else 0
+    signal, changes = setting.signal, scenario != "crossing"
+    before = int(rng.choice(SIGNAL_TURNS)) if changes else 0
     lamp = (SIGNALS[signal == "red"],) * before + (signal,) * (FRAMES - before)
-
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+    direction = (("left", "down", "right", "up") if flip else ("right", "down", "left", "up"))[turns]
+    driver, other = scene.actors
     label = {
         "video_id": clip_id,
         "scenario": scenario,
         "collision": "yes" if collision else "no",
-        "primary_cause": cause,
+        "primary_cause": scene.cause,
         "signal": signal,
         "signal_changes": "yes" if changes else "no",
-        "driver_color": mine,
-        "other_color": other if scenario != "debris" else None,
-        "driver_maneuver": maneuver,
-        "driver_direction": ("right", "down", "left", "up")[turns]
-        if not flip
-        else ("left", "down", "right", "up")[turns],
-        "follows_rules": None if obeys is None else ("yes" if obeys else "no"),
+        "driver_color": driver.color,
+        "other_color": other.color if other.kind == "vehicle" else None,
+        "driver_maneuver": scene.maneuver,
+        "driver_direction": direction,
+        "follows_rules": None if scene.obeys is None else ("yes" if scene.obeys else "no"),
     }
     label["caption"] = caption(label)
-    return Clip(label, tuple(actors), lamp, turns, flip)
+    return Clip(label, scene.actors, lamp, turns, flip)
 
 
 def caption(label: dict) -> str:
@@ -228,9 +240,6 @@ def caption(label: dict) -> str:
 def signal_words(label: dict) -> str:
     """Returns what the signal does in one sentence."""
     return f"The signal {'turns' if label['signal_changes'] == 'yes' else 'is'} {label['signal']}."
-
-
-# ---- how it looks -----------------------------------------------------------------------------------------------
 
 
 def render(clip: Clip, rng: np.random.Generator, size: int = SIZE) -> np.ndarray:
@@ -285,9 +294,6 @@ def _turn(image: np.ndarray, turns: int, flip: bool) -> np.ndarray:
     return image[:, ::-1] if flip else image
 
 
-# ---- the folder -------------------------------------------------------------------------------------------------
-
-
 def plan_split(split: str, count: int, seed: int) -> list[tuple[Clip, np.random.Generator]]:
     """Returns `count` planned clips of one split: half with a collision, scenarios in equal parts, shuffled.
 
@@ -303,16 +309,9 @@ def plan_split(split: str, count: int, seed: int) -> list[tuple[Clip, np.random.
 
 
 def build(out: Path, counts: dict[str, int], seed: int = 0) -> Path:
-    """Write the world: `out/{split}/videos/*.mp4`, `out/{split}/metas/*.json`. Returns `out`.
+    """Write the world: `out/{split}/videos/*.mp4`, `out/{split}/metas/*.json`. Returns `out`."""
 
-    A folder that already holds exactly this world (same counts, seed and drawing code version) is left alone.
-    """
-    out = Path(out)
-    recipe = {"seed": seed, "counts": counts, "size": SIZE, "frames": FRAMES, "fps": FPS, "version": VERSION}
-    if not begin(out, recipe):
-        log.info("%s is up to date", out)
-        return out
-    for split, count in counts.items():
+    def write(out: Path, split: str, count: int) -> str:
         videos, metas = out / split / "videos", out / split / "metas"
         for folder in (videos, metas):
             folder.mkdir(parents=True)
@@ -320,8 +319,9 @@ def build(out: Path, counts: dict[str, int], seed: int = 0) -> Path:
             name = clip.label["video_id"]
             drawing.write_mp4(videos / f"{name}{VIDEO_SUFFIX}", render(clip, rng), FPS)
             (metas / f"{name}{LABEL_SUFFIX}").write_text(json.dumps(clip.label, indent=1))
-        log.info("%s: %d clips", split, count)
-    return finish(out)
+        return f"{count} clips"
+
+    return build_world(out, VERSION, counts, seed, write, size=SIZE, frames=FRAMES, fps=FPS)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ SEEN = {
     "stop": "moves and then stops",
     "waits": "stays still",
 }
-SHARES = {"straight": 28, "lane_change": 8, "stop": 3, "waits": 1}  # of 40 clips of road_world.plan_split
+SHARES = {"straight": 28, "lane_change": 8, "stop": 3, "waits": 1}  # of 40 clips of road.plan_split
 RELATIONS = {
     "crossing": "Their paths cross.",
     "lane_change": "They move the same way, {driver} shifts to the side.",
@@ -66,30 +66,25 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
     def add(task: str, text: str, options: tuple[str, ...], answer: str, reasoning: str) -> None:
         found.append(Question(f"{clip}-{task}", clip, task, text, options, answer, reasoning))
 
-    add(
-        "collision",
-        "Does this video show a collision? [Yes/No]",
-        ("Yes", "No"),
-        "Yes" if hit else "No",
-        f"{scene} {contact}",
-    )
+    def binary(task: str, text: str, is_so: bool, reasoning: str) -> None:
+        add(task, f"{text} [Yes/No]", ("Yes", "No"), "Yes" if is_so else "No", reasoning)
+
+    binary("collision", "Does this video show a collision?", hit, f"{scene} {contact}")
     if hit:
-        cause = CAUSES[label["primary_cause"]]
-        text, letter = _mcq("What is the primary cause of the accident in this video?", cause,
-                            [c for c in CAUSES.values() if c != cause], rng)  # fmt: skip
+        cause, asked = CAUSES[label["primary_cause"]], "What is the primary cause of the accident in this video?"
+        text, letter = _mcq(asked, cause, [c for c in CAUSES.values() if c != cause], rng)
         add("cause", text, tuple(LETTERS), letter, f"{signal} {scene} The cause is {cause}.")
     if label["follows_rules"]:
         good = label["follows_rules"] == "yes"
-        add("rules", "Is the driver following traffic rules? [Yes/No]", ("Yes", "No"), "Yes" if good else "No",
-            f"{signal} {driver.capitalize()} {motion}. It {'follows' if good else 'breaks'} the rules.")  # fmt: skip
+        told = f"{signal} {driver.capitalize()} {motion}. It {'follows' if good else 'breaks'} the rules."
+        binary("rules", "Is the driver following traffic rules?", good, told)
     names, right = MANEUVERS, label["driver_maneuver"]
     if named := _maneuver(right, rng):
-        add("maneuver", f"Is it true that {driver} {names[named]}? [Yes/No]", ("Yes", "No"),
-            "Yes" if named == right else "No", f"{driver.capitalize()} {motion}. It {names[right]}.")  # fmt: skip
+        told = f"{driver.capitalize()} {motion}. It {names[right]}."
+        binary("maneuver", f"Is it true that {driver} {names[named]}?", named == right, told)
     named = str(rng.choice(SIGNALS))
     task, verb = ("change", "turns") if label["signal_changes"] == "yes" else ("signal", "is")
-    add(task, f"Is it true that the signal {verb} {named}? [Yes/No]", ("Yes", "No"),
-        "Yes" if named == label["signal"] else "No", signal)  # fmt: skip
+    binary(task, f"Is it true that the signal {verb} {named}?", named == label["signal"], signal)
     return found
 
 

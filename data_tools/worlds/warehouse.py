@@ -11,7 +11,6 @@ pallets, so distances, counts and sides are exact, and writes the same files: `t
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,7 @@ import numpy as np
 from PIL import Image
 
 from data_tools.region_masks import encode
-from data_tools.worlds import begin, command_line, drawing, finish
-
-log = logging.getLogger(__name__)
+from data_tools.worlds import build_world, command_line, drawing
 
 VERSION = 1  # raise it when the same seed gives other pictures
 SIZE, METRES = 112, 10.0  # pixels and metres a side
@@ -52,15 +49,11 @@ SHELF = Thing(0.5, SHELF_DEPTH / 2, 0.96, SHELF_DEPTH)
 
 def place(count: int, rng: np.random.Generator) -> list[Thing]:
     """Returns pallets in different bays of the free floor (three columns, two rows), each a little off its middle."""
-    bays = rng.choice(6, count, replace=False)
-    return [
-        Thing(
-            0.19 + 0.31 * (bay % 3) + rng.uniform(-0.03, 0.03),
-            0.38 + 0.37 * (bay // 3) + rng.uniform(-0.05, 0.05),
-            *rng.uniform(0.23, 0.27, 2),
-        )
-        for bay in bays.tolist()
-    ]
+    pallets = []
+    for bay in rng.choice(6, count, replace=False).tolist():
+        x, y = 0.19 + 0.31 * (bay % 3) + rng.uniform(-0.03, 0.03), 0.38 + 0.37 * (bay // 3) + rng.uniform(-0.05, 0.05)
+        pallets.append(Thing(x, y, *rng.uniform(0.23, 0.27, 2)))
+    return pallets
 
 
 def render(pallets: list[Thing], rng: np.random.Generator) -> np.ndarray:
@@ -77,7 +70,7 @@ def render(pallets: list[Thing], rng: np.random.Generator) -> np.ndarray:
     return drawing.to_uint8([image])[0]
 
 
-def ask(category: str, rng: np.random.Generator) -> tuple[list[Thing], list[Thing], str, str, str]:
+def plan(category: str, rng: np.random.Generator) -> tuple[list[Thing], list[Thing], str, str, str]:
     """Returns (pallets, regions, question, normalized answer, free answer) of one picture without a doubtful case."""
     while True:
         if category == "count":
@@ -102,26 +95,22 @@ def ask(category: str, rng: np.random.Generator) -> tuple[list[Thing], list[Thin
 
 
 def build(out: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
-    """Write the world: as many pictures a split as `counts` says, categories in equal parts. Returns `out`.
+    """Write the world: as many pictures a split as `counts` says, categories in equal parts. Returns `out`."""
 
-    A folder that already holds exactly this world is left alone.
-    """
-    out, recipe = Path(out), {"seed": seed, "counts": dict(counts), "size": SIZE, "version": VERSION}
-    if not begin(out, recipe):
-        return out
-    for split, count in counts.items():
+    def write(out: Path, split: str, count: int) -> str:
         rng = np.random.default_rng([seed, SPLITS.index(split)])
         images = out / split / "images"
         images.mkdir(parents=True)
         rows = [_row(number, split, seed, images, rng) for number in range(count)]
         (out / f"{split}.json").write_text(json.dumps(rows, indent=1))
-        log.info("%s: %d pictures", split, count)
-    return finish(out)
+        return f"{count} pictures"
+
+    return build_world(out, VERSION, counts, seed, write, size=SIZE)
 
 
 def _row(number: int, split: str, seed: int, images: Path, rng: np.random.Generator) -> dict:
     category = CATEGORIES[number % len(CATEGORIES)]
-    pallets, regions, question, answer, free = ask(category, rng)
+    pallets, regions, question, answer, free = plan(category, rng)
     name = f"{number:06d}.png"
     Image.fromarray(render(pallets, rng)).save(images / name)
     return {

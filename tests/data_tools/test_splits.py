@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cookbook.data.samples import DataError, Sample, message, text
-from data_tools.loading.splits import balance, hold_out, label_by, label_of, split, subset
+from data_tools.loading.splits import balance, hold_out, label_by, label_of, split_by_clip, subset
 
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 SEEDS = range(20)
@@ -42,7 +42,7 @@ def ids(samples):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_sample_once_and_no_group_in_two_splits(seed):
     samples = some(seed)
-    parts = split(samples, SHARES, seed)
+    parts = split_by_clip(samples, SHARES, seed)
     assert Counter(r.id for part in parts.values() for r in part) == Counter(r.id for r in samples)
     owners = Counter(group for part in parts.values() for group in {r.group for r in part})
     assert set(owners.values()) == {1}
@@ -60,7 +60,7 @@ def test_the_order_of_the_input_does_not_matter(seed):
     samples = some(seed)
     other = shuffled(samples, seed)
     assert other != samples
-    parts, again = split(samples, SHARES, seed), split(other, SHARES, seed)
+    parts, again = split_by_clip(samples, SHARES, seed), split_by_clip(other, SHARES, seed)
     assert all(ids(parts[name]) == ids(again[name]) for name in SHARES)
     assert ids(balance(samples, seed).samples) == ids(balance(other, seed).samples)
     assert ids(hold_out(samples, 10, seed)[1]) == ids(hold_out(other, 10, seed)[1])
@@ -68,7 +68,7 @@ def test_the_order_of_the_input_does_not_matter(seed):
 
 def test_the_seed_matters():
     samples = some(0)
-    assert len({frozenset(ids(split(samples, SHARES, seed)["test"])) for seed in SEEDS}) > 10
+    assert len({frozenset(ids(split_by_clip(samples, SHARES, seed)["test"])) for seed in SEEDS}) > 10
     assert len({frozenset(ids(balance(samples, seed).samples)) for seed in SEEDS}) > 10
 
 
@@ -80,7 +80,7 @@ def test_samples_that_share_any_clip_stay_together(seed):
         sample(f"both{i}", f"pair{i}", clips=[f"g{a}", f"g{b}"]) for i, (a, b) in enumerate(rng.integers(0, 12, (4, 2)))
     ]
     for chosen in (samples, shuffled(samples, seed)):
-        parts = split(chosen, {"a": 0.5, "b": 0.5}, seed)
+        parts = split_by_clip(chosen, {"a": 0.5, "b": 0.5}, seed)
         clips = [{path for r in part for _, path in r.media()} for part in parts.values()]
         assert not clips[0] & clips[1]
         kept, held = hold_out(chosen, 3, seed)
@@ -90,22 +90,22 @@ def test_samples_that_share_any_clip_stay_together(seed):
 @pytest.mark.parametrize("count", [3, 4, 7, 10, 11])
 def test_small_data_fills_every_split_and_shares_come_close(count):
     samples = [sample(f"r{i}", f"g{i}") for i in range(count)]
-    parts = split(samples, SHARES)
+    parts = split_by_clip(samples, SHARES)
     assert all(parts.values()) and sum(map(len, parts.values())) == count
     assert len(parts["train"]) == count - 2
-    thirds = split(samples, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
+    thirds = split_by_clip(samples, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3})
     assert max(map(len, thirds.values())) - min(map(len, thirds.values())) <= 1
 
 
 @pytest.mark.parametrize("shares", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": 1.0, "b": 0.0}, {"a": float("nan")}])
 def test_impossible_shares(shares):
     with pytest.raises(DataError, match="shares"):
-        split(some(0), shares)
+        split_by_clip(some(0), shares)
 
 
 def test_too_few_clips_to_split():
     with pytest.raises(DataError, match="2 clips cannot fill 3 splits"):
-        split([sample(f"r{i}", f"g{i % 2}") for i in range(9)], SHARES)
+        split_by_clip([sample(f"r{i}", f"g{i % 2}") for i in range(9)], SHARES)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

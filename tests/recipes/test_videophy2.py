@@ -168,7 +168,7 @@ def test_the_world_is_skewed_as_it_says_and_reads_back(tmp_path, bound):
     assert [p.read_bytes() for p in one] == [p.read_bytes() for p in other]
 
 
-@pytest.mark.parametrize("score", falling.SEEN)
+@pytest.mark.parametrize("score", falling.THOUGHTS)
 def test_what_happens_is_what_the_score_says(score):
     for seed in range(20):
         xy = falling.path_of(score, 0.1, np.random.default_rng(seed))

@@ -18,9 +18,8 @@ from cookbook.evaluation.predictions import judge
 from cookbook.recipes import warehouse_spatial as recipe
 from cookbook.runs import ROOT
 from data_tools import formats, warehouse_vqa
-from data_tools.region_masks import NAMES, decode, draw_marks, encode
+from data_tools.region_masks import COLORS, decode, draw_marks, encode
 from data_tools.worlds import warehouse
-from data_tools.worlds.drawing import COLORS
 
 FULL = "configs/recipes/warehouse_spatial_sft.toml"
 
@@ -76,7 +75,7 @@ def test_a_mark_has_the_colour_of_its_number_inside_its_mask_and_nothing_outside
     assert (marked[outside] == 120).all()
     for number_ in range(3):
         corner = marked[24, 14 + 65 * number_]
-        assert np.abs(corner - (np.array(COLORS[NAMES[number_]]) + 120) / 2).max() <= 1
+        assert np.abs(corner - (np.array(list(COLORS.values())[number_]) + 120) / 2).max() <= 1
         middle = marked[50:70, 25 + 65 * number_ : 45 + 65 * number_].reshape(-1, 3)
         assert (middle > 200).all(1).any() and (middle < 60).all(1).any()  # the number, white with a black rim
 
@@ -166,6 +165,8 @@ BAD = {
     "no turns": row("t", conversations=[]),
     "only a picture": row("q", conversations=[{"from": "human", "value": "<image>"}], masks=0),
     "not a row": ["a", "b"],
+    "a list as category": row("l") | {"category": ["mcq"]},
+    "a list as id": row("x", id=["x"]),
     "the same id": row("good"),
 }
 
@@ -332,7 +333,7 @@ def test_stored_answers_of_every_category_can_be_scored_again(world, tmp_path):
     warehouse_vqa.convert(world, tmp_path / "out", "test", brief=True)
     contract = recipe.contract()
     rows = [judge(s, s.target, contract) for s in formats.read(tmp_path / "out/test", "llava")]
-    assert {row["kind"] for row in rows} == set(warehouse_vqa.KINDS.values())
+    assert {row["kind"] for row in rows} == {kind for kind, _, _ in warehouse_vqa.CATEGORIES.values()}
     assert all(row["correct"] for row in rows)
     found = measure(rows)
     assert found["number"]["mean_absolute_error"] == 0 and found["mcq"]["accuracy"] == 1

@@ -172,7 +172,7 @@ def test_the_signal_turns_to_its_label_once_and_as_often_early_as_late(clips):
         found[clip.label["signal"]].update(turns)
     middle = road.FRAMES // 2  # the frame of the control "single frame"
     for after, turns in found.items():
-        assert set(turns) == set(road.TURNS) == {road.FRAMES - turn for turn in turns}
+        assert set(turns) == set(road.SIGNAL_TURNS) == {road.FRAMES - turn for turn in turns}
         n = turns.total()
         assert abs(sum(turns[turn] for turn in turns if turn <= middle) - n / 2) < 4 * (n / 4) ** 0.5, (after, turns)
         assert all(abs(turns[turn] - n / 4) < 4 * (n * 3 / 16) ** 0.5 for turn in turns), (after, turns)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from data_tools.worlds import STAMP, begin, command_line
+from data_tools.worlds import STAMP, command_line, road
 
 WORLDS = ("road", "falling", "junction", "warehouse", "drive")
 
@@ -45,5 +45,5 @@ def test_a_world_that_is_whole_is_left_alone_and_one_that_is_not_is_built_anew(n
 def test_a_folder_of_other_things_is_not_emptied(tmp_path):
     (tmp_path / "letter.txt").write_text("Dear all")
     with pytest.raises(FileExistsError, match="is not empty, and no world was ever built there"):
-        begin(tmp_path, {"seed": 0})
+        road.build(tmp_path, {"train": 1})
     assert (tmp_path / "letter.txt").exists()
