@@ -19,7 +19,7 @@ from cookbook.data.encoder import Encoder
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.evaluation.predict import predict
 from cookbook.evaluation.predictions import judge
-from cookbook.evaluation.report import write_report
+from cookbook.evaluation.report import Report
 from cookbook.evaluation.scores import compare
 from cookbook.runs import MANIFEST, named, read_metrics
 from cookbook.training.validation import best_step
@@ -104,17 +104,16 @@ def report(
     texts = {"Lineage": tree(lineage(chosen(name, "rl")))}
     for file in (f"{step}/config.toml" for step in ("sft", "rl")):
         texts[file] = (root / file).read_text(encoding="utf-8")
-    return write_report(
-        root / "report.html",
+    return Report(
         comparison,
-        read_metrics(f"{name}/sft"),
-        read_metrics(f"{name}/rl"),
         rows,
-        {step: json.loads((root / step / MANIFEST).read_text(encoding="utf-8")) for step in ("sft", "rl")},
-        clips,
-        pipeline.contract().vision.fps,
-        control_rows,
-        texts,
-        notes,
-        order,
-    )
+        sft=read_metrics(f"{name}/sft"),
+        rl=read_metrics(f"{name}/rl"),
+        controls=control_rows or {},
+        manifest={step: json.loads((root / step / MANIFEST).read_text(encoding="utf-8")) for step in ("sft", "rl")},
+        texts=texts,
+        notes=notes,
+        order=order,
+        clips=clips,
+        fps=pipeline.contract().vision.fps,
+    ).write(root / "report.html")

@@ -10,12 +10,10 @@ the notebook and the report say the same, and a test can hold them to it. Each s
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from cookbook.evaluation.controls import TURN
-from cookbook.evaluation.protocol import circular_score, kept_skills
-from cookbook.evaluation.scores import label
-from cookbook.evaluation.statistics import interval, paired
+from cookbook.evaluation.controls import TURN, circular_score
+from cookbook.evaluation.scores import kept_skills, label
+from cookbook.evaluation.statistics import SURE, interval, paired
 
-SURE = 0.05  # a step counts as better or worse below this p-value
 MUTE = 0.2  # a larger share of unread answers under a control is told: it then falls for another reason
 # what it says of the questions where a control does not fall to guessing
 MEANS = {
@@ -38,7 +36,7 @@ def hundred(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def span(ci95: Sequence[float]) -> str:
+def from_to(ci95: Sequence[float]) -> str:
     """Returns an interval of shares in percent, as in "67.6–76.2"."""
     return "–".join(map(hundred, ci95))
 
@@ -87,11 +85,11 @@ def evidence(comparison: dict) -> str:
     first, *_ = comparison["models"]
     found = comparison["models"][first]
     parts = [f"{label(first)} answers {hundred(found['accuracy'])} % of {comparison['n']} held-out "
-             f"questions right (95 % interval {span(found['ci95'])})"]  # fmt: skip
+             f"questions right (95 % interval {from_to(found['ci95'])})"]  # fmt: skip
     for earlier, later, pair in _steps(comparison):
         found = comparison["models"][later]
         luck = "" if pair["p"] < SURE else ", which luck alone can explain"
-        parts.append(f"{label(later)} {hundred(found['accuracy'])} % ({span(found['ci95'])}), that is "
+        parts.append(f"{label(later)} {hundred(found['accuracy'])} % ({from_to(found['ci95'])}), that is "
                      f"{points(pair['difference'])} points against {label(earlier)} "
                      f"({p_value(pair['p'])}{luck})")  # fmt: skip
     sentence = "; ".join(parts) + "."

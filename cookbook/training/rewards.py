@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cookbook.config import Config, ConfigError
-from cookbook.data.answers import choose, iou, number, span
+from cookbook.data.answers import choose
 from cookbook.data.contract import Contract
+from cookbook.data.quantities import iou, number, span
 from cookbook.data.samples import Sample, message, text
 from cookbook.engine import generations
 
