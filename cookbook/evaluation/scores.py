@@ -41,7 +41,7 @@ def _share(rows: Sequence[Row]) -> dict:
     return {"n": len(rows), "accuracy": sum(correct) / len(rows), "ci95": list(statistics.interval(correct))}
 
 
-def _parts(rows: Sequence[Any], by: str | Callable[[Any], Any] = "task") -> dict[str, list]:
+def by_field(rows: Sequence[Any], by: str | Callable[[Any], Any] = "task") -> dict[str, list]:
     """Returns the rows of each value of a field, or of a function of the row, values in sorted order."""
     parts = defaultdict(list)
     for row in rows:
@@ -166,7 +166,7 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
 
     return {
         **levels(rows),
-        "tasks": {task: levels(part) for task, part in _parts(rows).items()},
+        "tasks": {task: levels(part) for task, part in by_field(rows).items()},
         "models": {name: score(rows) for name, rows in predictions.items()},
         **compare_pairs(predictions, free),
     }
@@ -180,7 +180,7 @@ def subgroups(rows: Sequence[Row], by: str | Callable[[Row], Any]) -> dict[str, 
 
     A small subgroup has a wide interval; the lowest of many is low by luck too.
     """
-    return {value: _share(part) for value, part in _parts(rows, by).items()}
+    return {value: _share(part) for value, part in by_field(rows, by).items()}
 
 
 def by_category(rows: Sequence[Row], train: Sequence[Sample]) -> dict[str, dict]:
@@ -190,7 +190,7 @@ def by_category(rows: Sequence[Row], train: Sequence[Sample]) -> dict[str, dict]
     cannot be read counts as 0. Others have accuracy and the most frequent answer.
     """
     table = {}
-    for category, part in _parts(rows).items():
+    for category, part in by_field(rows).items():
         seen, wanted = [s.answer for s in train if s.task == category], [row["reference"] for row in part]
         if part[0]["kind"] == "number":
             errors = [numbers([row])["mean_absolute_error"] for row in part]
@@ -250,7 +250,7 @@ def kept_skills(before: Sequence[Row], after: Sequence[Row], margin: float = 0.0
     if [a["id"] for a in before] != [b["id"] for b in after]:
         raise ValueError("a regression set needs the same items in the same order, before and after")
     found = {}
-    for task, pairs in _parts(list(zip(before, after)), lambda pair: pair[0]["task"]).items():
+    for task, pairs in by_field(list(zip(before, after)), lambda pair: pair[0]["task"]).items():
         right = [[row["correct"] for row in rows] for rows in zip(*pairs)]
         step = statistics.paired_clustered(*right, [a["group"] for a, _ in pairs])
         low, high = step.ci95
