@@ -13,7 +13,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from cookbook.display import plots
 from cookbook.evaluation import findings
 from cookbook.evaluation.metrics import choices
 from cookbook.evaluation.scores import label, letter_bias, won_and_lost
-from cookbook.training.alarms import Alarm, replay
+from cookbook.training.alarms import replay
 
 COLORS = 256  # of a frame strip: a palette halves the file, and nobody sees the difference at this size
 QUALITY = 80  # of a frame strip as JPEG, which is the smaller one for filmed clips
@@ -38,7 +37,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Report:
-    """What a report is made of; the template reads it, and what it works out of it. The same gives the same bytes."""
+    """What a report is made of. Equal ones are written as equal bytes."""
 
     comparison: dict  # of scores.compare
     rows: Mapping[str, Rows]  # predictions by model, oldest first
@@ -66,13 +65,25 @@ class Report:
         environment.filters |= {name: getattr(findings, name) for name in words} | {"inline": _inline}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        page = environment.get_template("report.html.j2").render(report=self, findings=findings, plots=plots)
+        page = environment.get_template("report.html.j2").render(
+            report=self,
+            comparison=self.comparison,
+            models=self.models(),
+            skills=findings.skills(self.rows),
+            lost=self.lost(),
+            held=findings.against_controls([*self.rows.values()][-1], self.controls, self.comparison),
+            confusions=self.confusions(),
+            alarms=replay(self.rl),
+            examples=self.examples(),
+            facts=flatten(self.manifest),
+            findings=findings,
+            plots=plots,
+        )
         path.write_text(page, encoding="utf-8")
         return path
 
-    @property
     def models(self) -> list[dict]:
-        """Each model's name, colour, score, and what made its rows: weights, contract, decoding."""
+        """Returns each model's name, colour, score, and what made its rows: weights, contract, decoding."""
         contracts, colors = self.comparison.get("contracts", {}), plots.MODEL_COLORS
         return [
             {"name": label(name), "color": colors[i % len(colors)], "contract": contracts.get(name)}
@@ -81,31 +92,14 @@ class Report:
             for i, (name, found) in enumerate(self.comparison["models"].items())
         ]
 
-    @cached_property
-    def skills(self) -> dict[str, dict]:
-        """Which tasks were kept, by step."""
-        return findings.skills(self.rows)
-
-    @cached_property
-    def held(self) -> dict[str, dict]:
-        """The last model with less to see, by control."""
-        return findings.against_controls([*self.rows.values()][-1], self.controls, self.comparison)
-
-    @property
     def lost(self) -> list[tuple[Mapping, Mapping]]:
-        """(row before, row after) of the items that the last model lost against the one before it."""
+        """Returns (row before, row after) of the items that the last model lost against the one before it."""
         before, after = ([*self.rows.values()] * 2)[-2:]
         lost = set(won_and_lost(before, after)["lost"])
         return [(a, b) for a, b in zip(before, after) if a["id"] in lost]
 
-    @property
-    def alarms(self) -> list[Alarm]:
-        """The alarms that went off in the RL run."""
-        return replay(self.rl)
-
-    @property
     def confusions(self) -> list[dict]:
-        """For each kind of question with options: its columns, and each model's confusion and letter bias."""
+        """Returns for each kind of question with options: its columns, and each model's confusion and letter bias."""
         found = []
         for kind, title in CHOICES.items():
             parts = {name: [row for row in rows if row["kind"] == kind] for name, rows in self.rows.items()}
@@ -119,9 +113,8 @@ class Report:
             found.append({"title": title, "n": n, "columns": columns, "tables": tables, "bias": bias})
         return found
 
-    @property
     def examples(self) -> list[dict]:
-        """The headings with their number of items, and what is shown of those that were chosen."""
+        """Returns the headings with their number of items, and what is shown of those that were chosen."""
         kinds = sort_items(self.rows)
         chosen = choose(kinds, next(iter(self.rows.values())), self.clips)
         return [
@@ -139,11 +132,6 @@ class Report:
         except VideoError as error:
             picture, problem = "", f"No picture: {Path(item['video']).name} {str(error).split(': ', 1)[-1]}"
         return {"item": item, "strip": picture, "problem": problem, "rows": rows}
-
-    @property
-    def facts(self) -> list[tuple[str, str]]:
-        """The manifest as rows (dotted key, value)."""
-        return flatten(self.manifest)
 
 
 def sort_items(predictions: Mapping[str, Rows]) -> dict[str, list[int]]:

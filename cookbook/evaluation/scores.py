@@ -157,8 +157,7 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
     """
     if not predictions:
         raise ValueError("no models to compare")
-    require_same_items(predictions)
-    rows = next(iter(predictions.values()))
+    pairs, rows = compare_pairs(predictions, free), next(iter(predictions.values()))
 
     def levels(part: Sequence[dict]) -> dict:
         majority = statistics.majority(part, train_rows)
@@ -168,7 +167,7 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
         **levels(rows),
         "tasks": {task: levels(part) for task, part in by_field(rows).items()},
         "models": {name: score(rows) for name, rows in predictions.items()},
-        **compare_pairs(predictions, free),
+        **pairs,
     }
 
 
