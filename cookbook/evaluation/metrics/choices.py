@@ -44,16 +44,15 @@ def mcq(rows: Sequence[Row]) -> dict:
 
     wanted, told = _pairs(rows)
     options = sorted(set(wanted) | set(told) - {NONE})
-    precision, recall, _, n = precision_recall_fscore_support(wanted, told, labels=options, zero_division=np.nan)
-    figures = np.stack([recall, precision], axis=1).astype(object)
-    figures[np.isnan(figures.astype(float))] = None
+    figures = precision_recall_fscore_support(wanted, told, labels=options, zero_division=np.nan)
+    precision, recall = ([None if np.isnan(x) else float(x) for x in part] for part in figures[:2])
     return {
         "n": len(rows),
         "accuracy": sum(w == t for w, t in zip(wanted, told)) / len(rows),
         "unread": told.count(NONE) / len(rows),
         "options": {
-            option: {"n": int(n[i]), "told": told.count(option), "recall": figures[i, 0], "precision": figures[i, 1]}
-            for i, option in enumerate(options)
+            o: {"n": wanted.count(o), "told": told.count(o), "recall": r, "precision": p}
+            for o, r, p in zip(options, recall, precision)
         },
         "confusion": confusion(rows),
     }
@@ -136,14 +135,12 @@ def _goes_with(wrong: np.ndarray, values: list[Any]) -> tuple[float, float, str]
 
     varies = wrong.any() and not wrong.all() and len(set(values)) > 1
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-        if not varies:
-            return np.nan, np.nan, "alike"
-        means = [float(np.mean(np.array(values)[wrong == state])) for state in (True, False)]
-        r, p = pointbiserialr(wrong, values)
-        return abs(r), p, "{:.3g} on average where wrong, {:.3g} where right".format(*means)
+        means = [f"{np.mean(np.array(values)[part]):.3g}" if part.any() else "none" for part in (wrong, ~wrong)]
+        r, p = pointbiserialr(wrong, values) if varies else (np.nan, np.nan)
+        return abs(r), p, "{} on average where wrong, {} where right".format(*means)
     words = np.array([str(v) for v in values])
-    cells = np.array([[((words == v) & (wrong == w)).sum() for w in (False, True)] for v in np.unique(words)])
-    said = ", ".join(f"{v} {w / (r + w):.2f} of {r + w}" for v, (r, w) in zip(np.unique(words), cells))
+    cells = np.array([[((words == v) & part).sum() for part in (wrong, ~wrong)] for v in np.unique(words)])
+    said = ", ".join(f"{v} {n[0] / n.sum():.2f} of {n.sum()}" for v, n in zip(np.unique(words), cells))
     if not varies:
         return np.nan, np.nan, said
     return association(cells, method="cramer"), chi2_contingency(cells, correction=False).pvalue, said
