@@ -34,7 +34,7 @@ from cookbook.engine.launch import PROGRAM, launch
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.evaluation.predict import predict
 from cookbook.evaluation.predictions import judge
-from cookbook.evaluation.report import write_report
+from cookbook.evaluation.report import Report
 from cookbook.evaluation.scores import compare
 from cookbook.runs import MANIFEST, ROOT, Run, named, read_metrics
 from cookbook.training.grpo import grpo
@@ -309,20 +309,17 @@ def report(
     order of the frames should answer. The configurations and the lineage of the last checkpoint come along.
     """
     (job.path / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
+    steps = [step for step in STEPS.values() if (job.path / step / MANIFEST).is_file()]
     texts = {"Lineage": tree(lineage(list(models(job).values())[-1]))}
-    for file in (f"{step}/config.toml" for step in ("sft", "rl")):
-        texts[file] = (job.path / file).read_text(encoding="utf-8")
-    return write_report(
-        job.path / "report.html",
+    return Report(
         comparison,
-        read_metrics(job.path / "sft"),
-        read_metrics(job.path / "rl"),
         rows,
-        {step: json.loads((job.path / step / MANIFEST).read_text(encoding="utf-8")) for step in ("sft", "rl")},
-        clips,
-        job.contract.vision.fps,
-        control_rows,
-        texts,
-        notes,
-        order,
-    )
+        **{step: read_metrics(job.path / step) for step in steps},
+        controls=control_rows or {},
+        manifest={step: json.loads((job.path / step / MANIFEST).read_text(encoding="utf-8")) for step in steps},
+        texts=texts | {f"{s}/config.toml": (job.path / s / "config.toml").read_text(encoding="utf-8") for s in steps},
+        notes=notes,
+        order=order,
+        clips=clips,
+        fps=job.contract.vision.fps,
+    ).write(job.path / "report.html")

@@ -2,7 +2,8 @@
 
 samples    one item of any dataset, in the chat format
 contract   prompt, answer form and vision limits, with one hash; bound to every step
-answers    the forms of answers, and the one reader of options, numbers and spans
+answers    the forms of answers, and the one reader of options
+quantities the one reader of numbers and of spans of time
 vision     how many frames, pixels and tokens a clip becomes
 video      mp4 files to frames, and a cache of what was read
 encoder    samples to the tensors that the model takes

@@ -2,12 +2,13 @@
 
 predict       let a model answer; every answer is kept
 predictions   the file of answers
-scores        accuracy, form, tasks; models on the same items
+scores        accuracy, form, tasks, letters; models on the same items, what they won and lost
 statistics    intervals and paired tests
-metrics/      what an answer is worth, by its kind
-controls      the same questions with less to see
+metrics/      what an answer is worth, by its kind; what errors go with
+controls      the same questions with less to see, or with turned options
 findings      the sentences behind the numbers
 report        the page
-published     NVIDIA's rules, and a recipe's card beside the published numbers
+published     NVIDIA's rule, and a recipe's card beside the published numbers
 server        models behind a server, and a model as judge
+__main__      stored answers scored again, without a model
 """

@@ -1,8 +1,69 @@
-"""Command line: `python -m cookbook.evaluation score FILE`."""
+"""Score stored predictions again, without a model: one file alone, several compared with the one before.
 
+Why: the answers are the result; a better parser or another rule needs no GPU.
+
+    python -m cookbook.evaluation score predictions.jsonl --json
+    python -m cookbook.evaluation score base.jsonl sft.jsonl rl.jsonl            # compared, oldest first
+"""
+
+import argparse
+import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-from cookbook.evaluation.predict import main
+from cookbook.data.answers import FORMATS
+from cookbook.evaluation import scores
+from cookbook.evaluation.metrics import measure
+from cookbook.evaluation.predictions import read
+from cookbook.evaluation.published import published_score
+
+
+def score_files(paths: Sequence[Path], form: str | None = None, published: bool = False) -> dict:
+    """Score stored predictions again. Returns {"models": {name: score and metrics}}, with comparisons where several.
+
+    Names are those of the files, without "predictions_". With `published`, each has what NVIDIA's rule gives too.
+    Raises ValueError for a file that is no predictions file, or files of different items.
+    """
+    found = {path.stem.removeprefix("predictions_"): read(path, form) for path in paths}
+    result: dict = {"models": {name: scores.score(rows) | {"metrics": measure(rows)} for name, rows in found.items()}}
+    for name, rows in found.items() if published else ():
+        result["models"][name]["published"] = published_score(rows)
+    return result | (scores.compare_pairs(found) if len(found) > 1 else {})
+
+
+def _table(result: dict) -> str:
+    """Returns the scores as lines of text."""
+    lines = []
+    for name, s in result["models"].items():
+        low, high = s["ci95"]
+        lines.append(
+            f"{name}: {s['accuracy']:.3f} [{low:.3f}, {high:.3f}] of {s['n']}; no answer read {s['unread_rate']:.3f}, "
+            f"wherever it stands {s['lenient_accuracy']:.3f}"
+            + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")
+        )
+    for pair, p in result.get("paired", {}).items():
+        lines.append(f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0, or 2 with one line on stderr where the files cannot be scored."""
+    parser = argparse.ArgumentParser(prog="python -m cookbook.evaluation", description=__doc__.split("\n")[0])
+    score = parser.add_subparsers(required=True, metavar="score").add_parser("score", help="score stored predictions")
+    score.add_argument("files", nargs="+", type=Path, help="predictions.jsonl, one or several models; oldest first")
+    score.add_argument("--json", action="store_true", help="all figures, as JSON")
+    score.add_argument("--format", choices=list(FORMATS), help="where an answer stands; else as each row says")
+    score.add_argument("--published", action="store_true", help="also by the rule of NVIDIA's benchmark script")
+    given = parser.parse_args(arguments)
+    try:
+        result = score_files(given.files, given.format, given.published)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else _table(result))
+    return 0
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,12 +11,15 @@ of the frames that the encoder sees; the same `predict` answers it.
 
 import hashlib
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from cookbook.data.answers import CHOICE, choices_of
 from cookbook.data.samples import MEDIA, Sample
+from cookbook.evaluation.scores import letter_bias
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,3 +116,20 @@ def _with_choices(turn: Mapping[str, Any], texts: Mapping[str, str]) -> dict:
         return {"type": "text", "text": CHOICE.sub(one, part["text"])}
 
     return {"role": turn["role"], "content": [exchange(part) for part in turn["content"]]}
+
+
+def circular_score(rows: Sequence[Mapping[str, Any]]) -> dict:
+    """Returns n (items), accuracy (mean over turns), circular (share right in every turn), and the letter bias.
+
+    "Right in every turn" is CircularEval (MMBench, Liu et al. 2023): a guesser among four earns 1/256.
+    """
+    items = defaultdict(list)
+    for row in rows:
+        items[row["id"].rpartition(TURN)[0]].append(row)
+    turned = [part for part in items.values() if len(part) > 1] or list(items.values())
+    return {
+        "n": len(items),
+        "accuracy": fmean(fmean(row["correct"] for row in part) for part in items.values()),
+        "circular": fmean(all(row["correct"] for row in part) for part in items.values()),
+        "bias": letter_bias([row for part in turned for row in part]),
+    }

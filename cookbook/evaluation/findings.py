@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from cookbook.display.tables import label
-from cookbook.evaluation.controls import TURN
-from cookbook.evaluation.protocol import circular_score, kept_skills
-from cookbook.evaluation.statistics import interval, paired
+from cookbook.evaluation.controls import TURN, circular_score
+from cookbook.evaluation.scores import by_field, kept_skills
+from cookbook.evaluation.statistics import SURE, interval, paired
 
-SURE = 0.05  # a step counts as better or worse below this p-value
 MUTE = 0.2  # a larger share of unread answers under a control is told: it then falls for another reason
 # what it says of the questions where a control does not fall to guessing
 MEANS = {
@@ -38,7 +37,7 @@ def hundred(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def span(ci95: Sequence[float]) -> str:
+def from_to(ci95: Sequence[float]) -> str:
     """Returns an interval of shares in percent, as in "67.6–76.2"."""
     return "–".join(map(hundred, ci95))
 
@@ -54,7 +53,7 @@ def p_value(p: float) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Returns "a", "a and b", or "a, b and c"."""
+    """Returns "a", "a and b", or "a, b and c"; "" of nothing."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
@@ -68,11 +67,10 @@ def _steps(comparison: dict) -> list[tuple[str, str, dict]]:
 
 def short_answer(comparison: dict) -> str:
     """Returns the answer to "did it get better?"; only a step whose p is below 0.05 counts."""
-    sure = [(label(later), pair["difference"]) for _, later, pair in _steps(comparison) if pair["p"] < SURE]
-    up = " and ".join(name for name, difference in sure if difference > 0)
-    down = " and ".join(name for name, difference in sure if difference < 0)
     if not comparison["paired"]:
         return "One model, nothing to compare it with"
+    sure = [(label(later), pair["difference"]) for _, later, pair in _steps(comparison) if pair["p"] < SURE]
+    up, down = (listed([name for name, by in sure if sign * by > 0]) for sign in (1, -1))
     if up and len(sure) == len(comparison["paired"]) and not down:
         return "Yes, better at every step" if len(sure) > 1 else "Yes, better"
     if up and down:
@@ -87,11 +85,11 @@ def evidence(comparison: dict) -> str:
     first, *_ = comparison["models"]
     found = comparison["models"][first]
     parts = [f"{label(first)} answers {hundred(found['accuracy'])} % of {comparison['n']} held-out "
-             f"questions right (95 % interval {span(found['ci95'])})"]  # fmt: skip
+             f"questions right (95 % interval {from_to(found['ci95'])})"]  # fmt: skip
     for earlier, later, pair in _steps(comparison):
         found = comparison["models"][later]
         luck = "" if pair["p"] < SURE else ", which luck alone can explain"
-        parts.append(f"{label(later)} {hundred(found['accuracy'])} % ({span(found['ci95'])}), that is "
+        parts.append(f"{label(later)} {hundred(found['accuracy'])} % ({from_to(found['ci95'])}), that is "
                      f"{points(pair['difference'])} points against {label(earlier)} "
                      f"({p_value(pair['p'])}{luck})")  # fmt: skip
     sentence = "; ".join(parts) + "."
@@ -117,9 +115,7 @@ def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]
             continue
         if strange := [row["id"] for row in asked if row["id"] not in own]:
             raise ValueError(f"{control}: {strange[0]!r} was never asked with its own clip")
-        parts = {"all": asked}
-        for row in sorted(asked, key=lambda row: row["task"]):
-            parts.setdefault(row["task"], []).append(row)
+        parts = {"all": asked} | by_field(asked, "task")
         found[control] = {task: _held_against(part, own, comparison) for task, part in parts.items()}
     return found
 
@@ -154,33 +150,30 @@ def control_words(control: str, found: Mapping[str, dict], order: Sequence[str] 
             f"{control}: {turns} % of the turns are right, and {every} % of {found['n']} questions in every turn; "
             f"{off} % of the answers would have to change for each letter to be told as often as it is right."
         )
-    whole = found["all"]
-    tasks = {task: part for task, part in found.items() if task != "all"}
+    whole, tasks = found["all"], {task: part for task, part in found.items() if task != "all"}
     stay = [
         f"{task} ({hundred(part['accuracy'])} % where guessing earns {hundred(part['level'])} %)"
         for task, part in tasks.items()
         if part["verdict"] == STILL
     ]
     never = [task for task, part in tasks.items() if part["verdict"] == NEVER]
-    said = f"{control}: {hundred(whole['own'])} % falls to {hundred(whole['accuracy'])} %"
-    if whole["accuracy"] >= whole["own"]:
-        said = f"{control}: {hundred(whole['own'])} % does not fall ({hundred(whole['accuracy'])} %)"
-    said += f" on {whole['n']} questions."
+    mute = [f"{task} ({hundred(part['unread'])} %)" for task, part in tasks.items() if part["unread"] > MUTE]
+    falls = "falls to {} %" if whole["accuracy"] < whole["own"] else "does not fall ({} %)"
+    falls = falls.format(hundred(whole["accuracy"]))
+    words = [f"{control}: {hundred(whole['own'])} % {falls} on {whole['n']} questions."]
     if stay:
-        said += f" Not to guessing: {listed(stay)}. There {MEANS.get(control, 'what was taken away is not needed')}."
+        words += [f"Not to guessing: {listed(stay)}. There {MEANS.get(control, 'what was taken away is not needed')}."]
     elif len(never) < len(tasks):
-        said += " No task stays above guessing."
+        words += ["No task stays above guessing."]
     if never:
-        said += f" Says nothing for {listed(never)}: not surely above guessing with the own clip either."
+        words += [f"Says nothing for {listed(never)}: not surely above guessing with the own clip either."]
     for task in (task for task in order if control in ORDERLESS and task in tasks):
-        part = tasks[task]
-        said += (
-            f" {task} asks for the order of the frames: {hundred(part['own'])} % falls to {hundred(part['accuracy'])} %"
-            f" {ORDER[part['verdict']]}."
-        )
-    if mute := [f"{task} ({hundred(part['unread'])} %)" for task, part in tasks.items() if part["unread"] > MUTE]:
-        said += f" Unread, so wrong: {listed(mute)}; there it lost its form, which tells nothing of the words."
-    return said
+        share, without = hundred(tasks[task]["own"]), hundred(tasks[task]["accuracy"])
+        words += [f"{task} asks for the order of the frames: {share} % falls to {without} % "
+                  f"{ORDER[tasks[task]['verdict']]}."]  # fmt: skip
+    if mute:
+        words += [f"Unread, so wrong: {listed(mute)}; there it lost its form, which tells nothing of the words."]
+    return " ".join(words)
 
 
 # ---- what got worse ---------------------------------------------------------------------------------------------

@@ -5,15 +5,11 @@ without a model. Generation is greedy and batched; a row's answer never depends 
 costs its own row only, and a run that was killed goes on where it stopped.
 
     rows = predict(model, encoder, samples, "sft", path=run / "predictions_sft.jsonl")
-    python -m cookbook.evaluation score predictions.jsonl --json                 # again, without a model
-    python -m cookbook.evaluation score base.jsonl sft.jsonl rl.jsonl            # compared, oldest first
+    python -m cookbook.evaluation score predictions.jsonl                        # again, without a model
 """
 
-import argparse
 import hashlib
-import json
 import logging
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,10 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cookbook.data.answers import FORMATS
 from cookbook.data.contract import ContractError
 from cookbook.data.samples import Sample
-from cookbook.evaluation.predictions import Store, read, read_row
+from cookbook.evaluation.predictions import Store
 
 if TYPE_CHECKING:  # torch takes seconds, and scoring stored answers needs none of it
     from cookbook.data.encoder import Encoder
@@ -139,65 +134,3 @@ def weights_hash(model) -> str:
         picked = flat[:: max(1, len(flat) // VALUES)].float().cpu().numpy()
         found.update(f"{name} {tuple(tensor.shape)}".encode() + picked.tobytes())
     return found.hexdigest()[:12]
-
-
-# ---- without a model --------------------------------------------------------------------------------------------
-
-
-def score_files(paths: Sequence[Path], form: str | None = None, published: bool = False) -> dict:
-    """Score stored predictions again. Returns {"models": {name: score and metrics}}, with comparisons where several.
-
-    Names are those of the files, without "predictions_". With `published`, each has what NVIDIA's rule gives too.
-    Raises ValueError for a file that is no predictions file, or files of different items.
-    """
-    from cookbook.evaluation import scores
-    from cookbook.evaluation.metrics import measure
-    from cookbook.evaluation.published import published_score
-
-    found = {}
-    for path in paths:
-        try:
-            found[path.stem.removeprefix("predictions_")] = [read_row(row, form) for row in read(path)]
-        except (ValueError, TypeError, OSError) as error:
-            raise ValueError(f"{path}: cannot be scored ({error})") from None
-    result: dict = {"models": {}}
-    for name, rows in found.items():
-        result["models"][name] = scores.score(rows) | {"metrics": measure(rows)}
-        if published:
-            result["models"][name]["published"] = published_score(rows)
-    if len(found) > 1:
-        result |= scores.compare_pairs(found)
-    return result
-
-
-def _table(result: dict) -> str:
-    """Returns the scores as lines of text."""
-    lines = []
-    for name, s in result["models"].items():
-        low, high = s["ci95"]
-        lines.append(
-            f"{name}: {s['accuracy']:.3f} [{low:.3f}, {high:.3f}] of {s['n']}; no answer read {s['unread_rate']:.3f}, "
-            f"wherever it stands {s['lenient_accuracy']:.3f}"
-            + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")
-        )
-    for pair, p in result.get("paired", {}).items():
-        lines.append(f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}")
-    return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0, or 2 with one line on stderr where the files cannot be scored."""
-    parser = argparse.ArgumentParser(prog="python -m cookbook.evaluation", description=__doc__.split("\n")[0])
-    score = parser.add_subparsers(required=True, metavar="score").add_parser("score", help="score stored predictions")
-    score.add_argument("files", nargs="+", type=Path, help="predictions.jsonl, one or several models; oldest first")
-    score.add_argument("--json", action="store_true", help="all figures, as JSON")
-    score.add_argument("--format", choices=list(FORMATS), help="where an answer stands; else as each row says")
-    score.add_argument("--published", action="store_true", help="also by the rule of NVIDIA's benchmark script")
-    given = parser.parse_args(arguments)
-    try:
-        result = score_files(given.files, given.format, given.published)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else _table(result))
-    return 0

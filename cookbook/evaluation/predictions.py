@@ -1,10 +1,10 @@
 """Prediction rows: one answer each, judged, kept in a file, and read again without a model.
 
 Why: the answers are the result; every score is a view of them. A row holds all that scoring needs, so that a better
-parser or a new metric never asks for the GPU again. `cookbook.evaluation` and `cookbook.evaluation.server` make them.
+parser or a new metric never asks for the GPU again. `predict` and `server.predict_server` make them.
 
     row = judge(sample, "<answer>B</answer>", contract)
-    rows = [read_row(row) for row in read("predictions.jsonl")]
+    rows = read("predictions.jsonl")
 """
 
 import json
@@ -45,21 +45,12 @@ def judge(sample: Sample, output: str, contract: Contract) -> dict:
     reference = sample.answer
     if reference is None and sample.target is not None:
         reference = contract.read_answer(sample.target)
-    return read_row(
-        {
-            "id": sample.id,
-            "group": sample.group,
-            "task": sample.task,
-            "kind": kind_of(sample),
-            "question": sample.question,
-            "options": list(sample.options),
-            "reference": reference,
-            "output": output,
-            "video": str(sample.video) if sample.video else None,
-            "contract": contract.hash,
-            "answer_format": contract.answer_format,
-        }
-    )
+    return read_row({
+        "id": sample.id, "group": sample.group, "task": sample.task, "kind": kind_of(sample),
+        "question": sample.question, "options": list(sample.options), "reference": reference, "output": output,
+        "video": str(sample.video) if sample.video else None,
+        "contract": contract.hash, "answer_format": contract.answer_format,
+    })  # fmt: skip
 
 
 def read_row(row: Mapping[str, Any], form: str | None = None) -> dict:
@@ -89,9 +80,8 @@ def read_row(row: Mapping[str, Any], form: str | None = None) -> dict:
 def vote(rows: Sequence[dict]) -> dict:
     """Returns the row whose answer is the most frequent one of several to the same question; of equals the first."""
     told = Counter(row["answer"] for row in rows if row["answer"] is not None)
-    most = max(told.values(), default=0)
-    best = next((row for row in rows if told.get(row["answer"]) == most), rows[0]) if told else rows[0]
-    return best | {"outputs": [row["output"] for row in rows], "agreement": most / len(rows)}
+    best = max(rows, key=lambda row: told[row["answer"]])  # None counts 0
+    return best | {"outputs": [row["output"] for row in rows], "agreement": told[best["answer"]] / len(rows)}
 
 
 class Store:
@@ -108,7 +98,7 @@ class Store:
         """Returns the rows that an earlier run has left, but for those with an error: those are tried again."""
         if self.path is None or not self.path.exists():
             return {}
-        rows = read(self.path, torn=True)
+        rows = read_jsonl(self.path, torn=True)
         if other := [key for row in rows for key in STAMP if row.get(key) != self.stamp.get(key)]:
             log.warning("%s: was made with another %s; it is kept as %s.old", self.path, other[0], self.path.name)
             self.path.replace(self.path.with_name(self.path.name + ".old"))
@@ -159,6 +149,9 @@ def save(rows: Sequence[dict], path: Path) -> Path:
     return part.replace(path)
 
 
-def read(path: Path, torn: bool = False) -> list[dict]:
-    """Returns the rows of a predictions file; with `torn`, without a last line that a killed run left unfinished."""
-    return read_jsonl(path, torn)
+def read(path: str | Path, form: str | None = None) -> list[dict]:
+    """Returns the rows of a predictions file, answers read again (`read_row`). Raises ValueError for another file."""
+    try:
+        return [read_row(row, form) for row in read_jsonl(Path(path))]
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: is no file of predictions ({error})") from None

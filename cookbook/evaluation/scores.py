@@ -1,35 +1,47 @@
-"""From predictions to scores: one model's accuracy per task, and several models on the same items.
+"""From predictions to scores: one model's accuracy per task, several models on the same items, and what was lost.
 
 Why: a comparison is worth something only if every model answered the same questions under the same contract, and if
-they are two models. This is the one place that counts right answers, and it refuses to compare rows that differ, and
-a base model that passes as its own SFT. The evaluation notebook and `cookbook.evaluation.report` use it, on the rows of
-predictions.jsonl:
+they are two models. This is the one place that counts right answers, and it refuses to compare rows that differ, and a
+base model that passes as its own SFT. And "71 %" does not say where a model got better: so subgroups, letters that it
+likes, items won and lost, skills kept. evaluation.ipynb and `cookbook.evaluation.report` use it:
 
     comparison = compare({"base": base_rows, "sft": sft_rows, "rl": rl_rows}, train_rows)
+    kept_skills(base_rows, rl_rows)["signal"]["verdict"]
 """
 
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations, pairwise, zip_longest
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
 
 from cookbook.data.contract import ContractError
+from cookbook.data.samples import Sample
 from cookbook.evaluation import statistics
+from cookbook.evaluation.metrics.structures import numbers
 
 # What makes two rows one item. The id is not enough: another seed shuffles the options under the same id.
 IDENTITY = ("id", "question", "reference")
 FEW = 10  # rows: below, two models may well say the same without being the same
 
+Row = Mapping[str, Any]
 
-def _share(rows: Sequence[dict]) -> dict:
+
+def _share(rows: Sequence[Row]) -> dict:
     """Returns how many rows there are, the share that is right, and its 95 % interval."""
     correct = [row["correct"] for row in rows]
     return {"n": len(rows), "accuracy": sum(correct) / len(rows), "ci95": list(statistics.interval(correct))}
 
 
-def _by_task(rows: Sequence[dict]) -> dict[str, list[dict]]:
-    """Returns the rows of each task, tasks in sorted order."""
-    tasks = sorted({row["task"] for row in rows})
-    return {task: [row for row in rows if row["task"] == task] for task in tasks}
+def by_field(rows: Sequence[Any], by: str | Callable[[Any], Any] = "task") -> dict[str, list]:
+    """Returns the rows of each value of a field, or of a function of the row, values in sorted order."""
+    parts = defaultdict(list)
+    for row in rows:
+        parts[str(by(row) if callable(by) else row[by])].append(row)
+    return dict(sorted(parts.items()))
 
 
 def score(rows: Sequence[dict]) -> dict:
@@ -46,14 +58,12 @@ def score(rows: Sequence[dict]) -> dict:
     return {
         **_share(rows),
         "clusters": len({row["group"] for row in rows}),
-        "ci95_clustered": list(
-            statistics.clustered_interval([row["correct"] for row in rows], [row["group"] for row in rows])
-        ),
+        "ci95_clustered": list(statistics.clustered_interval(*zip(*((row["correct"], row["group"]) for row in rows)))),
         "format_rate": sum(row["well_formed"] for row in rows) / len(rows),
         "unread_rate": sum(row.get("answer", "") is None for row in rows) / len(rows),
         "lenient_accuracy": sum(row.get("lenient_correct", row["correct"]) for row in rows) / len(rows),
         "errors": sum(bool(row.get("error")) for row in rows),
-        "tasks": {task: _share(part) for task, part in _by_task(rows).items()},
+        "tasks": subgroups(rows, "task"),
     }
 
 
@@ -142,19 +152,105 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
     """
     if not predictions:
         raise ValueError("no models to compare")
-    require_same_items(predictions)
-    rows = next(iter(predictions.values()))
+    pairs, rows = compare_pairs(predictions, free), next(iter(predictions.values()))
 
     def levels(part: Sequence[dict]) -> dict:
-        return {
-            "n": len(part),
-            "chance": statistics.chance(part),
-            "majority": statistics.majority(part, train_rows),
-        }
+        majority = statistics.majority(part, train_rows)
+        return {"n": len(part), "chance": statistics.chance(part), "majority": majority}
 
     return {
         **levels(rows),
-        "tasks": {task: levels(part) for task, part in _by_task(rows).items()},
+        "tasks": {task: levels(part) for task, part in by_field(rows).items()},
         "models": {name: score(rows) for name, rows in predictions.items()},
-        **compare_pairs(predictions, free),
+        **pairs,
     }
+
+
+# ---- behind a score ---------------------------------------------------------------------------------------------
+
+
+def subgroups(rows: Sequence[Row], by: str | Callable[[Row], Any]) -> dict[str, dict]:
+    """Returns {value: {"n", "accuracy", "ci95"}} for each value of a field, or of a function of the row.
+
+    A small subgroup has a wide interval; the lowest of many is low by luck too.
+    """
+    return {value: _share(part) for value, part in by_field(rows, by).items()}
+
+
+def by_category(rows: Sequence[Row], train: Sequence[Sample]) -> dict[str, dict]:
+    """Returns, for each task: n, score, ci95 and habit, the score of always giving the usual training answer.
+
+    The score of a number is the mean absolute error (less is better), the usual answer the median, and an answer that
+    cannot be read counts as 0. Others have accuracy and the most frequent answer.
+    """
+    table = {}
+    for category, part in by_field(rows).items():
+        seen, wanted = [s.answer for s in train if s.task == category], [row["reference"] for row in part]
+        if part[0]["kind"] == "number":
+            errors = [numbers([row])["mean_absolute_error"] for row in part]
+            habit = fmean(abs(median(map(float, seen)) - float(reference)) for reference in wanted)
+            ci95 = statistics.clustered_interval(errors, [row["group"] for row in part])
+            table[category] = {"n": len(part), "score": fmean(errors), "ci95": ci95, "habit": habit}
+        else:
+            habit = wanted.count(max(sorted(set(seen)), key=seen.count)) / len(part)
+            own = _share(part)
+            table[category] = {"n": len(part), "score": own["accuracy"], "ci95": tuple(own["ci95"]), "habit": habit}
+    return table
+
+
+def letter_bias(rows: Sequence[Row]) -> dict:
+    """Returns how much a model likes some options: letters {option: {right, told, recall}}, distance, recall_std.
+
+    right and told are shares of the rows; distance is half the sum of their differences (0: answers as often as right,
+    1: always where it never is right). recall_std is the standard deviation of the recalls (RStd, Zheng et al. 2024):
+    0 for a model that knows each letter equally well. Best on the rows of `circular`, where each is right as often.
+    """
+    options = sorted({option for row in rows for option in row["options"]})
+    wanted, told = Counter(row["reference"] for row in rows), Counter(row["answer"] for row in rows)
+    hits = Counter(row["reference"] for row in rows if row["correct"])
+    letters = {
+        o: {
+            "right": wanted[o] / len(rows),
+            "told": told[o] / len(rows),
+            "recall": hits[o] / wanted[o] if wanted[o] else None,
+        }
+        for o in options
+    }
+    recalls = [found["recall"] for found in letters.values() if found["recall"] is not None]
+    read = sum(told[o] for o in options) or 1
+    return {
+        "letters": letters,
+        "distance": sum(abs(wanted[o] / len(rows) - told[o] / read) for o in options) / 2,
+        "recall_std": float(np.std(recalls)),
+    }
+
+
+def won_and_lost(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[str]]:
+    """Returns the ids of items that the later model won and lost: {"won": […], "lost": […]}."""
+    pairs = list(zip(before, after))
+    return {
+        "won": [b["id"] for a, b in pairs if b["correct"] and not a["correct"]],
+        "lost": [b["id"] for a, b in pairs if a["correct"] and not b["correct"]],
+    }
+
+
+def kept_skills(before: Sequence[Row], after: Sequence[Row], margin: float = 0.05) -> dict[str, dict]:
+    """Returns whether post-training kept each task of a regression set: {task: {verdict, difference, ci95, n}}.
+
+    "lost": the 95 % interval of the difference lies below 0. "kept": it lies above -margin, so that no loss worth
+    naming is left. "not certain": anything else; ask more questions. The interval draws whole clips. Raises ValueError
+    where the rows are not of the same items.
+    """
+    if [a["id"] for a in before] != [b["id"] for b in after]:
+        raise ValueError("a regression set needs the same items in the same order, before and after")
+    found = {}
+    for task, pairs in by_field(list(zip(before, after)), lambda pair: pair[0]["task"]).items():
+        right = [[row["correct"] for row in rows] for rows in zip(*pairs)]
+        step = statistics.paired_clustered(*right, [a["group"] for a, _ in pairs])
+        low, high = step.ci95
+        # where no answer changed, redrawing finds nothing: what may still hide is what Wilson leaves of 0 in n
+        if low == high == 0:
+            low = -statistics.interval([False] * len(pairs))[1]
+        verdict = "lost" if high < 0 else "kept" if low > -margin else "not certain"
+        found[task] = {"verdict": verdict, "difference": step.difference, "ci95": [low, high], "n": len(pairs)}
+    return found

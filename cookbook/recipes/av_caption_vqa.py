@@ -10,15 +10,14 @@ A mean over fields hides the one that got worse; here each field is compared on 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cookbook import pipeline, runs
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample
-from cookbook.evaluation import predictions, statistics
-from cookbook.evaluation.metrics.structures import captions, fields, same
+from cookbook.evaluation import predictions
+from cookbook.evaluation.metrics.structures import Field, compare_fields, field_right, fields, same
 from cookbook.evaluation.predict import predict
 from cookbook.runs import ROOT, named
 from data_tools import av_caption
@@ -29,8 +28,8 @@ CONTRACT = "configs/prompts/av_caption_tiny.yaml"
 LOADER = "data_tools/av_caption.py"
 CLIPS = {"template": 160, "train": 320, "test": 120}
 TRAIN_VIOLATIONS, TEST_VIOLATIONS = 0.7, 0.05  # picked because something happens; as the road is
+__all__ = ["compare_fields"]  # its user is the notebook
 LONGEST = 112  # tokens of a caption of four fields, and some room
-SURE = 0.05
 START_EPOCHS = 6  # 120 steps: after 80, three captions in four are not yet JSON
 
 
@@ -79,48 +78,10 @@ def evaluate(name: str) -> dict[str, list[dict]]:
 # ---- field by field ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Field:
-    """One field before and after: accuracies, what the constant answer earns, and whether the change is sure."""
-
-    name: str
-    before: float
-    after: float
-    ci95: tuple[float, float]  # of the accuracy after
-    constant: float
-    p: float
-    verdict: str  # "better", "worse" or "no sure change"
-
-
-def compare_fields(before: Sequence[dict], after: Sequence[dict]) -> list[Field]:
-    """Returns a verdict for every field, worst change first (McNemar's test); a missing field is wrong.
-
-    Raises ValueError where the rows are not of the same clips.
-    """
-    if [row["id"] for row in before] != [row["id"] for row in after]:
-        raise ValueError("the two models did not caption the same clips")
-    found = []
-    for name, figures in captions(after)["fields"].items():
-        old, new = (_right(rows, name) for rows in (before, after))
-        test = statistics.paired(old, new)
-        sure = test.p < SURE
-        verdict = "no sure change" if not sure else "better" if test.difference > 0 else "worse"
-        low_high = statistics.interval(new)
-        constant = figures["majority"]
-        found.append(Field(name, sum(old) / len(old), sum(new) / len(new), low_high, constant, test.p, verdict))
-    return sorted(found, key=lambda field: field.after - field.before)
-
-
-def _right(rows: Sequence[dict], name: str) -> list[bool]:
-    """Returns for each row that has the field whether its answer is right."""
-    pairs = [(fields(row["reference"]), fields(row["answer"] or "")) for row in rows]
-    return [name in told and same(told[name], true[name]) for true, told in pairs if name in true]
-
-
 def recall(rows: Sequence[dict], name: str, value: object) -> tuple[int, int]:
     """Returns (found, of): in how many clips where the field truly has this value the answer has it too."""
     true = [row for row in rows if same(fields(row["reference"]).get(name), value)]
-    return sum(_right(true, name)), len(true)
+    return sum(field_right(true, name)), len(true)
 
 
 def headline(found: Sequence[Field]) -> str:

@@ -12,15 +12,12 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 
 from cookbook import pipeline, runs
 from cookbook.config import Config
-from cookbook.data.answers import number
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample
-from cookbook.evaluation import predictions, statistics
-from cookbook.evaluation.metrics.numbers import numbers
+from cookbook.evaluation import predictions, scores
 from cookbook.evaluation.predict import predict
 from cookbook.runs import ROOT, named
 from data_tools import formats, warehouse_vqa
@@ -70,30 +67,9 @@ def evaluate(name: str) -> dict[str, list[dict]]:
 
 
 def by_category(rows: Sequence[dict], train: Sequence[Sample]) -> dict[str, dict]:
-    """Returns, for each category: n, score, ci95 and habit, the score of always giving the usual training answer.
-
-    The score of `distance` is the mean absolute error in metres (less is better), the usual answer its median, and an
-    answer that cannot be read counts as 0 metres. The others have accuracy and the most frequent answer.
-    """
-    table = {}
-    for category in CATEGORIES:
-        part = [row for row in rows if row["task"] == category]
-        seen = [s.answer for s in train if s.task == category]
-        if category == "distance":
-            errors = [abs((number(row["answer"]) or 0.0) - float(row["reference"])) for row in part]
-            usual = median(map(float, seen))
-            habit = sum(abs(usual - float(row["reference"])) for row in part) / len(part)
-            score, ci95 = numbers(part)["mean_absolute_error"], statistics.clustered_interval(errors, _groups(part))
-        else:
-            right = [row["correct"] for row in part]
-            habit = sum(row["reference"] == max(sorted(set(seen)), key=seen.count) for row in part) / len(part)
-            score, ci95 = sum(right) / len(right), statistics.interval(right)
-        table[category] = {"n": len(part), "score": score, "ci95": ci95, "habit": habit}
-    return table
-
-
-def _groups(rows: Sequence[dict]) -> list[str]:
-    return [row["group"] for row in rows]
+    """Returns what `scores.by_category` finds, categories in their order; of `distance` in metres, less is better."""
+    found = scores.by_category(rows, train)
+    return {category: found[category] for category in CATEGORIES}
 
 
 def lifted(before: Mapping[str, dict], after: Mapping[str, dict]) -> dict[str, bool]:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cookbook.config import Config, ConfigError
-from cookbook.data.answers import choose, iou, number, span
+from cookbook.data.answers import choose
 from cookbook.data.contract import Contract
+from cookbook.data.quantities import iou, number, span
 from cookbook.data.samples import Sample
 
 WEIGHTS, OVERLONG = "train.train_policy.reward_function", "overlong"

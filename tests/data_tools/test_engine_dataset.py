@@ -17,8 +17,7 @@ from helpers import VISION, config, toml
 from cookbook.config import Config
 from cookbook.data.contract import ContractError
 from cookbook.data.samples import DataError, Sample, message, text
-from cookbook.engine import bridge, records
-from cookbook.engine import video_reader
+from cookbook.engine import bridge, records, video_reader
 from cookbook.runs import ROOT
 from data_tools.loading import load
 from data_tools.loading.engine import EngineDataset, serve
@@ -195,11 +194,11 @@ from cosmos_rl.utils.util import call_setup
 import toml
 from cookbook.config import Config
 from cookbook.data.contract import ContractError
-from cookbook.engine import video
+from cookbook.engine import video_reader
 from data_tools.loading.engine import EngineDataset
 from data_tools.loading import load
 
-video.install()
+video_reader.install_reader()
 out = {}
 for kind in ("sft", "grpo"):
     path = Path(sys.argv[1]) / f"{kind}.toml"

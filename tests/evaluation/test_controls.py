@@ -7,9 +7,18 @@ import pytest
 import torch
 
 from cookbook.data.answers import choices_of
-from cookbook.evaluation.controls import TURN, blind, circular, other_clips, shuffled, single_frame, with_frames
+from cookbook.evaluation.controls import (
+    TURN,
+    blind,
+    circular,
+    circular_score,
+    other_clips,
+    shuffled,
+    single_frame,
+    with_frames,
+)
 from cookbook.evaluation.predict import predict
-from cookbook.evaluation.protocol import circular_score, kept_skills, letter_bias, subgroups, won_and_lost
+from cookbook.evaluation.scores import letter_bias
 from cookbook.model.vision_tower import batch_vision
 
 LETTERS = ["A", "B", "C", "D"]
@@ -118,35 +127,3 @@ def test_a_model_that_knows_has_no_bias_and_refusals_are_none():
     assert found["bias"]["distance"] == pytest.approx(0, abs=0.1)
     mixed = random.Random(0).sample(rotated(lambda i, ref: "A"), 40)
     assert letter_bias(mixed) == letter_bias(rotated(lambda i, ref: "A"))
-
-
-# What changed
-
-
-def rows(pattern: str, task: str = "a", clip: int = 1) -> list[dict]:
-    return [
-        {"id": f"{task}{i}", "group": f"{task}-{i // clip}", "task": task, "correct": mark == "+"}
-        for i, mark in enumerate(pattern)
-    ]
-
-
-def test_items_won_and_lost_are_named():
-    assert won_and_lost(rows("+-+-"), rows("++--")) == {"won": ["a1"], "lost": ["a2"]}
-
-
-def test_subgroups_by_field_and_by_function():
-    both = rows("++--") + rows("+", "b")
-    assert {k: (v["n"], v["accuracy"]) for k, v in subgroups(both, "task").items()} == {"a": (4, 0.5), "b": (1, 1.0)}
-    assert set(subgroups(both, lambda row: int(row["id"][1:]) % 2)) == {"0", "1"}
-
-
-def test_a_lost_skill_is_named_a_kept_one_too_and_little_data_is_not_enough():
-    before = rows("+" * 100, "old") + rows("-" * 100, "new") + rows("+-" * 5, "few") + rows("+-" * 200, "same")
-    after = rows("+-+-" * 25, "old") + rows("+" * 100, "new") + rows("-+" * 5, "few") + rows("+-" * 200, "same")
-    found = kept_skills(before, after)
-    verdicts = {task: part["verdict"] for task, part in found.items()}
-    assert verdicts == {"old": "lost", "new": "kept", "few": "not certain", "same": "kept"}
-    assert found["old"]["difference"] == -0.5 and found["old"]["ci95"][1] < -0.3
-    assert kept_skills(rows("+++"), rows("+++"))["a"]["verdict"] == "not certain"  # three items prove nothing
-    with pytest.raises(ValueError, match="same items"):
-        kept_skills(rows("++"), rows("+"))

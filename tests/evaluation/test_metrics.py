@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from cookbook.evaluation.metrics import KINDS, choices, correlation, measure, right, structures, texts
+from cookbook.evaluation.metrics import KINDS, choices, measure, right, structures, texts
 from cookbook.runs import ROOT
 
 
@@ -178,35 +178,23 @@ def test_another_embedding_model_can_be_given():
 
 
 def test_errors_go_with_the_weather_and_not_with_the_length():
-    rows = [
-        {"correct": i % 2 == 0, "answer": "A", "weather": "sun" if i % 2 == 0 else "fog", "n": i // 2}
-        for i in range(40)
-    ]
-    found = correlation.error_correlation(rows, {"n": lambda r: r["n"], "weather": lambda r: r["weather"]})
-    assert list(found) == ["weather", "n"]
-    assert found["weather"]["strength"] == pytest.approx(1) and found["weather"]["values"]["fog"] == {
-        "n": 20,
-        "wrong": 1.0,
-    }
-    assert found["n"]["r"] == pytest.approx(0, abs=1e-9)
+    rows = [{"correct": i % 2 == 0, "weather": "sun" if i % 2 == 0 else "fog", "n": i // 2} for i in range(40)]
+    of = {"n": lambda r: r["n"], "weather": lambda r: r["weather"], "always": lambda r: "same"}
+    weather, n, always = choices.error_correlation(rows, of).rows
+    assert weather == ["weather", "1.00", "3e-10", "fog 1.00 of 20, sun 0.00 of 20"]  # χ² = 40 of one degree of freedom
+    assert n == ["n", "0.00", "1", "9.5 on average where wrong, 9.5 where right"]
+    assert always == ["always", "–", "–", "same 0.50 of 40"]
     same = [row | {"correct": True} for row in rows]
-    assert correlation.error_correlation(same, {"n": lambda r: r["n"]})["n"]["strength"] is None
+    assert [line[1] for line in choices.error_correlation(same, of).rows] == ["–"] * 3
 
 
-def test_cramers_v_of_a_two_by_two_table_is_phi():
+def test_strength_is_phi_of_two_by_two_and_the_correlation_of_a_number():
     cells = {("sun", True): 30, ("sun", False): 10, ("fog", True): 10, ("fog", False): 30}
     rows = [{"correct": right, "w": w} for (w, right), n in cells.items() for _ in range(n)]
-    found = correlation.error_correlation(rows, {"w": lambda r: r["w"]})["w"]
-    assert found["strength"] == pytest.approx((30 * 30 - 10 * 10) / 1600)
-
-
-def test_shared_errors_by_hand():
-    a = [{"correct": c == "+", "answer": c} for c in "++--"]
-    b = [{"correct": c == "+", "answer": c} for c in "+-+-"]
-    assert correlation.shared_errors(a, a) | {} == {"both": 2, "only_first": 0, "only_second": 0, "phi": pytest.approx(1), "kappa": 1.0}  # fmt: skip  # noqa: E501
-    found = correlation.shared_errors(a, b)
-    assert (found["both"], found["only_first"], found["only_second"]) == (1, 1, 1)
-    assert found["phi"] == pytest.approx(0) and found["kappa"] == 0.0
+    of = {"words": lambda r: r["w"], "number": lambda r: int(r["w"] == "fog")}
+    found = choices.error_correlation(rows, of).rows
+    assert [line[:2] for line in found] == [["number", "0.50"], ["words", "0.50"]]  # (30 · 30 − 10 · 10) / 1600
+    assert found[0][3] == "0.75 on average where wrong, 0.25 where right"
 
 
 # All together

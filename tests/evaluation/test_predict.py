@@ -13,7 +13,8 @@ import torch
 
 from cookbook.data.contract import Contract, ContractError
 from cookbook.data.samples import Sample, message, text
-from cookbook.evaluation.predict import _windows, main, predict, score_files, weights_hash
+from cookbook.evaluation.__main__ import main, score_files
+from cookbook.evaluation.predict import _windows, predict, weights_hash
 from cookbook.evaluation.predictions import judge, kind_of, read, read_row, save, vote
 from cookbook.model import generation
 from cookbook.model.vision_tower import batch_vision
@@ -275,7 +276,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path, capsys):
     short = save([{"id": "q0", "output": ""}], tmp_path / "short.jsonl")
     for arguments, says in (
         ([short], "q0: has no group, kind, reference, options"),
-        ([tmp_path / "gone.jsonl"], "gone.jsonl: cannot be scored"),
+        ([tmp_path / "gone.jsonl"], "gone.jsonl: is no file of predictions"),
         ([save([], tmp_path / "empty.jsonl")], "no predictions"),
     ):
         assert main(["score", *map(str, arguments)]) == 2

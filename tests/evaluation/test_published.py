@@ -1,6 +1,7 @@
-"""NVIDIA's rules beside ours: the same raw answers, and their folder of questions."""
+"""NVIDIA's rule beside ours, their folder of questions, and cards: intervals beside published values."""
 
 import json
+import math
 import random
 
 import pytest
@@ -8,7 +9,8 @@ from official_layouts import by_content, clip, json_file
 
 from cookbook.data.samples import DataError
 from cookbook.evaluation import published
-from cookbook.evaluation.predictions import read_row
+from cookbook.evaluation.predictions import read, read_row, save
+from cookbook.evaluation.published import Published, card, pearson
 from cookbook.runs import ROOT
 from data_tools import formats
 from data_tools.convert import convert, main
@@ -125,3 +127,54 @@ def test_a_wrong_dataset_or_wording_is_named(folder):
         formats.read(folder, subset="agibot")
     with pytest.raises(DataError, match="not 'yes'"):
         formats.read(folder, official="yes")
+
+
+# Cards
+
+
+def row(number, reference, answer, **more):
+    said = "" if answer is None else f"<think></think>\n\n<answer>{answer}</answer>"
+    return {"id": str(number), "group": str(number), "kind": "ordinal", "reference": reference, "output": said,
+            "answer": answer, "correct": reference == answer, "options": list("12345")} | more  # fmt: skip
+
+
+ROWS = [row(i, str(i % 5 + 1), str((i + i % 3 // 2) % 5 + 1)) for i in range(300)]
+
+
+def column(name, table):
+    return [line[table.head.index(name)] for line in table.rows]
+
+
+def test_a_value_inside_the_interval_agrees_and_others_say_on_which_side():
+    share = sum(r["correct"] for r in ROWS) / 300
+    figures = [Published("accuracy", value, 3300) for value in (share, share - 0.2, share + 0.2, None)]
+    assert column("verdict", card(figures, ROWS)) == ["agrees", "above", "below", "cannot be compared"]
+    assert column("published", card(figures, ROWS))[3] == "plot only"
+    at_least = [Published("accuracy", value, 2600, at_least=True) for value in (share - 0.2, share + 0.2)]
+    assert column("verdict", card(at_least, ROWS)) == ["agrees", "below"]
+    with pytest.raises(ValueError, match="no predictions"):
+        card(figures, [])
+
+
+def test_correlation_has_an_interval_and_a_constant_judge_has_none():
+    value, low, high = pearson([*ROWS, row(999, "3", None)])
+    assert low < value < high and (value, low, high) == pearson(ROWS)
+    constant = [row(i, str(i % 5 + 1), "4") for i in range(20)]
+    assert all(map(math.isnan, pearson(constant)))
+    found = card([Published("pearson", 0.4, 10)], constant)
+    assert column("verdict", found) == ["cannot be compared"] and "same" in column("yours", found)[0]
+
+
+def test_a_card_is_aligned_and_says_how_many_stand_behind_a_figure():
+    figures = [Published("accuracy", 0.5, 10, "a note"), Published("accuracy", 0.9, 0, at_least=True)]
+    head, first, second = str(card(figures, ROWS)).split("\n")
+    assert head.index("verdict") == first.rindex("  ") + 2 == second.rindex("  ") + 2
+    assert first.startswith("accuracy (a note)  0.500 of 10") and "  > 0.900  " in second
+
+
+def test_stored_predictions_are_read_again(tmp_path):
+    rows = read(save(ROWS, tmp_path / "predictions.jsonl"))
+    assert [r["answer"] for r in rows] == [r["answer"] for r in ROWS]
+    (tmp_path / "bad.jsonl").write_text("no json\n")
+    with pytest.raises(ValueError, match="no file of predictions"):
+        read(tmp_path / "bad.jsonl")

@@ -14,6 +14,7 @@ from PIL import Image
 from cookbook import pipeline, tutorial
 from cookbook.display import plots
 from cookbook.evaluation import findings, report
+from cookbook.evaluation.report import Report
 from cookbook.evaluation.scores import compare
 from data_tools import road_vqa
 from data_tools.worlds import road
@@ -102,13 +103,18 @@ def controls(run) -> dict[str, list[dict]]:
     return {"blind": blind, "turned options": turned}
 
 
+def full(run, controls) -> Report:
+    """A report with all its parts."""
+    predictions, comparison = run
+    extra = {"manifest": MANIFEST, "texts": TEXTS, "notes": ["A <note>."]}
+    return Report(comparison, predictions, CURVE, WILD, controls, **extra)
+
+
 @pytest.fixture(scope="module")
 def path(run, controls, tmp_path_factory) -> Path:
     """The report with all its parts."""
-    predictions, comparison = run
     path = tmp_path_factory.mktemp("run") / "new folder" / "report.html"
-    extra = {"controls": controls, "texts": TEXTS, "notes": ["A <note>."]}
-    assert report.write_report(path, comparison, CURVE, WILD, predictions, MANIFEST, **extra) == path
+    assert full(run, controls).write(path) == path
     return path
 
 
@@ -124,7 +130,7 @@ def written(path) -> tuple[str, Page]:
 def test_the_answer_comes_first(run, written):
     _, comparison = run
     _, page = written
-    answer, evidence = report.short_answer(comparison), report.evidence(comparison)
+    answer, evidence = findings.short_answer(comparison), findings.evidence(comparison)
     assert next(tag for tag, _ in page.tags if tag in ("h1", "h2", "table", "img")) == "h1"
     body = page.text[page.text.index("Did it get better?") :]
     assert body.startswith(f"Did it get better? {answer} {evidence}")
@@ -140,7 +146,7 @@ def test_every_score_stands_in_the_table(run, written):
     for task, level in comparison["tasks"].items():
         assert f"{task} {level['n']}" in page.text
     assert f"in the right format {comparison['n']} 100.0 100.0 100.0" in page.text
-    redrawn = [report.span(found["ci95_clustered"]) for found in comparison["models"].values()]
+    redrawn = [findings.from_to(found["ci95_clustered"]) for found in comparison["models"].values()]
     assert " ".join(["all, whole clips redrawn 6 clips", *redrawn]) in page.text
     assert f"no answer read {comparison['n']} 0.0 0.0 0.0" in page.text
     assert f"could not be asked {comparison['n']} 0 0 0" in page.text
@@ -164,7 +170,7 @@ def test_controls_stand_beside_guessing(run, controls, written):
     text = written[1].text
     assert "Does RL look at the clip?" in text
     for found in findings.against_controls(run[0]["rl"], controls, run[1])["blind"].values():
-        assert f"{report.hundred(found['accuracy'])} {report.span(found['ci95'])}" in text
+        assert f"{findings.hundred(found['accuracy'])} {findings.from_to(found['ci95'])}" in text
     asked = len(run[0]["rl"])
     assert re.search(rf"blind: \d+\.\d % falls to \d+\.\d % on {asked} questions\.", text)
     assert "25.0 % of the turns are right, and 0.0 % of" in text
@@ -183,7 +189,7 @@ def test_the_confusion_counts_every_answer(run, written):
 def test_alarms_of_the_run_stand_in_it(run, written, tmp_path):
     assert "kl" in written[1].text[written[1].text.index("Alarms of the RL run") :].lower()[:60]
     predictions, comparison = run
-    calm = report.write_report(tmp_path / "r.html", comparison, [], CURVE[:5], predictions, {})
+    calm = Report(comparison, predictions, rl=CURVE[:5]).write(tmp_path / "r.html")
     assert "None went off in 5 steps." in Page(calm.read_text(encoding="utf-8")).text
 
 
@@ -256,7 +262,7 @@ def test_filmed_clips_keep_it_small_too(run, monkeypatch, tmp_path):
     predictions, comparison = run
     noise = np.random.default_rng(0).integers(0, 256, (128, 1600, 3), dtype=np.uint8)  # nothing is harder to pack
     monkeypatch.setattr(plots, "frame_strip", lambda video, fps: Image.fromarray(noise))
-    path = report.write_report(tmp_path / "r.html", comparison, CURVE, WILD, predictions, MANIFEST, clips=2)
+    path = Report(comparison, predictions, CURVE, WILD, manifest=MANIFEST, clips=2).write(tmp_path / "r.html")
     assert path.read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 2
     assert path.stat().st_size < 1_200_000  # and so six of them leave it below 3 MB
 
@@ -285,16 +291,14 @@ def test_the_browser_sees_what_a_report_must_not_have(tmp_path):
 
 
 def test_the_same_arguments_give_the_same_bytes(run, controls, written, tmp_path):
-    predictions, comparison = run
-    extra = {"controls": controls, "texts": TEXTS, "notes": ["A <note>."]}
-    again = report.write_report(tmp_path / "r.html", comparison, CURVE, WILD, predictions, MANIFEST, **extra)
+    again = full(run, controls).write(tmp_path / "r.html")
     assert again.read_text(encoding="utf-8") == written[0]
 
 
 def test_what_is_missing_is_left_out_or_named(run, tmp_path):
     predictions, comparison = run
     gone = {name: [{**row, "video": "gone/clip.mp4"} for row in rows] for name, rows in predictions.items()}
-    page = Page(report.write_report(tmp_path / "r.html", comparison, [], [], gone, {}).read_text(encoding="utf-8"))
+    page = Page(Report(comparison, gone).write(tmp_path / "r.html").read_text(encoding="utf-8"))
     assert page.text.count("No picture: clip.mp4 cannot be read as a video") == 6
     assert [attrs["alt"][:4] for tag, attrs in page.tags if tag == "img"] == ["Bars"]
     assert not any(heading in page.text for heading in ("Training", "look at the clip", "Alarms"))
@@ -304,121 +308,20 @@ def test_one_model_alone_has_a_report_too(run, tmp_path):
     predictions, _ = run
     only = {"base": predictions["base"]}
     comparison = compare(only, only["base"])
-    page = Page(report.write_report(tmp_path / "r.html", comparison, [], [], only, {}).read_text(encoding="utf-8"))
+    page = Page(Report(comparison, only).write(tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "One model, nothing to compare it with" in page.text
     assert "base is still wrong" in page.text
     assert "What got worse" not in page.text
 
 
-# The sentences
-
-
-def made_up(*steps: tuple[float, float]) -> dict:
-    """A comparison of base, sft, rl with these (difference, p) per step; accuracies start at 40 %."""
-    names = ["base", "sft", "rl"][: len(steps) + 1]
-    models, paired, accuracy = {}, {}, 0.4
-    for i, name in enumerate(names):
-        if i:
-            difference, p = steps[i - 1]
-            accuracy += difference
-            paired[f"{name}_vs_{names[i - 1]}"] = {"difference": difference, "p": p}
-        models[name] = {"accuracy": accuracy, "ci95": [accuracy - 0.05, accuracy + 0.05]}
-    return {"n": 400, "models": models, "paired": paired}
-
-
-@pytest.mark.parametrize(
-    ("steps", "answer"),
-    [
-        ([(0.3, 1e-9), (0.05, 0.01)], "Yes, better at every step"),
-        ([(0.3, 1e-9)], "Yes, better"),
-        ([(0.3, 1e-9), (0.01, 0.6)], "Better with SFT; the rest is not certain"),
-        ([(0.3, 1e-9), (-0.1, 0.001)], "Better with SFT, worse with RL"),
-        ([(0.02, 0.4), (-0.1, 0.001)], "No, worse with RL"),
-        ([(0.02, 0.4), (-0.01, 0.9)], "Not for certain"),
-        ([(0.02, 0.05)], "Not for certain"),
-    ],
-)
-def test_the_short_answer_counts_sure_steps_only(steps, answer):
-    assert report.short_answer(made_up(*steps)) == answer
-
-
-def test_the_evidence_is_one_sentence_of_computed_numbers():
-    assert report.evidence(made_up((0.3, 1e-9), (-0.021, 0.31))) == (
-        "Base answers 40.0 % of 400 held-out questions right (95 % interval 35.0–45.0); "
-        "SFT 70.0 % (65.0–75.0), that is +30.0 points against base (p < 0.001); "
-        "RL 67.9 % (62.9–72.9), that is −2.1 points against SFT (p = 0.310, which luck alone can explain)."
-    )
-
-
-def asked(task: str, right: int, n: int) -> list[dict]:
-    return [{"id": f"{task}-{i}", "task": task, "group": str(i), "correct": i < right} for i in range(n)]
-
-
-LEVELS = {"tasks": {task: {"chance": 0.5, "majority": 0.4} for task in ("sees", "reads", "luck")}}
-
-
-def test_a_control_is_held_against_guessing_task_by_task():
-    own = [*asked("sees", 36, 40), *asked("reads", 36, 40), *asked("luck", 22, 40)]
-    blind = [*asked("sees", 20, 40), *asked("reads", 34, 40), *asked("luck", 22, 40)]
-    found = findings.against_controls(own, {"blind": blind}, LEVELS)["blind"]
-    assert {task: part["verdict"] for task, part in found.items() if task != "all"} == {
-        "sees": "guessing",
-        "reads": "above guessing",
-        "luck": "never above",
-    }
-    assert found["sees"]["own"] == 0.9 and found["sees"]["accuracy"] == 0.5 and found["sees"]["level"] == 0.5
-    assert findings.control_words("blind", found) == (
-        "blind: 78.3 % falls to 63.3 % on 120 questions. Not to guessing: reads (85.0 % where guessing earns 50.0 %). "
-        "There the words alone give the answer away. Says nothing for luck: not surely above guessing with the own "
-        "clip either."
-    )
-
-
-def test_a_control_that_does_not_fall_is_not_said_to():
-    own = asked("sees", 30, 40)
-    found = findings.against_controls(own, {"still": asked("sees", 32, 40)}, LEVELS)["still"]
-    assert findings.control_words("still", found).startswith("still: 75.0 % does not fall (80.0 %)")
-    found = findings.against_controls(own, {"still": asked("sees", 20, 40)}, LEVELS)["still"]
-    assert findings.control_words("still", found).endswith("No task stays above guessing.")
-
-
-def test_a_task_that_asks_for_the_order_is_said_to_fall_without_it_or_not_to():
-    own = [*asked("sees", 36, 40), *asked("reads", 36, 40), *asked("luck", 22, 40)]
-    mixed = [*asked("sees", 20, 40), *asked("reads", 34, 40), *asked("luck", 22, 40)]
-    found = findings.against_controls(own, {"shuffled frames": mixed}, LEVELS)["shuffled frames"]
-    said = findings.control_words("shuffled frames", found, ["sees", "reads", "luck", "never asked"])
-    assert (
-        "sees asks for the order of the frames: 90.0 % falls to 50.0 % without it, to guessing, as it should." in said
-    )
-    assert "reads asks for the order of the frames: 90.0 % falls to 85.0 % without it, not to guessing" in said
-    assert "luck asks for the order of the frames: 55.0 % falls to 55.0 % without it, which says nothing" in said
-    assert "never asked" not in said
-    for control, order in (("shuffled frames", []), ("blind", ["sees"])):
-        assert "asks for the order" not in findings.control_words(control, found, order)
-
-
-def test_a_control_that_leaves_the_model_without_words_is_told_apart():
-    own, mute = asked("sees", 36, 40), [row | {"answer": None} for row in asked("sees", 0, 40)]
-    found = findings.against_controls(own, {"blind": mute}, LEVELS)["blind"]
-    assert found["sees"]["unread"] == 1.0
-    assert "Unread, so wrong: sees (100.0 %); there it lost its form" in findings.control_words("blind", found)
-
-
-def test_a_control_of_other_questions_is_refused():
-    with pytest.raises(ValueError, match="blind: 'reads-0' was never asked with its own clip"):
-        findings.against_controls(asked("sees", 3, 4), {"blind": asked("reads", 3, 4)}, LEVELS)
-
-
-def test_a_lost_task_is_said_to_be_lost():
-    predictions = {"base": asked("sees", 0, 60), "sft": asked("sees", 50, 60), "rl": asked("sees", 30, 60)}
-    found = findings.skills(predictions)
-    assert {pair: part["sees"]["verdict"] for pair, part in found.items()} == {
-        "rl_vs_sft": "lost",
-        "rl_vs_base": "kept",
-    }
-    said = findings.worse_words(found)
-    assert said == "RL against SFT: lost sees (−33.3). RL against base: no task is surely lost."
-    assert findings.skills({"base": asked("sees", 1, 2)}) == {} and findings.worse_words({}) == ""
+def test_a_job_without_rl_and_of_other_names_has_one_too(run, tmp_path):
+    predictions, _ = run
+    other = {"start": predictions["base"], "skewed": predictions["sft"]}
+    comparison = compare(other, predictions["base"])
+    page = Page(Report(comparison, other, sft=CURVE).write(tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert "start → skewed" in page.text and "skewed is right where start was wrong" in page.text
+    alts = [attrs["alt"][:4] for tag, attrs in page.tags if tag == "img"]
+    assert alts[:2] == ["Bars", "Loss"] and "Alarms" not in page.text
 
 
 # The choice of examples

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from cookbook.data.contract import ContractError
-from cookbook.evaluation.scores import compare, score
+from cookbook.evaluation.scores import compare, kept_skills, score, subgroups, won_and_lost
 from cookbook.evaluation.statistics import interval, paired
 
 
@@ -159,3 +159,35 @@ def test_a_base_that_passes_as_sft_is_refused_by_its_words():
     known = [r | {"weights": "w1"} for r in said(same)]
     compare({"base": known, "sft": [r | {"weights": "w2"} for r in known]}, TRAIN)  # RL may well change no answer
     compare({"base": known, "base, shuffled": [r | {"decoding": "shuffled"} for r in known]}, TRAIN)
+
+
+# Behind a score
+
+
+def marked(pattern: str, task: str = "a", clip: int = 1) -> list[dict]:
+    return [
+        {"id": f"{task}{i}", "group": f"{task}-{i // clip}", "task": task, "correct": mark == "+"}
+        for i, mark in enumerate(pattern)
+    ]
+
+
+def test_items_won_and_lost_are_named():
+    assert won_and_lost(marked("+-+-"), marked("++--")) == {"won": ["a1"], "lost": ["a2"]}
+
+
+def test_subgroups_by_field_and_by_function():
+    both = marked("++--") + marked("+", "b")
+    assert {k: (v["n"], v["accuracy"]) for k, v in subgroups(both, "task").items()} == {"a": (4, 0.5), "b": (1, 1.0)}
+    assert set(subgroups(both, lambda row: int(row["id"][1:]) % 2)) == {"0", "1"}
+
+
+def test_a_lost_skill_is_named_a_kept_one_too_and_little_data_is_not_enough():
+    before = marked("+" * 100, "old") + marked("-" * 100, "new") + marked("+-" * 5, "few") + marked("+-" * 200, "same")
+    after = marked("+-+-" * 25, "old") + marked("+" * 100, "new") + marked("-+" * 5, "few") + marked("+-" * 200, "same")
+    found = kept_skills(before, after)
+    verdicts = {task: part["verdict"] for task, part in found.items()}
+    assert verdicts == {"old": "lost", "new": "kept", "few": "not certain", "same": "kept"}
+    assert found["old"]["difference"] == -0.5 and found["old"]["ci95"][1] < -0.3
+    assert kept_skills(marked("+++"), marked("+++"))["a"]["verdict"] == "not certain"  # three items prove nothing
+    with pytest.raises(ValueError, match="same items"):
+        kept_skills(marked("++"), marked("+"))

@@ -7,8 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cookbook.evaluation.llm_judge import llm_judge
-from cookbook.evaluation.server import ServerError, chat, predict_server
+from cookbook.evaluation.server import ServerError, chat, llm_judge, predict_server
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
 from cookbook.data.vision import image_tokens
 from cookbook.evaluation.metrics import measure
-from cookbook.evaluation.metrics.numbers import numbers
+from cookbook.evaluation.metrics.structures import numbers
 from cookbook.evaluation.predictions import judge
 from cookbook.recipes import warehouse_spatial as recipe
 from cookbook.runs import ROOT
@@ -309,11 +309,13 @@ def scored(share, error, n=40):
         for i in range(n):
             answer = right if i < share * n else wrong
             rows.append(
-                {"task": task, "answer": answer, "reference": right, "correct": answer == right, "group": str(i)}
-            )
+                {"task": task, "kind": "mcq", "answer": answer, "reference": right, "correct": answer == right,
+                 "group": str(i)}
+            )  # fmt: skip
     for i in range(n):
         told = f"{4 + i % 5 + error:.1f}"
-        rows.append({"id": str(i), "task": "distance", "answer": told, "reference": f"{4 + i % 5}", "group": str(i)})
+        row = {"id": str(i), "task": "distance", "kind": "number", "group": str(i)}
+        rows.append(row | {"answer": told, "reference": f"{4 + i % 5}"})
     return rows
 
 

@@ -13,8 +13,8 @@ as the worst value there is; it is never left out. A metric of your own is a fun
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cookbook.data.answers import iou, number, span
-from cookbook.evaluation.metrics import choices, numbers, structures, texts
+from cookbook.data.quantities import iou, number, span
+from cookbook.evaluation.metrics import choices, structures, texts
 
 Row = Mapping[str, Any]
 Metric = Callable[[Sequence[Row]], dict]
@@ -23,7 +23,7 @@ KINDS: dict[str, Metric] = {
     "mcq": choices.mcq,
     "binary": choices.binary,
     "ordinal": choices.ordinal,
-    "number": numbers.numbers,
+    "number": structures.numbers,
     "span": structures.spans,
     "text": texts.text,
     "json": structures.captions,

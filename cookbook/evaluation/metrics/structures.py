@@ -1,8 +1,8 @@
-"""Metrics of answers with a structure: a span of time, a JSON caption, the number of things of each kind.
+"""Metrics of answers that can be nearly right: a number, a span of time, a JSON caption, how many of what.
 
-Why: "from 3.0 to 5.5 s" against 3.2 to 5.5 is nearly right, and a caption of fifteen fields is right in some of them.
-Reading is tolerant (several notations, JSON in a code block or in Python's notation); what cannot be read is the worst
-value, and counted.
+Why: 3.4 for 3.5 metres is wrong for an exact match and nearly perfect for a forklift, and a caption of fifteen fields
+is right in some of them: a mean over fields hides the one that got worse, so `compare_fields` judges each. Reading is
+tolerant (several notations, JSON in a code block or in Python's notation); what cannot be read is the worst value.
 """
 
 import ast
@@ -10,15 +10,42 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from cookbook.data.answers import iou, span
+from cookbook.data.quantities import iou, number, span
+from cookbook.evaluation import statistics
 
 Row = Mapping[str, Any]
+NEAR = 0.1  # share of the reference: how the warehouse data's own script counts a hit
 
 
-def _share(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+# ---- numbers ----------------------------------------------------------------------------------------------------
+
+
+def numbers(rows: Sequence[Row]) -> dict:
+    """Returns n, unread, exact, within_10_percent, mean_absolute_error and mean_relative_error.
+
+    An answer without one number counts as 0 in both errors. The relative error leaves out references that are 0 (None
+    where all are). Raises ValueError where there are no rows, or a reference is no number.
+    """
+    if not rows:
+        raise ValueError("no predictions to measure")
+    if wrong := next((row["id"] for row in rows if number(row["reference"]) is None), None):
+        raise ValueError(f"{wrong}: its reference is no number")
+    told, wanted = [number(row["answer"]) for row in rows], [number(row["reference"]) for row in rows]
+    errors = [abs((t or 0.0) - w) for t, w in zip(told, wanted)]
+    relative = [error / abs(w) for error, w in zip(errors, wanted) if w]
+    near = [t is not None and error <= NEAR * abs(w) for t, w, error in zip(told, wanted, errors)]
+    return {
+        "n": len(rows),
+        "unread": told.count(None) / len(rows),
+        "exact": sum(t == w for t, w in zip(told, wanted)) / len(rows),
+        "within_10_percent": fmean(near),
+        "mean_absolute_error": fmean(errors),
+        "mean_relative_error": fmean(relative) if relative else None,
+    }
 
 
 # ---- spans of time ----------------------------------------------------------------------------------------------
@@ -39,10 +66,10 @@ def spans(rows: Sequence[Row]) -> dict:
     return {
         "n": len(rows),
         "unread": sum(b is None for _, b in pairs) / len(rows),
-        "mean_iou": _share(shared),
-        "iou_50": _share([value >= 0.5 for value in shared]),
-        "mean_absolute_error": _share([error for error, _ in errors]) if errors else None,
-        "mean_relative_error": _share(relative) if relative else None,
+        "mean_iou": fmean(shared),
+        "iou_50": fmean([value >= 0.5 for value in shared]),
+        "mean_absolute_error": fmean([error for error, _ in errors]) if errors else None,
+        "mean_relative_error": fmean(relative) if relative else None,
     }
 
 
@@ -93,17 +120,53 @@ def captions(rows: Sequence[Row]) -> dict:
         values = Counter(" ".join(str(value).lower().split()) for value, _ in asked)
         table[name] = {
             "n": len(asked),
-            "accuracy": _share([same(value, told.get(name)) for value, told in asked]),
-            "missing": _share([name not in told for _, told in asked]),
+            "accuracy": fmean([same(value, told.get(name)) for value, told in asked]),
+            "missing": fmean([name not in told for _, told in asked]),
             "majority": max(values.values()) / len(asked),
         }
     return {
         "n": len(rows),
-        "unread": _share([not told for _, told in read]),
-        "exact": _share([all(same(v, told.get(k)) for k, v in true.items()) for true, told in read]),
+        "unread": fmean([not told for _, told in read]),
+        "exact": fmean([all(same(v, told.get(k)) for k, v in true.items()) for true, told in read]),
         "field_accuracy": sum(f["n"] * f["accuracy"] for f in table.values()) / sum(f["n"] for f in table.values()),
         "fields": table,
     }
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field before and after: accuracies, what the constant answer earns, and whether the change is sure."""
+
+    name: str
+    before: float
+    after: float
+    ci95: tuple[float, float]  # of the accuracy after
+    constant: float
+    p: float
+    verdict: str  # "better", "worse" or "no sure change"
+
+
+def compare_fields(before: Sequence[Row], after: Sequence[Row]) -> list[Field]:
+    """Returns a verdict for every field, worst change first (McNemar's test); a missing field is wrong.
+
+    Raises ValueError where the rows are not of the same clips.
+    """
+    if [row["id"] for row in before] != [row["id"] for row in after]:
+        raise ValueError("the two models did not caption the same clips")
+    found = []
+    for name, figures in captions(after)["fields"].items():
+        old, new = (field_right(rows, name) for rows in (before, after))
+        test = statistics.paired(old, new)
+        verdict = "no sure change" if test.p >= statistics.SURE else "better" if test.difference > 0 else "worse"
+        low_high, constant = statistics.interval(new), figures["majority"]
+        found.append(Field(name, fmean(old), fmean(new), low_high, constant, test.p, verdict))
+    return sorted(found, key=lambda field: field.after - field.before)
+
+
+def field_right(rows: Sequence[Row], name: str) -> list[bool]:
+    """Returns for each row whose reference has the field whether its answer has it right."""
+    pairs = [(fields(row["reference"]), fields(row["answer"] or "")) for row in rows]
+    return [name in told and same(told[name], true[name]) for true, told in pairs if name in true]
 
 
 # ---- how many of what -------------------------------------------------------------------------------------------
@@ -148,9 +211,9 @@ def counts(rows: Sequence[Row]) -> dict:
     off = [sum(abs(true[name] - told[name]) for name in true.keys() | told.keys()) for true, told in pairs]
     return {
         "n": len(rows),
-        "unread": _share([not told for _, told in pairs]),
-        "exact": _share([error == 0 for error in off]),
-        "mean_absolute_error": _share(off),
+        "unread": fmean([not told for _, told in pairs]),
+        "exact": fmean([error == 0 for error in off]),
+        "mean_absolute_error": fmean(off),
         "precision": found / (found + invented) if found + invented else None,
         "recall": found / (found + missed) if found + missed else None,
         "f1": 2 * found / (2 * found + missed + invented) if found + missed + invented else None,

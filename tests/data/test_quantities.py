@@ -6,12 +6,11 @@ import time
 
 import pytest
 
-from cookbook.data.answers import iou, number, span
 from cookbook.data.contract import Contract
+from cookbook.data.quantities import iou, number, span
 from cookbook.data.samples import Sample, message, text
 from cookbook.evaluation.metrics import right
-from cookbook.evaluation.metrics.numbers import numbers
-from cookbook.evaluation.metrics.structures import spans
+from cookbook.evaluation.metrics.structures import numbers, spans
 from cookbook.training.rewards import PARTS
 
 ROAD = Contract.load("configs/prompts/road.yaml")
