@@ -178,16 +178,16 @@ if __name__ == "__main__":
     serve(load, [broken])
 """,
     "data": """
-from data_tools import engine_dataset
+from data_tools.loading import engine
 from data_tools.road_vqa import load
-take = engine_dataset.EngineDataset.__getitem__
+take = engine.EngineDataset.__getitem__
 def broken(self, index):
     if index == 7:
         raise ZeroDivisionError("this sample divides by nothing")
     return take(self, index)
-engine_dataset.EngineDataset.__getitem__ = broken
+engine.EngineDataset.__getitem__ = broken
 if __name__ == "__main__":
-    engine_dataset.serve(load)
+    engine.serve(load)
 """,
 }
 
