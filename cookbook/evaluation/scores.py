@@ -11,8 +11,11 @@ predictions.jsonl:
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from itertools import combinations, pairwise, zip_longest
+from statistics import median
 
+from cookbook.data.answers import number
 from cookbook.data.contract import ContractError
+from cookbook.data.samples import Sample
 from cookbook.evaluation import statistics
 
 # What makes two rows one item. The id is not enough: another seed shuffles the options under the same id.
@@ -60,6 +63,29 @@ def score(rows: Sequence[dict]) -> dict:
         "errors": sum(bool(row.get("error")) for row in rows),
         "tasks": {task: _share(part) for task, part in _by_task(rows).items()},
     }
+
+
+def by_category(rows: Sequence[dict], train: Sequence[Sample]) -> dict[str, dict]:
+    """Returns, for each category: n, score, ci95 and habit, the score of always giving the usual training answer.
+
+    The score of `distance` is the mean absolute error in metres (less is better), the usual answer its median, and an
+    answer that cannot be read counts as 0 metres. The others have accuracy and the most frequent answer.
+    """
+    table = {}
+    for category, part in _by_task(rows).items():
+        seen = [s.answer for s in train if s.task == category]
+        if category == "distance":
+            usual = median(map(float, seen))
+            values = [abs((number(row["answer"]) or 0.0) - float(row["reference"])) for row in part]
+            habit = [abs(usual - float(row["reference"])) for row in part]
+            ci95 = statistics.clustered_interval(values, [row["group"] for row in part])
+        else:
+            usual = max(sorted(set(seen)), key=seen.count)
+            values, habit = [row["correct"] for row in part], [row["reference"] == usual for row in part]
+            ci95 = statistics.interval(values)
+        n = len(part)
+        table[category] = {"n": n, "score": sum(values) / n, "ci95": ci95, "habit": sum(habit) / n}
+    return table
 
 
 def require_same_items(predictions: dict[str, Sequence[dict]]) -> None:

@@ -10,11 +10,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cookbook.data.answers import iou, span
+from cookbook.evaluation import statistics
 
 Row = Mapping[str, Any]
+SURE = 0.05  # the p below which a change counts
 
 
 def _share(values: Sequence[float]) -> float:
@@ -104,6 +107,42 @@ def captions(rows: Sequence[Row]) -> dict:
         "field_accuracy": sum(f["n"] * f["accuracy"] for f in table.values()) / sum(f["n"] for f in table.values()),
         "fields": table,
     }
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field before and after: accuracies, what the constant answer earns, and whether the change is sure."""
+
+    name: str
+    before: float
+    after: float
+    ci95: tuple[float, float]  # of the accuracy after
+    constant: float
+    p: float
+    verdict: str  # "better", "worse" or "no sure change"
+
+
+def compare_fields(before: Sequence[dict], after: Sequence[dict]) -> list[Field]:
+    """Returns a verdict for every field, worst change first (McNemar's test); a missing field is wrong.
+
+    Raises ValueError where the rows are not of the same clips.
+    """
+    if [row["id"] for row in before] != [row["id"] for row in after]:
+        raise ValueError("the two models did not caption the same clips")
+    found = []
+    for name, figures in captions(after)["fields"].items():
+        old, new = (_right(rows, name) for rows in (before, after))
+        test = statistics.paired(old, new)
+        verdict = "no sure change" if test.p >= SURE else "better" if test.difference > 0 else "worse"
+        shares = sum(old) / len(old), sum(new) / len(new)
+        found.append(Field(name, *shares, statistics.interval(new), figures["majority"], test.p, verdict))
+    return sorted(found, key=lambda field: field.after - field.before)
+
+
+def _right(rows: Sequence[dict], name: str) -> list[bool]:
+    """Returns for each row that has the field whether its answer is right."""
+    pairs = [(fields(row["reference"]), fields(row["answer"] or "")) for row in rows]
+    return [name in told and same(told[name], true[name]) for true, told in pairs if name in true]
 
 
 # ---- how many of what -------------------------------------------------------------------------------------------
