@@ -12,7 +12,9 @@ def stub(folder, name, *sources):
     """A notebook of these cells; the first one is tagged as the parameters, the last one as the finding."""
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     cells[0].metadata["tags"], cells[-1].metadata["tags"] = ["parameters"], ["finding"]
-    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}})
+    book = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}
+    )
     nbformat.write(book, folder / f"{name}.ipynb")
 
 
