@@ -136,12 +136,9 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>The recipes</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-:root {{ color-scheme: light dark; --line: light-dark(#ccc, #444); --good: light-dark(#12692f, #6fd08c);
-  --bad: light-dark(#a4161a, #ff8f8f) }}
+:root {{ color-scheme: light dark }} .failed {{ color: light-dark(#a4161a, #ff8f8f) }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em }}
-article {{ border-top: 1px solid var(--line); padding: .8em 0 }}
-h2 {{ font-size: 1.1em; margin: 0 }} p {{ margin: .3em 0; overflow-wrap: anywhere }}
-.ok {{ color: var(--good) }} .failed {{ color: var(--bad) }}
+h2 {{ font-size: 1.1em }} p {{ overflow-wrap: anywhere }}
 </style></head><body>
 <h1>The recipes</h1>
 <p>Four published recipes in miniature. Each line is what the notebook found; the name leads to the whole of it.</p>
@@ -187,10 +184,8 @@ def page(found: Sequence[Ran]) -> str:
     for ran in found:
         name, words, outcome = map(html.escape, (ran.name, ran.finding or "No finding: it ended before.", ran.outcome))
         state = "ok" if ran.outcome == "ok" else "failed"
-        articles.append(
-            f'<article><h2><a href="{name}.html">{name}</a></h2>\n<p>{words}</p>\n'
-            f'<p class="{state}">{outcome} · {ran.seconds:.0f} s</p></article>'
-        )
+        articles.append(f'<h2><a href="{name}.html">{name}</a></h2>\n<p>{words}</p>')
+        articles.append(f'<p class="{state}">{outcome} · {ran.seconds:.0f} s</p>')
     return PAGE.format(articles="\n".join(articles))
 
 
