@@ -2,11 +2,11 @@
 
 import json
 
-import papermill
 import pytest
 
 from cookbook import runs
 from cookbook.runs import ROOT
+from cookbook.tutorial import execute
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
@@ -15,13 +15,7 @@ SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 def direction(recipe: str, seed: int, out) -> dict:
     """Returns what the notebook found; its own check cell has passed, or this raises."""
     name = f"slow_{recipe}_seed{seed}"
-    papermill.execute_notebook(
-        ROOT / f"notebooks/recipes/{recipe}.ipynb",
-        out / f"{name}.ipynb",
-        {"run_name": name, "seed": seed, "engine": "local"},
-        progress_bar=False,
-        kernel_name="python3",
-    )
+    execute(ROOT / f"notebooks/recipes/{recipe}.ipynb", out, {"run_name": name, "seed": seed, "engine": "local"})
     return json.loads((runs.path(name) / "direction.json").read_text())
 
 

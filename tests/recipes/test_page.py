@@ -4,8 +4,9 @@ import browser
 import nbformat
 import pytest
 
+from cookbook import tutorial
 from cookbook.runs import ROOT
-from cookbook.tutorial import RECIPES, finding, page, run_recipe
+from cookbook.tutorial import RECIPES, Ran, finding, page, run_recipe
 
 
 def stub(folder, name, *sources):
@@ -42,6 +43,20 @@ def test_the_page_shows_finding_outcome_and_seconds_as_text(ran):
     assert "ValueError: a &lt;b&gt;bad&lt;/b&gt; day" in text and "<b>" not in text
     for each in found:
         assert f'href="{each.name}.html"' in text and (out / f"{each.name}.html").is_file()
+
+
+def test_the_command_writes_the_page_and_fails_where_a_recipe_does(runs, monkeypatch, capsys):
+    def ran(source, out, wanted):
+        out.mkdir(exist_ok=True)
+        assert wanted == {"seed": 3, "engine": "local"}
+        return Ran(source.stem, f"{source.stem} moves.", "ok" if source.stem == "video_rewards" else "Error: no", 1.0)
+
+    monkeypatch.setattr(tutorial, "run_recipe", ran)
+    for names, code, listed in ((["video_rewards"], 0, 1), ([], 1, len(RECIPES))):
+        monkeypatch.setattr("sys.argv", ["tutorial", "--seed", "3", "--engine", "local", "--recipes", *names])
+        assert tutorial.main() == code
+        assert (runs / "recipes/index.html").read_text().count(" moves.") == listed
+    assert "Error: no" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not browser.find(), reason="needs Chromium")
