@@ -42,7 +42,7 @@ tutorial: $(READY) ## the main job from data to report: base, SFT, RL, evaluatio
 	@$(BIN)/python -m cookbook.tutorial --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
 
 recipes: $(READY) ## the four published recipes in miniature, and a page that leads to them
-	@$(BIN)/python -m cookbook.recipes
+	@$(BIN)/python -m cookbook.tutorial --recipes
 
 test: lint ## lint, unit tests, and every notebook under nbval
 	$(BIN)/python -m pytest tests --durations=15 --nbval-lax --nbval-current-env $(NOTEBOOKS) $(RECIPES)

@@ -13,7 +13,8 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from statistics import fmean
 from typing import Any
 
@@ -21,31 +22,20 @@ import torch
 
 from cookbook import pipeline, runs, tutorial
 from cookbook.config import Config
-from cookbook.data.contract import Contract
-from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
 from cookbook.display.tables import Table
-from cookbook.pipeline import START
+from cookbook.pipeline import DATASET, START, Job
 from cookbook.runs import Run
 from cookbook.training.grpo import grpo
 from cookbook.training.rewards import OVERLONG_KEYS
 from cookbook.training.validation import answers
-from data_tools import loading, videophy2
+from data_tools import videophy2
 from data_tools.worlds import falling as falling_things
 
 CLIPS = {"sft": 300, "train": 300, "test": 100}  # of falling things; the test has as many of each score
+REWARD, KL_BETA = "train.train_policy.reward_function", "train.train_policy.kl_beta"
 HEAD = ("lesson", "seed", "run", "figures", "holds")
 Result = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class World:
-    """Where a lesson takes place: GRPO from a start of its own, what is trained on, and what is asked afterwards."""
-
-    config: Config
-    contract: Contract
-    train: list[Sample]
-    asked: list[Sample]
 
 
 @dataclass(frozen=True)
@@ -64,38 +54,35 @@ class Lesson:
     variants: Mapping[str, Variant]
     shows: tuple[str, ...]  # the figures that matter
     holds: Callable[[Mapping[str, Result]], bool]
-    world: Callable[[str, int], World]
+    job: Callable[[str, int], Job]  # by name and seed: GRPO, the start, what is trained on, what is asked afterwards
     steps: int = 12
 
 
-# ---- worlds -----------------------------------------------------------------------------------------------------
+# ---- where they take place --------------------------------------------------------------------------------------
 
 
-def road(name: str, seed: int) -> World:
-    """Returns the road world of the main job, from the job's SFT."""
+def road(name: str, seed: int) -> Job:
+    """Returns the RL of the main job, from the job's SFT."""
     tutorial.trained(name, "sft", seed)
-    job = tutorial.job(name, "rl", seed)
-    return World(job.config, job.contract, job.splits["train"], job.splits["validation"])
+    return tutorial.job(name, "rl", seed)
 
 
-def falling(name: str, seed: int) -> World:
-    """Returns the world of the recipe video_rewards, smaller: scores from 1 to 5, of which 60 % are a 4; no KL term."""
-    folder = runs.path(f"{name}/falling")
-    data = falling_things.build(folder / "data", CLIPS, seed)
-    if not (folder / "sft" / "safetensors").exists():
-        changes = {pipeline.DATASET: str(data / "sft.csv"), START: tutorial.BASE}
-        config = Config.load("configs/recipes/video_rewards_tiny_sft.toml").edit(changes)
-        pipeline.train(pipeline.prepare(config, f"{name}/falling", "data_tools/videophy2.py", seed))
-    config = Config.load("configs/recipes/video_rewards_tiny_rl.toml")
-    config = config.edit({START: runs.named(folder / "sft"), "train.train_policy.kl_beta": 0.0})
-    contract, question = loading.contract(config), config.table("custom")["question"]
-    train, asked = (videophy2.read(data / f"{split}.csv", contract, question=question) for split in ("train", "test"))
-    return World(config, contract, train, asked)
+def falling(name: str, seed: int) -> Job:
+    """Returns the RL of the recipe video_rewards, smaller: scores from 1 to 5, of which 60 % are a 4; no KL term."""
+    place = f"{name}/falling"
+    data = falling_things.build(runs.path(place) / "data", CLIPS, seed)
+    if not (runs.path(place) / "sft" / "safetensors").exists():
+        config = Config.load("configs/recipes/video_rewards_tiny_sft.toml").edit({DATASET: str(data / "sft.csv")})
+        pipeline.train(pipeline.prepare(config, place, "data_tools/videophy2.py", seed))
+    changes = {DATASET: str(data / "train.csv"), START: runs.named(runs.path(place) / "sft"), KL_BETA: 0.0}
+    config = Config.load("configs/recipes/video_rewards_tiny_rl.toml").edit(changes | {"custom.balance": False})
+    job = pipeline.prepare(config, place, "data_tools/videophy2.py", seed)
+    asked = videophy2.read(data / "test.csv", job.contract, question=config.table("custom")["question"])
+    return replace(job, splits=job.splits | {"validation": asked})
 
 
 # ---- the lessons ------------------------------------------------------------------------------------------------
 
-REWARD, KL_BETA = "train.train_policy.reward_function", "train.train_policy.kl_beta"
 FAST, FROM_BASE = {"train.optm_lr": 5e-4}, {START: tutorial.BASE}
 BRIEF = {REWARD: {"format": 1.0, "overlong": 1.0}, f"{OVERLONG_KEYS}.buffer_length": 40}  # from the 9th token on
 STEADY = FAST | {"train.optm_decay_ratio": 0.0}
@@ -144,46 +131,43 @@ LESSONS = {
 }  # fmt: skip
 
 
-def train(name: str, lesson: str, label: str, seed: int, steps: int | None = None) -> dict[str, float]:
-    """Run one variant of a lesson in `runs/NAME/lessons/LESSON/LABEL`. Returns its figures."""
-    variant, world = LESSONS[lesson].variants[label], LESSONS[lesson].world(name, seed)
-    fixed = {"train.max_num_steps": steps or LESSONS[lesson].steps, "train.epoch": 20, "validation.enable": False}
-    config = world.config.edit(fixed | variant.changes)
-    torch.manual_seed(seed)
-    model, encoder = pipeline.open_model(config[START], world.contract)
-    run = Run(f"{name}/lessons/{lesson}/{label.replace(' ', '_')}", seed=seed)
-    grpo(config, variant.choose(world.train), encoder, model, run, seed, probes=0, stop_on_alarm=False)
-    limit = config["rollout.max_response_length"]
-    usual = Counter(s.answer for s in world.train).most_common(1)[0][0]
-    return learned(run.metrics()) | said(answers(model, encoder, world.asked, limit), encoder, world.asked, usual)
+# ---- one runner for all -----------------------------------------------------------------------------------------
 
 
-def learned(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns reward, KL and length over the last quarter of the steps, and the share of groups that taught nothing."""
-    last = rows[-max(1, len(rows) // 4) :]
+def teach(name: str, lesson: str, seed: int, steps: int | None = None) -> dict[str, dict[str, float]]:
+    """Run all variants of a lesson. Returns the figures of each, and leaves them in `runs/NAME/lessons/LESSON.json`."""
+    job, home, found = LESSONS[lesson].job(name, seed), runs.path(name) / "lessons", {}
+    for label, variant in LESSONS[lesson].variants.items():
+        run = Run(home / lesson / label.replace(" ", "_"), seed=seed)
+        found[label] = train(job, variant, run, steps or LESSONS[lesson].steps)
+    (home / f"{lesson}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def train(job: Job, variant: Variant, run: Run, steps: int) -> dict[str, float]:
+    """Run one variant. Returns what it came to.
+
+    reward, kl, tokens: means over the last quarter of the steps; zero_variance: the share of groups that taught
+    nothing; accuracy, format, usual: the shares of answers to held-out questions that are right, well formed, the
+    usual one of the training labels.
+    """
+    fixed = {"train.max_num_steps": steps, "train.epoch": 20, "validation.enable": False}
+    config, samples, asked = job.config.edit(fixed | variant.changes), job.splits["train"], job.splits["validation"]
+    torch.manual_seed(job.seed)
+    model, encoder = pipeline.open_model(config[START], job.contract)
+    grpo(config, variant.choose(samples), encoder, model, run, job.seed, probes=0, stop_on_alarm=False)
+    rows, texts = run.metrics(), answers(model, encoder, asked, config["rollout.max_response_length"])
+    stated = [job.contract.read(text, sample) for text, sample in zip(texts, asked)]
+    last, usual = rows[-max(1, len(rows) // 4) :], Counter(s.answer for s in samples).most_common(1)[0][0]
     return {
         "reward": fmean(row["train/reward_mean"] for row in last),
         "kl": fmean(row["train/kl_loss_avg"] for row in last),
         "tokens": fmean(row["rollout/completion_length_mean"] for row in last),
         "zero_variance": fmean(row["train/zero_variance_share"] for row in rows),
-    }
-
-
-def said(texts: Sequence[str], encoder: Encoder, samples: Sequence[Sample], usual: str) -> dict[str, float]:
-    """Returns shares of the answers to held-out questions: right, well formed, the usual one of the training labels."""
-    stated = [encoder.contract.read(text, s) for text, s in zip(texts, samples)]
-    return {
-        "accuracy": fmean(answer == s.answer for answer, s in zip(stated, samples)),
-        "format": fmean(map(encoder.contract.is_well_formed, texts)),
+        "accuracy": fmean(answer == sample.answer for answer, sample in zip(stated, asked)),
+        "format": fmean(map(job.contract.is_well_formed, texts)),
         "usual": stated.count(usual) / len(stated),
     }
-
-
-def teach(name: str, lesson: str, seed: int, steps: int | None = None) -> dict[str, dict[str, float]]:
-    """Run all variants of a lesson. Returns the figures of each, and leaves them in `runs/NAME/lessons/LESSON.json`."""
-    found = {label: train(name, lesson, label, seed, steps) for label in LESSONS[lesson].variants}
-    (runs.path(name) / "lessons" / f"{lesson}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return found
 
 
 def table(lesson: str, found: Mapping[str, Result], seed: int = 0) -> Table:
@@ -203,10 +187,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", default="lesson", help="job folders below runs/: NAME0 for seed 0, and so on")
     args = parser.parse_args(arguments)
     rows: list[Sequence] = []
-    for lesson in args.only:
-        for seed in args.seeds:
-            rows += table(lesson, teach(f"{args.name}{seed}", lesson, seed), seed).rows
-            print(Table(HEAD, rows[-len(LESSONS[lesson].variants) :]), flush=True)
+    for lesson, seed in product(args.only, args.seeds):
+        found = table(lesson, teach(f"{args.name}{seed}", lesson, seed), seed)
+        print(found, flush=True)
+        rows += found.rows
     print("\n", Table(HEAD, rows), sep="")
     return int(any(row[-1] == "NO" for row in rows))
 

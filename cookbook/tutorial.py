@@ -2,23 +2,27 @@
 
 Why: what a person clicks through in JupyterLab must be what a machine can repeat. `make tutorial` runs the notebooks
 through papermill, in order, and sums them up. Nothing is trained here; the notebooks do it, with their own defaults but
-for the longer training that two more minutes buy. The notebooks ask here for the job that they explain.
+for the longer training that two more minutes buy. The notebooks ask here for the job that they explain. `make recipes`
+runs the four recipes, and writes one page that leads to them: each sentence on it is what the run itself computed.
 
     python -m cookbook.tutorial                      # runs/tutorial
     python -m cookbook.tutorial --name seed1 --seed 1
     python -m cookbook.tutorial --name gpu --engine cosmos-rl      # on a machine with GPUs
+    python -m cookbook.tutorial --recipes            # runs/recipes/index.html; or some of them, --recipes video_rewards
 
     job = tutorial.job("tutorial", "sft", seed=0)    # in a notebook
 """
 
 import argparse
+import html
 import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cookbook import pipeline, runs
 from cookbook.config import Config
@@ -38,6 +42,8 @@ LONGER = {
     "rl": {"steps": 30, "lesson": ""},  # the lessons have a command of their own
     "evaluation": {"questions": -1},
 }  # the defaults are shorter, to be tested in a minute
+RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
+FINDING = "finding"  # the tag of the cell that prints a recipe's one sentence
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # each kernel would warn that it talks to this machine without encryption
 
 
@@ -73,24 +79,30 @@ def trained(name: str, step: str = "sft", seed: int = 0, engine: str = "local", 
 # ---- from a shell -----------------------------------------------------------------------------------------------
 
 
-def run_notebooks(name: str, seed: int, engine: str) -> dict[str, float]:
-    """Run every notebook into `runs/NAME/notebooks`. Returns the seconds that each took."""
+def execute(source: Path, out: Path, wanted: Mapping[str, Any]) -> None:
+    """Run a notebook into the folder `out`, with those of the wanted parameters that it has.
+
+    Raises PapermillExecutionError where a cell fails; what ran before it is in `out` all the same.
+    """
     import nbformat
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
-    out = runs.path(name) / "notebooks"
     out.mkdir(parents=True, exist_ok=True)
+    cells = [c.source for c in nbformat.read(source, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    parameters = {key: value for key, value in wanted.items() if any(f"{key}:" in cell for cell in cells)}
+    papermill.execute_notebook(
+        source, out / source.name, parameters, progress_bar=False, kernel_name="python3", extra_arguments=QUIET
+    )
+
+
+def run_notebooks(name: str, seed: int, engine: str) -> dict[str, float]:
+    """Run every notebook of the main job into `runs/NAME/notebooks`. Returns the seconds that each took."""
     seconds = {}
     for notebook in NOTEBOOKS:
-        source = ROOT / "notebooks" / f"{notebook}.ipynb"
-        declared = next(c.source for c in nbformat.read(source, 4).cells if "parameters" in c.metadata.get("tags", []))
         wanted = {"run_name": name, "seed": seed, "engine": engine, **LONGER.get(notebook, {})}
-        parameters = {k: v for k, v in wanted.items() if f"{k}:" in declared}
         started = time.monotonic()
-        papermill.execute_notebook(
-            source, out / source.name, parameters, progress_bar=False, kernel_name="python3", extra_arguments=QUIET
-        )
+        execute(ROOT / f"notebooks/{notebook}.ipynb", runs.path(name) / "notebooks", wanted)
         seconds[notebook] = time.monotonic() - started
         print(f"{notebook}.ipynb: {seconds[notebook]:.0f} s", flush=True)
     return seconds
@@ -118,14 +130,89 @@ def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: fl
     return path
 
 
+# ---- the recipes ------------------------------------------------------------------------------------------------
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>The recipes</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root {{ color-scheme: light dark }} .failed {{ color: light-dark(#a4161a, #ff8f8f) }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em }}
+h2 {{ font-size: 1.1em }} p {{ overflow-wrap: anywhere }}
+</style></head><body>
+<h1>The recipes</h1>
+<p>Four published recipes in miniature. Each line is what the notebook found; the name leads to the whole of it.</p>
+{articles}
+</body></html>
+"""
+
+
+class Ran(NamedTuple):
+    """One recipe's run: what it found, "ok" or the first line of its error, and how long it took."""
+
+    name: str
+    finding: str
+    outcome: str
+    seconds: float
+
+
+def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any]) -> Ran:
+    """Run one notebook into `out`, also as HTML. Returns what came of it; a cell that fails is an outcome too."""
+    import nbformat
+    from nbconvert import HTMLExporter
+    from papermill import PapermillExecutionError
+
+    started, outcome = time.monotonic(), "ok"
+    try:
+        execute(source, out, wanted)
+    except PapermillExecutionError as error:
+        outcome = (f"{error.ename}: {error.evalue}".splitlines() or ["failed"])[0]
+    book = nbformat.read(out / source.name, 4)
+    (out / f"{source.stem}.html").write_text(HTMLExporter().from_notebook_node(book)[0], encoding="utf-8")
+    return Ran(source.stem, finding(book), outcome, time.monotonic() - started)
+
+
+def finding(book) -> str:
+    """Returns what the cells tagged `finding` printed; "" where none ran."""
+    cells = [cell for cell in book.cells if FINDING in cell.metadata.get("tags", [])]
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", [])).strip()
+
+
+def page(found: Sequence[Ran]) -> str:
+    """Returns the page of the recipes, which needs nothing from the network."""
+    articles = []
+    for ran in found:
+        name, words, outcome = map(html.escape, (ran.name, ran.finding or "No finding: it ended before.", ran.outcome))
+        state = "ok" if ran.outcome == "ok" else "failed"
+        articles.append(f'<h2><a href="{name}.html">{name}</a></h2>\n<p>{words}</p>')
+        articles.append(f'<p class="{state}">{outcome} · {ran.seconds:.0f} s</p>')
+    return PAGE.format(articles="\n".join(articles))
+
+
+def run_recipes(names: Sequence[str], seed: int, engine: str) -> bool:
+    """Run recipes into `runs/recipes`, and write `index.html` there. Returns whether all of their checks hold."""
+    out, found = runs.path("recipes"), []
+    for name in names:
+        ran = run_recipe(ROOT / f"notebooks/recipes/{name}.ipynb", out, {"seed": seed, "engine": engine})
+        print(f"{name}: {ran.outcome}, {ran.seconds:.0f} s\n  {ran.finding}", flush=True)
+        found.append(ran)
+    (out / "index.html").write_text(page(found), encoding="utf-8")
+    print(f"index: {named(out / 'index.html')}")
+    return all(ran.outcome == "ok" for ran in found)
+
+
 def main() -> int:
-    """Command line."""
+    """Command line. Returns the exit code: 1 where a recipe's own check does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", default="tutorial", help="the job's folder below runs/")
     parser.add_argument("--seed", type=int, default=0, help="decides the clips, the order and the sampling")
     parser.add_argument("--engine", default="auto", help="local, cosmos-rl, or auto: cosmos-rl where there are GPUs")
     parser.add_argument("--setup-seconds", type=float, default=0.0, help="what the installation took (make says it)")
+    parser.add_argument("--recipes", nargs="*", choices=RECIPES, help="instead: the recipes, all or those named")
     args = parser.parse_args()
+    if args.recipes is not None:
+        warnings.filterwarnings("ignore")  # of nbconvert, about pictures without a text
+        return int(not run_recipes(args.recipes or RECIPES, args.seed, args.engine))
     seconds = run_notebooks(args.name, args.seed, args.engine)
     summary = summarize(args.name, args.seed, seconds, args.setup_seconds)
     print(summary.read_text())

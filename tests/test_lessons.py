@@ -6,7 +6,8 @@ import pytest
 
 from cookbook import lessons
 from cookbook.config import Config
-from cookbook.lessons import LESSONS, Lesson, Variant, World, table, teach
+from cookbook.lessons import LESSONS, Lesson, Variant, table, teach
+from cookbook.pipeline import Job
 
 SMALL = Config.load("configs/tiny_rl.toml").edit({
     "train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 8, "rollout.n_generation": 4,
@@ -43,23 +44,24 @@ def test_a_claim_is_checked_and_the_table_says_so(lesson):
 
 def test_runs_of_a_lesson_leave_their_figures(samples, contract, monkeypatch, runs, capsys):
     """One step each, from the base; the second run trains on other samples and at another rate."""
-    asked = []
+    chosen_from = []
 
-    def world(name, seed):
-        return World(SMALL, contract, samples, samples[:6])
+    def job(name, seed):
+        splits = {"train": samples, "validation": samples[:6]}
+        return Job(name, seed, lessons.tutorial.LOADER, SMALL, contract, splits, "", SMALL[lessons.START], "")
 
     def choose(found):
-        asked.append(len(found))
+        chosen_from.append(len(found))
         return found[:8]
 
     variants = {"a": Variant(), "b c": Variant({"train.optm_lr": 1e-3}, choose)}
-    monkeypatch.setitem(LESSONS, "small", Lesson("a moves", variants, ("kl", "accuracy"), lambda f: True, world, 1))
+    monkeypatch.setitem(LESSONS, "small", Lesson("a moves", variants, ("kl", "accuracy"), lambda f: True, job, 1))
     found = teach("job0", "small", 0)
-    assert found == json.loads((runs / "job0/lessons/small.json").read_text()) and asked == [len(samples)]
+    assert found == json.loads((runs / "job0/lessons/small.json").read_text()) and chosen_from == [len(samples)]
     assert (runs / "job0/lessons/small/b_c/metrics.jsonl").read_text().count("\n") == 1
     for figures in found.values():
         assert all(0 <= figures[key] <= 1 for key in ("accuracy", "format", "usual", "zero_variance"))
-    monkeypatch.setitem(LESSONS, "small", Lesson("never", variants, ("kl",), lambda f: False, world, 1))
+    monkeypatch.setitem(LESSONS, "small", Lesson("never", variants, ("kl",), lambda f: False, job, 1))
     assert lessons.main(["--only", "small", "--seeds", "0", "--name", "job"]) == 1
     assert capsys.readouterr().out.count("NO") == 4
 

@@ -53,8 +53,10 @@ def test_saving_often_costs_time_and_saving_seldom_costs_the_crash():
 def test_a_subset_that_misleads_is_told():
     same = found(low=0.3, right=0.8, high=0.2, low_quarter=0.4, right_quarter=0.6, high_quarter=0.3)
     other = same | {"low, quarter": RESULT | {"accuracy": 0.9}}
-    told = [dict(tips.rows(each, 0.1))["same best rate; same order"] for each in (same, other)]
-    assert told == ["yes; yes", "no; no"]
+    told = [tips.rows(each, 0.1) for each in (same, other)]
+    said = [{rows["same best rate by a quarter"], rows["same order"]} for rows in told]
+    assert said == [{"True"}, {"False"}]
+    assert set(tips.ARMS) < set(told[0]) and told[0]["right"].startswith("0.80, 9 tokens")
 
 
 def test_an_arm_leaves_its_figures(runs, monkeypatch):

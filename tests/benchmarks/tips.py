@@ -120,11 +120,6 @@ def save_seconds(name: str, times: int = 5) -> float:
 # ---- what it says -----------------------------------------------------------------------------------------------
 
 
-def order(found: Mapping[str, Result], suffix: str = "") -> list[str]:
-    """Returns the names of the rates, the best accuracy first; equals stay in the order of RATES."""
-    return sorted(RATES, key=lambda name: -found[name + suffix]["accuracy"])
-
-
 def saving(save: float, step: float) -> dict[int, tuple[float, float]]:
     """Returns, by steps between two checkpoints, (share of the time that saving takes, seconds that a crash costs).
 
@@ -133,49 +128,21 @@ def saving(save: float, step: float) -> dict[int, tuple[float, float]]:
     return {every: (save / (save + every * step), every * step / 2) for every in EVERY}
 
 
-def rows(found: Mapping[str, Result], save: float) -> list[tuple[str, str]]:
-    """Returns (tip, what one seed measured) of all tips."""
-    right, off = found["right"], found["right, no reasoning"]
-
-    def shown(label: str) -> str:
-        return f"{found[label]['accuracy']:.2f}"
-
-    def norms(label: str) -> str:
-        return f"norm {found[label]['largest_norm']:.3g}, {found[label]['spikes']:.0f} spikes, {shown(label)}"
-
-    costs = saving(save, right["step_seconds"]).items()
-    quarter, whole = order(found, ", quarter"), order(found)
-    return [
-        ("reasoning on", f"{right['accuracy']:.2f}, {right['tokens']:.0f} tokens, {right['answer_seconds']:.1f} s"),
-        ("reasoning off", f"{off['accuracy']:.2f}, {off['tokens']:.0f} tokens, {off['answer_seconds']:.1f} s"),
-        ("rate", "; ".join(f"{rate:g}: {shown(name)}" for name, rate in RATES.items())),
-        ("rate, a quarter of the clips", "; ".join(f"{rate:g}: {shown(f'{n}, quarter')}" for n, rate in RATES.items())),
-        ("same best rate; same order", f"{_yes(quarter[0] == whole[0])}; {_yes(quarter == whole)}"),
-        *((f"clipping {on}, rate {RATES[n]:g}", norms(n + end)) for n in ("right", "high")
-          for on, end in (("on", ""), ("off", ", no clipping"))),
-        *((f"checkpoint every {every} steps", f"{share:.1%} of the time, a crash costs {lost:.1f} s")
-          for every, (share, lost) in costs),
-    ]  # fmt: skip
-
-
-def _yes(is_so: bool) -> str:
-    return "yes" if is_so else "no"
-
-
-def table(found: Mapping[int, Mapping[str, Result]], save: float) -> Table:
-    """Returns the tips as rows and the seeds as columns; accuracies are shares of the questions."""
-    by_seed = [rows(results, save) for results in found.values()]
-    lines = [[line[0][0], *(cell for _, cell in line)] for line in zip(*by_seed)]
-    return Table(["tip", *(f"seed {seed}" for seed in found)], lines)
+def rows(found: Mapping[str, Result], save: float) -> dict[str, str]:
+    """Returns what one seed measured: each arm, whether a quarter of the clips ranks the rates alike, and saving."""
+    shown = "{accuracy:.2f}, {tokens:.0f} tokens in {answer_seconds:.1f} s, norm {largest_norm:.3g}, {spikes} spikes"
+    whole, quarter = (sorted(RATES, key=lambda n: -found[n + end]["accuracy"]) for end in ("", ", quarter"))
+    costs = saving(save, found["right"]["step_seconds"])
+    return (
+        {label: shown.format(**result) for label, result in found.items()}
+        | {"same best rate by a quarter": str(quarter[0] == whole[0]), "same order": str(quarter == whole)}
+        | {f"checkpoint every {n} steps": "{:.1%}, a crash costs {:.1f} s".format(*cost) for n, cost in costs.items()}
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python tests/benchmarks/tips.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--name", default="tips", help="the folder below runs/")
     args = parser.parse_args(arguments)
@@ -184,7 +151,8 @@ def main(arguments: list[str] | None = None) -> int:
         found[seed] = {label: train(args.name, label, seed) for label in ARMS}
         kept = json.dumps({"seeds": found, "save_seconds": save}, indent=1)
         (runs.path(args.name) / "tips.json").write_text(kept + "\n", encoding="utf-8")
-    print(table(found, save))
+    columns = [rows(results, save) for results in found.values()]
+    print(Table(["", *(f"seed {seed}" for seed in found)], [[tip, *(c[tip] for c in columns)] for tip in columns[0]]))
     return 0
 
 

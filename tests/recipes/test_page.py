@@ -4,15 +4,18 @@ import browser
 import nbformat
 import pytest
 
-from cookbook.recipes.__main__ import RECIPES, finding, page, run
+from cookbook import tutorial
 from cookbook.runs import ROOT
+from cookbook.tutorial import RECIPES, Ran, finding, page, run_recipe
 
 
 def stub(folder, name, *sources):
-    """A notebook of these cells; the last one is tagged as the finding."""
+    """A notebook of these cells; the first one is tagged as the parameters, the last one as the finding."""
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
-    cells[-1].metadata["tags"] = ["finding"]
-    book = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p"}})
+    cells[0].metadata["tags"], cells[-1].metadata["tags"] = ["parameters"], ["finding"]
+    book = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}}
+    )
     nbformat.write(book, folder / f"{name}.ipynb")
 
 
@@ -20,26 +23,40 @@ def stub(folder, name, *sources):
 def ran(tmp_path_factory):
     """(folder, what came of a recipe that holds, and of one whose check fails)."""
     folder = tmp_path_factory.mktemp("recipes")
-    stub(folder, "good", "share = 3 / 4", 'print(f"SFT lifts {share:.0%} <of all>.")')
+    stub(folder, "good", "seed: int = 4  # of all", 'print(f"SFT lifts {seed / 4:.0%} <of all>.")')
     stub(folder, "bad", 'raise ValueError("a <b>bad</b> day\\nand more")', "print('never')")
-    (folder / "out").mkdir()
-    return folder / "out", [run(name, folder / "out", folder) for name in ("good", "bad")]
+    wanted = {"seed": 3, "engine": "local"}  # the stub has no engine, and must not be given one
+    return folder / "out", [run_recipe(folder / f"{name}.ipynb", folder / "out", wanted) for name in ("good", "bad")]
 
 
 def test_a_finding_is_what_the_notebook_printed(ran):
     _, (good, bad) = ran
-    assert (good.finding, good.outcome, good.is_ok) == ("SFT lifts 75% <of all>.", "ok", True)
-    assert (bad.finding, bad.outcome, bad.is_ok) == ("", "ValueError: a <b>bad</b> day", False)
+    assert (good.finding, good.outcome) == ("SFT lifts 75% <of all>.", "ok")
+    assert (bad.finding, bad.outcome) == ("", "ValueError: a <b>bad</b> day")
     assert good.seconds > 0
 
 
 def test_the_page_shows_finding_outcome_and_seconds_as_text(ran):
     out, found = ran
     text = page(found)
-    assert "SFT lifts 75% &lt;of all&gt;." in text and "ok · " in text
+    assert "SFT lifts 75% &lt;of all&gt;." in text and '<p class="ok">ok · ' in text and '<p class="failed">' in text
     assert "ValueError: a &lt;b&gt;bad&lt;/b&gt; day" in text and "<b>" not in text
     for each in found:
         assert f'href="{each.name}.html"' in text and (out / f"{each.name}.html").is_file()
+
+
+def test_the_command_writes_the_page_and_fails_where_a_recipe_does(runs, monkeypatch, capsys):
+    def ran(source, out, wanted):
+        out.mkdir(exist_ok=True)
+        assert wanted == {"seed": 3, "engine": "local"}
+        return Ran(source.stem, f"{source.stem} moves.", "ok" if source.stem == "video_rewards" else "Error: no", 1.0)
+
+    monkeypatch.setattr(tutorial, "run_recipe", ran)
+    for names, code, listed in ((["video_rewards"], 0, 1), ([], 1, len(RECIPES))):
+        monkeypatch.setattr("sys.argv", ["tutorial", "--seed", "3", "--engine", "local", "--recipes", *names])
+        assert tutorial.main() == code
+        assert (runs / "recipes/index.html").read_text().count(" moves.") == listed
+    assert "Error: no" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not browser.find(), reason="needs Chromium")

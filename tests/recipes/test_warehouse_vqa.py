@@ -2,6 +2,8 @@
 
 import json
 import tracemalloc
+from collections import Counter
+from statistics import median
 
 import numpy as np
 import official_layouts as made
@@ -15,7 +17,7 @@ from cookbook.data.vision import image_tokens
 from cookbook.evaluation.metrics import measure
 from cookbook.evaluation.metrics.structures import numbers
 from cookbook.evaluation.predictions import judge
-from cookbook.recipes import warehouse_spatial as recipe
+from cookbook.evaluation.scores import by_category
 from cookbook.runs import ROOT
 from data_tools import formats, warehouse_vqa
 from data_tools.region_masks import COLORS, decode, draw_marks, encode
@@ -319,21 +321,28 @@ def scored(share, error, n=40):
     return rows
 
 
-def test_a_category_is_lifted_only_where_it_beats_the_habit(world, tmp_path):
+def test_every_category_has_its_own_score_and_the_habit_that_is_its_bar(world, tmp_path):
     for split in ("train", "test"):
         warehouse_vqa.convert(world, tmp_path / "out", split, brief=True)
     train = formats.read(tmp_path / "out/train", "llava")
-    before, after = (recipe.by_category(scored(*x), train) for x in ((0.1, 5), (0.95, 0.1)))
-    assert recipe.lifted(before, after)["distance"] and not recipe.lifted(after, before)["distance"]
-    # all references of the fakes are the same answer, which the habit may earn too: it must not count as learned
-    for category in ("left_right", "mcq", "count"):
-        assert recipe.lifted(before, after)[category] == (after[category]["habit"] < after[category]["ci95"][0])
+    before, after = (by_category(scored(*x), train) for x in ((0.1, 5), (0.95, 0.1)))
+    assert set(after) == set(warehouse_vqa.CATEGORIES) and all(found["n"] == 40 for found in after.values())
+    assert (before["distance"]["score"], after["distance"]["score"]) == pytest.approx((5, 0.1))
+    usual = median(float(s.answer) for s in train if s.task == "distance")
+    assert after["distance"]["habit"] == pytest.approx(sum(abs(usual - (4 + i % 5)) for i in range(40)) / 40)
+    for category, reference in (("left_right", "left"), ("mcq", "1"), ("count", "2")):
+        assert (before[category]["score"], after[category]["score"]) == (0.1, 0.95)
+        # all references of the fakes are the same answer, which the habit may earn too
+        seen = Counter(s.answer for s in train if s.task == category)
+        most = min(answer for answer in seen if seen[answer] == max(seen.values()))
+        assert before[category]["habit"] == after[category]["habit"] == (most == reference)
+        assert after[category]["ci95"][0] < 0.95 < after[category]["ci95"][1]
 
 
 def test_stored_answers_of_every_category_can_be_scored_again(world, tmp_path):
     """`python -m cookbook.evaluation score` on the rows that the recipe leaves."""
     warehouse_vqa.convert(world, tmp_path / "out", "test", brief=True)
-    contract = recipe.contract()
+    contract = Contract.load(ROOT / "configs/prompts/warehouse_tiny.yaml")
     rows = [judge(s, s.target, contract) for s in formats.read(tmp_path / "out/test", "llava")]
     assert {row["kind"] for row in rows} == {kind for kind, _, _ in warehouse_vqa.CATEGORIES.values()}
     assert all(row["correct"] for row in rows)

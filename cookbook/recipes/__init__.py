@@ -1,1 +1,0 @@
-"""The steps of the recipes that need more than `cookbook.pipeline`: their data, their evaluation, their comparison."""
