@@ -88,7 +88,7 @@ def ask(
 
     The checkpoint's own contract holds; `contract` is for one that brings none, and must not differ from it.
     Raises CheckpointError for a path that holds no whole weights, ContractError for two contracts that differ,
-    VideoError for a clip or image that cannot be read.
+    VideoError for a clip or image that cannot be read. A relative path of those counts from where the process stands.
     """
     folder = checkpoint.on_disk(model_path)
     if folder is None:

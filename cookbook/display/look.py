@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 import matplotlib
+from IPython.display import display
 from matplotlib.figure import Figure
 
 from cookbook.data.encoder import IGNORE, Encoder
@@ -68,8 +69,7 @@ def read(encoder: Encoder, sample: Sample) -> Text:
 
 def browse(encoder: Encoder, samples: Sequence[Sample]):
     """Returns a widget that shows one sample after the other; an extra: all it shows can be printed without it."""
-    import ipywidgets
-    from IPython.display import display
+    import ipywidgets  # for this extra only
 
     slider = ipywidgets.IntSlider(0, 0, len(samples) - 1, description="sample")
     out = ipywidgets.Output()

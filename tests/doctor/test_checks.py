@@ -246,13 +246,17 @@ def test_a_question_that_fails_is_a_no():
     def unresolved():
         raise OSError
 
-    assert checks.succeeds(lambda: "127.0.0.1") and not checks.succeeds(unresolved)
+    assert checks.answer(lambda: "127.0.0.1") == "127.0.0.1" and checks.answer(unresolved) is None
 
 
 def test_the_checkout_has_its_tiny_base(monkeypatch, tmp_path):
-    assert checks.has_tiny_base()
-    monkeypatch.setattr(checks, "ROOT", tmp_path)
-    assert not checks.has_tiny_base()
+    assert probed("tiny base", tmp_path).status == OK
+    monkeypatch.setattr(checks.runs, "ROOT", tmp_path)
+    assert probed("tiny base", tmp_path).status == MISSING
+    pointer = tmp_path / "models/tiny-base/model.safetensors"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert probed("tiny base", tmp_path).status == MISSING
 
 
 @pytest.mark.parametrize(("found", "judged"), [(0.9, "a 0.9"), (1, "b 1"), (2, "c 2"), (None, "none")])
