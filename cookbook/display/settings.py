@@ -76,10 +76,8 @@ class Settings:
         return ((p.name, p.value) for p in self._parameters)
 
     def _table(self) -> Table:
-        rows = []
-        for p in self._parameters:
-            changed = "" if p.value == p.default else f"default {p.default!r}"
-            rows.append((p.name, Code(repr(p.value)), Bold(changed), p.help))
+        changed = ("" if p.value == p.default else f"default {p.default!r}" for p in self._parameters)
+        rows = [(p.name, Code(repr(p.value)), Bold(words), p.help) for p, words in zip(self._parameters, changed)]
         return Table(("name", "value", "changed", "meaning"), rows)
 
     def __repr__(self) -> str:

@@ -43,7 +43,6 @@ UNTESTED = (WARNING, "{}; not in the lock, so this pairing was not tested")
 FIRST_DRIVER = {12: 525, 13: 580}  # the oldest driver branch for a CUDA major version, from NVIDIA's release notes
 FIRST_BF16 = 8.0  # Ampere
 NCCL = ("nvidia-nccl-cu12", "nvidia-nccl-cu13")  # the lock has both, and both install nvidia/nccl/lib/libnccl.so.2
-PORTS = {8000: "engine's controller", 12800: "engine's redis"}
 CACHES = {"HF_HOME": "huggingface", "COSMOS_CACHE": "cosmos"}  # variable: its folder below ~/.cache
 WEIGHTS = "hub/models--nvidia--Cosmos-Reason1-7B/snapshots"
 GUIDE_GB = 200  # "~200GB storage for model weights and datasets"
@@ -58,6 +57,9 @@ NO_HOST = (MISSING, "does not resolve; the engine's processes find each other by
            'echo "127.0.0.1 $(hostname)" | sudo tee -a /etc/hosts')  # fmt: skip
 NO_TOKEN = (WARNING, "no token; the tiny run needs none, the 7B model and its data sets do",
             "hf auth login   # in a terminal, not in a notebook")  # fmt: skip
+TAKEN = "taken; the engine's {} will take the next free one: is a run still alive?"
+PORTS = {number: (WARNING, TAKEN.format(user), f"ss -ltnp 'sport = :{number}'   # shows who has it")
+         for number, user in ((8000, "controller"), (12800, "redis"))}  # fmt: skip
 NO_BASE = (MISSING, "models/tiny-base has no weights", "git checkout models/tiny-base")
 
 # and of a number of GB, by the first limit that it is below
@@ -101,15 +103,16 @@ def rows(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str], hom
         ("redis-server", partial(answer, find_redis), partial(either, (OK, "found, with redis-cli"), NO_REDIS)),
         ("/opt", Path("/opt").is_dir, partial(either, (OK, "there"), NO_OPT)),
         ("host name", own_address, partial(either, (OK, "resolves"), NO_HOST)),
-        *((f"port {number}", partial(is_free, number), partial(port, number)) for number in PORTS),
+        *((f"port {n}", partial(is_free, n), partial(either, (OK, "free"), taken)) for n, taken in PORTS.items()),
         ("Hugging Face login", partial(token, environment, home), partial(either, (OK, "{}"), NO_TOKEN)),
         ("Weights & Biases", partial(version, "wandb"), partial(wandb, environment, home)),
-        *((name, partial(cache_room, places[name]), partial(cache, name, stated[name])) for name in CACHES),
+        *((name, lambda place=place: (room(place), (place / WEIGHTS).is_dir()), partial(cache, name, stated[name]))
+          for name, place in places.items()),
         ("disk for runs", lambda: room(runs.path()), partial(at_least, DISK, UNWRITABLE)),
         ("tiny base", partial(answer, lambda: base.stat().st_size > 1e6), partial(either, (OK, "there"), NO_BASE)),
         ("shared memory", shared, partial(at_least, SHARED, NO_SHM)),
         ("memory", memory_gb, partial(at_least, MEMORY, ())),
-    ]
+    ]  # fmt: skip
 
 
 def either(good: Judged, bad: Judged, found: Any) -> Judged:
@@ -288,12 +291,6 @@ def nccl(library: str | None, found: tuple[str | None, Mapping[str, tuple[str, b
     return WARNING, words, f"python -m pip install --force-reinstall --no-deps {pin}"
 
 
-def port(number: int, free: bool) -> Judged:
-    """Whether a port of the engine is free; it takes the next free one where it is not."""
-    taken = f"taken; the {PORTS[number]} will take the next free one: is a run still alive?"
-    return (OK, "free") if free else (WARNING, taken, f"ss -ltnp 'sport = :{number}'   # shows who has it")
-
-
 def token(environment: Mapping[str, str], home: Path) -> str:
     """Returns where a Hugging Face token is, in words: in the environment or in a file. It is not read."""
     if environment.get("HF_TOKEN") or environment.get("HUGGING_FACE_HUB_TOKEN"):
@@ -318,13 +315,8 @@ def wandb(environment: Mapping[str, str], home: Path, running: str | None) -> Ju
     return OK, f"no key, so off; {drawn}"
 
 
-def cache_room(path: Path) -> tuple[float | None, bool]:
-    """Returns the room of a cache, and whether the 7B model's weights are in it already."""
-    return room(path), (path / WEIGHTS).is_dir()
-
-
 def cache(name: str, stated: bool, found: tuple[float | None, bool]) -> Judged:
-    """Whether a cache has room: for the 7B model at least; the guide plans GUIDE_GB for weights and data together."""
+    """Whether a cache has room: for the 7B model, unless it is there; better for what the guide plans, GUIDE_GB."""
     free, has_weights = found
     words = "{:.0f} GB free" + ", in its default place below ~/.cache" * (not stated)
     fix = f"export {name}=/big/disk/{CACHES[name]}"

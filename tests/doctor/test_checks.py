@@ -237,9 +237,13 @@ def test_what_is_found_stands_in_the_words():
 def test_the_room_is_that_of_the_nearest_folder_that_is_there(tmp_path):
     here = checks.room(tmp_path)
     assert here > 0 and checks.room(tmp_path / "none" / "yet") == pytest.approx(here, rel=0.01)
-    assert checks.cache_room(tmp_path)[1] is False
+
+
+def test_a_cache_that_has_the_weights_needs_no_room_for_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "room", lambda path: 10)
+    assert probed("HF_HOME", tmp_path, HF_HOME=str(tmp_path)).status == MISSING
     (tmp_path / checks.WEIGHTS).mkdir(parents=True)
-    assert checks.cache_room(tmp_path)[1] is True
+    assert probed("HF_HOME", tmp_path, HF_HOME=str(tmp_path)).status == WARNING
 
 
 def test_a_question_that_fails_is_a_no():
