@@ -147,16 +147,14 @@ def check_values(view: View) -> Iterator[Finding]:
     for key in ABOVE_ZERO_RL if view.is_rl else ():
         if view.stated(key) and view[key] <= 0:
             yield view.error(key, f"is {view[key]}; it must be above 0")
-    rates = view["train.optm_lr"]
-    if isinstance(rates, dict) or view.config.table("train.optm_lr"):
-        if "global" not in view.config.table("train.optm_lr"):
-            yield view.error("train.optm_lr", 'a table of rates needs "global", the rate of all other parameters')
+    rates, named = view["train.optm_lr"], view.config.table("train.optm_lr")
+    if named and "global" not in named:
+        yield view.error("train.optm_lr", 'a table of rates needs "global", the rate of all other parameters')
     elif any(rate <= 0 for rate in (rates if isinstance(rates, list) else [rates])):
         yield view.error("train.optm_lr", f"is {rates}; it must be above 0")
     if not all(0 <= beta < 1 for beta in view["train.optm_betas"]) or len(view["train.optm_betas"]) != 2:
         yield view.error("train.optm_betas", f"is {view['train.optm_betas']}; it takes two numbers from 0 to below 1")
-    share = view["rollout.gpu_memory_utilization"] if view.is_rl else 0
-    if share > 0.95:
+    if view.is_rl and (share := view["rollout.gpu_memory_utilization"]) > 0.95:
         words = f"is {share}; above 0.95 the rollout engine has no room to start"
         yield view.error("rollout.gpu_memory_utilization", words)
 
