@@ -5,7 +5,6 @@ the curve does not say so. Here the right answer must earn full marks, odd answe
 that exist already tell how many prompts of a step will teach anything.
 
     gym(config, samples, contract, rows)        # shows itself as tables in a notebook; rows: generations, predictions
-
     python -m cookbook.gym --config configs/tiny_rl.toml --loader data_tools/road_vqa.py    # exit 1 where gold fails
 """
 
@@ -20,13 +19,11 @@ from statistics import fmean
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample
-from cookbook.display.tables import Table, Tables
+from cookbook.display.tables import Table
 from cookbook.runs import read_jsonl
 from cookbook.training.rewards import RewardError, Weights, full_marks, gold_failures, reward, reward_weights
 
 Scored = Sequence[tuple[Sample, float]]  # samples with the total reward of one completion each
-
-# ---- odd answers, and policies that look at nothing -------------------------------------------------------------
 
 
 def odd_answers(sample: Sample, contract: Contract) -> list[tuple[str, bool, str]]:
@@ -89,16 +86,6 @@ def constant_policies(samples: Sequence[Sample], weights: Weights, contract: Con
     }
 
 
-# ---- rollouts that exist already --------------------------------------------------------------------------------
-
-
-def score(rows: Sequence[dict], samples: Sequence[Sample], weights: Weights, contract: Contract) -> Scored:
-    """Returns (sample, total reward) of the rows of generations.jsonl or predictions that belong to the samples."""
-    known = {s.id: s for s in samples}
-    found = [(known[row["id"]], row["output"]) for row in rows if row["id"] in known]
-    return [(s, round(reward(text, s, weights, contract).total, 6)) for s, text in found]
-
-
 def equal_groups(scored: Scored, copies: int) -> tuple[float, str]:
     """Returns (share of groups of `copies` completions that all earn the same, how that was found out).
 
@@ -135,13 +122,16 @@ def group_table(scored: Scored, copies: int, prompts: int) -> Table:
     return Table(("G", "all the same", "prompts a step", "that teach", "from"), [row], "groups")
 
 
-# ---- all of it --------------------------------------------------------------------------------------------------
-
-
-class Gym(Tables):
-    """What was found, as tables; `passed` says whether every right answer earns full marks."""
+class Gym(list[Table]):
+    """What was found, as tables one below the other; `passed` says whether every right answer earns full marks."""
 
     passed = True
+
+    def __repr__(self) -> str:
+        return "\n\n".join(map(repr, self))
+
+    def _repr_html_(self) -> str:
+        return "".join(table._repr_html_() for table in self)
 
 
 def gym(config: Config, samples: Sequence[Sample], contract: Contract, rows: Sequence[dict] = ()) -> Gym:
@@ -153,10 +143,9 @@ def gym(config: Config, samples: Sequence[Sample], contract: Contract, rows: Seq
         raise RewardError("no samples to try the reward on")
     weights, copies = reward_weights(config), config["rollout.n_generation"]
     failures = gold_failures(samples, weights, contract)
-    found = Gym()
-    found.passed = not failures
     row = (len(samples), f"{full_marks(weights):g}", len(failures))
-    found.append(Table(("samples", "full marks", "earn less"), [row], "right answers"))
+    found = Gym([Table(("samples", "full marks", "earn less"), [row], "right answers")])
+    found.passed = not failures
     if failures:
         poor = [(sample.id, f"{earned.total:g}") for sample, earned in failures[:10]]
         found.append(Table(("sample", "total"), poor, "right answers that earn less"))
@@ -164,7 +153,9 @@ def gym(config: Config, samples: Sequence[Sample], contract: Contract, rows: Seq
         found.append(odd_table(first, weights, contract))
     means = [(name, f"{mean:.2f}") for name, mean in constant_policies(samples, weights, contract).items()]
     found.append(Table(("policy", "mean reward"), means, "policies that look at nothing"))
-    if scored := score(rows, samples, weights, contract):
+    known = {s.id: s for s in samples}
+    told = [(known[row["id"]], row["output"]) for row in rows if row["id"] in known]
+    if scored := [(s, round(reward(text, s, weights, contract).total, 6)) for s, text in told]:
         prompts = config["train.train_batch_per_replica"] // copies
         found += [label_table(scored), group_table(scored, copies, prompts)]
     return found
@@ -178,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m cookbook.gym", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", required=True, help="the TOML file of the training")
-    parser.add_argument("--loader", required=True, help="the loader file, such as data_tools/road_vqa.py")
+    parser.add_argument("--loader", required=True, help="the loader file that the training takes")
     parser.add_argument("--generations", type=Path, help="generations.jsonl, or predictions of training prompts")
     args = parser.parse_args(arguments)
     try:

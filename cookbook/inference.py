@@ -88,7 +88,7 @@ def ask(
 
     The checkpoint's own contract holds; `contract` is for one that brings none, and must not differ from it.
     Raises CheckpointError for a path that holds no whole weights, ContractError for two contracts that differ,
-    VideoError for a clip or image that cannot be read.
+    VideoError for a clip or image that cannot be read. A relative path of those counts from where the process stands.
     """
     folder = checkpoint.on_disk(model_path)
     if folder is None:
@@ -97,19 +97,19 @@ def ask(
     # the clip first: one that cannot be read is told before a large model is loaded
     processor = AutoProcessor.from_pretrained(folder, use_fast=True)
     encoder = Encoder(processor, bound, AutoConfig.from_pretrained(folder))
-    prompt = encoder.prompt_batch([_sample(question, video, image)])
+    shown = [("video", path) for path in video] + [("image", path) for path in image]
+    parts = [{"type": kind, kind: str(Path(path).absolute())} for kind, path in shown]
+    prompt = encoder.prompt_batch([Sample("0", "0", (message("user", *parts, text(question)),))])
     model, _ = checkpoint.load(folder, torch.bfloat16 if torch.cuda.is_available() else torch.float32)
     out = generate(model.eval(), to(model, prompt), max_new_tokens)
     completion = encoder.tokenizer.decode(out.tokens[0][out.mask[0]], skip_special_tokens=True)
     thought, choices = THOUGHT.search(completion), choices_of(question)[1]
-    return Answer(
-        weights=_loaded(folder, bound, file, model),
-        question=question,
-        completion=completion,
-        reasoning=thought[1].strip() if thought else None,
-        answer=bound.read_answer(completion, tuple(choices), choices),
-        ended=bool(out.ended[0]),
-    )
+    reasoning = thought[1].strip() if thought else None
+    answer = bound.read_answer(completion, tuple(choices), choices)
+    shard, dtype = min(folder.glob("*.safetensors")), str(model.dtype).removeprefix("torch.")
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
+    loaded = Loaded(named(folder), _sha256(shard)[:12], shard.name, bound.hash, file, dtype, device)
+    return Answer(loaded, question, completion, reasoning, answer, bool(out.ended[0]))
 
 
 def choose_contract(folder: Path, given: str | Path | None) -> tuple[Contract, str]:
@@ -123,29 +123,10 @@ def choose_contract(folder: Path, given: str | Path | None) -> tuple[Contract, s
     return found, own.name
 
 
-def _sample(question: str, video: Sequence[str | Path], image: Sequence[str | Path]) -> Sample:
-    """Returns one sample; a relative path counts from where the command was given."""
-    shown = [("video", path) for path in video] + [("image", path) for path in image]
-    parts = [{"type": kind, kind: str(Path(path).absolute())} for kind, path in shown]
-    return Sample(id="0", group="0", messages=(message("user", *parts, text(question)),))
-
-
-def _loaded(folder: Path, contract: Contract, file: str, model) -> Loaded:
-    shard = min(folder.glob("*.safetensors"))
-    with shard.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        digest = hashlib.sha256(content).hexdigest()  # what sha256sum prints; some seconds for a shard of 4 GB
-    return Loaded(
-        folder=named(folder),
-        sha256=digest[:12],
-        shard=shard.name,
-        contract=contract.hash,
-        contract_file=file,
-        dtype=str(model.dtype).removeprefix("torch."),
-        device=torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type,
-    )
-
-
-# ---- command line -----------------------------------------------------------------------------------------------
+def _sha256(file: Path) -> str:
+    """Returns what sha256sum prints of a file; some seconds for a shard of 4 GB."""
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return hashlib.sha256(content).hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -154,8 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m cookbook.inference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model_path", required=True, help="a checkpoint, run or output folder, or a downloaded model")
-    parser.add_argument("--video", action="append", default=[], help="a clip; may be given several times")
-    parser.add_argument("--image", action="append", default=[], help="an image; may be given several times")
+    for medium in ("--video", "--image"):
+        parser.add_argument(medium, action="append", default=[], help="may be given several times")
     parser.add_argument("--question", default=QUESTION, help="default: %(default)s")
     parser.add_argument("--contract", help=f"for a checkpoint that brings no contract (default: {CONTRACT})")
     parser.add_argument("--max_new_tokens", type=int, default=TOKENS, help="default: %(default)s")

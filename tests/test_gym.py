@@ -150,6 +150,8 @@ def test_the_gym_shows_all_its_tables(samples, contract):
     for title in ("right answers", "odd answers", "policies that look at nothing", "groups"):
         assert title in str(found) and title in found._repr_html_()
     assert ">gold</td>" in found._repr_html_()
+    assert repr(found) == "\n\n".join(map(repr, found))
+    assert found._repr_html_() == "".join(table._repr_html_() for table in found)
     broken = gym.gym(CONFIG, [*samples, bare("<i>", "E")], contract)
     assert not broken.passed and "&lt;i&gt;" in broken._repr_html_() and "<i>" not in broken._repr_html_()
     with pytest.raises(RewardError, match="no samples"):

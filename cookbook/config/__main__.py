@@ -29,10 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("custom", type=Path)
     book = commands.add_parser("plan", help="memory, steps, hours, disk; exit 1 where it does not fit")
     book.add_argument("file", type=Path)
-    book.add_argument("--gpus", type=int, required=True)
-    book.add_argument("--gpu-gib", type=float, required=True)
-    book.add_argument("--samples", type=int, required=True)
-    book.add_argument("--tokens", type=int, required=True)
+    for name, kind in {"--gpus": int, "--gpu-gib": float, "--samples": int, "--tokens": int}.items():
+        book.add_argument(name, type=kind, required=True)
     book.add_argument("--gpu", choices=PEAK_TFLOPS, default="H200", help="whose speed to take (default H200)")
     book.add_argument("--json", action="store_true")
     return parser
@@ -59,8 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = vars(_parser().parse_args(arguments))
     command, as_json = args.pop("command"), args.pop("json", False)
     if command == "lint":
-        files = args.pop("files")
-        lines = [line for path in files for line in _lint(path, **args)]
+        lines = [line for path in args.pop("files") for line in _lint(path, **args)]
         print(*lines, sep="\n", end="\n" if lines else "")
         return 1 if lines else 0
     try:
@@ -71,7 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1
-    print(json.dumps(found.as_dict(), indent=2) if as_json else found)
+    plain = {name: round(value, 2) if isinstance(value, float) else value for name, value in vars(found).items()}
+    print(json.dumps(plain, indent=2) if as_json else found)
     return 0 if found.fits else 1
 
 

@@ -10,7 +10,7 @@ holds those runs. Everything else that a plan takes for granted stands in its `a
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -46,12 +46,7 @@ class Plan:
     why: tuple[str, ...]
     assumptions: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the plan as plain values, rounded."""
-        return {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(self).items()}
-
-    def table(self) -> Table:
-        """Returns the plan as a table, a reason and an assumption a row."""
+    def _table(self) -> Table:
         policy, rollout = self.gpus
         rows = [
             ("fits", "yes" if self.fits else "no"),
@@ -66,10 +61,10 @@ class Plan:
         return Table(("", "plan"), rows)
 
     def __repr__(self) -> str:
-        return repr(self.table())
+        return repr(self._table())
 
     def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
+        return self._table()._repr_html_()
 
 
 def _parameters(view: View) -> tuple[float, str]:
@@ -181,8 +176,14 @@ def plan(
     found = lint(config, gpus=gpus, samples=samples, tokens=tokens)
     why = [f"{f.key}: {f.message}" for f in found if f.level == "error"]
     why += _too_large(view, parameters, peak, gpu_gib)
-    result = Plan(
-        fits=not why,
+    fits = not why
+    if fits and peak * 1.09 + 1.4 > gpu_gib:
+        why = [f"tight: {_used(peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more"]
+    elif not fits and advise:
+        known = {"gpus": gpus, "gpu_gib": gpu_gib, "samples": samples, "tokens": tokens, "gpu": gpu}
+        why.append(_advice(config, known))
+    return Plan(
+        fits=fits,
         gpus=gpus_needed(view),
         peak_gib=peak,
         steps=steps,
@@ -191,13 +192,6 @@ def plan(
         why=tuple(why),
         assumptions=(source, *_assumptions(view, tokens, gpu)),
     )
-    if result.fits and peak * 1.09 + 1.4 > gpu_gib:
-        tight = f"tight: {_used(peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more"
-        return replace(result, why=(tight,))
-    if not result.fits and advise:
-        known = {"gpus": gpus, "gpu_gib": gpu_gib, "samples": samples, "tokens": tokens, "gpu": gpu}
-        return replace(result, why=(*why, _advice(config, known)))
-    return result
 
 
 def _too_large(view: View, parameters: float, peak: float, gpu_gib: float) -> Iterator[str]:
@@ -239,11 +233,10 @@ def _layout(view: View, size: int) -> dict[str, int]:
 def _advice(config: Config, known: dict[str, Any]) -> str:
     """Returns the first change, from small to large, with which the plan fits."""
     view = View(config)
-    layout = [_layout(view, n) for n in VISIBLE if n + gpus_needed(view)[1] <= known["gpus"]]
+    spread = [_layout(view, n) for n in VISIBLE if n + gpus_needed(view)[1] <= known["gpus"]]
+    smaller = [{MINI: n} for n in (8, 4, 2, 1) if n < view[MINI]]
     lora = {"policy.lora.r": 16, "policy.lora.target_modules": "all-linear"}
-    tries: list[dict[str, Any]] = [*layout, *({MINI: n} for n in (8, 4, 2, 1) if n < view[MINI])]
-    tries += [*(size | {MINI: 1} for size in layout), lora, lora | {MINI: 1}]
-    for changes in tries:
+    for changes in (*spread, *smaller, *(size | {MINI: 1} for size in spread), lora, lora | {MINI: 1}):
         if plan(config.edit(changes), **known, advise=False).fits:
             return "first turn " + ", ".join(f"{key} = {value!r}".replace("'", '"') for key, value in changes.items())
     more = next((f"{n} GPUs, " for n in VISIBLE if n > known["gpus"]), "")

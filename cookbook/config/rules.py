@@ -106,23 +106,17 @@ SURPRISES = {
 
 def check_defaults(view: View) -> Iterator[Finding]:
     """Yields keys that must be written down, because what the engine does without them is not what people expect."""
-    errors, warnings = dict(STOPS_OR_MISLEADS), dict(SURPRISES)
-    errors["train.train_policy.type"] = (
-        f"the launcher then starts RL, and the workers {_guessed(view.config)}; write type = "
-        f'"{view.config.kind}" below [train.train_policy]'
-    )
-    model = "policy.model_name_or_path"
-    errors[model] = f"the engine then trains {view[model]}; write the model's name or folder"
-    for half in view.halves:
-        errors[f"{half}.tp_size"] = "the launcher counts 1, the workers take the default 2; write 1"
-    if view.is_rl:
-        warnings["train.train_policy.kl_beta"] = "the default 0 lets the policy drift freely; write 0.01"
-    for key, words in errors.items():
-        if not view.stated(key):
-            yield view.error(key, f"not stated: {words}")
-    for key, words in warnings.items():
+    kind, model = "train.train_policy.type", "policy.model_name_or_path"
+    then = f"the launcher then starts RL, and the workers {_guessed(view.config)}"
+    errors = STOPS_OR_MISLEADS | {
+        kind: f'{then}; write type = "{view.config.kind}" below [train.train_policy]',
+        model: f"the engine then trains {view[model]}; write the model's name or folder",
+        **{f"{half}.tp_size": "the launcher counts 1, the workers take the default 2; write 1" for half in view.halves},
+    }
+    drifts = {"train.train_policy.kl_beta": "the default 0 lets the policy drift freely; write 0.01"}
+    for key, words in (errors | SURPRISES | (drifts if view.is_rl else {})).items():
         if not view.stated(key) or (key == "train.timestamp" and not view[key]):
-            yield view.warning(key, f"not stated: {words}")
+            yield (view.error if key in errors else view.warning)(key, f"not stated: {words}")
 
 
 SIZES = ("tp_size", "pp_size", "n_init_replicas")
@@ -153,16 +147,14 @@ def check_values(view: View) -> Iterator[Finding]:
     for key in ABOVE_ZERO_RL if view.is_rl else ():
         if view.stated(key) and view[key] <= 0:
             yield view.error(key, f"is {view[key]}; it must be above 0")
-    rates = view["train.optm_lr"]
-    if isinstance(rates, dict) or view.config.table("train.optm_lr"):
-        if "global" not in view.config.table("train.optm_lr"):
-            yield view.error("train.optm_lr", 'a table of rates needs "global", the rate of all other parameters')
+    rates, named = view["train.optm_lr"], view.config.table("train.optm_lr")
+    if named and "global" not in named:
+        yield view.error("train.optm_lr", 'a table of rates needs "global", the rate of all other parameters')
     elif any(rate <= 0 for rate in (rates if isinstance(rates, list) else [rates])):
         yield view.error("train.optm_lr", f"is {rates}; it must be above 0")
     if not all(0 <= beta < 1 for beta in view["train.optm_betas"]) or len(view["train.optm_betas"]) != 2:
         yield view.error("train.optm_betas", f"is {view['train.optm_betas']}; it takes two numbers from 0 to below 1")
-    share = view["rollout.gpu_memory_utilization"] if view.is_rl else 0
-    if share > 0.95:
+    if view.is_rl and (share := view["rollout.gpu_memory_utilization"]) > 0.95:
         words = f"is {share}; above 0.95 the rollout engine has no room to start"
         yield view.error("rollout.gpu_memory_utilization", words)
 
@@ -212,7 +204,7 @@ def check_gpus(view: View) -> Iterator[Finding]:
     if total > available:
         halves = f" ({policy} for the policy, {rollout} for rollouts)" if rollout else ""
         where = f"{available} are visible" if view.gpus else f"a node has at most {NODE}"
-        room = max(n for n in (1, *VISIBLE) if n <= max(available - rollout, 1))
+        room = max(n for n in VISIBLE if n <= max(available - rollout, 1))
         yield view.error(shard, f"the layout asks for {total} GPUs{halves}, and {where}; write {room}")
     if view["mode"] == "colocated":
         ours, theirs = (view[f"{half}.n_init_replicas"] for half in (POLICY, ROLLOUT))

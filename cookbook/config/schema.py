@@ -101,13 +101,10 @@ def find(key: str, kind: str) -> dict | None:
     `kind`: "sft" or "grpo".
     """
     nodes = _nodes(kind)
-    below_open = any(_is_open(nodes.get(table, {})) for table in _parents(key))
-    return nodes.get(key, {} if below_open else None)
-
-
-def _is_open(node: dict) -> bool:
-    """Returns whether a table takes any key, as [custom] and reward_function do."""
-    return any(option.get("additionalProperties") for option in (node, *node.get("anyOf", [])))
+    above = [nodes[table] for table in _parents(key) if table in nodes]
+    options = [option for node in above for option in (node, *node.get("anyOf", []))]
+    takes_any = any(option.get("additionalProperties") for option in options)  # as [custom] and reward_function do
+    return nodes.get(key, {} if takes_any else None)
 
 
 def _parents(key: str) -> list[str]:

@@ -9,9 +9,11 @@ Why: no count shows that a label belongs to another clip, or that the one word t
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import matplotlib
+from IPython.display import display
 from matplotlib.figure import Figure
 
 from cookbook.data.encoder import IGNORE, Encoder
@@ -38,12 +40,11 @@ def seen(encoder: Encoder, sample: Sample) -> Figure:
     return figure
 
 
+@dataclass(frozen=True, repr=False)
 class Text:
     """A rendered conversation: learned parts in colour in a notebook, between « and » in plain text."""
 
-    def __init__(self, parts: Sequence[tuple[str, bool]]) -> None:
-        """`parts` are (text, whether it is learned)."""
-        self.parts = tuple(parts)
+    parts: Sequence[tuple[str, bool]]  # (text, whether it is learned)
 
     def __repr__(self) -> str:
         return "".join(f"«{words}»" if learned else words for words, learned in self.parts)
@@ -59,9 +60,8 @@ def read(encoder: Encoder, sample: Sample) -> Text:
     tokens = encoder.tokens(sample)
     pads = {encoder.config.video_token_id: "video tokens", encoder.config.image_token_id: "image tokens"}
     parts = []
-    places = enumerate(zip(tokens.ids, tokens.labels))
-    for (pad, learned), run in groupby(places, lambda p: (pads.get(p[1][0]), p[1][1] != IGNORE)):
-        ids = [token for _, (token, _) in run]
+    for (pad, learned), run in groupby(zip(tokens.ids, tokens.labels), lambda p: (pads.get(p[0]), p[1] != IGNORE)):
+        ids = [token for token, _ in run]
         parts.append((f"[{len(ids)} {pad}]" if pad else encoder.tokenizer.decode(ids), learned))
     return Text(parts)
 
@@ -69,7 +69,6 @@ def read(encoder: Encoder, sample: Sample) -> Text:
 def browse(encoder: Encoder, samples: Sequence[Sample]):
     """Returns a widget that shows one sample after the other; an extra: all it shows can be printed without it."""
     import ipywidgets
-    from IPython.display import display
 
     slider = ipywidgets.IntSlider(0, 0, len(samples) - 1, description="sample")
     out = ipywidgets.Output()

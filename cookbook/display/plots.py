@@ -1,11 +1,10 @@
 """Figures of a run: loss and reward curves, accuracies, and clips as frame strips.
 
-Why: a reader sees a run go wrong sooner than he computes it. One look for all of them: Okabe and Ito's
-colours, which colour-blind people can tell apart, each step as a light line and its moving mean as a bold
-one. The notebooks show these figures, `cookbook.evaluation.report` embeds them.
+Why: a reader sees a run go wrong sooner than he computes it. All have Okabe and Ito's colours, which colour-blind
+people can tell apart. The notebooks show these figures, `cookbook.evaluation.report` embeds them.
 
-Every figure is returned, never shown: no pyplot, so no open figures pile up and no user's settings change.
-`metrics` are the rows of metrics.jsonl. A key that is missing leaves its line out, or its panel saying so.
+Every figure is returned, never shown: no pyplot, so no open figures pile up and no user's settings change. `metrics`
+are the rows of metrics.jsonl. A key that is missing leaves its line out, or its panel saying so.
 """
 
 import io
@@ -28,9 +27,6 @@ BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0598C
 MODEL_COLORS = (GREY, BLUE, VERMILION, GREEN, PURPLE)  # by place: base, SFT, RL, …
 INK = "#30343B"
 PERCENT = "\u2009%"  # with a thin space
-
-SMOOTH_SHARE = 10  # the moving mean covers a tenth of the run
-
 FRAME_HEIGHT, GAP = 112, 4  # pixels
 
 STYLE = {
@@ -69,9 +65,6 @@ def png(picture: Figure | Image.Image) -> bytes:
     return file.getvalue()
 
 
-# Curves
-
-
 def series(metrics: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the steps and values (n,), (n,) of the rows that have the key; both empty where none has."""
     found = [(row["step"], row[key]) for row in metrics if row.get(key) is not None]
@@ -90,7 +83,7 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 def _window(metrics: Sequence[dict], key: str) -> int:
     """Returns how many steps the moving mean covers: a tenth of those that have the key, an odd number."""
-    return len(series(metrics, key)[0]) // SMOOTH_SHARE // 2 * 2 + 1
+    return len(series(metrics, key)[0]) // 10 // 2 * 2 + 1
 
 
 def _curve(ax: Axes, metrics: Sequence[dict], key: str, window: int, name: str = "", color: str = BLUE,
@@ -105,15 +98,19 @@ def _curve(ax: Axes, metrics: Sequence[dict], key: str, window: int, name: str =
     ax.plot(steps, smooth(values, window), line, color=color, linewidth=1.9, marker=marker, label=name)
 
 
-def _finish(ax: Axes, title: str, columns: int = 1) -> None:
-    """Title a panel and show its legend (none with 0 columns), or say that nothing was logged."""
+def _finish(ax: Axes, title: str, columns: int = 0, share: bool = False) -> None:
+    """Title a panel and show its legend (none with 0 columns), or say that nothing was logged; a `share` is in %."""
     ax.set_title(title)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if not ax.lines:
         ax.text(0.5, 0.5, "not logged", transform=ax.transAxes, ha="center", va="center", color=GREY)
         ax.set(xticks=[], yticks=[])
-    elif columns:
+        return
+    if columns:
         ax.legend(ncols=columns)
+    if share:
+        ax.set_ylim(-0.03, 1.03)
+        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=PERCENT))
 
 
 def _window_legend(window: int) -> list[Line2D]:
@@ -134,7 +131,7 @@ def sft_curve(metrics: Sequence[dict]) -> Figure:
     steps, values = series(metrics, "val/avg_loss")
     if len(values):
         ax.plot(steps, values, "o-", color=VERMILION, markersize=4.5, linewidth=1.4, label="validation")
-    _finish(ax, "SFT loss (nats per token)", columns=0)
+    _finish(ax, "SFT loss (nats per token)")
     ax.set_xlabel("step")
     if ax.lines:
         ax.set_ylim(bottom=0)
@@ -157,15 +154,6 @@ def _reward_panel(ax: Axes, metrics: Sequence[dict], window: int) -> None:
     _finish(ax, "reward", columns=2)
 
 
-def _share_panel(ax: Axes, metrics: Sequence[dict], window: int, key: str, title: str) -> None:
-    """Draw a share on an axis from 0 to 100 %."""
-    _curve(ax, metrics, key, window)
-    _finish(ax, title, columns=0)
-    if ax.lines:
-        ax.set_ylim(-0.03, 1.03)
-        ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=PERCENT))
-
-
 @matplotlib.rc_context(STYLE)
 def rl_curves(metrics: Sequence[dict]) -> Figure:
     """Returns six panels over the steps: reward, KL, groups of equal rewards, entropy, length, cut share.
@@ -180,18 +168,18 @@ def rl_curves(metrics: Sequence[dict]) -> Figure:
     if kl.lines:
         kl.axhline(KL_ALARM, color=VERMILION, linestyle="--", linewidth=1.2, label=f"alarm at {KL_ALARM}")
         kl.set_ylim(bottom=0)
-    _finish(kl, "KL to the SFT model")
-    _share_panel(equal, metrics, window, "train/zero_variance_share", "groups of equal rewards")
+    _finish(kl, "KL to the SFT model", columns=1)
+    _curve(equal, metrics, "train/zero_variance_share", window)
+    _finish(equal, "groups of equal rewards", share=True)
     _curve(entropy, metrics, "train/entropy", window)
-    _finish(entropy, "entropy (nats per token)", columns=0)
+    _finish(entropy, "entropy (nats per token)")
     _curve(length, metrics, "rollout/completion_length_max", window, "longest", VERMILION, "--")
     _curve(length, metrics, "rollout/completion_length_mean", window, "mean")
-    _finish(length, "completion length (tokens)")
-    if len(series(metrics, "train/loss_avg")[0]) and not len(series(metrics, "rollout/cut_share")[0]):
-        _curve(cut, metrics, "train/loss_avg", window)
-        _finish(cut, "loss", columns=0)
-    else:
-        _share_panel(cut, metrics, window, "rollout/cut_share", "completions cut at the limit")
+    _finish(length, "completion length (tokens)", columns=1)
+    has_loss, has_cut = (len(series(metrics, key)[0]) > 0 for key in ("train/loss_avg", "rollout/cut_share"))
+    shows_loss = has_loss and not has_cut
+    _curve(cut, metrics, "train/loss_avg" if shows_loss else "rollout/cut_share", window)
+    _finish(cut, "loss" if shows_loss else "completions cut at the limit", share=not shows_loss)
     for ax in (entropy, cut, length):
         ax.set_xlabel("step")
     if handles := _window_legend(window):
@@ -199,16 +187,12 @@ def rl_curves(metrics: Sequence[dict]) -> Figure:
     return figure
 
 
-# Scores
-
-
 @matplotlib.rc_context(STYLE)
 def accuracy_bars(comparison: dict) -> Figure:
     """Returns the accuracy of each model on all items and on each task, with 95 % intervals.
 
-    Every group carries its own two lines, what guessing earns and what the most frequent answer earns: with
-    two options a guess is right half of the time, with four options a quarter. `comparison` is that of
-    scores.compare.
+    Every group carries its own two lines, what guessing earns and what the most frequent answer earns: with two options
+    a guess is right half of the time, with four a quarter. `comparison` is that of scores.compare.
     """
     models = comparison["models"]
     groups = ["all", *comparison["tasks"]]
@@ -228,24 +212,18 @@ def accuracy_bars(comparison: dict) -> Figure:
         for at, value, top in zip(x, height, high):
             ax.text(at, top + 0.015, f"{100 * value:.0f}", ha="center", va="bottom", fontsize=8,
                     bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8})  # fmt: skip
-    levels = [comparison, *comparison["tasks"].values()]
-    middle = np.arange(len(groups))
+    levels, middle = [comparison, *comparison["tasks"].values()], np.arange(len(groups))
     # thick dots and thin dashes: both can be seen where they coincide
     for key, line, thick in [("chance", ":", 2.4), ("majority", "--", 1.2)]:
         ax.hlines([level[key] for level in levels], middle - 0.45, middle + 0.45,
                   linestyle=line, color="black", linewidth=thick, label=key)  # fmt: skip
     ax.set_xticks(range(len(groups)), [f"{group}\nn = {level['n']}" for group, level in zip(groups, levels)])
-    ax.set_ylim(0, 1.1)
-    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.set(ylim=(0, 1.1), yticks=np.linspace(0, 1, 6), title="right answers, with 95 % intervals")
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=PERCENT))
     ax.tick_params(axis="x", length=0)
     ax.grid(visible=False, axis="x")
-    ax.set_title("right answers, with 95 % intervals")
     figure.legend(loc="outside lower center", ncols=len(models) + 2)
     return figure
-
-
-# Clips
 
 
 def frame_strip(video: str | Path, fps: float, count: int = 8) -> Image.Image:

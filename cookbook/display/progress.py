@@ -1,18 +1,14 @@
 """Progress with the time that is left, right wherever the work runs.
 
-Why: a bar is right where somebody watches. Under `papermill --log-output` a notebook's bar stays at 0 %, where outputs
-are kept its times are noise that changes with every run, and the state of a widget is lost when a notebook is closed.
-So one line of text is shown in one of four ways; tqdm draws the bars:
+Why: under `papermill --log-output` a notebook's bar stays at 0 %, and where outputs are kept its times are noise that
+changes with every run. So one line of text is shown in one of four ways; tqdm draws the bars:
 
     live      JupyterLab and its like: a bar on stdout that overwrites itself; what stays is a line without times
     terminal  the same on stderr
     lines     papermill, pipes, logs: now and then a line, with the time left
     quiet     nbconvert and nbval, whose outputs are kept or compared: the last line only, and no times in it
 
-The training loops, the evaluation and the engine's watch use it:
-
-    bar = progress(batches, "SFT")
-    for batch in bar:
+    for batch in (bar := progress(batches, "SFT")):
         bar.set(loss=train(batch))
 """
 
@@ -59,9 +55,6 @@ class Progress:
             self._bar = tqdm(total=self.total, desc=self.text(), file=self._file, bar_format=BAR, ascii=CELLS,
                              mininterval=REDRAW, miniters=1, leave=False, position=0, dynamic_ncols=True)  # fmt: skip
 
-    def __len__(self) -> int:
-        return self.total
-
     def __iter__(self) -> Iterator:
         try:
             for item in self.items:
@@ -84,7 +77,11 @@ class Progress:
             self._bar.set_description_str(self.text(), refresh=False)
             self._bar.update(steps)
         elif self.mode == "lines":
-            self._print_if_due()
+            now = self._clock()
+            waited = now - self._shown_at
+            if waited >= LONG or (waited >= LINE and self.done - self._shown >= self.total / 10):
+                self._shown_at, self._shown = now, self.done
+                print(self.text(), flush=True)
 
     def text(self, ended: bool = False) -> str:
         """Returns the line: "SFT: 12 of 60 · loss 0.512 · 41 s left"; a notebook keeps no times."""
@@ -96,13 +93,6 @@ class Progress:
         elif ended and self.mode in ("lines", "terminal"):
             parts.append(f"took {_duration(elapsed)}")
         return " · ".join(parts)
-
-    def _print_if_due(self) -> None:
-        now = self._clock()
-        waited = now - self._shown_at
-        if waited >= LONG or (waited >= LINE and self.done - self._shown >= self.total / 10):
-            self._shown_at, self._shown = now, self.done
-            print(self.text(), flush=True)
 
     def _end(self) -> None:
         if self._bar is not None:
@@ -118,15 +108,11 @@ def choose_mode() -> str:
     # people's front ends say which cell they run; nbclient (papermill, nbconvert) and nbval do not
     if "cellId" in kernel.get_parent().get("metadata", {}):
         return "live"
-    return "quiet" if _launcher() & KEEPERS else "lines"
-
-
-def _launcher() -> set[str]:
-    """Returns the first names of the command that started this kernel: interpreter, program, its module."""
-    try:
-        return {Path(word).name for word in psutil.Process(os.getppid()).cmdline()[:3]}
+    try:  # the command that started this kernel: interpreter, program, its module
+        launcher = {Path(word).name for word in psutil.Process(os.getppid()).cmdline()[:3]}
     except psutil.Error:
-        return set()
+        return "lines"
+    return "quiet" if launcher & KEEPERS else "lines"
 
 
 def _duration(seconds: float) -> str:

@@ -4,11 +4,8 @@ Why: papermill runs the defaults when a parameter's name is misspelt, and hands 
 text "true"; an hour later somebody reads the wrong curve. So every notebook reads its own parameters cell,
 where names, types, defaults and meanings stand, and compares it with the values that it really got.
 
-    settings = check_settings()     # in the cell after the one tagged `parameters`
-    settings                        # shows name, value, default where changed, and meaning
+    settings = check_settings()     # in the cell after the one tagged `parameters`; shows itself as a table
     show_source(check_settings)     # shows the code that a notebook is about to use
-
-A parameters cell has one literal a line: `name: type = value  # help`.
 """
 
 import ast
@@ -65,29 +62,22 @@ class Settings:
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
         """The order of the parameters is the order of the table."""
-        object.__setattr__(self, "_parameters", {p.name: p for p in parameters})
+        self.__dict__["_parameters"] = tuple(parameters)
+        self.__dict__.update([*self])
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith("_"):  # copy and pickle ask for these before there are parameters
-            raise AttributeError(name)
-        if name not in self._parameters:
-            raise AttributeError(_unknown(name, self._parameters))
-        return self._parameters[name].value
+        # only what is no parameter comes here; copy and pickle ask for such names before there are parameters
+        raise AttributeError(name if name.startswith("_") else _unknown(name, [p.name for p in self._parameters]))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name}: settings are fixed; change the parameters cell and run both cells again")
 
     def __iter__(self) -> Iterator[tuple[str, object]]:
-        return ((p.name, p.value) for p in self._parameters.values())
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._parameters]
+        return ((p.name, p.value) for p in self._parameters)
 
     def _table(self) -> Table:
-        rows = []
-        for p in self._parameters.values():
-            changed = "" if p.value == p.default else f"default {p.default!r}"
-            rows.append((p.name, Code(repr(p.value)), Bold(changed), p.help))
+        changed = ("" if p.value == p.default else f"default {p.default!r}" for p in self._parameters)
+        rows = [(p.name, Code(repr(p.value)), Bold(words), p.help) for p, words in zip(self._parameters, changed)]
         return Table(("name", "value", "changed", "meaning"), rows)
 
     def __repr__(self) -> str:
@@ -163,9 +153,6 @@ def _unknown(name: str, parameters: Iterable[str]) -> str:
     return f"{name} is no parameter of this notebook{question} Its parameters: {', '.join(parameters)}"
 
 
-# A kernel does not know which notebook it runs, but it knows every cell that it ran.
-
-
 def find_cells(cells: Iterable[str]) -> tuple[str, str]:
     """Returns the declared and the injected cell ("" where there is none) among executed cells, oldest first.
 
@@ -174,7 +161,10 @@ def find_cells(cells: Iterable[str]) -> tuple[str, str]:
     """
     declared, injected = None, ""
     for cell in cells:
-        statements = _statements(cell)
+        try:
+            statements = ast.parse(cell).body
+        except SyntaxError:  # a cell that failed stays in the history
+            continue
         if not statements or not all(isinstance(node, ast.Assign | ast.AnnAssign) for node in statements):
             continue
         if any(isinstance(node, ast.AnnAssign) for node in statements):
@@ -186,15 +176,8 @@ def find_cells(cells: Iterable[str]) -> tuple[str, str]:
     return declared, injected
 
 
-def _statements(cell: str) -> list[ast.stmt]:
-    try:
-        return ast.parse(cell).body
-    except SyntaxError:  # a cell that failed stays in the history
-        return []
-
-
 def _executed_cells(shell) -> list[str]:
-    """Returns the source of the cells that the kernel ran, oldest first."""
+    """Returns the source of the cells that the kernel ran, oldest first: it does not know which notebook it runs."""
     history = [cell for cell in shell.history_manager.input_hist_parsed if cell]
     if history:
         return history

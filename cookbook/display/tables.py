@@ -50,16 +50,6 @@ class Table:
         return "\n".join([*title, head, "|" + "---|" * len(self.head), *rows])
 
 
-class Tables(list[Table]):
-    """Several tables, one below the other."""
-
-    def __repr__(self) -> str:
-        return "\n\n".join(map(repr, self))
-
-    def _repr_html_(self) -> str:
-        return "".join(table._repr_html_() for table in self)
-
-
 def label(model: str) -> str:
     """Returns a model's name as people write it: "sft" is SFT, "rl" is RL, others stay as they are."""
     return model.upper() if model in ("sft", "rl") else model

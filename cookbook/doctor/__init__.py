@@ -12,7 +12,7 @@ trace. Here all of it is one table, in seconds, without importing PyTorch or the
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,6 @@ class Report:
         """Whether the tiny local run is possible, and so every notebook."""
         return self.abilities[0].possible
 
-    def __getitem__(self, name: str) -> Check | Ability:
-        """Returns a check or an ability by its name. Raises KeyError."""
-        return {row.name: row for row in (*self.checks, *self.abilities)}[name]
-
-    def as_dict(self) -> dict:
-        """Returns the report as plain values."""
-        return {"ok": self.ok, "checks": [*map(asdict, self.checks)], "can_run": [*map(asdict, self.abilities)]}
-
     def _summary(self) -> str:
         count = {s: sum(check.status == s for check in self.checks) for s in (MISSING, WARNING)}
         return f"{len(self.checks)} checks: {count[MISSING]} missing, {count[WARNING]} warnings"
@@ -65,20 +57,18 @@ def examine() -> Report:
     """Returns the report on this machine, within seconds. Raises nothing: what cannot be examined is a warning."""
     everyone = _safe(lambda: checks.parse(checks.ask()), [])
     gpus = _safe(lambda: checks.visible(everyone, os.environ), [])
-    rows = checks.rows(gpus, len(everyone) - len(gpus), os.environ, Path.home())
     unknown = (WARNING, "could not be examined")
-    found = tuple(Check(name, *_safe(_judged, unknown, probe, judge)) for name, probe, judge in rows)
-    free = _safe(lambda: (checks.room(runs.path()) or 0) * 1e9 / 2**30, 0.0)
-    return Report(found, tuple(can_run(found, gpus, free)))
+    found = [
+        Check(name, *_safe(lambda probe=probe, judge=judge: judge(probe()), unknown))
+        for name, probe, judge in checks.rows(gpus, len(everyone) - len(gpus), os.environ, Path.home())
+    ]
+    free_gib = _safe(lambda: (checks.room(runs.path()) or 0) * 1e9 / 2**30, 0.0)
+    return Report(tuple(found), tuple(can_run(found, gpus, free_gib)))
 
 
-def _judged(probe: Callable[[], Any], judge: Callable[[Any], checks.Judged]) -> checks.Judged:
-    return judge(probe())
-
-
-def _safe(ask: Callable[..., Any], otherwise: Any, *given: Any) -> Any:
+def _safe(ask: Callable[[], Any], otherwise: Any) -> Any:
     """Returns the answer, or `otherwise` where the question fails: the doctor must outlive the illness."""
     try:
-        return ask(*given)
+        return ask()
     except Exception:
         return otherwise

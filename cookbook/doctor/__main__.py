@@ -7,6 +7,7 @@ python -m cookbook.doctor --json
 import argparse
 import json
 import sys
+from dataclasses import asdict
 
 from cookbook.doctor import examine
 
@@ -19,7 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     args = parser.parse_args(arguments)
     found = examine()
-    print(json.dumps(found.as_dict(), indent=1) if args.json else found)
+    plain = {"ok": found.ok, "checks": [*map(asdict, found.checks)], "can_run": [*map(asdict, found.abilities)]}
+    print(json.dumps(plain, indent=1) if args.json else found)
     return 0 if found.ok else 1
 
 

@@ -5,7 +5,7 @@ and the files in configs/; what is missing for the engine comes from the doctor'
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cookbook.config import Config, plan
@@ -18,14 +18,14 @@ SAMPLES, TOKENS = 10_000, 1_500  # what a training set and one of its samples ar
 LOCAL = ("Python", "torch", "transformers", "av", "tiny base", "memory", "disk for runs")
 ENGINE = (*LOCAL, "cosmos-rl", "qwen-vl-utils", "GPUs", "bfloat16", "CUDA", "redis-server", "/opt", "host name")
 SEVEN_B = (*ENGINE, "HF_HOME")
-# what each run of the engine needs, and its shipped files, the widest first: the first one that fits counts
+# what each run needs, and its shipped files for the engine, the widest first: the first one that fits counts
 SIZES = {
+    "tiny, local": (LOCAL, ()),
     "tiny, cosmos-rl": (ENGINE, ("tiny_sft.toml",)),
     "LoRA 7B": (SEVEN_B, ("sft_1gpu_lora.toml",)),
     "SFT 7B": (SEVEN_B, ("sft_8gpu.toml", "sft.toml", "sft_2gpu.toml")),
     "RL 7B": (SEVEN_B, ("rl_8gpu.toml", "rl.toml", "rl_2gpu.toml")),
 }
-LOADER = "data_tools/road_vqa.py"  # of a file that does not open with a command of the engine
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,16 @@ class Ability:
 def can_run(checks: Sequence[Check], gpus: Sequence[GPU], free_gib: float) -> Iterator[Ability]:
     """Yields every size of run. `free_gib`: of the disk where runs go."""
     found = {check.name: check for check in checks}
-    lacks = _missing(found, LOCAL)
-    yield Ability("tiny, local", not lacks, "; ".join(lacks) or "one process, on CPU or one GPU", "make tutorial")
     for name, (needs, files) in SIZES.items():
+        lacks = [f"{n}: {found[n].found}" for n in needs if n in found and found[n].status == MISSING]
         try:
-            yield _on_engine(name, _missing(found, needs), files, gpus, free_gib)
+            yield _on_engine(name, lacks, files, gpus, free_gib) if files else _local(name, lacks)
         except Exception as error:  # a configuration that somebody is editing must not stop the doctor
             yield Ability(name, False, f"its configuration cannot be planned ({type(error).__name__})", "")
 
 
-def _missing(found: Mapping[str, Check], names: Sequence[str]) -> list[str]:
-    return [f"{n}: {found[n].found}" for n in names if n in found and found[n].status == MISSING]
+def _local(name: str, lacks: list[str]) -> Ability:
+    return Ability(name, not lacks, "; ".join(lacks) or "one process, on CPU or one GPU", "make tutorial")
 
 
 def _on_engine(name: str, lacks: list[str], files: Sequence[str], gpus: Sequence[GPU], free_gib: float) -> Ability:
@@ -78,6 +77,6 @@ def _on_engine(name: str, lacks: list[str], files: Sequence[str], gpus: Sequence
         f"configs/{file}: {planned.peak_gib:.1f} of {gib:.0f} GiB at the peak, {needed} x GPU, "
         f"{planned.disk_gib:.1f} GiB of disk, with samples of {tokens:,} tokens"
     )
-    loader = re.search(r"^#\s+cosmos-rl --config \S+ (\S+)$", config.text(), re.MULTILINE)
-    command = f"python -m cookbook.engine --config configs/{file} --run mine/{file.removesuffix('.toml')} "
-    return Ability(name, not lacks, "; ".join(lacks) or fits, command + (loader[1] if loader else LOADER))
+    loader = re.search(r"data_tools/\w+\.py", config.text())[0]  # every shipped file names its own
+    command = f"python -m cookbook.engine --config configs/{file} --run mine/{file.removesuffix('.toml')} {loader}"
+    return Ability(name, not lacks, "; ".join(lacks) or fits, command)

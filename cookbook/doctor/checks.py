@@ -1,10 +1,9 @@
 """What the doctor looks at: one row a check, of a name, a probe that looks, and a judge that says what it means.
 
-Why: a missing redis-server shows deep in a stack trace, a full disk after the first checkpoint; importing PyTorch and
-cosmos_rl to ask them takes 20 seconds, and fails on the machine that needs the doctor most. So neither is imported, and
-the GPUs are those of nvidia-smi, which the engine's launcher asks too. A judge takes what its probe returns, so that a
-test can play any machine. No secret is read, only whether there is one; no path and no host name is told, since
-notebooks keep what they print.
+Why: importing PyTorch and cosmos_rl to ask them takes 20 seconds, and fails on the machine that needs the doctor most.
+So neither is imported, and the GPUs are those of nvidia-smi, which the engine's launcher asks too. A judge takes what
+its probe returns, so that a test can play any machine. No secret is read, only whether there is one; no path and no
+host name is told, since notebooks keep what they print.
 
     [Check(name, *judge(probe())) for name, probe, judge in rows(gpus, 0, os.environ, Path.home())]
 """
@@ -31,11 +30,9 @@ from cookbook.config.rules import VISIBLE
 from cookbook.display.tables import MISSING, OK, WARNING
 from cookbook.engine.environment import find_redis, is_free
 from cookbook.engine.failures import EngineError
-from cookbook.runs import ROOT
 
 Judged = tuple[str, ...]  # how it stands, what was found, and the line that mends it
 Row = tuple[str, Callable[[], Any], Callable[[Any], Judged]]
-
 
 PINNED = ("torch", "transformers", "cosmos-rl", "qwen-vl-utils", "av")
 OPTIONAL = {  # absent is fine: what stands in for them in a run of cosmos-rl
@@ -46,7 +43,6 @@ UNTESTED = (WARNING, "{}; not in the lock, so this pairing was not tested")
 FIRST_DRIVER = {12: 525, 13: 580}  # the oldest driver branch for a CUDA major version, from NVIDIA's release notes
 FIRST_BF16 = 8.0  # Ampere
 NCCL = ("nvidia-nccl-cu12", "nvidia-nccl-cu13")  # the lock has both, and both install nvidia/nccl/lib/libnccl.so.2
-PORTS = {8000: "engine's controller", 12800: "engine's redis"}
 CACHES = {"HF_HOME": "huggingface", "COSMOS_CACHE": "cosmos"}  # variable: its folder below ~/.cache
 WEIGHTS = "hub/models--nvidia--Cosmos-Reason1-7B/snapshots"
 GUIDE_GB = 200  # "~200GB storage for model weights and datasets"
@@ -61,6 +57,9 @@ NO_HOST = (MISSING, "does not resolve; the engine's processes find each other by
            'echo "127.0.0.1 $(hostname)" | sudo tee -a /etc/hosts')  # fmt: skip
 NO_TOKEN = (WARNING, "no token; the tiny run needs none, the 7B model and its data sets do",
             "hf auth login   # in a terminal, not in a notebook")  # fmt: skip
+TAKEN = "taken; the engine's {} will take the next free one: is a run still alive?"
+PORTS = {number: (WARNING, TAKEN.format(user), f"ss -ltnp 'sport = :{number}'   # shows who has it")
+         for number, user in ((8000, "controller"), (12800, "redis"))}  # fmt: skip
 NO_BASE = (MISSING, "models/tiny-base has no weights", "git checkout models/tiny-base")
 
 # and of a number of GB, by the first limit that it is below
@@ -90,7 +89,9 @@ def rows(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str], hom
     """Returns every check of a machine with these GPUs, of which CUDA_VISIBLE_DEVICES hides `hidden` more."""
     places = {name: Path(environment.get(name) or home / ".cache" / folder) for name, folder in CACHES.items()}
     stated = {name: bool(environment.get(name)) for name in CACHES}
-    own_address = partial(succeeds, lambda: socket.gethostbyname(socket.gethostname()))
+    own_address = partial(answer, lambda: socket.gethostbyname(socket.gethostname()))
+    shared = partial(answer, lambda: shutil.disk_usage("/dev/shm").total / 1e9)
+    base = runs.ROOT / "models/tiny-base/model.safetensors"  # one of a few bytes is a pointer to somewhere else
     return [
         ("Python", lambda: sys.version_info[:2], python),
         *((name, partial(installed, name), partial(pinned, name)) for name in PINNED),
@@ -99,18 +100,19 @@ def rows(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str], hom
         *([("GPU memory", lambda: gpus, gpu_memory), ("bfloat16", lambda: gpus, bf16)] if gpus else []),
         ("CUDA", torch_cuda, partial(driver, gpus)),
         ("NCCL", lambda: (torch_cuda(), nccl_wheels()), partial(nccl, environment.get("COSMOS_NCCL_SO_PATH"))),
-        ("redis-server", partial(succeeds, find_redis), partial(either, (OK, "found, with redis-cli"), NO_REDIS)),
+        ("redis-server", partial(answer, find_redis), partial(either, (OK, "found, with redis-cli"), NO_REDIS)),
         ("/opt", Path("/opt").is_dir, partial(either, (OK, "there"), NO_OPT)),
         ("host name", own_address, partial(either, (OK, "resolves"), NO_HOST)),
-        *((f"port {number}", partial(is_free, number), partial(port, number)) for number in PORTS),
+        *((f"port {n}", partial(is_free, n), partial(either, (OK, "free"), taken)) for n, taken in PORTS.items()),
         ("Hugging Face login", partial(token, environment, home), partial(either, (OK, "{}"), NO_TOKEN)),
         ("Weights & Biases", partial(version, "wandb"), partial(wandb, environment, home)),
-        *((name, partial(cache_room, places[name]), partial(cache, name, stated[name])) for name in CACHES),
+        *((name, lambda place=place: (room(place), (place / WEIGHTS).is_dir()), partial(cache, name, stated[name]))
+          for name, place in places.items()),
         ("disk for runs", lambda: room(runs.path()), partial(at_least, DISK, UNWRITABLE)),
-        ("tiny base", has_tiny_base, partial(either, (OK, "there"), NO_BASE)),
-        ("shared memory", shared_gb, partial(at_least, SHARED, NO_SHM)),
+        ("tiny base", partial(answer, lambda: base.stat().st_size > 1e6), partial(either, (OK, "there"), NO_BASE)),
+        ("shared memory", shared, partial(at_least, SHARED, NO_SHM)),
         ("memory", memory_gb, partial(at_least, MEMORY, ())),
-    ]
+    ]  # fmt: skip
 
 
 def either(good: Judged, bad: Judged, found: Any) -> Judged:
@@ -125,12 +127,12 @@ def at_least(levels: Sequence[tuple], nothing: Judged, found: float | None) -> J
     return next((status, words.format(found), *fix) for limit, status, words, *fix in levels if found < limit)
 
 
-def succeeds(ask: Callable[[], Any]) -> bool:
-    """Returns whether a question has an answer."""
+def answer(ask: Callable[[], Any]) -> Any:
+    """Returns the answer to a question, None where it has none."""
     try:
-        return bool(ask())
+        return ask()
     except (OSError, EngineError):
-        return False
+        return None
 
 
 def python(running: tuple[int, int]) -> Judged:
@@ -143,13 +145,10 @@ def python(running: tuple[int, int]) -> Judged:
 
 def version(name: str) -> str | None:
     """Returns the installed version of a distribution, None where it is not installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    return next((found.version for found in metadata.distributions(name=name)), None)
 
 
-def installed(name: str, lock: Path = ROOT / "requirements.lock") -> tuple[str | None, set[str]]:
+def installed(name: str, lock: Path = runs.ROOT / "requirements.lock") -> tuple[str | None, set[str]]:
     """Returns the version that is installed, and those that the lock pins: they may differ between Pythons."""
     text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
     return version(name), set(re.findall(rf"^{re.escape(name)}==([\w.!+]+)", text, re.MULTILINE))
@@ -292,12 +291,6 @@ def nccl(library: str | None, found: tuple[str | None, Mapping[str, tuple[str, b
     return WARNING, words, f"python -m pip install --force-reinstall --no-deps {pin}"
 
 
-def port(number: int, free: bool) -> Judged:
-    """Whether a port of the engine is free; it takes the next free one where it is not."""
-    taken = f"taken; the {PORTS[number]} will take the next free one: is a run still alive?"
-    return (OK, "free") if free else (WARNING, taken, f"ss -ltnp 'sport = :{number}'   # shows who has it")
-
-
 def token(environment: Mapping[str, str], home: Path) -> str:
     """Returns where a Hugging Face token is, in words: in the environment or in a file. It is not read."""
     if environment.get("HF_TOKEN") or environment.get("HUGGING_FACE_HUB_TOKEN"):
@@ -322,13 +315,8 @@ def wandb(environment: Mapping[str, str], home: Path, running: str | None) -> Ju
     return OK, f"no key, so off; {drawn}"
 
 
-def cache_room(path: Path) -> tuple[float | None, bool]:
-    """Returns the room of a cache, and whether the 7B model's weights are in it already."""
-    return room(path), (path / WEIGHTS).is_dir()
-
-
 def cache(name: str, stated: bool, found: tuple[float | None, bool]) -> Judged:
-    """Whether a cache has room: for the 7B model at least; the guide plans GUIDE_GB for weights and data together."""
+    """Whether a cache has room: for the 7B model, unless it is there; better for what the guide plans, GUIDE_GB."""
     free, has_weights = found
     words = "{:.0f} GB free" + ", in its default place below ~/.cache" * (not stated)
     fix = f"export {name}=/big/disk/{CACHES[name]}"
@@ -343,17 +331,6 @@ def room(path: Path) -> float | None:
     """Returns the free GB of the disk that a path is on, or would be on; None where it cannot be written to."""
     place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     return shutil.disk_usage(place).free / 1e9 if os.access(place, os.W_OK) else None
-
-
-def has_tiny_base() -> bool:
-    """Returns whether the tiny base came with the checkout, whole and not as a pointer to somewhere else."""
-    weights = ROOT / "models" / "tiny-base" / "model.safetensors"
-    return weights.is_file() and weights.stat().st_size > 1e6
-
-
-def shared_gb() -> float | None:
-    """Returns the GB of /dev/shm, None where there is none."""
-    return shutil.disk_usage("/dev/shm").total / 1e9 if Path("/dev/shm").is_dir() else None
 
 
 def memory_gb() -> float:

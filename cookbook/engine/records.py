@@ -18,8 +18,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cookbook.runs import read_jsonl, read_metrics
 
 METRICS_TO, COMPLETIONS_TO = "COOKBOOK_METRICS", "COOKBOOK_GENERATIONS"  # variables of the engine's processes
@@ -55,6 +53,8 @@ def log_metrics(data: Mapping[str, Any], step: int, held_out: str = HELD_OUT) ->
 
 def peak_memory() -> dict[str, float]:
     """Returns the most GiB that this process has had on its GPU so far; nothing in a process without one."""
+    import torch  # here: the doctor reads this module's names, and must not import torch
+
     if not torch.cuda.is_initialized():  # the controller of GRPO, which must not take one
         return {}
     return {"gpu/peak_gib": torch.cuda.max_memory_allocated() / 2**30}

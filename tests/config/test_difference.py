@@ -52,6 +52,6 @@ def test_the_command_prints_markdown_with_one_row_a_key(changes, tmp_path, capsy
     (tmp_path / "custom.toml").write_text(Config.load(AVHA).edit(changes).text())
     assert main(["diff", str(SFT), str(tmp_path / "custom.toml")]) == 0
     head, ruler, *rows = capsys.readouterr().out.splitlines()
-    assert (head, ruler) == ("| key | default | custom | why |", "| --- | --- | --- | --- |")
+    assert (head, ruler) == ("| key | default | custom | why |", "|---|---|---|---|")
     assert len(rows) == 10 + len(changes)
     assert all(row.replace(r"\|", "").count("|") == 5 for row in rows)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cookbook.display.tables import OK, WARNING, Bold, Code, Table, Tables, as_html, as_text
+from cookbook.display.tables import OK, WARNING, Bold, Code, Table, as_html, as_text
 
 TABLE = Table(("answer", "n"), [("a|b <i>", 1), (Bold("always"), Code("x\ny")), (Bold(""), "")], "constant <answers>")
 
@@ -31,11 +31,6 @@ def test_markdown_keeps_bars_inside_their_cell():
 @pytest.mark.parametrize("rows", [[], [("", "")]])
 def test_an_empty_table_shows_its_head(rows):
     assert repr(Table(("a", "b"), rows)).splitlines()[0] == "a  b"
-
-
-def test_several_tables_stand_one_below_the_other():
-    both = Tables([TABLE, TABLE])
-    assert repr(both) == f"{TABLE!r}\n\n{TABLE!r}" and both._repr_html_() == 2 * TABLE._repr_html_()
 
 
 def test_a_fix_stands_below_what_it_mends_and_in_code_beside_it():

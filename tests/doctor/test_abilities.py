@@ -37,6 +37,9 @@ def test_the_widest_file_that_fits_is_named_with_its_loader():
         found = {a.name: a for a in abilities.can_run([], cards(number), 1000)}[SFT]
         assert found.possible and f"configs/{file}.toml:" in found.reason
         assert found.command.endswith(f"--config configs/{file}.toml --run mine/{file} data_tools/cosmos_sft.py")
+    found = {a.name: a for a in abilities.can_run([], cards(1), 1000)}
+    assert found[ENGINE].command.endswith("--run mine/tiny_sft data_tools/road_vqa.py")
+    assert found[TINY].command == "make tutorial"
 
 
 def test_a_full_disk_or_a_missing_part_forbids_what_needs_it():

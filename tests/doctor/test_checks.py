@@ -237,22 +237,30 @@ def test_what_is_found_stands_in_the_words():
 def test_the_room_is_that_of_the_nearest_folder_that_is_there(tmp_path):
     here = checks.room(tmp_path)
     assert here > 0 and checks.room(tmp_path / "none" / "yet") == pytest.approx(here, rel=0.01)
-    assert checks.cache_room(tmp_path)[1] is False
+
+
+def test_a_cache_that_has_the_weights_needs_no_room_for_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "room", lambda path: 10)
+    assert probed("HF_HOME", tmp_path, HF_HOME=str(tmp_path)).status == MISSING
     (tmp_path / checks.WEIGHTS).mkdir(parents=True)
-    assert checks.cache_room(tmp_path)[1] is True
+    assert probed("HF_HOME", tmp_path, HF_HOME=str(tmp_path)).status == WARNING
 
 
 def test_a_question_that_fails_is_a_no():
     def unresolved():
         raise OSError
 
-    assert checks.succeeds(lambda: "127.0.0.1") and not checks.succeeds(unresolved)
+    assert checks.answer(lambda: "127.0.0.1") == "127.0.0.1" and checks.answer(unresolved) is None
 
 
 def test_the_checkout_has_its_tiny_base(monkeypatch, tmp_path):
-    assert checks.has_tiny_base()
-    monkeypatch.setattr(checks, "ROOT", tmp_path)
-    assert not checks.has_tiny_base()
+    assert probed("tiny base", tmp_path).status == OK
+    monkeypatch.setattr(checks.runs, "ROOT", tmp_path)
+    assert probed("tiny base", tmp_path).status == MISSING
+    pointer = tmp_path / "models/tiny-base/model.safetensors"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert probed("tiny base", tmp_path).status == MISSING
 
 
 @pytest.mark.parametrize(("found", "judged"), [(0.9, "a 0.9"), (1, "b 1"), (2, "c 2"), (None, "none")])
