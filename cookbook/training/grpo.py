@@ -32,7 +32,7 @@ from cookbook.training.alarms import TrainingStopped, Watcher
 from cookbook.training.objective import Objective, advantages, completion_weights, divisor, policy_loss
 from cookbook.training.optimizer import Optimizer, batches
 from cookbook.training.rewards import Reward, penalty, require_gold, require_parts, reward, reward_weights
-from cookbook.training.validation import METRIC, HeldOut, best_step
+from cookbook.training.validation import METRIC, Validation, best_step
 
 
 @dataclass
@@ -126,8 +126,8 @@ def grpo(
     generator = torch.Generator(model.device).manual_seed(seed)
     plan = batches(train, prompts, config["train.epoch"], seed)[:steps]
     save_every = config["train.ckpt.save_freq"] if config["train.ckpt.enable_checkpoint"] else 0
-    held_out, watcher = HeldOut(config, validation, encoder, run, steps, probes), Watcher(run)
-    held_out.look(model, 0)
+    measured, watcher = Validation(config, validation, encoder, run, steps, probes), Watcher(run)
+    measured.look(model, 0)
     run.log(f"GRPO: {len(train)} prompts, {steps} steps of {prompts} prompts x {copies} completions")
     started = time.monotonic()
 
@@ -191,7 +191,7 @@ def grpo(
             "optimizer/grad_norm": norm,
             "optimizer/lr": optimizer.rate,
         }
-        improved = held_out.look(model, step, values)
+        improved = measured.look(model, step, values)
         run.log_metrics(step, **values)
         run.keep_generations(
             {"step": step, "id": s.id, "output": rollout.texts[i * copies], "reference": s.answer,
@@ -207,7 +207,7 @@ def grpo(
         if wanted and not (stop and not is_finite(model)):
             folder = checkpoint.export(model, encoder, run.path, step, getattr(torch, config["train.param_dtype"]))
             if improved:
-                held_out.note_best(step, values[METRIC])
+                measured.note_best(step, values[METRIC])
             checkpoint.keep(run.path, config["train.ckpt.max_keep"], best_step(run.path))
             run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
         if stop:

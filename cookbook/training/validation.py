@@ -39,7 +39,7 @@ def answers(model, encoder: Encoder, samples: Sequence[Sample], limit: int, size
     return texts
 
 
-class HeldOut:
+class Validation:
     """What is asked of held-out prompts in one run: accuracy every `validation.freq` steps, and a few whole answers."""
 
     def __init__(

@@ -199,7 +199,7 @@ def test_validation_changes_nothing_but_what_is_measured(train, samples):
 def test_the_best_export_stays(train, samples, monkeypatch):
     """The accuracy of step 1 is the highest: its export stays beside the last one, though only one is kept."""
     values = iter([0.5, 0.4, 0.5])
-    monkeypatch.setattr(validation.HeldOut, "accuracy", lambda self, model: next(values))
+    monkeypatch.setattr(validation.Validation, "accuracy", lambda self, model: next(values))
     run = train(changes=VALIDATE, validation=samples[:2], probes=0)
     assert json.loads((run.path / "best.json").read_text()) == {"step": 1, "metric": "val/accuracy", "value": 0.5}
     assert sorted(p.name for p in (run.path / "safetensors").iterdir()) == ["step_1", "step_3"]
@@ -214,7 +214,7 @@ def test_an_earlier_runs_best_is_forgotten(train, samples, tmp_path):
 
 def test_accuracy_is_that_of_the_evaluation(encoder, stock, samples, tmp_path):
     model = batch_vision(stock)
-    held = validation.HeldOut(RL.edit(VALIDATE), samples[:12], encoder, Run(tmp_path, seed=0), 3, 0)
+    held = validation.Validation(RL.edit(VALIDATE), samples[:12], encoder, Run(tmp_path, seed=0), 3, 0)
     rows = predict(model, encoder, samples[:12], "base", limit=RL["rollout.max_response_length"])
     assert held.accuracy(model) == sum(row["correct"] for row in rows) / len(rows)
     assert validation.answers(model, encoder, samples[:12], 48, size=5) == [row["output"] for row in rows]
