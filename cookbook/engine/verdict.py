@@ -39,11 +39,10 @@ def require_success(
 
     `code` is the launcher's exit code, `reason` why the supervisor ended the run, where it did; it took `seconds`.
     """
-    export = None
-    if config["train.ckpt.enable_checkpoint"] and config["train.ckpt.export_safetensors"]:
-        export = run / "safetensors" / f"step_{log.step.total if log.step else 0}"
+    exports = config["train.ckpt.enable_checkpoint"] and config["train.ckpt.export_safetensors"]
     problem = reason or death(log) or _bad_exit(log, code) or shortfall(log, "cosmos-rl ended with exit code 0")
-    if problem := problem or _bad_export(log, export):
+    export = run / "safetensors" / f"step_{log.step.total}" if exports and not problem else None
+    if problem := problem or (export and _bad_export(log, export)):
         raise explain(problem, run / ENGINE_LOG, log, f", {seconds:.0f} s after the start")
     return export
 
@@ -67,9 +66,7 @@ def _bad_exit(log: RunLog, code: int) -> Reason | None:
     return Reason(kind, f"cosmos-rl ended with exit code {code}") if code != 0 else None
 
 
-def _bad_export(log: RunLog, export: Path | None) -> Reason | None:
-    if export is None:
-        return None
+def _bad_export(log: RunLog, export: Path) -> Reason | None:
     if export.name not in log.exported:
         return Reason("export", f"the last step was never exported to {export}")
     missing = what_is_missing(export)
