@@ -50,9 +50,6 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32):
     return batch_vision(model.to("cuda" if torch.cuda.is_available() else "cpu")), processor
 
 
-# ---- find -------------------------------------------------------------------------------------------------------
-
-
 def find(path: str | Path) -> Path:
     """Returns the folder with whole weights that a path stands for; see `resolve`. Raises CheckpointError."""
     folder = resolve(path)
@@ -151,9 +148,6 @@ def require_contract(path: str | Path, contract: Contract) -> None:
     own = find(path) / CONTRACT
     if own.is_file():
         contract.require(Contract.load(own), str(path))
-
-
-# ---- write ------------------------------------------------------------------------------------------------------
 
 
 def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = torch.float32) -> Path:

@@ -89,9 +89,6 @@ def what_is_missing(export: Path) -> str:
     return first.found if first.status == ERROR else ""
 
 
-# ---- shards: the weight files, held against their index ---------------------------------------------------------
-
-
 def _read_shards(folder: Path) -> tuple[Shards, list[Check]]:
     """Returns the file of every tensor that can be read, and whether files and index agree."""
     files, shards, problems = sorted(folder.glob("*.safetensors")), {}, []
@@ -158,9 +155,6 @@ def _few(things: Collection[str]) -> str:
     """Returns the first three of many, and how many more there are."""
     things = sorted(things)
     return ", ".join(things[:3]) + (f" and {len(things) - 3} more" if len(things) > 3 else "")
-
-
-# ---- tensors ----------------------------------------------------------------------------------------------------
 
 
 def _names(shards: Shards) -> Iterator[Check]:
@@ -234,9 +228,6 @@ def _start(folder: Path) -> str | None:
     with contextlib.suppress(ValueError):
         if run := run_of(folder):
             return json.loads((run / MANIFEST).read_text(encoding="utf-8")).get("start")
-
-
-# ---- loading ----------------------------------------------------------------------------------------------------
 
 
 def _loads(folder: Path) -> Check:

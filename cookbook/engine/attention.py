@@ -77,8 +77,7 @@ def install_attention() -> str:
 
     if modeling_utils.check_if_fa_installed():
         return "flash-attn"
-    meta = modeling_utils.FlashAttnMeta
-    modeling_utils.FlashAttnMetaSingleton._instances[meta] = TorchAttention()
+    modeling_utils.FlashAttnMetaSingleton._instances[modeling_utils.FlashAttnMeta] = TorchAttention()
 
     def pre_hf_models_patch(hf_config) -> None:
         patch.pre_hf_models_patch(hf_config)

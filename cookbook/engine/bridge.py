@@ -72,9 +72,6 @@ def reverse_mapping(mapping: dict[str, str]) -> dict[str, str]:
     return {"^" + re.escape(inner): LOOK_AHEAD.sub("", outer).lstrip("^") for outer, inner in mapping.items()}
 
 
-# ---- network ----------------------------------------------------------------------------------------------------
-
-
 def install_network() -> str:
     """Bind redis and the controller to 127.0.0.1 where COOKBOOK_LOOPBACK=1 asks for it. Returns where they are.
 

@@ -24,7 +24,6 @@ from cookbook.runs import GENERATIONS
 
 PROGRAMS = ("redis-server", "redis-cli")
 NO_KEY = "0" * 40  # W&B checks the length only, and offline nobody asks for it
-WANDB_HOST = "api.wandb.ai"
 
 
 def engine_environment(
@@ -58,20 +57,12 @@ def wandb_environment(config: Config, environment: Mapping[str, str]) -> dict[st
     """
     if "wandb" not in (config["logging.logger"] or []):
         return {}
-    has_key = bool(environment.get("WANDB_API_KEY")) or _logged_in(environment)
+    has_key = bool(environment.get("WANDB_API_KEY"))
+    file = environment.get("NETRC", os.path.join(environment.get("HOME", os.path.expanduser("~")), ".netrc"))
+    with contextlib.suppress(OSError, netrc.NetrcParseError):  # `wandb login` leaves the key there
+        has_key = has_key or netrc.netrc(file).authenticators("api.wandb.ai") is not None
     mode = environment.get("WANDB_MODE", "online" if has_key else "offline")
     return {} if mode == "online" else {"WANDB_MODE": mode} | ({} if has_key else {"WANDB_API_KEY": NO_KEY})
-
-
-def _logged_in(environment: Mapping[str, str]) -> bool:
-    """Returns whether `wandb login` has left a key."""
-    file = environment.get("NETRC", os.path.join(environment.get("HOME", os.path.expanduser("~")), ".netrc"))
-    with contextlib.suppress(OSError, netrc.NetrcParseError):
-        return netrc.netrc(file).authenticators(WANDB_HOST) is not None
-    return False
-
-
-# ---- redis and ports -------------------------------------------------------------------------------------------------
 
 
 def search_path() -> str:

@@ -127,9 +127,6 @@ class RunLog:
         return f"at step {self.step.number} of {self.step.total}" if self.step else "before the first step"
 
 
-# ---- tracebacks -----------------------------------------------------------------------------------------------------
-
-
 @dataclass
 class Trace:
     """One traceback: the line of the log it starts on, the rank that printed it ("" for no rank), and its text."""
@@ -180,8 +177,3 @@ def root_cause(found: Sequence[Trace], after: int = 0) -> Trace | None:
     real = [t for t in found if not CASCADE.search(t.error)] or list(found)
     late = [t for t in real if t.at > after]
     return next((t for t in late or real if late or t.error == real[-1].error), None)
-
-
-def ranks(found: Sequence[Trace], root: Trace) -> list[str]:
-    """Returns the ranks that printed the same error."""
-    return sorted({t.rank for t in found if t.error == root.error and t.rank}, key=int)

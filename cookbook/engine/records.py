@@ -32,14 +32,12 @@ METRIC_NAMES = {  # ours, where the engine has another name than `training.sft` 
 }
 
 
-def _append(variable: str, row: Mapping[str, Any]) -> None:
-    """Append a row to the file that a variable of the environment names; without one do nothing. Raises OSError."""
-    if path := os.environ.get(variable):
-        with open(path, "a", encoding="utf-8") as file:  # one write: lines of two processes do not mix
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-# ---- metrics ----------------------------------------------------------------------------------------------------
+def append_row(variable: str, row: Mapping[str, Any]) -> None:
+    """Append a row to the file that a variable of the environment names; without one do nothing. Never raises."""
+    with contextlib.suppress(Exception):  # a full disk must not end a training
+        if path := os.environ.get(variable):
+            with open(path, "a", encoding="utf-8") as file:  # one write: lines of two processes do not mix
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def log_metrics(data: Mapping[str, Any], step: int, held_out: str = HELD_OUT) -> None:
@@ -47,11 +45,11 @@ def log_metrics(data: Mapping[str, Any], step: int, held_out: str = HELD_OUT) ->
 
     `held_out` is what the mean reward of held-out prompts is, where the loader knows: an accuracy for rewards of ours.
     """
-    with contextlib.suppress(Exception):  # a full disk must not end a training
+    with contextlib.suppress(Exception):  # nor a report of another form
         numbers = {held_out if key == HELD_OUT else key: value for key, value in _translate(data).items()}
         if torch.cuda.is_initialized():  # not in the controller of GRPO, which must not take a GPU
             numbers["gpu/peak_gib"] = torch.cuda.max_memory_allocated() / 2**30  # the most so far, of this process
-        _append(METRICS_TO, {"step": int(step), **numbers})
+        append_row(METRICS_TO, {"step": int(step), **numbers})
 
 
 def _translate(data: Mapping[str, Any]) -> dict[str, float]:
@@ -74,15 +72,6 @@ def read_engine_metrics(path: str | Path) -> list[dict]:
     for row in read_metrics(path):
         steps.setdefault(row["step"], {}).update(_translate(row))
     return [steps[step] for step in sorted(steps)]
-
-
-# ---- completions ------------------------------------------------------------------------------------------------
-
-
-def keep_completion(row: Mapping[str, Any]) -> None:
-    """Append a row to the file in COOKBOOK_GENERATIONS; without one do nothing. Never raises."""
-    with contextlib.suppress(Exception):  # a full disk must not end a training
-        _append(COMPLETIONS_TO, row)
 
 
 def add_completions(run: Path, size: int) -> None:

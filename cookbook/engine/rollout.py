@@ -33,17 +33,6 @@ BACKEND = "transformers"  # the configurations' rollout.backend
 MEDIA_KEYS = ("pixel_values_videos", "video_grid_thw", "pixel_values", "image_grid_thw")
 
 
-class PublishedNames(nn.Module):
-    """A model's parts under the names of the published checkpoints, which the engine's weight mapper expects.
-
-    transformers 4.57 has `model.visual.*` and `model.language_model.*` for what files call `visual.*` and `model.*`.
-    """
-
-    def __init__(self, model) -> None:
-        super().__init__()
-        self.visual, self.model, self.lm_head = model.model.visual, model.model.language_model, model.lm_head
-
-
 @RolloutRegistry.register(BACKEND, allow_override=True)
 class TransformersRollout(RolloutBase):
     """Generates with transformers, all prompts of a call in one batch."""
@@ -83,8 +72,12 @@ class TransformersRollout(RolloutBase):
         self._engine_initialized = True
 
     def get_underlying_model(self) -> nn.Module:
-        """Returns the model whose weights the engine replaces, under published names."""
-        return PublishedNames(self.model)
+        """Returns the model whose weights the engine replaces, under published names, which its mapper expects.
+
+        transformers 4.57 has `model.visual.*` and `model.language_model.*` for what files call `visual.*`, `model.*`.
+        """
+        inner, head = self.model.model, self.model.lm_head
+        return nn.ModuleDict({"visual": inner.visual, "model": inner.language_model, "lm_head": head})
 
     def set_underlying_model(self, model: nn.Module) -> None:
         """Called by the engine in colocated mode, after each step: take the policy's own model."""
@@ -126,9 +119,6 @@ class TransformersRollout(RolloutBase):
             ends = None
         ends = tokenizer.eos_token_id if ends is None else ends
         return ends if isinstance(ends, list) else [ends]
-
-
-# ---- one call of transformers' `generate` ------------------------------------------------------------------------
 
 
 def sampling(config: Any, is_validation: bool) -> GenerationConfig:

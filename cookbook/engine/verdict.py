@@ -14,7 +14,7 @@ from pathlib import Path
 from cookbook.checkpoint.verify import what_is_missing
 from cookbook.config import Config
 from cookbook.engine.failures import EngineError, failure_kind
-from cookbook.engine.log_lines import CASCADE, RunLog, bare_text, ranks, root_cause, traces
+from cookbook.engine.log_lines import CASCADE, RunLog, bare_text, root_cause, traces
 
 ENGINE_LOG = "engine.log"
 CERTAIN = {"nan", "alarm", "launcher"}  # kinds that no line of the log knows better
@@ -93,7 +93,7 @@ def explain(problem: Reason, file: Path, log: RunLog, when: str = "") -> EngineE
         kind = failure_kind("\n".join(trouble[-20:]) if bare else root.text(), kind)
     parts = [f"{problem.text}, {log.place}{when}"]
     if root:
-        same = ranks(found, root)
+        same = sorted({t.rank for t in found if t.error == root.error and t.rank}, key=int)
         parts.append(root.text() + (f"\n(the same on ranks {', '.join(same)})" if len(same) > 1 else ""))
     else:
         parts += trouble[-6:] or [bare_text(line) for line in lines if line.strip()][-3:]

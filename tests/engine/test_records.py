@@ -63,9 +63,9 @@ def test_the_reward_keeps_each_completion_where_it_is_asked_to(tmp_path, monkeyp
 
 def test_without_a_file_nothing_is_kept(monkeypatch):
     monkeypatch.delenv(records.COMPLETIONS_TO, raising=False)
-    records.keep_completion({"id": "a"})
+    records.append_row(records.COMPLETIONS_TO, {"id": "a"})
     monkeypatch.setenv(records.COMPLETIONS_TO, "/no/such/folder/x.jsonl")
-    records.keep_completion({"id": "a"})  # a training must not end here
+    records.append_row(records.COMPLETIONS_TO, {"id": "a"})  # a training must not end here
 
 
 def test_steps_and_figures_follow_from_the_order(tmp_path):
