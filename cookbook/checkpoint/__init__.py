@@ -6,7 +6,7 @@ lineage   from a checkpoint back to its base
 merge     a LoRA adapter into whole weights
 """
 
-from cookbook.checkpoint.store import (
+from cookbook.checkpoint.store import (  # noqa: F401
     CONTRACT,
     INDEX,
     CheckpointError,
@@ -20,18 +20,3 @@ from cookbook.checkpoint.store import (
     require_contract,
     write,
 )
-
-__all__ = [
-    "CONTRACT",
-    "INDEX",
-    "CheckpointError",
-    "batch_vision",
-    "export",
-    "find",
-    "keep",
-    "last_complete",
-    "load",
-    "on_disk",
-    "require_contract",
-    "write",
-]

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     found = verify(args.path, args.base)
     print(json.dumps({"ok": found.ok, **asdict(found)}, indent=1) if args.json else found)
-    return 0 if found.ok else 1
+    return int(not found.ok)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ manifest names its start; following them gives the family tree.
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,6 @@ class Stage:
     facts: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Returns kind and place, then the facts."""
         return "  ".join([f"{self.kind}: {self.place}", *(f"{name} {value}" for name, value in self.facts.items())])
 
 
@@ -67,8 +67,7 @@ def _read(run: Path, folder: Path) -> tuple[Stage, str]:
         facts["config"] = hashlib.sha256(text.encode()).hexdigest()[:12]
     facts |= {name: str(told[name]) for name in FACTS if told.get(name) is not None}
     if told.get("commit"):
-        number, _, dirty = str(told["commit"]).partition("-")
-        facts["commit"] = number[:12] + (f"-{dirty}" if dirty else "")
+        facts["commit"] = re.sub(r"^([^-]{12})[^-]*", r"\1", str(told["commit"]))  # "-dirty" may follow
     return Stage(kind, named(run), facts), str(told.get("start") or "")
 
 

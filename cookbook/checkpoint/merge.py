@@ -9,10 +9,8 @@ its default, and keys of its own.
 import json
 import shutil
 import warnings
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -37,12 +35,15 @@ def merge(adapter: str | Path, out: str | Path, base: str | None = None, dtype: 
     except ImportError:
         raise CheckpointError("merging needs peft: python -m pip install -c requirements.lock peft") from None
     said = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+    known = {field.name for field in fields(LoraConfig)}
+    said |= {"rank_pattern": said.get("r_pattern") or said.get("rank_pattern")}  # the engine's name, and peft's
+    settings = {key: value for key, value in said.items() if key in known and value is not None}
     start = base or said["base_model_name_or_path"]
     start = on_disk(start) or start  # transformers downloads what is not here
     model = AutoModelForImageTextToText.from_pretrained(start, dtype=dtype)
     with warnings.catch_warnings(record=True) as told:  # peft only warns where an adapter's names fit nothing
         warnings.simplefilter("always")
-        fitted = PeftModel.from_pretrained(model, folder, config=LoraConfig(**_settings(said, LoraConfig)))
+        fitted = PeftModel.from_pretrained(model, folder, config=LoraConfig(**settings))
     if any("missing adapter keys" in str(w.message) for w in told):
         raise CheckpointError(f"{named(folder)}: its tensors do not fit {start}; is that the base it was trained on?")
     processor = AutoProcessor.from_pretrained(start, use_fast=True)
@@ -50,10 +51,3 @@ def merge(adapter: str | Path, out: str | Path, base: str | None = None, dtype: 
     if (folder / CONTRACT).is_file():
         shutil.copyfile(folder / CONTRACT, written / CONTRACT)
     return written
-
-
-def _settings(said: Mapping[str, Any], config: type) -> dict[str, Any]:
-    """Returns what the engine's adapter_config.json says, by the names that peft has, without null."""
-    names = {field.name for field in fields(config)}
-    renamed = said | {"rank_pattern": said.get("r_pattern") or said.get("rank_pattern")}
-    return {key: value for key, value in renamed.items() if key in names and value is not None}

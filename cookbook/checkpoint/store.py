@@ -10,6 +10,7 @@ so that both engines, transformers and vLLM read it.
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,9 +50,6 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32):
     return batch_vision(model.to("cuda" if torch.cuda.is_available() else "cpu")), processor
 
 
-# ---- find -------------------------------------------------------------------------------------------------------
-
-
 def find(path: str | Path) -> Path:
     """Returns the folder with whole weights that a path stands for; see `resolve`. Raises CheckpointError."""
     folder = resolve(path)
@@ -61,11 +59,10 @@ def find(path: str | Path) -> Path:
             "fetched with `hf download NAME --local-dir FOLDER`"
         )
     require_weights(folder)
-    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise CheckpointError(
-                f"{named(folder)}: holds no {name}, so it is no checkpoint. Has the run before this one ended?"
-            )
+    files = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
+    if name := next((name for name in files if not (folder / name).is_file()), ""):
+        what = f"holds no {name}, so it is no checkpoint. Has the run before this one ended?"
+        raise CheckpointError(f"{named(folder)}: {what}")
     if not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{named(folder)}: holds no *.safetensors, so it has no weights")
     return folder
@@ -80,9 +77,8 @@ def require_weights(folder: Path) -> None:
             f"python -m cookbook.checkpoint merge {named(folder)} OUT"
         )
     if (folder / STATE).is_file():
-        raise CheckpointError(
-            f"{named(folder)}: is the engine's training state, for train.resume; its weights lie in safetensors/step_N"
-        )
+        what = "is the engine's training state, for train.resume; its weights lie in safetensors/step_N"
+        raise CheckpointError(f"{named(folder)}: {what}")
 
 
 def resolve(path: str | Path) -> Path:
@@ -106,15 +102,13 @@ def resolve(path: str | Path) -> Path:
 def _exports(place: Path) -> Iterator[Path]:
     """Yields `step_N` and `final` in a folder or in its `safetensors`; `step_N.incomplete-…` is none."""
     for folder in (place, place / "safetensors"):
-        yield from (p for p in folder.glob("*") if p.is_dir() and (p.name == "final" or _order(p) >= 0))
+        yield from (p for p in folder.glob("*") if p.is_dir() and _order(p) >= 0)
 
 
 def _order(folder: Path) -> float:
     """Returns N of `step_N`, infinity for `final`, -1 for anything else."""
-    if folder.name == "final":
-        return float("inf")
-    number = folder.name.removeprefix("step_")
-    return int(number) if number.isdigit() and number != folder.name else -1
+    number = re.fullmatch(r"step_(\d+)", folder.name)
+    return int(number[1]) if number else float("inf") if folder.name == "final" else -1
 
 
 def on_disk(name: str | Path) -> Path | None:
@@ -156,14 +150,8 @@ def require_contract(path: str | Path, contract: Contract) -> None:
         contract.require(Contract.load(own), str(path))
 
 
-# ---- write ------------------------------------------------------------------------------------------------------
-
-
 def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = torch.float32) -> Path:
-    """Write `run/safetensors/step_N`: weights, processor, and the contract that they were trained under.
-
-    Returns that folder.
-    """
+    """Write `run/safetensors/step_N`: weights, processor, and the contract of the training. Returns that folder."""
     folder = write(model, encoder.processor, run / "safetensors" / f"step_{step}", dtype)
     encoder.contract.save(folder / CONTRACT)
     return folder

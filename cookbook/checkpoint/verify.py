@@ -8,6 +8,7 @@ Tensors are read one at a time, so a 7B checkpoint needs little memory.
     what_is_missing(Path("runs/x/safetensors/step_12"))        # "", or "00001.safetensors cannot be read, …"
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -84,11 +85,8 @@ def what_is_missing(export: Path) -> str:
     for name in () if (export / store.ADAPTER).is_file() else ("config.json", store.INDEX):
         if not (export / name).is_file():
             return f"{name} is missing"
-    first, *_ = _read_shards(export)[1]
+    first = _read_shards(export)[1][0]
     return first.found if first.status == ERROR else ""
-
-
-# ---- shards: the weight files, held against their index ---------------------------------------------------------
 
 
 def _read_shards(folder: Path) -> tuple[Shards, list[Check]]:
@@ -121,10 +119,10 @@ def _against_index(folder: Path, shards: Shards, files: list[Path]) -> Iterator[
     except (ValueError, KeyError) as error:
         yield f"{store.INDEX} cannot be read ({error})"
         return
-    there = {file.name for file in files}
-    if absent := set(listed.values()) - there:
+    there, wanted = {file.name for file in files}, set(listed.values())
+    if absent := wanted - there:
         yield f"the index names {_few(absent)}, not there"
-    if extra := there - set(listed.values()):
+    if extra := there - wanted:
         instead = ", and is read instead of what it names" if "model.safetensors" in extra else ""
         yield f"{_few(extra)} is not in the index{instead}"
     holds = {name: file.name for name, file in shards.items()}
@@ -142,11 +140,10 @@ def _size(folder: Path, files: list[Path]) -> Iterator[Check]:
     except (OSError, KeyError, TypeError):
         return
     size = sum(file.stat().st_size for file in files)
-    tensors = size - sum(store.header_size(file) for file in files)
-    if tensors <= said <= size:
-        yield Check("size", OK, f"{size / 1e9:.3g} GB, as the index says")
-    else:
-        yield Check("size", WARNING, f"{tensors} bytes of tensors, but the index says {said}")
+    tensors = size - sum(map(store.header_size, files))
+    fits = Check("size", OK, f"{size / 1e9:.3g} GB, as the index says")
+    differs = Check("size", WARNING, f"{tensors} bytes of tensors, but the index says {said}")
+    yield fits if tensors <= said <= size else differs
 
 
 def _read_tensor(shards: Shards, name: str) -> torch.Tensor:
@@ -158,9 +155,6 @@ def _few(things: Collection[str]) -> str:
     """Returns the first three of many, and how many more there are."""
     things = sorted(things)
     return ", ".join(things[:3]) + (f" and {len(things) - 3} more" if len(things) > 3 else "")
-
-
-# ---- tensors ----------------------------------------------------------------------------------------------------
 
 
 def _names(shards: Shards) -> Iterator[Check]:
@@ -183,43 +177,33 @@ def _names(shards: Shards) -> Iterator[Check]:
 
 
 def _tensors(folder: Path, shards: Shards, base: str | Path | None, whole: bool) -> Iterator[Check]:
-    """Yields whether all numbers are finite, and how far they are from the base; reads each tensor once.
+    """Yields whether all numbers are finite, and how far from the base, |new - old| / |old|; reads each tensor once.
 
     Where the files are not `whole`, tensors that only the base has are no news.
     """
     base = base or _start(folder)
-    before = _before(base)
-    broken, changes = [], {}
+    before, broken, changes = _before(base), [], {}
     strange = shards.keys() ^ before.keys() if whole else shards.keys() - before.keys()
     for name in sorted(shards, key=shards.get):  # file by file
         tensor = _read_tensor(shards, name)
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             broken.append(name)
         elif name in before:
-            old = _read_tensor(before, name)
+            old = _read_tensor(before, name).to(tensor.dtype).float()  # an export in bfloat16 is no change
             if old.shape == tensor.shape:
-                changes[name] = _change(tensor, old)
+                changes[name] = float((tensor.float() - old).norm() / old.norm().clamp_min(1e-30))
             else:
                 strange.add(name)
-    if broken:
-        fix = "take an earlier step, and train on from there with a lower optm_lr"
-        yield Check("finite", ERROR, f"NaN or infinity in {_few(broken)}", fix)
-    else:
-        yield Check("finite", OK, f"all {len(shards)} tensors")
+    fix = "take an earlier step, and train on from there with a lower optm_lr"
+    finite = Check("finite", OK, f"all {len(shards)} tensors")
+    yield Check("finite", ERROR, f"NaN or infinity in {_few(broken)}", fix) if broken else finite
     yield _against_base(base, before, changes, strange)
 
 
-def _change(tensor: torch.Tensor, old: torch.Tensor) -> float:
-    """Returns |new - old| / |old|. The old one is rounded as the new one is: an export in bfloat16 is no change."""
-    old = old.to(tensor.dtype).float()
-    return float((tensor.float() - old).norm() / old.norm().clamp_min(1e-30))
-
-
 def _against_base(base: str | Path | None, before: Shards, changes: Mapping[str, float], strange: set[str]) -> Check:
-    if base is None:
-        return Check("base", WARNING, "not compared: no manifest names a start", "--base FOLDER")
     if not before:
-        return Check("base", WARNING, f"not compared: {base} is no checkpoint on this disk", "--base FOLDER")
+        why = "no manifest names a start" if base is None else f"{base} is no checkpoint on this disk"
+        return Check("base", WARNING, f"not compared: {why}", "--base FOLDER")
     if strange:
         return Check("base", ERROR, f"{_few(strange)}: not in both, or of another shape; is {base} the base?")
     changed = {name: change for name, change in changes.items() if change > 0}
@@ -233,23 +217,17 @@ def _against_base(base: str | Path | None, before: Shards, changes: Mapping[str,
 
 def _before(base: str | Path | None) -> Shards:
     """Returns the tensors of the base, none where it is not whole or not here."""
-    try:
-        place = store.on_disk(base) if base else None
-    except CheckpointError:
-        place = None
-    return _read_shards(place)[0] if place else {}
+    with contextlib.suppress(CheckpointError):
+        if base and (place := store.on_disk(base)):
+            return _read_shards(place)[0]
+    return {}
 
 
 def _start(folder: Path) -> str | None:
     """Returns the start that the manifest of the export's run names."""
-    run = run_of(folder)
-    try:
-        return json.loads((run / MANIFEST).read_text(encoding="utf-8")).get("start") if run else None
-    except ValueError:
-        return None
-
-
-# ---- loading ----------------------------------------------------------------------------------------------------
+    with contextlib.suppress(ValueError):
+        if run := run_of(folder):
+            return json.loads((run / MANIFEST).read_text(encoding="utf-8")).get("start")
 
 
 def _loads(folder: Path) -> Check:
@@ -265,8 +243,7 @@ def _loads(folder: Path) -> Check:
     finally:
         transformers_logging.set_verbosity(level)
     kinds = {"missing": "missing_keys", "unexpected": "unexpected_keys", "of another shape": "mismatched_keys"}
-    wrong = [f"{len(told[k])} {word}: {_few(set(map(str, told[k])))}" for word, k in kinds.items() if told[k]]
-    if wrong:
+    if wrong := [f"{len(told[k])} {word}: {_few(set(map(str, told[k])))}" for word, k in kinds.items() if told[k]]:
         return Check("loads", ERROR, "; ".join(wrong) + ". transformers would fill them with random numbers")
     return Check("loads", OK, "0 missing, 0 unexpected, all of the shape that config.json gives")
 
@@ -288,10 +265,9 @@ def _texts(folder: Path) -> Iterator[Check]:
 
 
 def _contract(folder: Path) -> Check:
-    file = folder / store.CONTRACT
-    if not file.is_file():
-        return Check("contract", WARNING, f"no {file.name}: nothing says under which prompt it was trained")
+    if not (folder / store.CONTRACT).is_file():
+        return Check("contract", WARNING, f"no {store.CONTRACT}: nothing says under which prompt it was trained")
     try:
-        return Check("contract", OK, Contract.load(file).hash)
+        return Check("contract", OK, Contract.load(folder / store.CONTRACT).hash)
     except Exception as error:  # no YAML, or not of a contract
         return Check("contract", ERROR, str(error).splitlines()[0])

@@ -24,16 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0 for a run that did what it was asked to."""
     args = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    run, port = runs.path(args.run), args.port or PORT
     try:
-        config = Config.load(args.config.resolve())
-        loader = args.loader.resolve()
+        config, loader = Config.load(args.config.resolve()), args.loader.resolve()
         if args.show:
-            _show(config, loader, args)
+            path = engine_environment(config, run, nodes=args.nodes)["PATH"]
+            print("#", shown(command(run / "config.toml", loader, port, path, args.nodes)))
+            print(as_launched(config, run, args.resume).text())
         elif args.write_nodes:
-            for file in write_start_files(
-                args.write_nodes, args.config, args.loader, args.run, args.nodes, args.port or PORT
-            ):
-                print(file)
+            print(*write_start_files(args.write_nodes, args.config, args.loader, args.run, args.nodes, port), sep="\n")
         else:
             print(_train(config, loader, args) or "finished; the configuration asks for no export")
     except (EngineError, ConfigError) as error:
@@ -62,16 +61,7 @@ def _train(config: Config, loader: Path, args: argparse.Namespace) -> Path | Non
     )
 
 
-def _show(config: Config, loader: Path, args: argparse.Namespace) -> None:
-    """Print the command and the configuration that would be run, and start nothing."""
-    run = runs.path(args.run)
-    path = engine_environment(config, run, nodes=args.nodes)["PATH"]
-    print("#", shown(command(run / "config.toml", loader, args.port or PORT, path, args.nodes)))
-    print(as_launched(config, run, args.resume).text())
-
-
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Returns the options."""
     parser = argparse.ArgumentParser(prog="python -m cookbook.engine", description=__doc__.splitlines()[0])
     parser.add_argument("loader", type=Path, help="the loader file, such as data_tools/llava_sft.py")
     parser.add_argument("--config", type=Path, required=True, help="the TOML file")

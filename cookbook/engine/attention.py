@@ -41,7 +41,7 @@ def attend_packed(
     `cu_seqlens` holds the edges (sequences + 1). On CUDA one kernel takes all, in 16 bits; else it goes one by one.
     """
     if not q.is_cuda or q.dtype not in (torch.float16, torch.bfloat16):
-        edges = zip(_spans(cu_seqlens_q), _spans(cu_seqlens_k))
+        edges = zip(pairwise(cu_seqlens_q.tolist()), pairwise(cu_seqlens_k.tolist()))
         parts = [attend(q[None, a:b], k[None, c:d], v[None, c:d], causal, softmax_scale) for (a, b), (c, d) in edges]
         return torch.cat(parts, dim=1)[0]
     from torch.nn.attention.varlen import varlen_attn
@@ -50,10 +50,6 @@ def attend_packed(
         k, v = k.repeat_interleave(copies, dim=1), v.repeat_interleave(copies, dim=1)
     edges = (cu_seqlens_q.to(torch.int32), cu_seqlens_k.to(torch.int32), int(max_seqlen_q), int(max_seqlen_k))
     return varlen_attn(q, k, v, *edges, scale=softmax_scale, window_size=(-1, 0) if causal else (-1, -1))
-
-
-def _spans(edges: Tensor) -> list[tuple[int, int]]:
-    return list(pairwise(edges.tolist()))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -81,8 +77,7 @@ def install_attention() -> str:
 
     if modeling_utils.check_if_fa_installed():
         return "flash-attn"
-    meta = modeling_utils.FlashAttnMeta
-    modeling_utils.FlashAttnMetaSingleton._instances[meta] = TorchAttention()
+    modeling_utils.FlashAttnMetaSingleton._instances[modeling_utils.FlashAttnMeta] = TorchAttention()
 
     def pre_hf_models_patch(hf_config) -> None:
         patch.pre_hf_models_patch(hf_config)

@@ -1,17 +1,9 @@
 """Let cosmos-rl 0.4.7 run from a plain pip install: without flash-attn, vLLM, torchcodec and decord.
 
 Why: the engine starts the loader file in each of its processes, so what is put right at its top is put right
-everywhere, and the package itself stays as pip installed it. Every part names the line that it mends, and
-a test in `tests/engine/` fails for a part that the engine no longer needs.
-
-    attention   PyTorch's, where flash-attn is missing                  cookbook/engine/attention.py
-    video       PyAV as reader, and each clip decoded once              cookbook/engine/video_reader.py
-    rollout     `backend = "transformers"`, beside the engine's vLLM    cookbook/engine/rollout.py
-    names       weights of a transformers model under published names   here
-    polling     colocated mode waits 0.2 s for a command, not 10 s      here
-    network     redis and the controller on 127.0.0.1 only, if asked    here
-    log         the engine's own format, whatever a loader sets up      here
-
+everywhere, and the package itself stays as pip installed it. Every part names the line that it mends, and a test in
+`tests/engine/` fails for a part that the engine no longer needs. Attention, video and rollout have a module each; here
+are the names of exported weights, the wait for a command, the network, and the log's format.
 Used by the loader files, through `data_tools.loading.engine.serve`.
 """
 
@@ -19,6 +11,7 @@ import logging
 import os
 import re
 import socket
+from functools import partial
 from pathlib import Path
 
 from cookbook.engine.attention import install_attention
@@ -26,7 +19,6 @@ from cookbook.engine.video_reader import install_reader
 
 log = logging.getLogger(__name__)
 
-BACKEND = "transformers"  # the configurations' rollout.backend
 POLLING_MS = 200
 ASKED, SOCKET = "COOKBOOK_LOOPBACK", "COSMOS_CONTROLLER_LISTEN_FD"
 HOST = "127.0.0.1"
@@ -34,27 +26,26 @@ HOST = "127.0.0.1"
 
 def install() -> dict[str, str]:
     """Put every part in place, once per process. Returns what each one is now, and logs it."""
-    from cookbook.engine.rollout import (
-        register,
-    )  # it and the engine take 13 seconds: not for those who only import this
+    # the engine takes 13 seconds: not for those who only import this
+    from cosmos_rl.policy.model import hf_models
+    from cosmos_rl.utils.constant import RedisStreamConstant
+
+    from cookbook.engine.rollout import BACKEND  # to import it is to register it
 
     install_reader()
-    register(BACKEND)
-    done = {
-        "attention": install_attention(),
-        "video": "PyAV",
-        "rollout": BACKEND,
-        "names": install_names(),
-        "polling": install_polling(),
-        "network": install_network(),
-        "log": install_log(),
-    }
+    hf_models.reverse_hf_checkpoint_mapping = reverse_mapping
+    # Colocated, one thread reads the policy's and the rollouts' commands in turn, and waits 10 s where there is none
+    # (utils/constant.py:276, utils/redis_stream.py:245, colocated/controller.py:223): 10 to 20 s of every step
+    RedisStreamConstant.CMD_READING_TIMEOUT_MS = POLLING_MS
+    install_log()
+    done = {"attention": install_attention(), "video": "PyAV", "rollout": BACKEND, "names": "published"}
+    done |= {"polling": f"{POLLING_MS} ms", "network": install_network(), "log": "the engine's"}
     log.info("bridge to cosmos-rl: %s", ", ".join(f"{part}: {what}" for part, what in done.items()))
     return done
 
 
-def install_log() -> str:
-    """Let the engine's logger print in its own format. Returns that it does.
+def install_log() -> None:
+    """Let the engine's logger print in its own format.
 
     Where a loader file calls `logging.basicConfig`, the engine adds no handler of its own (utils/logging.py:41), its
     lines come in another format, and whoever reads the log sees no steps.
@@ -66,7 +57,6 @@ def install_log() -> str:
         handler.setFormatter(logging.Formatter("[cosmos] %(asctime)s - %(name)s - %(levelname)s - %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
-    return "the engine's"
 
 
 LOOK_AHEAD = re.compile(r"\(\?[=!].*\)")  # it may hold brackets of its own
@@ -80,30 +70,6 @@ def reverse_mapping(mapping: dict[str, str]) -> dict[str, str]:
     that nothing can load.
     """
     return {"^" + re.escape(inner): LOOK_AHEAD.sub("", outer).lstrip("^") for outer, inner in mapping.items()}
-
-
-def install_names() -> str:
-    """Let transformers models be exported under the published names. Returns that they are."""
-    from cosmos_rl.policy.model import hf_models
-
-    hf_models.reverse_hf_checkpoint_mapping = reverse_mapping
-    return "published"
-
-
-def install_polling() -> str:
-    """Shorten the wait for a command. Returns how long it is.
-
-    Colocated, one thread reads the policy's and the rollouts' commands in turn, each read blocking for 10 s when there
-    is none (utils/constant.py:276, read in utils/redis_stream.py:245, in turn in colocated/controller.py:223): 10 to
-    20 s of every step.
-    """
-    from cosmos_rl.utils.constant import RedisStreamConstant
-
-    RedisStreamConstant.CMD_READING_TIMEOUT_MS = POLLING_MS
-    return f"{POLLING_MS} ms"
-
-
-# ---- network ----------------------------------------------------------------------------------------------------
 
 
 def install_network() -> str:
@@ -120,28 +86,24 @@ def install_network() -> str:
     if os.environ.get("COSMOS_ROLE") == "Controller":
         from cosmos_rl.utils import network_util
 
-        network_util.write_redis_config = local_redis(network_util.write_redis_config)
+        network_util.write_redis_config = partial(local_redis, network_util.write_redis_config)
         network_util.get_eth_ips = list  # none: workers would try these addresses too (dispatcher/controller.py:215)
         if SOCKET in os.environ:
             os.environ[SOCKET] = str(rebind(int(os.environ[SOCKET])))
     return HOST
 
 
-def local_redis(write):
-    """Returns the engine's `write_redis_config`, for a redis that only this machine reaches.
+def local_redis(write, *args, **kwargs) -> str:
+    """Let the engine's `write_redis_config` write, for a redis that only this machine reaches. Returns the file's path.
 
     Raises RuntimeError where the engine writes another file than it did, rather than leave the server open.
     """
-
-    def write_redis_config(*args, **kwargs):
-        path = write(*args, **kwargs)
-        text = Path(path).read_text()
-        if text.count("bind 0.0.0.0") != 1:
-            raise RuntimeError(f"{path}: expected one line `bind 0.0.0.0`; unset {ASKED} to run without this")
-        Path(path).write_text(text.replace("bind 0.0.0.0", f"bind {HOST}"))
-        return path
-
-    return write_redis_config
+    path = write(*args, **kwargs)
+    text = Path(path).read_text()
+    if text.count("bind 0.0.0.0") != 1:
+        raise RuntimeError(f"{path}: expected one line `bind 0.0.0.0`; unset {ASKED} to run without this")
+    Path(path).write_text(text.replace("bind 0.0.0.0", f"bind {HOST}"))
+    return path
 
 
 def rebind(descriptor: int) -> int:
@@ -152,8 +114,4 @@ def rebind(descriptor: int) -> int:
     with socket.socket(fileno=descriptor) as everywhere:
         port = everywhere.getsockname()[1]
         everywhere.shutdown(socket.SHUT_RDWR)
-        local = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        local.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        local.bind((HOST, port))
-        local.listen(128)
-    return local.detach()
+        return socket.create_server((HOST, port), backlog=128).detach()

@@ -1,9 +1,8 @@
 """The environment in which the engine's processes run: variables, redis, ports that are free.
 
-Why: the engine takes from the environment what its TOML file cannot say: which python, where redis is, whether
-W&B may talk to the network. Everything that we set is here; what the caller's environment already has wins. Without
-`redis-server` on PATH the controller dies a minute into the run, and on a shared machine its port is often taken:
-both can be known before anything starts. The launcher and `python -m cookbook.doctor` use it.
+Why: the engine takes from the environment what its TOML file cannot say: which python, where redis is, whether W&B may
+talk to the network. What the caller's environment already has wins. Without redis the controller dies a minute into the
+run, and its port is often taken: both can be known before. The launcher and `python -m cookbook.doctor` use it.
 
     find_redis()           # the folder with redis-server and redis-cli
     free_port(12800)       # 12800, or the next one that nobody listens on
@@ -25,7 +24,6 @@ from cookbook.runs import GENERATIONS
 
 PROGRAMS = ("redis-server", "redis-cli")
 NO_KEY = "0" * 40  # W&B checks the length only, and offline nobody asks for it
-WANDB_HOST = "api.wandb.ai"
 
 
 def engine_environment(
@@ -36,13 +34,14 @@ def engine_environment(
     `extra` replaces anything; with a PATH of its own, that is where cosmos-rl, python and redis are looked for.
     """
     environment = {
-        "PATH": search_path(),
         "PYTHONUNBUFFERED": "1",  # or the last lines before a crash are lost
         "COSMOS_REDIS_NO_TLS": "1",  # leaves out a line of redis' configuration that builds without TLS refuse
+        **os.environ,
+        "PATH": search_path(),
+        **(extra or {}),
+        METRICS_TO: str(run / ENGINE_METRICS),
+        COMPLETIONS_TO: str(run / GENERATIONS),
     }
-    environment = {**environment, **os.environ, "PATH": environment["PATH"], **(extra or {})}
-    environment[METRICS_TO] = str(run / ENGINE_METRICS)
-    environment[COMPLETIONS_TO] = str(run / GENERATIONS)
     if nodes == 1:
         environment["COOKBOOK_LOOPBACK"] = "1"  # nobody outside this machine has business with it
     redis = str(find_redis(environment["PATH"]))
@@ -58,21 +57,12 @@ def wandb_environment(config: Config, environment: Mapping[str, str]) -> dict[st
     """
     if "wandb" not in (config["logging.logger"] or []):
         return {}
-    has_key = bool(environment.get("WANDB_API_KEY")) or _logged_in(environment)
-    if environment.get("WANDB_MODE", "online" if has_key else "offline") == "online":
-        return {}
-    return {"WANDB_MODE": environment.get("WANDB_MODE", "offline")} | ({} if has_key else {"WANDB_API_KEY": NO_KEY})
-
-
-def _logged_in(environment: Mapping[str, str]) -> bool:
-    """Returns whether `wandb login` has left a key."""
+    has_key = bool(environment.get("WANDB_API_KEY"))
     file = environment.get("NETRC", os.path.join(environment.get("HOME", os.path.expanduser("~")), ".netrc"))
-    with contextlib.suppress(OSError, netrc.NetrcParseError):
-        return netrc.netrc(file).authenticators(WANDB_HOST) is not None
-    return False
-
-
-# ---- redis and ports -------------------------------------------------------------------------------------------------
+    with contextlib.suppress(OSError, netrc.NetrcParseError):  # `wandb login` leaves the key there
+        has_key = has_key or netrc.netrc(file).authenticators("api.wandb.ai") is not None
+    mode = environment.get("WANDB_MODE", "online" if has_key else "offline")
+    return {} if mode == "online" else {"WANDB_MODE": mode} | ({} if has_key else {"WANDB_API_KEY": NO_KEY})
 
 
 def search_path() -> str:
@@ -96,18 +86,15 @@ def find_redis(path: str | None = None) -> Path:
 
 def is_free(port: int) -> bool:
     """Returns whether a server could listen on a port of this machine, on all its addresses as the engine does."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed a moment ago is free
-        try:
-            probe.bind(("0.0.0.0", port))
-        except OSError:
-            return False
-        return True
+    try:
+        socket.create_server(("0.0.0.0", port)).close()  # one that was closed a moment ago is free
+    except OSError:
+        return False
+    return True
 
 
-def free_port(start: int, tries: int = 200) -> int:
-    """Returns the first free port from `start` upwards. Raises EngineError where none of `tries` is."""
-    for port in range(start, min(start + tries, 65536)):
-        if is_free(port):
-            return port
-    raise EngineError("port", f"no free port from {start} to {start + tries - 1}")
+def free_port(start: int) -> int:
+    """Returns the first free port from `start` upwards. Raises EngineError where none of 200 is."""
+    if (found := next(filter(is_free, range(start, min(start + 200, 65536))), None)) is None:
+        raise EngineError("port", f"no free port from {start} to {start + 199}")
+    return found

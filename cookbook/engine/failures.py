@@ -98,10 +98,10 @@ FAILURES: dict[str, tuple[str, str]] = {
 
 
 class EngineError(RuntimeError):
-    """A run of the engine that did not do what it was asked to; `kind` is one of `FAILURES`."""
+    """A run of the engine that did not do what it was asked to; the line that helps is added to the message."""
 
     def __init__(self, kind: str, message: str) -> None:
-        """The message says what happened; the line that helps is added to it."""
+        """`kind` is one of `FAILURES`."""
         self.kind = kind
         super().__init__(f"{message}\nWhat helps ({kind}): {FAILURES[kind][1]}")
 

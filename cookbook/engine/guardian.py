@@ -29,73 +29,48 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def descendants() -> list[psutil.Process]:
-    """Returns all living processes below this one."""
-    return [p for p in psutil.Process().children(recursive=True) if _lives(p)]
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def reap(code: dict[int, int]) -> None:
+def reap(codes: dict[int, int]) -> None:
     """Collect ended children, adopted ones too, and note their exit codes by process id."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        code[pid] = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            codes[ended[0]] = os.waitstatus_to_exitcode(ended[1])
 
 
 def end_all(grace: float, codes: dict[int, int]) -> None:
     """Ask everything below this process to end, and kill what has not after `grace` seconds."""
     started, asked = time.monotonic(), set()
-    while left := descendants():
+    while left := psutil.Process().children(recursive=True):
         late = time.monotonic() - started > grace
         for process in left:  # again each time: a dying process may still start one
             if late or process.pid not in asked:
                 asked.add(process.pid)
-                _send(process, signal.SIGKILL if late else signal.SIGTERM)
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                    process.send_signal(signal.SIGKILL if late else signal.SIGTERM)
         time.sleep(TICK)
         reap(codes)
-
-
-def _send(process: psutil.Process, number: int) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        process.send_signal(number)
 
 
 def main(parent: int, grace: float, command: list[str]) -> int:
     """Run the command until it ends, we are asked to end it, or the parent is gone. Returns its exit code."""
     asked = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then asks
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C is for the parent, which then asks
+        signal.signal(number, lambda *_: None)  # SIG_IGN would be handed on to every process of the engine
     adopt_orphans()
     codes: dict[int, int] = {}
-    launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_default_signals).pid
+    launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL).pid
     ended = None
     while not asked and os.getppid() == parent:
         reap(codes)
         if launcher in codes:
             ended = ended or time.monotonic()
-            if codes[launcher] < 0 or not descendants() or time.monotonic() - ended > LINGER:
+            late = time.monotonic() - ended > LINGER
+            if codes[launcher] < 0 or late or not psutil.Process().children():
                 break
         time.sleep(TICK)
     end_all(grace, codes)
     code = codes.get(launcher, -signal.SIGTERM)
     return code if code >= 0 else 128 - code
-
-
-def _default_signals() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is ignored would stay so in every process of the engine
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,7 @@ Why: the engine alone drops a crashed run in silence or waits for ever, leaves r
 to a folder named by the clock. Here a run is good or raises, its folder reads like the local engine's, and
 afterwards no process of it is left.
 
-    run = Run("mine/sft", seed=0)
-    export = launch(Config.load("configs/sft.toml"), "data_tools/llava_sft.py", run)
-
+    export = launch(Config.load("configs/sft.toml"), "data_tools/llava_sft.py", Run("mine/sft", seed=0))
     python -m cookbook.engine --config configs/sft.toml --run mine/sft data_tools/llava_sft.py
 """
 
@@ -24,10 +22,10 @@ from cookbook.config import Config
 from cookbook.engine.environment import engine_environment, free_port, is_free
 from cookbook.engine.failures import EngineError
 from cookbook.engine.processes import Engine, sigterm_exits
-from cookbook.engine.records import ENGINE_METRICS, completion_figures, number_completions
+from cookbook.engine.records import ENGINE_METRICS, add_completions
 from cookbook.engine.supervisor import Patience, Supervisor
 from cookbook.engine.verdict import ENGINE_LOG, require_success
-from cookbook.runs import GENERATIONS, ROOT, Run, named
+from cookbook.runs import ROOT, Run, named
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ def launch(
     """
     patience = patience or Patience()
     environment = engine_environment(config, run.path, env, nodes)
-    port = choose_port(port, nodes)
+    port = choose_port(port or PORT, nodes)
     words = command(run.path / "config.toml", loader, port, environment["PATH"], nodes, node_ips)
     require_disk(config, run.path)
     make_room(run.path, resume, replace)
@@ -77,17 +75,15 @@ def launch(
         with sigterm_exits(), Engine(words, environment, run.path / ENGINE_LOG, patience.stop) as engine:
             reason = supervisor.follow(engine)
         supervisor.take_metrics(at_end=True)
-        export = require_success(
-            supervisor.state.log, engine.code, config, run.path, reason, time.monotonic() - started
-        )
+        seconds = time.monotonic() - started
+        export = require_success(supervisor.state.log, engine.code, config, run.path, reason, seconds)
         outcome = "finished"
     except EngineError as error:
         outcome = error.kind
         raise
     finally:
         if config.kind == "grpo":
-            rows = number_completions(run.path / GENERATIONS, config["train.train_batch_per_replica"])
-            supervisor.add(completion_figures(rows))
+            add_completions(run.path, config["train.train_batch_per_replica"])
         run.write_manifest(outcome=outcome, seconds=round(time.monotonic() - started, 1))
         run.log(f"{PROGRAM}: {outcome}")
     return export
@@ -112,18 +108,13 @@ def shown(words: Sequence[str]) -> str:
     return shlex.join([Path(words[0]).name, *words[1:]])
 
 
-def choose_port(port: int | None, nodes: int) -> int:
-    """Returns the controller's port: the one asked for, else the next free one, and says so.
+def choose_port(wanted: int, nodes: int = 1, who: str = "the controller") -> int:
+    """Returns the port that is asked for, else the next free one, and says so.
 
     Raises EngineError where it is taken and other nodes were told of it.
     """
-    wanted = port or PORT
     if nodes > 1 and not is_free(wanted):
-        raise EngineError("port", f"port {wanted} is in use, and the other nodes expect the controller there")
-    return _free(wanted, "the controller")
-
-
-def _free(wanted: int, who: str) -> int:
+        raise EngineError("port", f"port {wanted} is in use, and the other nodes expect {who} there")
     if (found := free_port(wanted)) != wanted:
         log.warning("port %d is in use; %s gets %d", wanted, who, found)
     return found
@@ -137,24 +128,20 @@ def as_launched(config: Config, run: Path, resume: Path | None = None) -> Config
     `timestamp` for the name of its run, and ours is the same for all: so it gets the folder's name.
     """
     loggers, start = config["logging.logger"] or [], config["policy.model_name_or_path"]
+    if (ROOT / start).is_dir() and not Path(start).is_absolute():
+        start = f"./{start.removeprefix('./')}"
     changes = {
-        "policy.model_name_or_path": _folder(start),
+        "policy.model_name_or_path": start,
         "train.output_dir": named(run),
         "train.timestamp": config["train.timestamp"] or "fixed",  # or results go to a folder named by the clock
         "logging.logger": [*([] if "console" in loggers else ["console"]), *loggers],  # without: no `Step:` lines
-        "redis": str(_free(int(config["redis"] or REDIS_PORT), "redis")),
+        "redis": str(choose_port(int(config["redis"] or REDIS_PORT), who="redis")),
     }
     if "wandb" in loggers and not config["logging.wandb_run_id"]:
         changes["logging.wandb_run_id"] = re.sub(r"\W+", "-", named(run)).strip("-")[-100:]
     if resume is not None:
         changes["train.resume"] = named(Path(resume).resolve())
     return config.edit({key: value for key, value in changes.items() if config.stated.get(key) != value})
-
-
-def _folder(start: str) -> str:
-    """Returns the model as the engine must be told of it: with three parts, where it is a folder of the project."""
-    here = (ROOT / start).is_dir() and not Path(start).is_absolute()
-    return f"./{start.removeprefix('./')}" if here else start
 
 
 def make_room(run: Path, resume: Path | None, replace: bool) -> None:

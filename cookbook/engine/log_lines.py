@@ -25,13 +25,12 @@ FIGURE = re.compile(r"([A-Za-z][\w ./]*): (-?(?:\d[\d.e+-]*|nan|inf))")
 EXPORT = re.compile(r"Exported safetensors to (\S+)")
 DEAD = re.compile(r"Process \S+ failed with return code (-?\d+)")
 EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception)\b")  # at the start of the line that names an exception
-READY = re.compile(r"Controller is ready at")
+READY = "Controller is ready at"
 MILESTONE = re.compile(
-    r"Controller is ready at|Redis server started on port \d+|Replica started at|Training epoch|Validation loss|"
+    rf"{READY}|Redis server started on port \d+|Replica started at|Training epoch|Validation loss|"
     r"Exported safetensors to \S+|checkpoint saved successfully|Trying to load checkpoint|Checkpoint loaded|"
     r"Best checkpoint updated|failed with return code"
 )
-LOSSES = ("Loss", "Average loss")  # SFT's name, GRPO's name
 FATAL = {"memory", "disk", "nccl"}  # what no process of the engine survives, though it may hang
 CHATTER = re.compile(r"Soft throttle still engaged|heartbeat")  # said every few seconds, also when nothing moves
 
@@ -111,7 +110,7 @@ class RunLog:
             self.exported.add(Path(match[1]).name)
         elif (match := DEAD.search(line)) and not self.dead:
             self.dead = Sign(now, match[1])
-        self.ready = self.ready or bool(READY.search(line))
+        self.ready = self.ready or READY in line
         if EXCEPTION.match(text) and (kind := failure_kind(text)) in FATAL and not self.fatal:
             self.fatal = Sign(now, kind)
         return step
@@ -119,16 +118,13 @@ class RunLog:
     def _take_step(self, step: Step, now: float) -> None:
         self.step, self.step_line, self.fatal = step, self.lines, None
         self.step_times.append(now)
-        self.loss = next((step.values[name] for name in LOSSES if name in step.values), self.loss)
+        self.loss = step.values.get("Loss", step.values.get("Average loss", self.loss))  # SFT's name, GRPO's name
         self.bad_losses = 0 if math.isfinite(self.loss) else self.bad_losses + 1
 
     @property
     def place(self) -> str:
         """How far it is, in words."""
         return f"at step {self.step.number} of {self.step.total}" if self.step else "before the first step"
-
-
-# ---- tracebacks -----------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -138,14 +134,13 @@ class Trace:
     at: int
     rank: str
     lines: list[str]
-    error: str = field(default="")  # the line that names the exception
+    error: str = ""  # the line that names the exception
 
     def text(self) -> str:
         """Returns it as it was printed; the middle of a long one is left out."""
-        cut = self.lines
-        if len(cut) > TRACE_LINES:
-            cut = [*cut[:4], f"  … {len(cut) - TRACE_LINES} lines …", *cut[4 - TRACE_LINES :]]
-        return "\n".join(cut)
+        if (over := len(self.lines) - TRACE_LINES) <= 0:
+            return "\n".join(self.lines)
+        return "\n".join([*self.lines[:4], f"  … {over} lines …", *self.lines[4 + over :]])
 
 
 def traces(lines: Iterable[str]) -> list[Trace]:
@@ -182,8 +177,3 @@ def root_cause(found: Sequence[Trace], after: int = 0) -> Trace | None:
     real = [t for t in found if not CASCADE.search(t.error)] or list(found)
     late = [t for t in real if t.at > after]
     return next((t for t in late or real if late or t.error == real[-1].error), None)
-
-
-def ranks(found: Sequence[Trace], root: Trace) -> list[str]:
-    """Returns the ranks that printed the same error."""
-    return sorted({t.rank for t in found if t.error == root.error and t.rank}, key=int)

@@ -16,20 +16,18 @@ from pathlib import Path
 
 from cookbook.runs import ROOT
 
-START_FILES = ("head.sh", "worker.sh", "job.slurm")
+START_FILES, PYTHON = ("head.sh", "worker.sh", "job.slurm"), ".venv/bin/python"
 
 
-def write_start_files(
-    folder: Path, config: Path, loader: Path, run: str, nodes: int, port: int, python: str = ".venv/bin/python"
-) -> list[Path]:
+def write_start_files(folder: Path, config: Path, loader: Path, run: str, nodes: int, port: int) -> list[Path]:
     """Write head.sh, worker.sh and job.slurm. Returns their paths.
 
     Config and loader count from the project's root, as `python` does. Raises ValueError for a single machine.
     """
     if nodes < 2:
         raise ValueError(f"{nodes} machine needs no start files: python -m cookbook.engine starts it")
-    words = {"root": ROOT, "python": python, "config": config, "run": run, "loader": loader, "nodes": nodes}
-    words |= {"bin": (ROOT / python).parent, "name": run.replace("/", "-"), "here": folder.resolve(), "port": port}
+    words = {"root": ROOT, "python": PYTHON, "config": config, "run": run, "loader": loader, "nodes": nodes}
+    words |= {"bin": (ROOT / PYTHON).parent, "name": run.replace("/", "-"), "here": folder.resolve(), "port": port}
     folder.mkdir(parents=True, exist_ok=True)
     for name in START_FILES:
         text = (ROOT / "configs/nodes" / name).read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ Why: after a run, however it ended, no process may hold a GPU and no port may be
 (cookbook/engine/guardian.py) owns every process of the engine; here is our end of it, and the log that comes back.
 Only `kill -9` of the guardian itself leaves the engine running.
 
-    with Engine(command, environment, log) as engine:
+    with Engine(command, environment, log, grace=10.0) as engine:
         line = engine.lines.get()      # None when all of it has ended
     engine.code                        # the launcher's exit code
 """
@@ -22,14 +22,15 @@ from pathlib import Path
 
 from cookbook.runs import ROOT
 
-GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 
-
-class Engine:
+class Engine(contextlib.AbstractContextManager):
     """A running engine: its lines as they come, and its end."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, grace: float = GRACE) -> None:
-        """Start it. Each line goes to `log` behind the seconds since the start, and into `lines`."""
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, grace: float) -> None:
+        """Start it. Each line goes to `log` behind the seconds since the start, and into `lines`.
+
+        `grace` are the seconds between SIGTERM and SIGKILL.
+        """
         self.grace = grace
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.started = time.monotonic()
@@ -69,9 +70,6 @@ class Engine:
             self.process.wait(self.grace + 5)
         self._reader.join(2)
 
-    def __enter__(self) -> "Engine":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.stop()
 
@@ -82,12 +80,8 @@ def sigterm_exits() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _exit)
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _exit(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)

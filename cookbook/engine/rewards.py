@@ -12,14 +12,13 @@ from dataclasses import dataclass
 
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text
-from cookbook.engine.records import keep_completion
+from cookbook.engine.records import COMPLETIONS_TO, append_row
 from cookbook.training.rewards import OVERLONG, RewardError, count_tokens, overlong, reward
 
 
 def reference_text(sample: Sample) -> str:
     """Returns what a reward needs of a sample as one line of JSON: the one text that cosmos-rl hands to it."""
-    names = ("id", "question", "answer", "options", "target")
-    known = {name: getattr(sample, name) for name in names}
+    known = {name: getattr(sample, name) for name in ("id", "question", "answer", "options", "target")}
     return json.dumps(known | {"extra": {k: v for k, v in sample.extra.items() if k == "tolerance"}})
 
 
@@ -53,8 +52,6 @@ class EngineReward:
             lost = overlong(tokens, engine.rollout.max_response_length, keys.buffer_length, keys.penalty_factor)
         earned = reward(to_be_evaluated, sample, self.weights, self.contract, lost)
         if self.keeps:
-            keep_completion(
-                {"id": sample.id, "output": to_be_evaluated, "reference": sample.answer, "reward": earned.total}
-                | earned.parts
-            )
+            row = {"id": sample.id, "output": to_be_evaluated, "reference": sample.answer, "reward": earned.total}
+            append_row(COMPLETIONS_TO, row | earned.parts)
         return earned.total, {f"reward_{name}": value for name, value in earned.parts.items()}

@@ -1,26 +1,20 @@
 """The rollout backend "transformers": what generates the completions of GRPO where vLLM is not installed.
 
 Why: cosmos-rl 0.4.7 has two backends for language, vLLM, which is not there with a plain pip install, and `example_hf`
-(rollout/example_custom_rollout/example_custom_rollout.py), which reads text only. Importing this imports the engine.
+(rollout/example_custom_rollout/example_custom_rollout.py), which reads text only. Importing this imports the engine,
+and lets `rollout.backend = "transformers"` mean this backend.
 
-    [rollout]
-    backend = "transformers"
-
-- `mode = "colocated"`: generates with the policy's own model, so `train.force_use_hf` must be true.
-- otherwise ("disaggregated"): has a copy on GPUs of its own, whose weights the engine replaces after each step. Every
-  GPU of a replica holds a whole copy: tp_size and pp_size are 1.
+With `mode = "colocated"` the policy's own model generates, so `train.force_use_hf` must be true; otherwise a copy on
+GPUs of its own does, whose weights the engine replaces after each step: each GPU holds a whole one.
 
 Completions go back as text, special tokens left out, and the trainer tokenizes them again (grpo_trainer.py:1155). So
 the token that ends a completion is never trained, and a word that was sampled in unusual pieces is trained in the usual
-ones. With `train.train_policy.rollout_as_token_ids = true` the trainer gets the sampled tokens, the end included;
-rewards read the text in both cases.
+ones. With `train.train_policy.rollout_as_token_ids = true` the trainer gets the sampled tokens, the end included.
 
 A rollout must see what the trainer sees, or the policy is graded on another clip than it answered to. So a prompt is
-what the engine's own packer makes of it for the trainer: the same token ids, the same pixels, and the packer's rotary
-positions. transformers 4.57.6 would compute others: `get_rope_index` rounds the seconds of a step down to an integer,
-and at 4 fps all frames of a clip share one time (CONTRIBUTING.md). Positions are therefore given to it. All prompts of
-a call go in one left-padded batch, however many a process has: with FSDP every process must make the same number of
-forward passes.
+what the engine's own packer makes of it for the trainer: token ids, pixels, and rotary positions, for transformers
+would compute others (CONTRIBUTING.md). All prompts of a call go in one left-padded batch, however many a process has:
+with FSDP every process must make the same number of forward passes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,33 +29,31 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
+BACKEND = "transformers"  # the configurations' rollout.backend
 MEDIA_KEYS = ("pixel_values_videos", "video_grid_thw", "pixel_values", "image_grid_thw")
 
 
-def register(name: str) -> type[RolloutBase]:
-    """Let `rollout.backend = name` mean this backend. Returns its class."""
-    return RolloutRegistry.register(name, allow_override=True)(TransformersRollout)
-
-
-class PublishedNames(nn.Module):
-    """A model's parts under the names of the published checkpoints, which the engine's weight mapper expects.
-
-    transformers 4.57 has `model.visual.*` and `model.language_model.*` for what files call `visual.*` and `model.*`.
-    """
-
-    def __init__(self, model) -> None:
-        super().__init__()
-        self.visual, self.model, self.lm_head = model.model.visual, model.model.language_model, model.lm_head
-
-
+@RolloutRegistry.register(BACKEND, allow_override=True)
 class TransformersRollout(RolloutBase):
     """Generates with transformers, all prompts of a call in one batch."""
 
     def post_init_hook(self, **_: Any) -> None:
         """Called by the engine first. Raises ValueError for what the configuration asks and this cannot do."""
         self.model = self._model_param_map = None
-        if wrong := list(_unsupported(self.config)):
-            raise ValueError(f'rollout.backend = "transformers": {"; ".join(wrong)}')
+        rollout = self.config.rollout
+        sizes, modes = rollout.parallelism, (rollout.mode, rollout.async_r2r_sync)
+        wrong = {
+            "rollout.parallelism.tp_size and pp_size must be 1": {sizes.tp_size, sizes.pp_size} != {1},
+            'rollout.mode must be "sync", and async_r2r_sync "disabled"': modes != ("sync", "disabled"),
+            "rollout.multi_turn_config.enable must be false": rollout.multi_turn_config.enable,
+            'rollout.quantization must be "none"': rollout.quantization != "none",
+            "collect_rollout_logprobs, use_decoupled_loss and use_rollout_logprobs_for_loss must be false":
+                self.config.train.train_policy.collect_rollout_logprobs,
+        }  # fmt: skip
+        if any(wrong.values()):
+            raise ValueError(
+                f'rollout.backend = "{BACKEND}": {"; ".join(key for key, is_so in wrong.items() if is_so)}'
+            )
 
     def init_engine(self, quantization: str, seed: int | None, load_format: str, **_: Any) -> None:
         """Called by the engine before the first weights arrive. Loads the model; colocated, only its shapes."""
@@ -80,8 +72,12 @@ class TransformersRollout(RolloutBase):
         self._engine_initialized = True
 
     def get_underlying_model(self) -> nn.Module:
-        """Returns the model whose weights the engine replaces, under published names."""
-        return PublishedNames(self.model)
+        """Returns the model whose weights the engine replaces, under published names, which its mapper expects.
+
+        transformers 4.57 has `model.visual.*` and `model.language_model.*` for what files call `visual.*`, `model.*`.
+        """
+        inner, head = self.model.model, self.model.lm_head
+        return nn.ModuleDict({"visual": inner.visual, "model": inner.language_model, "lm_head": head})
 
     def set_underlying_model(self, model: nn.Module) -> None:
         """Called by the engine in colocated mode, after each step: take the policy's own model."""
@@ -92,7 +88,6 @@ class TransformersRollout(RolloutBase):
         register_fsdp_forward_method(model, "generate")  # does nothing where the model is not sharded
         self.model = model
 
-    @torch.no_grad()
     def rollout_generation(
         self, payloads, stream, data_packer, data_fetcher, is_validation: bool = False, *_: Any, **__: Any
     ) -> list[RolloutResult]:
@@ -108,14 +103,13 @@ class TransformersRollout(RolloutBase):
         if each == 1:  # where the likeliest tokens are taken, one completion is all there is
             part = self.config.validation if is_validation else self.config.rollout
             groups = [group * part.n_generation for group in groups]
-        return [self._result(payload.prompt, group, tokenizer) for payload, group in zip(payloads, groups)]
-
-    def _result(self, prompt: Any, group: list[list[int]], tokenizer) -> RolloutResult:
-        texts = tokenizer.batch_decode(group, skip_special_tokens=True)
-        as_ids = self.config.train.train_policy.rollout_as_token_ids
-        # [token]: the engine has room for the likeliest tokens of each place
-        ids = [[[token] for token in tokens] for tokens in group] if as_ids else None
-        return RolloutResult(prompt=prompt, completions=texts, completion_token_ids=ids)
+        texts = [tokenizer.batch_decode(group, skip_special_tokens=True) for group in groups]
+        ids = [None] * len(groups)
+        if self.config.train.train_policy.rollout_as_token_ids:
+            # [token]: the engine has room for the likeliest tokens of each place
+            ids = [[[[token] for token in tokens] for tokens in group] for group in groups]
+        prompts = [payload.prompt for payload in payloads]
+        return [RolloutResult(prompt=p, completions=t, completion_token_ids=i) for p, t, i in zip(prompts, texts, ids)]
 
     def _ends(self, tokenizer) -> list[int]:
         """Returns the tokens that end a completion: those of the model's generation_config.json, where it has one."""
@@ -125,24 +119,6 @@ class TransformersRollout(RolloutBase):
             ends = None
         ends = tokenizer.eos_token_id if ends is None else ends
         return ends if isinstance(ends, list) else [ends]
-
-
-def _unsupported(config: Any):
-    """Yields what the configuration asks for and this backend does not do."""
-    rollout, policy = config.rollout, config.train.train_policy
-    if rollout.parallelism.tp_size != 1 or rollout.parallelism.pp_size != 1:
-        yield "rollout.parallelism.tp_size and pp_size must be 1"
-    if rollout.mode != "sync" or rollout.async_r2r_sync != "disabled":
-        yield 'rollout.mode must be "sync", and async_r2r_sync "disabled"'
-    if rollout.multi_turn_config.enable:
-        yield "rollout.multi_turn_config.enable must be false"
-    if rollout.quantization != "none":
-        yield 'rollout.quantization must be "none"'
-    if policy.collect_rollout_logprobs:
-        yield "collect_rollout_logprobs, use_decoupled_loss and use_rollout_logprobs_for_loss must be false"
-
-
-# ---- one call of transformers' `generate` ------------------------------------------------------------------------
 
 
 def sampling(config: Any, is_validation: bool) -> GenerationConfig:
@@ -230,9 +206,5 @@ def complete(model, prompts: Sequence[Mapping[str, Any]], settings: GenerationCo
             synced_gpus=isinstance(model, FSDPModule) and dist.get_world_size() > 1,
         )
     model.train(trained)
-    return [until_end(row, settings.eos_token_id) for row in out[:, batch["input_ids"].shape[1] :].tolist()]
-
-
-def until_end(tokens: list[int], ends: Sequence[int]) -> list[int]:
-    """Returns the tokens up to and with the first that ends a completion; all where none does."""
-    return tokens[: next((i for i, token in enumerate(tokens) if token in ends), len(tokens)) + 1]
+    rows, ends = out[:, batch["input_ids"].shape[1] :].tolist(), settings.eos_token_id
+    return [row[: next((i for i, token in enumerate(row, start=1) if token in ends), None)] for row in rows]

@@ -2,29 +2,26 @@
 
 Why: the launcher of cosmos-rl waits for ever for a replica that died, and so would we. Signs of life are lines of the
 log, rows of metrics and files that are written; where none comes, where a process has failed, or where the loss is
-no number, the run is ended. For another severe alarm the controller is asked first to finish its step, to save, and to
-end by itself: its own `request_stop`, which saves and then ends with exit code 0.
+no number, the run is ended. For another severe alarm the controller is asked first to save and to end by itself.
 
     supervisor = Supervisor(run, "SFT", Patience())
     reason = supervisor.follow(engine)          # None: it ended by itself; else why it has to be ended
 """
 
 import contextlib
-import http.client
-import json
 import queue
 import time
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+import requests
 
 from cookbook.display.progress import Progress, choose_mode
 from cookbook.engine.log_lines import MILESTONE, RunLog, Step, bare_text
 from cookbook.engine.processes import Engine
-from cookbook.engine.records import ENGINE_METRICS, read_engine_metrics
+from cookbook.engine.records import ENGINE_METRICS, read_engine_metrics, write_rows
 from cookbook.engine.verdict import Reason, death
-from cookbook.runs import METRICS, Run, read_metrics
+from cookbook.runs import METRICS, Run
 from cookbook.training.alarms import Alarm, Watcher, allowed_silence, usual_step
 
 FIGURES = {"Loss": "loss", "Reward Mean": "reward", "KL Loss Avg": "KL", "Completion Length Mean": "tokens"}
@@ -79,31 +76,28 @@ def reason_to_end(state: State, now: float) -> Reason | None:
     return None
 
 
+@dataclass
 class Supervisor:
     """Keeps the state of a running engine, shows it, and acts on it."""
 
-    def __init__(
-        self,
-        run: Run,
-        title: str,
-        patience: Patience,
-        stop_on_alarm: bool = True,
-        clock: Callable[[], float] = time.monotonic,
-        port: int | None = None,
-    ) -> None:
-        """`title` stands before the progress; `clock` gives seconds; the controller is asked to end at `port`."""
-        self.run, self.title, self.port, self.clock = run, title, port, clock
-        self._rewritten = clock()  # the metrics
-        self.state = State(RunLog(moved=self._rewritten), patience)
-        self.alarms, self.stop_on_alarm = Watcher(run), stop_on_alarm
-        self._bar: Progress | None = None
+    run: Run
+    title: str  # stands before the progress
+    patience: Patience
+    stop_on_alarm: bool = True
+    port: int | None = None  # where the controller is asked to end
+    clock: Callable[[], float] = time.monotonic  # in seconds
+
+    def __post_init__(self) -> None:
+        self._rewritten = self.clock()  # the metrics
+        self.state = State(RunLog(moved=self._rewritten), self.patience)
+        self.alarms, self._bar = Watcher(self.run), None
         self._reported = self._read = 0  # bytes of the engine's metrics: those that are there, and those in ours
 
     def follow(self, engine: Engine) -> Reason | None:
         """Watch until the engine has ended. Returns None, or the reason to end it, or why it was asked to end."""
         while True:
             try:
-                line = engine.lines.get(timeout=self.state.patience.tick)
+                line = engine.lines.get(timeout=self.patience.tick)
             except queue.Empty:
                 if engine.code is not None:  # its guardian was killed; what is left of it holds the pipe
                     return self._left()
@@ -141,7 +135,7 @@ class Supervisor:
         now, state = self.clock(), self.state
         may_save = state.alarm and state.alarm.name != "nan" and self.port is not None
         if may_save and state.leave_by is None and request_stop(self.port, state.alarm.name):
-            state.leave_by = now + state.patience.leave
+            state.leave_by = now + self.patience.leave
             self.run.log("the controller was asked to save and end, and agreed")
         if now - state.log.moved > state.allowed():  # files are looked at only where all else is silent
             folders = (self.run.path / name for name in ("checkpoints", "safetensors"))
@@ -170,24 +164,11 @@ class Supervisor:
 
     def _write(self, rows: list[dict]) -> None:
         """Write the metrics, log the alarms of the steps that are new, and remember a severe one."""
-        _rewrite(rows, self.run.path / METRICS)
+        write_rows(rows, self.run.path / METRICS)
         seen = self.alarms.rows[-1]["step"] if self.alarms.rows else 0
-        for row in (row for row in rows if row["step"] > seen):
-            alarm = self.alarms.see(row["step"], row)
-            if alarm and self.stop_on_alarm:
+        for row in rows:
+            if row["step"] > seen and (alarm := self.alarms.see(row["step"], row)) and self.stop_on_alarm:
                 self.state.alarm = alarm
-
-    def add(self, figures: Mapping[int, Mapping[str, float]]) -> None:
-        """Add figures of some steps to the run's metrics.jsonl."""
-        rows = read_metrics(self.run.path)
-        _rewrite([row | figures.get(row["step"], {}) for row in rows], self.run.path / METRICS)
-
-
-def _rewrite(rows: list[dict], file: Path) -> None:
-    """Write the rows to a file in one move: who reads it meanwhile reads the old one or the new one."""
-    copy = file.with_name(f".{file.name}")
-    copy.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    copy.replace(file)
 
 
 def request_stop(port: int, reason: str) -> bool:
@@ -195,11 +176,10 @@ def request_stop(port: int, reason: str) -> bool:
 
     dispatcher/run_web_panel.py:496 of 0.4.7; a controller that does not answer, or refuses with 409, did not agree.
     """
-    body, kind = json.dumps({"reason": reason}).encode(), {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{STOP}", body, kind)
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine's loopback
-    try:
-        with direct.open(request, timeout=REPLY_WITHIN) as reply:
-            return bool(json.load(reply)["accepted"])
-    except (OSError, http.client.HTTPException, ValueError, KeyError):
-        return False
+    with requests.Session() as direct:
+        direct.trust_env = False  # no proxy knows this machine's loopback
+        try:
+            reply = direct.post(f"http://127.0.0.1:{port}{STOP}", json={"reason": reason}, timeout=REPLY_WITHIN)
+            return reply.ok and bool(reply.json()["accepted"])
+        except (OSError, ValueError, KeyError):
+            return False

@@ -14,7 +14,7 @@ from pathlib import Path
 from cookbook.checkpoint.verify import what_is_missing
 from cookbook.config import Config
 from cookbook.engine.failures import EngineError, failure_kind
-from cookbook.engine.log_lines import CASCADE, RunLog, bare_text, ranks, root_cause, traces
+from cookbook.engine.log_lines import CASCADE, RunLog, bare_text, root_cause, traces
 
 ENGINE_LOG = "engine.log"
 CERTAIN = {"nan", "alarm", "launcher"}  # kinds that no line of the log knows better
@@ -39,11 +39,10 @@ def require_success(
 
     `code` is the launcher's exit code, `reason` why the supervisor ended the run, where it did; it took `seconds`.
     """
-    export = None
-    if config["train.ckpt.enable_checkpoint"] and config["train.ckpt.export_safetensors"]:
-        export = run / "safetensors" / f"step_{log.step.total if log.step else 0}"
+    exports = config["train.ckpt.enable_checkpoint"] and config["train.ckpt.export_safetensors"]
     problem = reason or death(log) or _bad_exit(log, code) or shortfall(log, "cosmos-rl ended with exit code 0")
-    if problem := problem or _bad_export(log, export):
+    export = run / "safetensors" / f"step_{log.step.total}" if exports and not problem else None
+    if problem := problem or (export and _bad_export(log, export)):
         raise explain(problem, run / ENGINE_LOG, log, f", {seconds:.0f} s after the start")
     return export
 
@@ -67,9 +66,7 @@ def _bad_exit(log: RunLog, code: int) -> Reason | None:
     return Reason(kind, f"cosmos-rl ended with exit code {code}") if code != 0 else None
 
 
-def _bad_export(log: RunLog, export: Path | None) -> Reason | None:
-    if export is None:
-        return None
+def _bad_export(log: RunLog, export: Path) -> Reason | None:
     if export.name not in log.exported:
         return Reason("export", f"the last step was never exported to {export}")
     missing = what_is_missing(export)
@@ -96,7 +93,7 @@ def explain(problem: Reason, file: Path, log: RunLog, when: str = "") -> EngineE
         kind = failure_kind("\n".join(trouble[-20:]) if bare else root.text(), kind)
     parts = [f"{problem.text}, {log.place}{when}"]
     if root:
-        same = ranks(found, root)
+        same = sorted({t.rank for t in found if t.error == root.error and t.rank}, key=int)
         parts.append(root.text() + (f"\n(the same on ranks {', '.join(same)})" if len(same) > 1 else ""))
     else:
         parts += trouble[-6:] or [bare_text(line) for line in lines if line.strip()][-3:]

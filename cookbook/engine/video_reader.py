@@ -22,7 +22,7 @@ from cookbook.data.video import Recent, measure, pictures
 CACHE_BYTES = 512 * 2**20  # a process; a clip of 30 frames at 81,920 pixels takes 29 MB
 
 
-def install_reader(cache_bytes: int = CACHE_BYTES) -> None:
+def install_reader() -> None:
     """Make PyAV the reader of qwen-vl-utils, also where it would fall back, so that an error is told as it is."""
     from qwen_vl_utils import vision_process
 
@@ -30,7 +30,7 @@ def install_reader(cache_bytes: int = CACHE_BYTES) -> None:
     vision_process.FORCE_QWENVL_VIDEO_READER = "pyav"
     vision_process.get_video_reader_backend.cache_clear()
     stock = getattr(vision_process.fetch_video, "__wrapped__", vision_process.fetch_video)
-    vision_process.fetch_video = remembering(stock, cache_bytes)
+    vision_process.fetch_video = remembering(stock)
 
 
 def read_video(part: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any], float]:
@@ -50,27 +50,22 @@ def read_video(part: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any], floa
     return pictures(path, indices), facts, wanted / count * rate
 
 
-def remembering(fetch: Callable, limit: int) -> Callable:
-    """Returns `fetch`, qwen-vl-utils' fetch_video, that keeps its last results: `limit` bytes of frames at most.
+def remembering(fetch: Callable) -> Callable:
+    """Returns `fetch`, qwen-vl-utils' fetch_video, that keeps its last results: CACHE_BYTES of frames at most.
 
     A clip that has changed on the disk is read anew. What is kept is shared: nobody may change it in place.
     """
-    recent = Recent(limit)
+    recent = Recent(CACHE_BYTES)
 
     @wraps(fetch)
     def fetch_video(part: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        key = _key(part, args, kwargs)
         read = partial(fetch, part, *args, **kwargs)
-        return read() if key is None else recent.get(key, read)
+        try:
+            stat = os.stat(part["video"].removeprefix("file://"))
+            key = json.dumps([part, stat.st_mtime_ns, stat.st_size, args, kwargs], sort_keys=True)
+        except (OSError, AttributeError, TypeError):  # no file: there is nothing to be saved, or no telling
+            return read()
+        return recent.get(key, read)
 
     fetch_video.kept = recent.kept
     return fetch_video
-
-
-def _key(part: dict[str, Any], args: tuple, kwargs: dict[str, Any]) -> str | None:
-    """Returns what the frames depend on, or None for what is no file: there is nothing to be saved, or no telling."""
-    try:
-        stat = os.stat(part["video"].removeprefix("file://"))
-        return json.dumps([part, stat.st_mtime_ns, stat.st_size, args, kwargs], sort_keys=True)
-    except (OSError, AttributeError, TypeError):
-        return None

@@ -152,9 +152,8 @@ def _without_quarantine(config: Config, place: Path | str, split: str, samples: 
     bad = out.get(split, {}) if by_split else {key for rows in out.values() for key in rows}
     kept = [sample for sample in samples if sample.id not in bad]
     if len(kept) < len(samples):
-        log.warning(
-            "%s: %d of %d samples are left out by %s", split, len(samples) - len(kept), len(samples), named(path)
-        )
+        out = len(samples) - len(kept)
+        log.warning("%s: %d of %d samples are left out by %s", split, out, len(samples), named(path))
     return kept
 
 

@@ -77,7 +77,7 @@ def test_redis_listens_to_this_machine_only_where_asked(engine, tmp_path, monkey
         assert [line for line in words.splitlines() if line.startswith("bind")] == [f"bind {bound}"]
     assert "port 12800" in words and "maxmemory 1G" in words and network_util.get_eth_ips() == []
     with pytest.raises(RuntimeError, match="expected one line `bind"):
-        bridge.local_redis(lambda p: p)(str(ROOT / "LICENSE"))
+        bridge.local_redis(lambda p: p, str(ROOT / "LICENSE"))
 
 
 def test_the_controllers_socket_is_opened_again_for_this_machine_only(engine, monkeypatch):

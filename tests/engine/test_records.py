@@ -41,7 +41,7 @@ def test_reports_are_appended_as_numbers_and_never_stop_a_training(tmp_path, mon
     records.log_metrics({"val/avg_loss": 0.7}, 2)
     records.log_metrics({"train/loss_avg": 0.4}, 2)  # reported again, by a resumed run
     rows = read_metrics(path)
-    assert rows[0] == {"step": 1, "optimizer/grad_norm": 2.5, "optimizer/lr": 1e-6, "n": 3} and len(rows) == 4
+    assert rows[0] == {"step": 1, "optimizer/grad_norm": 2.5, "optimizer/lr": 1e-6, "n": 3} and len(rows) == 4  # no GPU
     assert records.read_engine_metrics(path)[1] == {"step": 2, "train/loss_avg": 0.4, "val/avg_loss": 0.7}
     records.log_metrics({"val/reward_avg": 0.6}, 3, held_out="val/accuracy")
     assert read_metrics(path)[-1] == {"step": 3, "val/accuracy": 0.6}
@@ -63,23 +63,26 @@ def test_the_reward_keeps_each_completion_where_it_is_asked_to(tmp_path, monkeyp
 
 def test_without_a_file_nothing_is_kept(monkeypatch):
     monkeypatch.delenv(records.COMPLETIONS_TO, raising=False)
-    records.keep_completion({"id": "a"})
+    records.append_row(records.COMPLETIONS_TO, {"id": "a"})
     monkeypatch.setenv(records.COMPLETIONS_TO, "/no/such/folder/x.jsonl")
-    records.keep_completion({"id": "a"})  # a training must not end here
+    records.append_row(records.COMPLETIONS_TO, {"id": "a"})  # a training must not end here
 
 
 def test_steps_and_figures_follow_from_the_order(tmp_path):
     """Two prompts with two completions a step; one prompt of the first step earns the same twice."""
-    path = tmp_path / "generations.jsonl"
+    path, metrics = tmp_path / "generations.jsonl", tmp_path / "metrics.jsonl"
     earned = [("a", 1.0), ("b", 0.0), ("a", 1.0), ("b", 1.0), ("c", 0.0), ("c", 1.0), ("d", 0.0), ("d", 1.0)]
     rows = [{"id": i, "output": "", "reference": "A", "reward": r, "single_choice": r} for i, r in earned]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = records.completion_figures(records.number_completions(path, 4))
-    assert found[1] == {"train/reward_single_choice": 0.75, "train/zero_variance_share": 0.5}
-    assert found[2] == {"train/reward_single_choice": 0.5, "train/zero_variance_share": 0.0}
+    metrics.write_text("".join(json.dumps({"step": step, "n": 7}) + "\n" for step in (1, 2, 3)))
+    records.add_completions(tmp_path, 4)
+    assert read_metrics(tmp_path) == [
+        {"step": 1, "n": 7, "train/reward_single_choice": 0.75, "train/zero_variance_share": 0.5},
+        {"step": 2, "n": 7, "train/reward_single_choice": 0.5, "train/zero_variance_share": 0.0},
+        {"step": 3, "n": 7},  # nothing was rewarded
+    ]
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1] * 4 + [2] * 4
-    assert records.completion_figures(records.number_completions(tmp_path / "none.jsonl", 4)) == {}
-
-
-def test_memory_is_reported_only_where_a_gpu_is_used():
-    assert records.peak_memory() == {}
+    path.write_text("")
+    before = metrics.read_text()
+    records.add_completions(tmp_path, 4)
+    assert metrics.read_text() == before and path.read_text() == ""

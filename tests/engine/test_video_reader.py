@@ -37,7 +37,8 @@ def test_what_is_kept_of_clips_is_bounded_in_bytes(world, counted, monkeypatch):
     limits = {"min_pixels": 3136, "max_pixels": 81920}
     one = vision_process.fetch_video({"video": paths[0], "fps": 1, **limits}, return_video_sample_fps=True)
     room = 2 * byte_size(one) + 100
-    video_reader.install_reader(cache_bytes=room)
+    monkeypatch.setattr(video_reader, "CACHE_BYTES", room)
+    video_reader.install_reader()
     counted.clear()
     for path in [*paths[:2], paths[0], paths[2], paths[0], paths[1]]:  # the third pushes out the second
         vision_process.fetch_video({"video": path, "fps": 1, **limits}, return_video_sample_fps=True)
@@ -45,7 +46,8 @@ def test_what_is_kept_of_clips_is_bounded_in_bytes(world, counted, monkeypatch):
     assert sum(map(byte_size, vision_process.fetch_video.kept.values())) <= room
     vision_process.fetch_video({"video": paths[1], "fps": 2, **limits}, return_video_sample_fps=True)
     assert len(counted) == 5  # other frames of the same clip
-    video_reader.install_reader(cache_bytes=10)
+    monkeypatch.setattr(video_reader, "CACHE_BYTES", 10)
+    video_reader.install_reader()
     for _ in range(2):
         vision_process.fetch_video({"video": paths[0], "fps": 1, **limits})
     assert len(counted) == 7 and not vision_process.fetch_video.kept  # too large to keep
