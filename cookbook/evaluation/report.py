@@ -2,7 +2,7 @@
 
 Why: a run is over when somebody else can judge it. The report needs no network, no JavaScript and no other file, so it
 can be mailed, printed and kept. It opens with the answer and does not hide losses: examples are chosen by a rule that
-the report states. Its sentences are those of `evaluation.findings`. evaluation.ipynb and `make tutorial` write it.
+it states. evaluation.ipynb and `make tutorial` write it.
 
     Report(comparison, rows, sft_metrics, rl_metrics, controls).write("runs/tutorial/report.html")
 """
@@ -11,7 +11,7 @@ import base64
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -55,13 +55,8 @@ class Report:
     def write(self, path: str | Path) -> Path:
         """Write the report, and the folder it belongs in. Returns its path."""
         # autoescape by name would miss "*.html.j2", and what a model writes may be HTML
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        trim = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+        environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, **trim)
         words = ("hundred", "from_to", "points", "p_value", "label")
         environment.filters |= {name: getattr(findings, name) for name in words} | {"inline": _inline}
         path = Path(path)
@@ -71,12 +66,10 @@ class Report:
             comparison=self.comparison,
             models=self.models(),
             skills=findings.skills(self.rows),
-            lost=self.lost(),
             held=findings.against_controls([*self.rows.values()][-1], self.controls, self.comparison),
             confusions=self.confusions(),
             alarms=replay(self.rl),
-            examples=self.examples(),
-            facts=flatten(self.manifest),
+            facts=dict(flatten(self.manifest)),
             findings=findings,
             plots=plots,
         )
@@ -104,25 +97,20 @@ class Report:
         found = []
         for kind, title in CHOICES.items():
             parts = {name: [row for row in rows if row["kind"] == kind] for name, rows in self.rows.items()}
-            if not all(parts.values()):
-                continue
-            tables = {name: choices.confusion(rows) for name, rows in parts.items()}
-            columns = sorted({told for table in tables.values() for line in table.values() for told in line})
-            columns.sort(key=lambda told: told == choices.NONE)  # what could not be read comes last
-            bias = {name: letter_bias(rows)["distance"] for name, rows in parts.items()}
-            n = len(next(iter(parts.values())))
-            found.append({"title": title, "n": n, "columns": columns, "tables": tables, "bias": bias})
+            if n := min(map(len, parts.values())):
+                tables = {name: choices.confusion(rows) for name, rows in parts.items()}
+                columns = {told for table in tables.values() for line in table.values() for told in line}
+                columns = [*sorted(columns - {choices.NONE}), choices.NONE]  # what could not be read comes last
+                bias = {name: letter_bias(rows)["distance"] for name, rows in parts.items()}
+                found.append({"title": title, "n": n, "columns": columns, "tables": tables, "bias": bias})
         return found
 
     def examples(self) -> list[dict]:
         """Returns the headings with their number of items, and what is shown of those that were chosen."""
         kinds = sort_items(self.rows)
-        chosen = choose(kinds, next(iter(self.rows.values())), self.clips)
-        return [
-            {"kind": kind, "total": len(kinds[kind]), "shown": [self._example(i) for i in found]}
-            for kind, found in chosen.items()
-            if found
-        ]
+        chosen = choose(kinds, next(iter(self.rows.values())), self.clips).items()
+        shown = {kind: [self._example(i) for i in found] for kind, found in chosen if found}
+        return [{"kind": kind, "total": len(kinds[kind]), "shown": found} for kind, found in shown.items()]
 
     def _example(self, position: int) -> dict:
         """Returns what the template shows of one item: the clip, the question, and every model's words."""
@@ -172,16 +160,16 @@ def choose(kinds: Mapping[str, Sequence[int]], items: Rows, limit: int) -> dict[
     return chosen
 
 
-def flatten(nested: Mapping, prefix: str = "") -> list[tuple[str, str]]:
-    """Returns a nested dict as rows (dotted key, value); lists and other values as JSON, or as their text."""
-    rows = []
+def flatten(nested: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields a nested dict as rows (dotted key, value); lists and other values as JSON, or as their text."""
     for key, value in nested.items():
         if isinstance(value, dict) and value:
-            rows += flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            rows.append((f"{prefix}{key}", text))
-    return rows
+            yield (
+                f"{prefix}{key}",
+                value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str),
+            )
 
 
 def _inline(picture: Figure | Image.Image) -> str:

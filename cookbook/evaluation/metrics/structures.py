@@ -1,8 +1,8 @@
 """Metrics of answers that can be nearly right: a number, a span of time, a JSON caption, how many of what.
 
-Why: 3.4 for 3.5 metres is wrong for an exact match and nearly perfect for a forklift, and a caption of fifteen fields
-is right in some of them: a mean over fields hides the one that got worse, so `compare_fields` judges each. Reading is
-tolerant (several notations, JSON in a code block or in Python's notation); what cannot be read is the worst value.
+Why: 3.4 for 3.5 metres is wrong for an exact match and nearly perfect for a forklift, and a mean over the fields of a
+caption hides the one that got worse, so `compare_fields` judges each. Reading is tolerant; what cannot be read is the
+worst value.
 """
 
 import ast
@@ -16,12 +16,10 @@ from typing import Any
 
 from cookbook.data.quantities import iou, number, span
 from cookbook.evaluation import statistics
+from cookbook.evaluation.metrics.choices import ratio
 
 Row = Mapping[str, Any]
 NEAR = 0.1  # share of the reference: how the warehouse data's own script counts a hit
-
-
-# ---- numbers ----------------------------------------------------------------------------------------------------
 
 
 def numbers(rows: Sequence[Row]) -> dict:
@@ -48,9 +46,6 @@ def numbers(rows: Sequence[Row]) -> dict:
     }
 
 
-# ---- spans of time ----------------------------------------------------------------------------------------------
-
-
 def spans(rows: Sequence[Row]) -> dict:
     """Returns n, unread, mean_iou, iou_50, mean_absolute_error (seconds), mean_relative_error.
 
@@ -71,9 +66,6 @@ def spans(rows: Sequence[Row]) -> dict:
         "mean_absolute_error": fmean([error for error, _ in errors]) if errors else None,
         "mean_relative_error": fmean(relative) if relative else None,
     }
-
-
-# ---- JSON captions ----------------------------------------------------------------------------------------------
 
 
 def fields(words: str) -> dict[str, Any]:
@@ -169,9 +161,6 @@ def field_right(rows: Sequence[Row], name: str) -> list[bool]:
     return [name in told and same(told[name], true[name]) for true, told in pairs if name in true]
 
 
-# ---- how many of what -------------------------------------------------------------------------------------------
-
-
 def tally(words: str) -> Counter[str]:
     """Returns how many of each thing: of {"car": 2}, ["car", "car"], "2 cars, 1 person" or a bare number."""
     if told := fields(words):
@@ -199,23 +188,21 @@ def counts(rows: Sequence[Row]) -> dict:
     detection without boxes. Sums over all items (micro).
     """
     pairs = [(tally(row["reference"]), tally(row["answer"] or "")) for row in rows]
-    things = {}
-    for name in sorted({name for both in pairs for part in both for name in part}):
-        found = sum(min(true[name], told[name]) for true, told in pairs)
-        things[name] = {
-            "found": found,
-            "missed": sum(true[name] for true, _ in pairs) - found,
-            "invented": sum(told[name] for _, told in pairs) - found,
-        }
-    found, missed, invented = (sum(t[key] for t in things.values()) for key in ("found", "missed", "invented"))
-    off = [sum(abs(true[name] - told[name]) for name in true.keys() | told.keys()) for true, told in pairs]
+    cells = {"found": Counter(), "missed": Counter(), "invented": Counter()}
+    for true, told in pairs:
+        cells["found"] += true & told
+        cells["missed"] += true - told
+        cells["invented"] += told - true
+    found, missed, invented = (each.total() for each in cells.values())
+    off = [((true - told) + (told - true)).total() for true, told in pairs]
+    things = sorted({name for both in pairs for part in both for name in part})
     return {
         "n": len(rows),
         "unread": fmean([not told for _, told in pairs]),
         "exact": fmean([error == 0 for error in off]),
         "mean_absolute_error": fmean(off),
-        "precision": found / (found + invented) if found + invented else None,
-        "recall": found / (found + missed) if found + missed else None,
-        "f1": 2 * found / (2 * found + missed + invented) if found + missed + invented else None,
-        "things": things,
+        "precision": ratio(found, found + invented),
+        "recall": ratio(found, found + missed),
+        "f1": ratio(2 * found, 2 * found + missed + invented),
+        "things": {name: {key: each[name] for key, each in cells.items()} for name in things},
     }
