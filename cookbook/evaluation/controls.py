@@ -81,20 +81,17 @@ def circular(samples: Sequence[Sample]) -> list[Sample]:
 
     Ids get "#turn0", "#turn1", …; written answers are left out. Samples whose question lists no choices come once.
     """
-    return [turned for sample in samples for turned in _turns(sample)]
-
-
-def _turns(sample: Sample) -> list[Sample]:
-    texts = choices_of(sample.question)[1]
-    letters = list(texts)
-    if letters != list(sample.options) or sample.answer not in letters:
-        return [replace(sample, id=f"{sample.id}{TURN}0", messages=sample.prompt)]
     turned = []
-    for by in range(len(letters)):
-        moved = {letter: texts[letters[(i + by) % len(letters)]] for i, letter in enumerate(letters)}
-        answer = letters[(letters.index(sample.answer) - by) % len(letters)]
-        messages = tuple(_with_choices(turn, moved) for turn in sample.prompt)
-        turned.append(replace(sample, id=f"{sample.id}{TURN}{by}", messages=messages, answer=answer))
+    for sample in samples:
+        texts = choices_of(sample.question)[1]
+        letters, words = list(texts), list(texts.values())
+        listed = letters == list(sample.options) and sample.answer in letters
+        turned.append(replace(sample, id=f"{sample.id}{TURN}0", messages=sample.prompt))
+        for by in range(1, len(letters) if listed else 1):
+            moved = dict(zip(letters, words[by:] + words[:by]))
+            messages = tuple(_with_choices(turn, moved) for turn in sample.prompt)
+            answer = letters[letters.index(sample.answer) - by]
+            turned.append(replace(sample, id=f"{sample.id}{TURN}{by}", messages=messages, answer=answer))
     return turned
 
 

@@ -110,9 +110,8 @@ class Store:
 
     def add(self, sample: Sample, outputs: Sequence[str], error: str | None = None) -> None:
         """Keep what a model said to a sample; several outputs are voted on, none stand for an error."""
-        row = judge(sample, outputs[0] if outputs else "", self.contract)
-        if len(outputs) > 1:
-            row = vote([judge(sample, output, self.contract) for output in outputs])
+        rows = [judge(sample, output, self.contract) for output in outputs or [""]]
+        row = vote(rows) if len(rows) > 1 else rows[0]
         self._rows[_key(row)] = row = row | self.stamp | {"error": error}
         self._file.write(_line(row))
         self._file.flush()

@@ -74,8 +74,7 @@ def accuracy(rows: Sequence[Row]) -> tuple[float, float, float]:
 def pearson(rows: Sequence[Row]) -> tuple[float, float, float]:
     """Returns (correlation of answers and references, low, high): Fisher's 95 % interval.
 
-    Answers that could not be read are left out, as the published script does. Where all answers are the same there
-    is no correlation: (nan, nan, nan).
+    Unread answers are left out, as in the published script. Where all answers are the same: (nan, nan, nan).
     """
     from scipy.stats import pearsonr
 

@@ -13,12 +13,11 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cookbook.data.video import VideoError
@@ -78,12 +77,11 @@ class Report:
 
     def models(self) -> list[dict]:
         """Returns each model's name, colour, score, and what made its rows: weights, contract, decoding."""
-        contracts, colors = self.comparison.get("contracts", {}), plots.MODEL_COLORS
         return [
-            {"name": label(name), "color": colors[i % len(colors)], "contract": contracts.get(name)}
+            {"name": label(name), "color": color, "contract": self.comparison["contracts"][name]}
             | {key: self.rows[name][0].get(key) for key in ("weights", "decoding")}
             | found
-            for i, (name, found) in enumerate(self.comparison["models"].items())
+            for (name, found), color in zip(self.comparison["models"].items(), cycle(plots.MODEL_COLORS))
         ]
 
     def lost(self) -> list[tuple[Mapping, Mapping]]:
@@ -166,15 +164,13 @@ def flatten(nested: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(value, dict) and value:
             yield from flatten(value, f"{prefix}{key}.")
         else:
-            yield (
-                f"{prefix}{key}",
-                value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str),
-            )
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            yield f"{prefix}{key}", text
 
 
-def _inline(picture: Figure | Image.Image) -> str:
-    """Returns the picture as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(plots.png(picture)).decode()
+def _inline(picture: bytes, form: str = "png") -> str:
+    """Returns a picture as a data URI."""
+    return f"data:image/{form};base64," + base64.b64encode(picture).decode()
 
 
 def _strip(video: str, fps: float) -> str:
@@ -182,5 +178,5 @@ def _strip(video: str, fps: float) -> str:
     strip, file = plots.frame_strip(video, fps), io.BytesIO()
     strip.save(file, format="JPEG", quality=QUALITY, optimize=True)
     # dithering would draw noise into flat colours and make the file larger
-    found = _inline(strip.quantize(COLORS, dither=Image.Dither.NONE))
-    return min(found, "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), key=len)
+    drawn = plots.png(strip.quantize(COLORS, dither=Image.Dither.NONE))
+    return min(_inline(drawn), _inline(file.getvalue(), "jpeg"), key=len)

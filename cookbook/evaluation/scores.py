@@ -50,10 +50,10 @@ def score(rows: Sequence[dict]) -> dict:
     """Score one model's predictions.
 
     Returns {"n", "accuracy", "ci95": [low, high], "clusters", "ci95_clustered", "format_rate", "unread_rate",
-    "lenient_accuracy", "errors", "tasks": {task: {"n", "accuracy", "ci95"}}}. All shares are in [0, 1], and the order
-    of the rows does not matter. ci95 is Wilson's; ci95_clustered draws whole clips. unread_rate: rows in which no
-    answer was found where the format wants it (counted as wrong). lenient_accuracy: with answers that stand elsewhere.
-    errors: rows that could not be asked. Raises ValueError where there are no rows.
+    "lenient_accuracy", "errors", "tasks": {task: {"n", "accuracy", "ci95"}}}. All shares are in [0, 1]. ci95 is
+    Wilson's; ci95_clustered draws whole clips. unread_rate: no answer found where the format wants it (counted as
+    wrong). lenient_accuracy: with answers that stand elsewhere. errors: rows that could not be asked. Raises ValueError
+    where there are no rows.
     """
     if not rows:
         raise ValueError("no predictions to score")
@@ -75,10 +75,8 @@ def require_same_items(predictions: dict[str, Sequence[dict]]) -> None:
     for name, rows in others:
         for i, (a, b) in enumerate(zip_longest(expected, rows), start=1):
             if a is None or b is None:
-                longer, item = (name, b) if a is None else (first, a)
-                found = f"only {longer} has row {i}, {item['id']!r}"
-            elif different := [key for key in IDENTITY if a[key] != b[key]]:
-                key = different[0]
+                found = f"only {name if a is None else first} has row {i}, {(a or b)['id']!r}"
+            elif key := next((key for key in IDENTITY if a[key] != b[key]), None):
                 found = f"in row {i} the {key} is {a[key]!r} for {first} and {b[key]!r} for {name}"
             else:
                 continue
@@ -88,8 +86,7 @@ def require_same_items(predictions: dict[str, Sequence[dict]]) -> None:
 def require_same_contract(predictions: dict[str, Sequence[dict]], free: Collection[str] = ()) -> dict[str, str | None]:
     """Returns the contract hash of each model; None where its rows do not say.
 
-    Raises ContractError, naming both, where two differ. Models named in `free` may differ: a base with another prompt
-    is asked under another contract, and that is what its row is there to show.
+    Raises ContractError, naming both, where two differ. Models named in `free` may: a base with another prompt.
     """
     found = {}
     for name, rows in predictions.items():
@@ -168,10 +165,7 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
 
 
 def subgroups(rows: Sequence[Row], by: str | Callable[[Row], Any]) -> dict[str, dict]:
-    """Returns {value: {"n", "accuracy", "ci95"}} for each value of a field, or of a function of the row.
-
-    A small subgroup has a wide interval; the lowest of many is low by luck too.
-    """
+    """Returns {value: {"n", "accuracy", "ci95"}} of a field, or of a function of a row; the lowest is low by luck too."""
     return {value: _share(part) for value, part in by_field(rows, by).items()}
 
 

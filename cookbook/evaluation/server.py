@@ -10,13 +10,9 @@ Judges favour long answers and their own style: check a sample by hand.
 """
 
 import base64
-import json
 import mimetypes
 import os
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
@@ -24,12 +20,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import requests
+from requests.adapters import HTTPAdapter, Retry
+
 from cookbook.data.contract import Contract
 from cookbook.data.samples import MEDIA, Sample, message, text
 from cookbook.evaluation.predictions import Store
 
 KEY = "OPENAI_API_KEY"  # read from the environment and sent as a bearer token, where it is set
 TIMEOUT, RETRIES = 600, 3  # seconds of one request, and how often it is sent again
+BUSY = (429, *range(500, 600))  # what a server says that may answer later
 WORKERS = 8  # requests under way at once
 PROMPT = """You grade answers about a video. Compare the answer with the reference, which is right.
 Grade from 1 (contradicts the reference or says nothing of it) to 5 (says all of it and nothing false). Style and length
@@ -50,29 +50,25 @@ class ServerError(RuntimeError):
 def chat(url: str, model: str, messages: Sequence[Mapping[str, Any]], wait: float = 1.0, **options: Any) -> str:
     """Returns what the server's model says to a conversation; `url` ends in /v1, `options` go into the request.
 
-    Asks again after a lost connection, 429 or 5xx, `wait` seconds later and twice as long each time.
+    Asks again after a lost connection, 429 or 5xx: at once, `2 * wait` seconds later, and twice as long each time.
     Raises ServerError where that does not help, or the answer has another form.
     """
-    body = json.dumps({"model": model, "messages": list(messages), **options}).encode()
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get(KEY):
-        headers["Authorization"] = f"Bearer {key}"
-    request = urllib.request.Request(f"{url.rstrip('/')}/chat/completions", body, headers)
-    for attempt in range(RETRIES + 1):
+    address, key = f"{url.rstrip('/')}/chat/completions", os.environ.get(KEY)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    body = {"model": model, "messages": list(messages), **options}
+    again = Retry(RETRIES, backoff_factor=wait, status_forcelist=BUSY, allowed_methods=None, raise_on_status=False)
+    with requests.Session() as session:
+        session.mount(address, HTTPAdapter(max_retries=again))
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
-                return json.load(reply)["choices"][0]["message"]["content"] or ""
-        except urllib.error.HTTPError as error:
-            problem = f"{error.code} {error.read(300).decode(errors='replace')}"
-            if error.code != 429 and error.code < 500:
-                break
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise ServerError(f"{request.full_url}: answers in another form than expected ({error!r})") from None
-        except OSError as error:  # no connection, or none within the time
-            problem = str(error)
-        if attempt < RETRIES:
-            time.sleep(wait * 2**attempt)
-    raise ServerError(f"{request.full_url}: {problem}")
+            reply = session.post(address, json=body, headers=headers, timeout=TIMEOUT)
+        except requests.RequestException as error:
+            raise ServerError(f"{address}: {error}") from None
+    if not reply.ok:
+        raise ServerError(f"{address}: {reply.status_code} {reply.text[:300]}")
+    try:
+        return reply.json()["choices"][0]["message"]["content"] or ""
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise ServerError(f"{address}: answers in another form than expected ({error!r})") from None
 
 
 def openai_messages(turns: Sequence[Mapping[str, Any]]) -> list[dict]:

@@ -49,12 +49,13 @@ def test_a_server_answers_like_a_model(server, samples, contract, tmp_path):
     rows = predict_server(server.url, "m", items, contract, "sft", path=tmp_path / "p.jsonl")
     assert [row["id"] for row in rows] == [s.id for s in items]
     assert all(row["well_formed"] for row in rows) and rows[0]["model"] == "sft" and rows[0]["weights"] is None
-    sent = next(r for r in server.requests if r["messages"][-1]["content"][-1]["text"] == items[0].question)
+    clip = "data:video/mp4;base64," + base64.b64encode(items[0].video.read_bytes()).decode()
+    parts = [r["messages"][1]["content"] for r in server.requests]
+    asked = [(part[0]["video_url"]["url"], part[-1]["text"]) for part in parts]
+    sent = server.requests[asked.index((clip, items[0].question))]
     assert sent["path"] == "/v1/chat/completions" and sent["model"] == "m" and sent["temperature"] == 0
     assert sent["messages"][0]["content"][0]["text"] == contract.system
     assert sent["mm_processor_kwargs"] == {"fps": 2, "min_pixels": 784, "max_pixels": 3136}
-    data = sent["messages"][1]["content"][0]["video_url"]["url"]
-    assert base64.b64decode(data.removeprefix("data:video/mp4;base64,")) == items[0].video.read_bytes()
     assert predict_server(server.url, "m", items, contract, "sft", path=tmp_path / "p.jsonl") == rows
     assert len(server.requests) == 6  # nothing is asked twice
 

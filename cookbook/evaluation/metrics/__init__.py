@@ -1,6 +1,6 @@
 """Metrics: what a set of prediction rows is worth, for every kind of question that the guide names.
 
-choices       one of a few options: multiple choice, yes or no, a grade; what errors go with
+choices       one of a few options: multiple choice, yes or no, a grade
 structures    nearly right: a number, a span of time, a JSON caption, how many of what
 texts         free text: shared words, and meaning
 

@@ -1,16 +1,14 @@
-"""Metrics of answers that are one of a few options: multiple choice, yes or no, a grade; and what errors go with.
+"""Metrics of answers that are one of a few options: multiple choice, yes or no, a grade.
 
-Why: accuracy alone hides a model that always says "No" or likes the letter C, and does not say what to collect next.
+Why: accuracy alone hides a model that always says "No" or likes the letter C.
 An answer that could not be read has a column of its own in the confusion, and counts as wrong everywhere.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
-from cookbook.display.tables import Table
 
 Row = Mapping[str, Any]
 NONE = "(none)"  # the answer that could not be read
@@ -34,24 +32,17 @@ def confusion(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
 def mcq(rows: Sequence[Row]) -> dict:
     """Returns n, accuracy, unread (share), options, and the confusion.
 
-    `options` has for each one: n (how often it is right), told (how often it was the answer), recall and precision;
-    None where there is nothing to divide by.
+    `options` has for each one: n (how often it is right), told (how often it was the answer), recall and precision.
     """
     wanted, told = _pairs(rows)
     right, answers, hits = Counter(wanted), Counter(told), Counter(w for w, t in zip(wanted, told) if w == t)
+    options = sorted(right.keys() | answers.keys() - {NONE})
+    table = {o: (right[o], answers[o], ratio(hits[o], right[o]), ratio(hits[o], answers[o])) for o in options}
     return {
         "n": len(rows),
         "accuracy": hits.total() / len(rows),
         "unread": answers[NONE] / len(rows),
-        "options": {
-            o: {
-                "n": right[o],
-                "told": answers[o],
-                "recall": ratio(hits[o], right[o]),
-                "precision": ratio(hits[o], answers[o]),
-            }
-            for o in sorted(set(wanted) | set(told) - {NONE})
-        },
+        "options": {option: dict(zip(("n", "told", "recall", "precision"), line)) for option, line in table.items()},
         "confusion": confusion(rows),
     }
 
@@ -114,34 +105,3 @@ def ordinal(rows: Sequence[Row]) -> dict:
         "spearman": float(stats.spearmanr(wanted, told).statistic) if varied else None,
         "pearson": float(stats.pearsonr(wanted, told).statistic) if varied else None,
     }
-
-
-def error_correlation(rows: Sequence[Row], properties: Mapping[str, Callable[[Row], Any]]) -> Table:
-    """Returns how strongly being wrong goes with each property of a row, strongest first: the guide's error analysis.
-
-    Strength is in [0, 1]: |r| of a number (point-biserial), Cramér's V of any other value, with its p-value, "–" where
-    nothing varies. "wrong" has each value's share of errors, or a number's means. With twenty properties one has a p
-    below 0.05 by luck.
-    """
-    wrong = np.array([not row["correct"] for row in rows])
-    found = [(name, *_goes_with(wrong, np.array([of(row) for row in rows]))) for name, of in properties.items()]
-    found.sort(key=lambda line: (-np.nan_to_num(line[1], nan=-1), line[0]))
-    lines = [[name, f"{v:.2f}", f"{p:.1g}", said] if v == v else [name, "–", "–", said] for name, v, p, said in found]
-    return Table(["property", "strength", "p", "wrong"], lines)
-
-
-def _goes_with(wrong: np.ndarray, values: np.ndarray) -> tuple[float, float, str]:
-    """Returns strength, p (both nan where nothing varies), and the errors in words."""
-    from scipy.stats import chi2_contingency, pointbiserialr
-    from scipy.stats.contingency import association, crosstab
-
-    varies = wrong.any() and not wrong.all() and len(set(values.tolist())) > 1
-    if values.dtype.kind in "iuf":
-        means = [f"{values[part].mean():.3g}" if part.any() else "none" for part in (wrong, ~wrong)]
-        r, p = pointbiserialr(wrong, values) if varies else (np.nan, np.nan)
-        return abs(r), p, "{} on average where wrong, {} where right".format(*means)
-    (words, _), cells = crosstab(values.astype(str), wrong, levels=(None, (True, False)))
-    said = ", ".join(f"{word} {n[0] / n.sum():.2f} of {n.sum()}" for word, n in zip(words, cells))
-    if not varies:
-        return np.nan, np.nan, said
-    return association(cells, method="cramer"), chi2_contingency(cells, correction=False).pvalue, said

@@ -19,6 +19,7 @@ from cookbook.evaluation import statistics
 from cookbook.evaluation.metrics.choices import ratio
 
 Row = Mapping[str, Any]
+PLURAL = re.compile(r"(?<=s|x|h)es$|(?<=[^us])s$")  # buses is bus, cars is car; words of another plural stay
 NEAR = 0.1  # share of the reference: how the warehouse data's own script counts a hit
 
 
@@ -173,12 +174,7 @@ def tally(words: str) -> Counter[str]:
     if bare := re.fullmatch(r"\D*(\d+)[.\s]*", words):
         return Counter({"": int(bare[1])})
     parts = (re.search(r"(\d+)\s+(\S.*?)\W*$", part) for part in re.split(r"[,;\n]|\band\b", words.lower()))
-    return Counter({_singular(part[2]): int(part[1]) for part in parts if part})
-
-
-def _singular(thing: str) -> str:
-    """Returns buses as bus and cars as car; words that take another plural stay as they are."""
-    return re.sub(r"(?<=s|x|h)es$|(?<=[^s])s$", "", thing) if not thing.endswith("us") else thing
+    return Counter({PLURAL.sub("", part[2]): int(part[1]) for part in parts if part})
 
 
 def counts(rows: Sequence[Row]) -> dict:
