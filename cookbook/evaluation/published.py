@@ -11,15 +11,13 @@ number without its data size, or ours without its interval, says little: the rec
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cookbook.data.answers import ANSWER
 from cookbook.display.tables import Table
 from cookbook.evaluation import statistics
-
-Row = Mapping[str, Any]
+from cookbook.evaluation.metrics.choices import Row
 
 
 def first_capital(output: str) -> str:
@@ -42,16 +40,6 @@ def published_score(rows: Sequence[Row]) -> dict:
         "accuracy": sum(published_right(row) for row in rows) / len(rows),
         "unread": sum(not first_capital(row["output"]) for row in rows) / len(rows),
     }
-
-
-def compare_rules(rows: Sequence[Row]) -> list[dict]:
-    """Returns the rows that our rule and the published one judge differently: id, reference, output, both readings."""
-    return [
-        {key: row[key] for key in ("id", "reference", "output")}
-        | {"ours": row["answer"], "published": first_capital(row["output"])}
-        for row in rows
-        if row["correct"] != published_right(row)
-    ]
 
 
 @dataclass(frozen=True)

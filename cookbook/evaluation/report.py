@@ -60,12 +60,14 @@ class Report:
         environment.filters |= {name: getattr(findings, name) for name in words} | {"inline": _inline}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        before, last = ([*self.rows.values()] * 2)[-2:]
         page = environment.get_template("report.html.j2").render(
             report=self,
             comparison=self.comparison,
             models=self.models(),
             skills=findings.skills(self.rows),
-            held=findings.against_controls([*self.rows.values()][-1], self.controls, self.comparison),
+            lost=won_and_lost(before, last)["lost"],
+            held=findings.against_controls(last, self.controls, self.comparison),
             confusions=self.confusions(),
             alarms=replay(self.rl),
             facts=dict(flatten(self.manifest)),
@@ -83,12 +85,6 @@ class Report:
             | found
             for (name, found), color in zip(self.comparison["models"].items(), cycle(plots.MODEL_COLORS))
         ]
-
-    def lost(self) -> list[tuple[Mapping, Mapping]]:
-        """Returns (row before, row after) of the items that the last model lost against the one before it."""
-        before, after = ([*self.rows.values()] * 2)[-2:]
-        lost = set(won_and_lost(before, after)["lost"])
-        return [(a, b) for a, b in zip(before, after) if a["id"] in lost]
 
     def confusions(self) -> list[dict]:
         """Returns for each kind of question with options: its columns, and each model's confusion and letter bias."""

@@ -10,7 +10,7 @@ evaluation.ipynb and `cookbook.evaluation.report` use it:
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from itertools import combinations, pairwise, zip_longest
 from statistics import fmean, median
@@ -21,15 +21,13 @@ import numpy as np
 from cookbook.data.contract import ContractError
 from cookbook.data.samples import Sample
 from cookbook.evaluation import statistics
-from cookbook.evaluation.metrics.choices import ratio
+from cookbook.evaluation.metrics.choices import Row, ratio
 from cookbook.evaluation.metrics.structures import numbers
 
 # What makes two rows one item. The id is not enough: another seed shuffles the options under the same id.
 IDENTITY = ("id", "question", "reference")
 FEW = 10  # rows: below, two models may well say the same without being the same
 MARGIN = 0.05  # a loss of less is not worth naming
-
-Row = Mapping[str, Any]
 
 
 def _share(rows: Sequence[Row]) -> dict:
@@ -142,11 +140,10 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
     """Score models on the same items, oldest first (base, sft, rl), and pair each with the one before it.
 
     Returns {"n", "chance", "majority", "tasks": {task: {"n", "chance", "majority"}}, "models": {name: score},
-    "contracts": {name: hash}, "paired": {"sft_vs_base": {"won", "lost", "both", "neither", "difference", "p", "g",
-    "needed"}, …}, "clustered": {"sft_vs_base": {"difference", "ci95", "p", "clusters"}, …}}. `train_rows` need
-    "task" and "reference" only; they give the majority level. Models in `free` may have another contract.
-    Raises ValueError where there are no models or no rows, the models did not answer the same items, or two are one
-    model; ContractError where contracts differ.
+    "contracts": {name: hash}, "paired": {"sft_vs_base": fields of Paired, …}, "clustered": {"sft_vs_base": fields of
+    Clustered, …}}. `train_rows` need "task" and "reference" only; they give the majority level. Models in `free` may
+    have another contract. Raises ValueError where there are no models or no rows, the models did not answer the same
+    items, or two are one model; ContractError where contracts differ.
     """
     if not predictions:
         raise ValueError("no models to compare")
@@ -165,7 +162,7 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
 
 
 def subgroups(rows: Sequence[Row], by: str | Callable[[Row], Any]) -> dict[str, dict]:
-    """Returns {value: {"n", "accuracy", "ci95"}} of a field, or of a function of a row; the lowest is low by luck too."""
+    """Returns {value: {"n", "accuracy", "ci95"}} of a field, or of a function of a row; the lowest is partly luck."""
     return {value: _share(part) for value, part in by_field(rows, by).items()}
 
 
@@ -210,13 +207,11 @@ def letter_bias(rows: Sequence[Row]) -> dict:
     return {"letters": letters, "distance": distance, "recall_std": float(np.std(recalls))}
 
 
-def won_and_lost(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[str]]:
-    """Returns the ids of items that the later model won and lost: {"won": […], "lost": […]}."""
-    steps = {"won": (False, True), "lost": (True, False)}
-    return {
-        word: [b["id"] for a, b in zip(before, after) if (a["correct"], b["correct"]) == step]
-        for word, step in steps.items()
-    }
+def won_and_lost(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[tuple[Row, Row]]]:
+    """Returns (row before, row after) of the items that the later model won and lost: {"won": […], "lost": […]}."""
+    changed = [pair for pair in zip(before, after) if pair[0]["correct"] != pair[1]["correct"]]
+    won, lost = ([(a, b) for a, b in changed if b["correct"] == right] for right in (True, False))
+    return {"won": won, "lost": lost}
 
 
 def kept_skills(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict]:

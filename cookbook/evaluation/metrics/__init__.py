@@ -11,12 +11,11 @@ figures. An answer that could not be read counts as wrong, or as the worst value
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from cookbook.data.quantities import iou, number, span
 from cookbook.evaluation.metrics import choices, structures, texts
+from cookbook.evaluation.metrics.choices import Row
 
-Row = Mapping[str, Any]
 Metric = Callable[[Sequence[Row]], dict]
 
 KINDS: dict[str, Metric] = {

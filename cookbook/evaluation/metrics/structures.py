@@ -9,16 +9,15 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from cookbook.data.quantities import iou, number, span
 from cookbook.evaluation import statistics
-from cookbook.evaluation.metrics.choices import ratio
+from cookbook.evaluation.metrics.choices import Row, ratio
 
-Row = Mapping[str, Any]
 PLURAL = re.compile(r"(?<=s|x|h)es$|(?<=[^us])s$")  # buses is bus, cars is car; words of another plural stay
 NEAR = 0.1  # share of the reference: how the warehouse data's own script counts a hit
 
@@ -50,7 +49,7 @@ def numbers(rows: Sequence[Row]) -> dict:
 def spans(rows: Sequence[Row]) -> dict:
     """Returns n, unread, mean_iou, iou_50, mean_absolute_error (seconds), mean_relative_error.
 
-    The absolute error is the mean over start and end. The relative error divides it by the length of the true span, as
+    The absolute error is the mean over start and end; the relative one divides it by the length of the true span, as
     the temporal-localization recipe does. Both leave out what could not be read; IoU counts it as 0.
     """
     pairs = [(span(row["reference"]), span(row["answer"])) for row in rows]
@@ -102,13 +101,13 @@ def captions(rows: Sequence[Row]) -> dict:
     """Returns n, unread (no JSON found), exact (all fields right), field_accuracy, and fields: {name: n, accuracy, …}.
 
     Of each field: n (references that have it), accuracy, missing (not in the answer), and majority: what always giving
-    the most frequent value would earn. A field at its majority was not learned (`rule_violation`: always "False").
+    the most frequent value would earn; a field at its majority was not learned.
     """
     read = [(fields(row["reference"]), fields(row["answer"] or "")) for row in rows]
     if wrong := next((row["id"] for row, (true, _) in zip(rows, read) if not true), None):
         raise ValueError(f"{wrong}: its reference is no JSON object")
-    names, table = sorted({name for true, _ in read for name in true}), {}
-    for name in names:
+    table = {}
+    for name in sorted({name for true, _ in read for name in true}):
         asked = [(true[name], told) for true, told in read if name in true]
         values = Counter(" ".join(str(value).lower().split()) for value, _ in asked)
         table[name] = {
@@ -149,10 +148,9 @@ def compare_fields(before: Sequence[Row], after: Sequence[Row]) -> list[Field]:
     found = []
     for name, figures in captions(after)["fields"].items():
         old, new = (field_right(rows, name) for rows in (before, after))
-        test = statistics.paired(old, new)
+        test, ci95 = statistics.paired(old, new), statistics.interval(new)
         verdict = "no sure change" if test.p >= statistics.SURE else "better" if test.difference > 0 else "worse"
-        low_high, constant = statistics.interval(new), figures["majority"]
-        found.append(Field(name, fmean(old), fmean(new), low_high, constant, test.p, verdict))
+        found.append(Field(name, fmean(old), fmean(new), ci95, figures["majority"], test.p, verdict))
     return sorted(found, key=lambda field: field.after - field.before)
 
 

@@ -7,16 +7,15 @@ people would score. The embedding model comes in wordllama's wheel, so that noth
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cookbook.data.answers import plain
+from cookbook.evaluation.metrics.choices import Row
 
-Row = Mapping[str, Any]
 Embed = Callable[[list[str]], np.ndarray]  # n texts -> (n, width)
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
