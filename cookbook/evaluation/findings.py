@@ -111,7 +111,9 @@ def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]
 
 
 def _held_against(asked: Sequence[dict], own: Mapping[str, dict], comparison: dict) -> dict:
-    level = max(fmean(comparison["tasks"][row["task"]][key] for row in asked) for key in ("chance", "majority"))
+    level = max(
+        sum(comparison["tasks"][row["task"]][key] for row in asked) / len(asked) for key in ("chance", "majority")
+    )
     without, seen = [row["correct"] for row in asked], [own[row["id"]]["correct"] for row in asked]
     low, high = interval(without)
     return {
@@ -137,10 +139,8 @@ def control_words(control: str, found: Mapping[str, dict], order: Sequence[str] 
             f"{control}: {turns} % of the turns are right, and {every} % of {found['n']} questions in every turn; "
             f"{off} % of the answers would have to change for each letter to be told as often as it is right."
         )
-    tasks = {
-        task: part | {key: f"{hundred(part[key])} %" for key in ("own", "accuracy", "level", "unread")}
-        for task, part in found.items()
-    }
+    shares = ("own", "accuracy", "level", "unread")
+    tasks = {task: part | {key: f"{hundred(part[key])} %" for key in shares} for task, part in found.items()}
     whole, fell = tasks.pop("all"), found["all"]["accuracy"] < found["all"]["own"]
     stay, never = ([task for task, part in tasks.items() if part["verdict"] == verdict] for verdict in (STILL, NEVER))
     mute = [f"{task} ({part['unread']})" for task, part in tasks.items() if found[task]["unread"] > MUTE]

@@ -7,7 +7,6 @@ for the GPU again. `predict` and `server.predict_server` make them.
     rows = read("predictions.jsonl")
 """
 
-import io
 import json
 import logging
 from collections import Counter
@@ -105,7 +104,6 @@ class Store:
     def __enter__(self) -> "Store":
         if self.path:
             save(list(self._rows.values()), self.path)  # without a torn line, and without what is tried again
-        self._file = self.path.open("a", encoding="utf-8") if self.path else io.StringIO()
         return self
 
     def add(self, sample: Sample, outputs: Sequence[str], error: str | None = None) -> None:
@@ -113,8 +111,9 @@ class Store:
         rows = [judge(sample, output, self.contract) for output in outputs or [""]]
         row = vote(rows) if len(rows) > 1 else rows[0]
         self._rows[_key(row)] = row = row | self.stamp | {"error": error}
-        self._file.write(_line(row))
-        self._file.flush()
+        if self.path:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
 
     @property
     def rows(self) -> list[dict]:
@@ -122,7 +121,6 @@ class Store:
         return [self._rows[key] for key in self._keys]
 
     def __exit__(self, kind, error, trace) -> None:
-        self._file.close()
         if self.path and kind is None:
             save(self.rows, self.path)
 

@@ -48,9 +48,9 @@ class Paired:
 def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
     """Compare two models that answered the same items in the same order, by the exact McNemar test.
 
-    Only items on which the two disagree tell them apart: were the models equally good, each of those would be
-    won or lost with probability 1/2 (McNemar 1947; exact binomial form, two-sided). With no such item p is 1.
-    Raises ValueError where the lengths differ or nothing was answered.
+    Were the models equally good, each item on which they disagree would be won or lost with probability 1/2 (McNemar
+    1947; exact binomial form, two-sided). With no such item p is 1. Raises ValueError where the lengths differ or
+    nothing was answered.
     """
     if len(before) != len(after):
         raise ValueError(f"paired answers are needed: found {len(before)} before and {len(after)} after")
@@ -67,8 +67,8 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
 def needed_items(decided: float, difference: float) -> int | None:
     """Returns how many paired items McNemar's test needs to find a difference of two accuracies 8 times in 10.
 
-    `decided` is the share of items on which the models disagree. Connor (1987), Biometrics 43:207-211, with Fleiss's
-    correction for an exact test (1981). None where the difference is 0: no number of items finds what is not there.
+    `decided` is the share of items on which the models disagree; None where the difference is 0. Connor (1987),
+    Biometrics 43:207-211, with Fleiss's correction for an exact test (1981).
     """
     if not difference:
         return None
@@ -141,7 +141,6 @@ def paired_clustered(
 ) -> Clustered:
     """Compare two models on the same items, which come in groups; for any score, not only right or wrong.
 
-    The interval redraws the groups (`clustered_interval`), the p-value flips them (`sign_flips`).
     Raises ValueError where the lengths differ or nothing was answered.
     """
     if len(before) != len(after):
@@ -152,9 +151,9 @@ def paired_clustered(
 
 
 def chance(rows: Sequence[dict]) -> float:
-    """Returns the accuracy to expect from blind guessing: the mean of 1 / number of options.
+    """Returns the accuracy to expect from blind guessing: the mean of 1 / number of options, 0 for a row without any.
 
-    A row without options counts 0: there is nothing to guess among. Raises ValueError where there are no rows.
+    Raises ValueError where there are no rows.
     """
     if not rows:
         raise ValueError("the chance level needs at least one row, found none")
