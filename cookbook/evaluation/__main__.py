@@ -26,22 +26,19 @@ def score_files(paths: Sequence[Path], form: str | None = None, published: bool 
     Raises ValueError for a file that is no predictions file, or files of different items.
     """
     found = {path.stem.removeprefix("predictions_"): read(path, form) for path in paths}
-    result: dict = {"models": {name: scores.score(rows) | {"metrics": measure(rows)} for name, rows in found.items()}}
+    models = {name: scores.score(rows) | {"metrics": measure(rows)} for name, rows in found.items()}
     for name, rows in found.items() if published else ():
-        result["models"][name]["published"] = published_score(rows)
-    return result | (scores.compare_pairs(found) if len(found) > 1 else {})
+        models[name]["published"] = published_score(rows)
+    return {"models": models} | (scores.compare_pairs(found) if len(found) > 1 else {})
 
 
 def _table(result: dict) -> str:
     """Returns the scores as lines of text."""
     lines = []
     for name, s in result["models"].items():
-        low, high = s["ci95"]
-        lines.append(
-            f"{name}: {s['accuracy']:.3f} [{low:.3f}, {high:.3f}] of {s['n']}; no answer read {s['unread_rate']:.3f}, "
-            f"wherever it stands {s['lenient_accuracy']:.3f}"
-            + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")
-        )
+        line = "{}: {:.3f} [{:.3f}, {:.3f}] of {}".format(name, s["accuracy"], *s["ci95"], s["n"])
+        line += f"; no answer read {s['unread_rate']:.3f}, wherever it stands {s['lenient_accuracy']:.3f}"
+        lines += [line + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")]
     for pair, p in result.get("paired", {}).items():
         lines.append(f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}")
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """Controls: the same questions with less to see, or with their choices in another order.
 
 Why: an accuracy means "it looks and understands" only if it falls when the clip is taken away, its frames are mixed up
-or stand still, and if it does not come from a liking for the letter C. Each control is a pure change of the samples, or
-of the frames that the encoder sees; the same `predict` answers it.
+or stand still, and if it does not come from a liking for the letter C. Each control changes the samples, or the frames
+that the encoder sees; the same `predict` answers it.
 
     predict(model, encoder, blind(items), "rl, blind")
     predict(model, with_frames(encoder, shuffled), items, "rl, shuffled frames")
@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from cookbook.data.answers import CHOICE, choices_of
-from cookbook.data.samples import MEDIA, Sample
+from cookbook.data.samples import MEDIA, Sample, message, text
 from cookbook.evaluation.scores import letter_bias
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def blind(samples: Sequence[Sample]) -> list[Sample]:
     """Returns the samples without clips and images: what is still right, the words give away."""
 
     def words(turn: Mapping[str, Any]) -> dict:
-        return {"role": turn["role"], "content": [part for part in turn["content"] if part["type"] not in MEDIA]}
+        return message(turn["role"], *(part for part in turn["content"] if part["type"] not in MEDIA))
 
     return [replace(s, messages=tuple(map(words, s.messages))) for s in samples]
 
@@ -76,28 +76,22 @@ def with_frames(encoder: "Encoder", change: Callable[["Tensor", int], "Tensor"])
     return other
 
 
-# ---- letters -----------------------------------------------------------------------------------------------------
-
-
 def circular(samples: Sequence[Sample]) -> list[Sample]:
     """Returns each sample once per turn of its choices: (A) rain (B) snow becomes (A) snow (B) rain, its answer moved.
 
     Ids get "#turn0", "#turn1", …; written answers are left out. Samples whose question lists no choices come once.
     """
-    return [turned for sample in samples for turned in _turns(sample)]
-
-
-def _turns(sample: Sample) -> list[Sample]:
-    texts = choices_of(sample.question)[1]
-    letters = list(texts)
-    if letters != list(sample.options) or sample.answer not in letters:
-        return [replace(sample, id=f"{sample.id}{TURN}0", messages=sample.prompt)]
     turned = []
-    for by in range(len(letters)):
-        moved = {letter: texts[letters[(i + by) % len(letters)]] for i, letter in enumerate(letters)}
-        answer = letters[(letters.index(sample.answer) - by) % len(letters)]
-        messages = [_with_choices(turn, moved) for turn in sample.prompt]
-        turned.append(replace(sample, id=f"{sample.id}{TURN}{by}", messages=tuple(messages), answer=answer))
+    for sample in samples:
+        texts = choices_of(sample.question)[1]
+        letters, words = list(texts), list(texts.values())
+        listed = letters == list(sample.options) and sample.answer in letters
+        turned.append(replace(sample, id=f"{sample.id}{TURN}0", messages=sample.prompt))
+        for by in range(1, len(letters) if listed else 1):
+            moved = dict(zip(letters, words[by:] + words[:by]))
+            messages = tuple(_with_choices(turn, moved) for turn in sample.prompt)
+            answer = letters[letters.index(sample.answer) - by]
+            turned.append(replace(sample, id=f"{sample.id}{TURN}{by}", messages=messages, answer=answer))
     return turned
 
 
@@ -107,15 +101,9 @@ def _with_choices(turn: Mapping[str, Any], texts: Mapping[str, str]) -> dict:
     def exchange(part: Mapping[str, Any]) -> Mapping[str, Any]:
         if turn["role"] != "user" or part["type"] != "text" or not choices_of(part["text"])[1]:
             return part
+        return text(CHOICE.sub(lambda line: texts[line[1]].join(line[0].rsplit(line[2], 1)), part["text"]))
 
-        def one(match):
-            start, end = match.span(2)
-            line, at = match[0], match.start()
-            return line[: start - at] + texts[match[1]] + line[end - at :]
-
-        return {"type": "text", "text": CHOICE.sub(one, part["text"])}
-
-    return {"role": turn["role"], "content": [exchange(part) for part in turn["content"]]}
+    return message(turn["role"], *map(exchange, turn["content"]))
 
 
 def circular_score(rows: Sequence[Mapping[str, Any]]) -> dict:

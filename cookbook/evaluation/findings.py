@@ -1,7 +1,7 @@
 """What the figures of an evaluation say, in plain sentences: better or not, does it look, what was lost.
 
 Why: a table lets everybody read what he hoped for. The rules by which figures become words stand here, once, so that
-the notebook and the report say the same, and a test can hold them to it. Each sentence is made of computed numbers.
+the notebook and the report say the same.
 
     short_answer(comparison), evidence(comparison)
     found = against_controls(rows["rl"], controls, comparison)      # then control_words(name, found[name])
@@ -9,11 +9,12 @@ the notebook and the report say the same, and a test can hold them to it. Each s
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from statistics import fmean
 
 from cookbook.display.tables import label
 from cookbook.evaluation.controls import TURN, circular_score
 from cookbook.evaluation.scores import by_field, kept_skills
-from cookbook.evaluation.statistics import SURE, interval, paired
+from cookbook.evaluation.statistics import SURE, interval
 
 MUTE = 0.2  # a larger share of unread answers under a control is told: it then falls for another reason
 # what it says of the questions where a control does not fall to guessing
@@ -57,9 +58,6 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
-# ---- better or not ----------------------------------------------------------------------------------------------
-
-
 def _steps(comparison: dict) -> list[tuple[str, str, dict]]:
     """Returns (earlier model, later model, their paired test) for each step, first to last."""
     return [(a, b, comparison["paired"][f"{b}_vs_{a}"]) for a, b in pairwise(comparison["models"])]
@@ -71,39 +69,31 @@ def short_answer(comparison: dict) -> str:
         return "One model, nothing to compare it with"
     sure = [(label(later), pair["difference"]) for _, later, pair in _steps(comparison) if pair["p"] < SURE]
     up, down = (listed([name for name, by in sure if sign * by > 0]) for sign in (1, -1))
-    if up and len(sure) == len(comparison["paired"]) and not down:
+    if down:
+        return f"Better with {up}, worse with {down}" if up else f"No, worse with {down}"
+    if up and len(sure) == len(comparison["paired"]):
         return "Yes, better at every step" if len(sure) > 1 else "Yes, better"
-    if up and down:
-        return f"Better with {up}, worse with {down}"
-    if up:
-        return f"Better with {up}; the rest is not certain"
-    return f"No, worse with {down}" if down else "Not for certain"
+    return f"Better with {up}; the rest is not certain" if up else "Not for certain"
 
 
 def evidence(comparison: dict) -> str:
     """Returns the numbers behind the short answer in one sentence: accuracies, intervals, differences, p."""
-    first, *_ = comparison["models"]
-    found = comparison["models"][first]
-    parts = [f"{label(first)} answers {hundred(found['accuracy'])} % of {comparison['n']} held-out "
-             f"questions right (95 % interval {from_to(found['ci95'])})"]  # fmt: skip
+    told = {name: (hundred(m["accuracy"]), from_to(m["ci95"])) for name, m in comparison["models"].items()}
+    first, (share, ends) = next(iter(told.items()))
+    n = comparison["n"]
+    said = f"{label(first)} answers {share} % of {n} held-out questions right (95 % interval {ends})"
     for earlier, later, pair in _steps(comparison):
-        found = comparison["models"][later]
         luck = "" if pair["p"] < SURE else ", which luck alone can explain"
-        parts.append(f"{label(later)} {hundred(found['accuracy'])} % ({from_to(found['ci95'])}), that is "
-                     f"{points(pair['difference'])} points against {label(earlier)} "
-                     f"({p_value(pair['p'])}{luck})")  # fmt: skip
-    sentence = "; ".join(parts) + "."
-    return sentence[0].upper() + sentence[1:]
-
-
-# ---- does it look? ----------------------------------------------------------------------------------------------
+        said += "; {} {} % ({}), that is ".format(label(later), *told[later])
+        said += f"{points(pair['difference'])} points against {label(earlier)} ({p_value(pair['p'])}{luck})"
+    return said[0].upper() + said[1:] + "."
 
 
 def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]], comparison: dict) -> dict:
     """Compare a model's rows with its rows under each control, on the same questions.
 
-    Returns {control: {"all" and each task: {"n", "own", "accuracy", "ci95", "level", "verdict", "p", "unread"}}}; for
-    turned options what protocol.circular_score returns. `own` is the accuracy with the clip, `level` what guessing
+    Returns {control: {"all" and each task: {"n", "own", "accuracy", "ci95", "level", "verdict", "unread"}}}; for
+    turned options what `circular_score` returns. `own` is the accuracy with the clip, `level` what guessing
     earns: the larger one of chance and majority. verdict: "above guessing" where the control's whole interval lies
     above the level, "guessing" where it reaches it, "never above" where the model is no better with its clip either.
     Raises ValueError where a control has questions that the rows have not.
@@ -121,20 +111,19 @@ def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]
 
 
 def _held_against(asked: Sequence[dict], own: Mapping[str, dict], comparison: dict) -> dict:
-    levels = [comparison["tasks"][row["task"]] for row in asked]
-    level = max(sum(found[key] for found in levels) / len(levels) for key in ("chance", "majority"))
+    level = max(
+        sum(comparison["tasks"][row["task"]][key] for row in asked) / len(asked) for key in ("chance", "majority")
+    )
     without, seen = [row["correct"] for row in asked], [own[row["id"]]["correct"] for row in asked]
     low, high = interval(without)
-    verdict = NEVER if interval(seen)[0] <= level else STILL if low > level else FELL
     return {
         "n": len(asked),
-        "own": sum(seen) / len(seen),
-        "accuracy": sum(without) / len(without),
+        "own": fmean(seen),
+        "accuracy": fmean(without),
         "ci95": [low, high],
         "level": level,
-        "verdict": verdict,
-        "p": paired(without, seen).p,
-        "unread": sum(row.get("answer", "") is None for row in asked) / len(asked),
+        "verdict": NEVER if interval(seen)[0] <= level else STILL if low > level else FELL,
+        "unread": fmean(row.get("answer", "") is None for row in asked),
     }
 
 
@@ -150,33 +139,26 @@ def control_words(control: str, found: Mapping[str, dict], order: Sequence[str] 
             f"{control}: {turns} % of the turns are right, and {every} % of {found['n']} questions in every turn; "
             f"{off} % of the answers would have to change for each letter to be told as often as it is right."
         )
-    whole, tasks = found["all"], {task: part for task, part in found.items() if task != "all"}
-    stay = [
-        f"{task} ({hundred(part['accuracy'])} % where guessing earns {hundred(part['level'])} %)"
-        for task, part in tasks.items()
-        if part["verdict"] == STILL
-    ]
-    never = [task for task, part in tasks.items() if part["verdict"] == NEVER]
-    mute = [f"{task} ({hundred(part['unread'])} %)" for task, part in tasks.items() if part["unread"] > MUTE]
-    falls = "falls to {} %" if whole["accuracy"] < whole["own"] else "does not fall ({} %)"
-    falls = falls.format(hundred(whole["accuracy"]))
-    words = [f"{control}: {hundred(whole['own'])} % {falls} on {whole['n']} questions."]
+    shares = ("own", "accuracy", "level", "unread")
+    tasks = {task: part | {key: f"{hundred(part[key])} %" for key in shares} for task, part in found.items()}
+    whole, fell = tasks.pop("all"), found["all"]["accuracy"] < found["all"]["own"]
+    stay, never = ([task for task, part in tasks.items() if part["verdict"] == verdict] for verdict in (STILL, NEVER))
+    mute = [f"{task} ({part['unread']})" for task, part in tasks.items() if found[task]["unread"] > MUTE]
+    falls = f"falls to {whole['accuracy']}" if fell else f"does not fall ({whole['accuracy']})"
+    words = [f"{control}: {whole['own']} {falls} on {whole['n']} questions."]
     if stay:
+        stay = [f"{task} ({tasks[task]['accuracy']} where guessing earns {tasks[task]['level']})" for task in stay]
         words += [f"Not to guessing: {listed(stay)}. There {MEANS.get(control, 'what was taken away is not needed')}."]
     elif len(never) < len(tasks):
         words += ["No task stays above guessing."]
     if never:
         words += [f"Says nothing for {listed(never)}: not surely above guessing with the own clip either."]
     for task in (task for task in order if control in ORDERLESS and task in tasks):
-        share, without = hundred(tasks[task]["own"]), hundred(tasks[task]["accuracy"])
-        words += [f"{task} asks for the order of the frames: {share} % falls to {without} % "
-                  f"{ORDER[tasks[task]['verdict']]}."]  # fmt: skip
+        change = "{own} falls to {accuracy} ".format(**tasks[task]) + ORDER[tasks[task]["verdict"]]
+        words += [f"{task} asks for the order of the frames: {change}."]
     if mute:
         words += [f"Unread, so wrong: {listed(mute)}; there it lost its form, which tells nothing of the words."]
     return " ".join(words)
-
-
-# ---- what got worse ---------------------------------------------------------------------------------------------
 
 
 def skills(predictions: Mapping[str, Sequence[dict]]) -> dict[str, dict[str, dict]]:

@@ -1,7 +1,7 @@
 """Prediction rows: one answer each, judged, kept in a file, and read again without a model.
 
-Why: the answers are the result; every score is a view of them. A row holds all that scoring needs, so that a better
-parser or a new metric never asks for the GPU again. `predict` and `server.predict_server` make them.
+Why: the answers are the result. A row holds all that scoring needs, so that a better parser or a new metric never asks
+for the GPU again. `predict` and `server.predict_server` make them.
 
     row = judge(sample, "<answer>B</answer>", contract)
     rows = read("predictions.jsonl")
@@ -30,9 +30,8 @@ def kind_of(sample: Sample) -> str:
     """Returns the sample's kind: what its extra field `kind` says, else by its options and reference."""
     if kind := sample.extra.get("kind"):
         return kind
-    if sample.options:
-        grades = all(option.isdigit() for option in sample.options)
-        return "ordinal" if grades else "binary" if len(sample.options) == 2 else "mcq"
+    if options := sample.options:
+        return "ordinal" if all(map(str.isdigit, options)) else "binary" if len(options) == 2 else "mcq"
     return "json" if (sample.answer or sample.target or "").lstrip("` json\n").startswith("{") else "text"
 
 
@@ -42,9 +41,8 @@ def judge(sample: Sample, output: str, contract: Contract) -> dict:
     Fields: id, group (the clip), task, kind, question, options, reference, output, video, contract (its hash),
     answer_format, and what `read_row` makes of them: answer, correct, well_formed, lenient, lenient_correct.
     """
-    reference = sample.answer
-    if reference is None and sample.target is not None:
-        reference = contract.read_answer(sample.target)
+    target = sample.target if sample.answer is None else None
+    reference = sample.answer if target is None else contract.read_answer(target)
     return read_row({
         "id": sample.id, "group": sample.group, "task": sample.task, "kind": kind_of(sample),
         "question": sample.question, "options": list(sample.options), "reference": reference, "output": output,
@@ -56,14 +54,12 @@ def judge(sample: Sample, output: str, contract: Contract) -> dict:
 def read_row(row: Mapping[str, Any], form: str | None = None) -> dict:
     """Returns the row with its answer read again; `options` may be letters, or {letter: words}. Needs NEEDED only.
 
-    answer: the option stated where the format wants it, None where none is, which counts as wrong. lenient: the same
-    wherever it stands. The format is `form`, else the row's own, else think_answer. Raises ValueError for a missing
-    field.
+    answer: the option stated where the format wants it; None, where none is, counts as wrong. lenient: wherever it
+    stands. The format is `form`, else the row's own, else think_answer. Raises ValueError for a missing field.
     """
     if missing := [key for key in NEEDED if key not in row]:
-        raise ValueError(
-            f"{row.get('id', 'a row')}: has no {', '.join(missing)}; a prediction needs {', '.join(NEEDED)}"
-        )
+        name, lacks, needs = row.get("id", "a row"), ", ".join(missing), ", ".join(NEEDED)
+        raise ValueError(f"{name}: has no {lacks}; a prediction needs {needs}")
     form, options = form or row.get("answer_format") or "think_answer", row["options"]
     texts = options if isinstance(options, Mapping) else option_texts(row.get("question", ""), options)
     kind, output, wanted = row["kind"], row["output"], row["reference"]
@@ -89,10 +85,10 @@ class Store:
 
     def __init__(self, path: Path | None, samples: Sequence[Sample], contract: Contract, stamp: dict[str, Any]) -> None:
         """`stamp` stands in every row. Rows of another model, contract or decoding are kept aside, as *.old."""
-        self.path, self.samples, self.contract = path, samples, contract
-        self.stamp = {"contract": contract.hash} | stamp
+        self.path, self.contract, self.stamp = path, contract, {"contract": contract.hash} | stamp
+        self._keys = [_key(judge(sample, "", contract)) for sample in samples]
         self._rows = self._left()
-        self.todo = [sample for sample in samples if _key(judge(sample, "", contract)) not in self._rows]
+        self.todo = [sample for sample, key in zip(samples, self._keys) if key not in self._rows]
 
     def _left(self) -> dict[tuple, dict]:
         """Returns the rows that an earlier run has left, but for those with an error: those are tried again."""
@@ -108,29 +104,25 @@ class Store:
     def __enter__(self) -> "Store":
         if self.path:
             save(list(self._rows.values()), self.path)  # without a torn line, and without what is tried again
-            self._file = self.path.open("a", encoding="utf-8")
         return self
 
     def add(self, sample: Sample, outputs: Sequence[str], error: str | None = None) -> None:
         """Keep what a model said to a sample; several outputs are voted on, none stand for an error."""
-        row = judge(sample, outputs[0] if outputs else "", self.contract)
-        if len(outputs) > 1:
-            row = vote([judge(sample, output, self.contract) for output in outputs])
+        rows = [judge(sample, output, self.contract) for output in outputs or [""]]
+        row = vote(rows) if len(rows) > 1 else rows[0]
         self._rows[_key(row)] = row = row | self.stamp | {"error": error}
         if self.path:
-            self._file.write(_line(row))
-            self._file.flush()
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(row))
 
     @property
     def rows(self) -> list[dict]:
         """The rows in the order of the samples."""
-        return [self._rows[_key(judge(sample, "", self.contract))] for sample in self.samples]
+        return [self._rows[key] for key in self._keys]
 
     def __exit__(self, kind, error, trace) -> None:
-        if self.path:
-            self._file.close()
-            if kind is None:
-                save(self.rows, self.path)
+        if self.path and kind is None:
+            save(self.rows, self.path)
 
 
 def _key(row: Mapping[str, Any]) -> tuple:

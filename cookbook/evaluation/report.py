@@ -2,7 +2,7 @@
 
 Why: a run is over when somebody else can judge it. The report needs no network, no JavaScript and no other file, so it
 can be mailed, printed and kept. It opens with the answer and does not hide losses: examples are chosen by a rule that
-the report states. Its sentences are those of `evaluation.findings`. evaluation.ipynb and `make tutorial` write it.
+it states. evaluation.ipynb and `make tutorial` write it.
 
     Report(comparison, rows, sft_metrics, rl_metrics, controls).write("runs/tutorial/report.html")
 """
@@ -11,14 +11,13 @@ import base64
 import io
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cookbook.data.video import VideoError
@@ -55,28 +54,23 @@ class Report:
     def write(self, path: str | Path) -> Path:
         """Write the report, and the folder it belongs in. Returns its path."""
         # autoescape by name would miss "*.html.j2", and what a model writes may be HTML
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        trim = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+        environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, **trim)
         words = ("hundred", "from_to", "points", "p_value", "label")
         environment.filters |= {name: getattr(findings, name) for name in words} | {"inline": _inline}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        before, last = ([*self.rows.values()] * 2)[-2:]
         page = environment.get_template("report.html.j2").render(
             report=self,
             comparison=self.comparison,
             models=self.models(),
             skills=findings.skills(self.rows),
-            lost=self.lost(),
-            held=findings.against_controls([*self.rows.values()][-1], self.controls, self.comparison),
+            lost=won_and_lost(before, last)["lost"],
+            held=findings.against_controls(last, self.controls, self.comparison),
             confusions=self.confusions(),
             alarms=replay(self.rl),
-            examples=self.examples(),
-            facts=flatten(self.manifest),
+            facts=dict(flatten(self.manifest)),
             findings=findings,
             plots=plots,
         )
@@ -85,44 +79,32 @@ class Report:
 
     def models(self) -> list[dict]:
         """Returns each model's name, colour, score, and what made its rows: weights, contract, decoding."""
-        contracts, colors = self.comparison.get("contracts", {}), plots.MODEL_COLORS
         return [
-            {"name": label(name), "color": colors[i % len(colors)], "contract": contracts.get(name)}
+            {"name": label(name), "color": color, "contract": self.comparison["contracts"][name]}
             | {key: self.rows[name][0].get(key) for key in ("weights", "decoding")}
             | found
-            for i, (name, found) in enumerate(self.comparison["models"].items())
+            for (name, found), color in zip(self.comparison["models"].items(), cycle(plots.MODEL_COLORS))
         ]
-
-    def lost(self) -> list[tuple[Mapping, Mapping]]:
-        """Returns (row before, row after) of the items that the last model lost against the one before it."""
-        before, after = ([*self.rows.values()] * 2)[-2:]
-        lost = set(won_and_lost(before, after)["lost"])
-        return [(a, b) for a, b in zip(before, after) if a["id"] in lost]
 
     def confusions(self) -> list[dict]:
         """Returns for each kind of question with options: its columns, and each model's confusion and letter bias."""
         found = []
         for kind, title in CHOICES.items():
             parts = {name: [row for row in rows if row["kind"] == kind] for name, rows in self.rows.items()}
-            if not all(parts.values()):
-                continue
-            tables = {name: choices.confusion(rows) for name, rows in parts.items()}
-            columns = sorted({told for table in tables.values() for line in table.values() for told in line})
-            columns.sort(key=lambda told: told == choices.NONE)  # what could not be read comes last
-            bias = {name: letter_bias(rows)["distance"] for name, rows in parts.items()}
-            n = len(next(iter(parts.values())))
-            found.append({"title": title, "n": n, "columns": columns, "tables": tables, "bias": bias})
+            if n := min(map(len, parts.values())):
+                tables = {name: choices.confusion(rows) for name, rows in parts.items()}
+                columns = {told for table in tables.values() for line in table.values() for told in line}
+                columns = [*sorted(columns - {choices.NONE}), choices.NONE]  # what could not be read comes last
+                bias = {name: letter_bias(rows)["distance"] for name, rows in parts.items()}
+                found.append({"title": title, "n": n, "columns": columns, "tables": tables, "bias": bias})
         return found
 
     def examples(self) -> list[dict]:
         """Returns the headings with their number of items, and what is shown of those that were chosen."""
         kinds = sort_items(self.rows)
-        chosen = choose(kinds, next(iter(self.rows.values())), self.clips)
-        return [
-            {"kind": kind, "total": len(kinds[kind]), "shown": [self._example(i) for i in found]}
-            for kind, found in chosen.items()
-            if found
-        ]
+        chosen = choose(kinds, next(iter(self.rows.values())), self.clips).items()
+        shown = {kind: [self._example(i) for i in found] for kind, found in chosen if found}
+        return [{"kind": kind, "total": len(kinds[kind]), "shown": found} for kind, found in shown.items()]
 
     def _example(self, position: int) -> dict:
         """Returns what the template shows of one item: the clip, the question, and every model's words."""
@@ -172,21 +154,19 @@ def choose(kinds: Mapping[str, Sequence[int]], items: Rows, limit: int) -> dict[
     return chosen
 
 
-def flatten(nested: Mapping, prefix: str = "") -> list[tuple[str, str]]:
-    """Returns a nested dict as rows (dotted key, value); lists and other values as JSON, or as their text."""
-    rows = []
+def flatten(nested: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields a nested dict as rows (dotted key, value); lists and other values as JSON, or as their text."""
     for key, value in nested.items():
         if isinstance(value, dict) and value:
-            rows += flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            rows.append((f"{prefix}{key}", text))
-    return rows
+            yield f"{prefix}{key}", text
 
 
-def _inline(picture: Figure | Image.Image) -> str:
-    """Returns the picture as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(plots.png(picture)).decode()
+def _inline(picture: bytes, form: str = "png") -> str:
+    """Returns a picture as a data URI."""
+    return f"data:image/{form};base64," + base64.b64encode(picture).decode()
 
 
 def _strip(video: str, fps: float) -> str:
@@ -194,5 +174,5 @@ def _strip(video: str, fps: float) -> str:
     strip, file = plots.frame_strip(video, fps), io.BytesIO()
     strip.save(file, format="JPEG", quality=QUALITY, optimize=True)
     # dithering would draw noise into flat colours and make the file larger
-    found = _inline(strip.quantize(COLORS, dither=Image.Dither.NONE))
-    return min(found, "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), key=len)
+    drawn = plots.png(strip.quantize(COLORS, dither=Image.Dither.NONE))
+    return min(_inline(drawn), _inline(file.getvalue(), "jpeg"), key=len)

@@ -1,16 +1,16 @@
 """From predictions to scores: one model's accuracy per task, several models on the same items, and what was lost.
 
 Why: a comparison is worth something only if every model answered the same questions under the same contract, and if
-they are two models. This is the one place that counts right answers, and it refuses to compare rows that differ, and a
-base model that passes as its own SFT. And "71 %" does not say where a model got better: so subgroups, letters that it
-likes, items won and lost, skills kept. evaluation.ipynb and `cookbook.evaluation.report` use it:
+they are two models: rows that differ are refused, and a base model that passes as its own SFT. And "71 %" does not say
+where a model got better: so subgroups, letters that it likes, items won and lost, skills kept.
+evaluation.ipynb and `cookbook.evaluation.report` use it:
 
     comparison = compare({"base": base_rows, "sft": sft_rows, "rl": rl_rows}, train_rows)
     kept_skills(base_rows, rl_rows)["signal"]["verdict"]
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from itertools import combinations, pairwise, zip_longest
 from statistics import fmean, median
@@ -21,13 +21,13 @@ import numpy as np
 from cookbook.data.contract import ContractError
 from cookbook.data.samples import Sample
 from cookbook.evaluation import statistics
+from cookbook.evaluation.metrics.choices import Row, ratio
 from cookbook.evaluation.metrics.structures import numbers
 
 # What makes two rows one item. The id is not enough: another seed shuffles the options under the same id.
 IDENTITY = ("id", "question", "reference")
 FEW = 10  # rows: below, two models may well say the same without being the same
-
-Row = Mapping[str, Any]
+MARGIN = 0.05  # a loss of less is not worth naming
 
 
 def _share(rows: Sequence[Row]) -> dict:
@@ -48,10 +48,10 @@ def score(rows: Sequence[dict]) -> dict:
     """Score one model's predictions.
 
     Returns {"n", "accuracy", "ci95": [low, high], "clusters", "ci95_clustered", "format_rate", "unread_rate",
-    "lenient_accuracy", "errors", "tasks": {task: {"n", "accuracy", "ci95"}}}. All shares are in [0, 1], and the order
-    of the rows does not matter. ci95 is Wilson's; ci95_clustered draws whole clips. unread_rate: rows in which no
-    answer was found where the format wants it (counted as wrong). lenient_accuracy: with answers that stand elsewhere.
-    errors: rows that could not be asked. Raises ValueError where there are no rows.
+    "lenient_accuracy", "errors", "tasks": {task: {"n", "accuracy", "ci95"}}}. All shares are in [0, 1]. ci95 is
+    Wilson's; ci95_clustered draws whole clips. unread_rate: no answer found where the format wants it (counted as
+    wrong). lenient_accuracy: with answers that stand elsewhere. errors: rows that could not be asked. Raises ValueError
+    where there are no rows.
     """
     if not rows:
         raise ValueError("no predictions to score")
@@ -73,10 +73,8 @@ def require_same_items(predictions: dict[str, Sequence[dict]]) -> None:
     for name, rows in others:
         for i, (a, b) in enumerate(zip_longest(expected, rows), start=1):
             if a is None or b is None:
-                longer, item = (name, b) if a is None else (first, a)
-                found = f"only {longer} has row {i}, {item['id']!r}"
-            elif different := [key for key in IDENTITY if a[key] != b[key]]:
-                key = different[0]
+                found = f"only {name if a is None else first} has row {i}, {(a or b)['id']!r}"
+            elif key := next((key for key in IDENTITY if a[key] != b[key]), None):
                 found = f"in row {i} the {key} is {a[key]!r} for {first} and {b[key]!r} for {name}"
             else:
                 continue
@@ -86,15 +84,14 @@ def require_same_items(predictions: dict[str, Sequence[dict]]) -> None:
 def require_same_contract(predictions: dict[str, Sequence[dict]], free: Collection[str] = ()) -> dict[str, str | None]:
     """Returns the contract hash of each model; None where its rows do not say.
 
-    Raises ContractError, naming both, where two differ. Models named in `free` may differ: a base with another prompt
-    is asked under another contract, and that is what its row is there to show.
+    Raises ContractError, naming both, where two differ. Models named in `free` may: a base with another prompt.
     """
     found = {}
     for name, rows in predictions.items():
-        hashes = {row.get("contract") for row in rows}
-        if len(hashes) > 1:
-            raise ContractError(f"{name}: its rows were made under several contracts: {', '.join(map(str, hashes))}")
-        found[name] = next(iter(hashes), None)
+        found[name], *others = {row.get("contract") for row in rows} or {None}
+        if others:
+            several = ", ".join(map(str, [found[name], *others]))
+            raise ContractError(f"{name}: its rows were made under several contracts: {several}")
     bound = {name: contract for name, contract in found.items() if contract and name not in free}
     for (a, one), (b, other) in pairwise(bound.items()):
         if one != other:
@@ -112,15 +109,15 @@ def require_different_models(predictions: dict[str, Sequence[dict]]) -> None:
         pairs = list(zip(predictions[a], predictions[b]))
         if any(x.get(key) != y.get(key) for x, y in pairs for key in ("decoding", "video", "contract")):
             continue
-        weights = [{row.get("weights") for row in predictions[name]} for name in (a, b)]
-        if known := None not in weights[0] | weights[1]:
-            why = f"their weights are equal ({weights[0].pop()})" if weights[0] == weights[1] else None
-        else:
-            equal = len(pairs) >= FEW and all(x.get("output", x) == y.get("output", y) for x, y in pairs)
-            spoken = any(x.get("output") for x, _ in pairs)
-            why = f"all {len(pairs)} answers are equal, word for word" if equal and spoken else None
+        one, other = ({row.get("weights") for row in predictions[name]} for name in (a, b))
+        said = [(x.get("output"), y.get("output")) for x, y in pairs]
+        why = hint = ""
+        if None not in (one | other or {None}):
+            why = f"their weights are equal ({one.pop()})" if one == other else ""
+        elif len(said) >= FEW and any(x for x, _ in said) and all(x == y for x, y in said):
+            why = f"all {len(said)} answers are equal, word for word"
+            hint = "; if they are really two models, keep their weights hashes with the rows"
         if why:
-            hint = "" if known else "; if they are really two models, keep their weights hashes with the rows"
             raise ValueError(f"{a} and {b} are one model: {why}. Was {b}'s checkpoint loaded?{hint}")
 
 
@@ -132,11 +129,10 @@ def compare_pairs(predictions: dict[str, Sequence[dict]], free: Collection[str] 
     correct = {name: [row["correct"] for row in rows] for name, rows in predictions.items()}
     groups = [row["group"] for row in next(iter(predictions.values()))]
     steps = {f"{later}_vs_{earlier}": (correct[earlier], correct[later]) for earlier, later in pairwise(predictions)}
-    clustered = {name: asdict(statistics.paired_clustered(*pair, groups)) for name, pair in steps.items()}
     return {
         "contracts": contracts,
         "paired": {name: asdict(statistics.paired(*pair)) for name, pair in steps.items()},
-        "clustered": {name: found | {"ci95": list(found["ci95"])} for name, found in clustered.items()},
+        "clustered": {name: asdict(statistics.paired_clustered(*pair, groups)) for name, pair in steps.items()},
     }
 
 
@@ -144,19 +140,18 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
     """Score models on the same items, oldest first (base, sft, rl), and pair each with the one before it.
 
     Returns {"n", "chance", "majority", "tasks": {task: {"n", "chance", "majority"}}, "models": {name: score},
-    "contracts": {name: hash}, "paired": {"sft_vs_base": {"won", "lost", "both", "neither", "difference", "p", "g",
-    "needed"}, …}, "clustered": {"sft_vs_base": {"difference", "ci95", "p", "clusters"}, …}}. `train_rows` need
-    "task" and "reference" only; they give the majority level. Models in `free` may have another contract.
-    Raises ValueError where there are no models or no rows, the models did not answer the same items, or two are one
-    model; ContractError where contracts differ.
+    "contracts": {name: hash}, "paired": {"sft_vs_base": fields of Paired, …}, "clustered": {"sft_vs_base": fields of
+    Clustered, …}}. `train_rows` need "task" and "reference" only; they give the majority level. Models in `free` may
+    have another contract. Raises ValueError where there are no models or no rows, the models did not answer the same
+    items, or two are one model; ContractError where contracts differ.
     """
     if not predictions:
         raise ValueError("no models to compare")
     pairs, rows = compare_pairs(predictions, free), next(iter(predictions.values()))
 
     def levels(part: Sequence[dict]) -> dict:
-        majority = statistics.majority(part, train_rows)
-        return {"n": len(part), "chance": statistics.chance(part), "majority": majority}
+        chance, majority = statistics.chance(part), statistics.majority(part, train_rows)
+        return {"n": len(part), "chance": chance, "majority": majority}
 
     return {
         **levels(rows),
@@ -166,14 +161,8 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
     }
 
 
-# ---- behind a score ---------------------------------------------------------------------------------------------
-
-
 def subgroups(rows: Sequence[Row], by: str | Callable[[Row], Any]) -> dict[str, dict]:
-    """Returns {value: {"n", "accuracy", "ci95"}} for each value of a field, or of a function of the row.
-
-    A small subgroup has a wide interval; the lowest of many is low by luck too.
-    """
+    """Returns {value: {"n", "accuracy", "ci95"}} of a field, or of a function of a row; the lowest is partly luck."""
     return {value: _share(part) for value, part in by_field(rows, by).items()}
 
 
@@ -187,14 +176,14 @@ def by_category(rows: Sequence[Row], train: Sequence[Sample]) -> dict[str, dict]
     for category, part in by_field(rows).items():
         seen, wanted = [s.answer for s in train if s.task == category], [row["reference"] for row in part]
         if part[0]["kind"] == "number":
-            errors = [numbers([row])["mean_absolute_error"] for row in part]
+            own = [numbers([row])["mean_absolute_error"] for row in part]
+            ci95 = statistics.clustered_interval(own, [row["group"] for row in part])
             habit = fmean(abs(median(map(float, seen)) - float(reference)) for reference in wanted)
-            ci95 = statistics.clustered_interval(errors, [row["group"] for row in part])
-            table[category] = {"n": len(part), "score": fmean(errors), "ci95": ci95, "habit": habit}
         else:
+            own = [row["correct"] for row in part]
+            ci95 = statistics.interval(own)
             habit = wanted.count(max(sorted(set(seen)), key=seen.count)) / len(part)
-            own = _share(part)
-            table[category] = {"n": len(part), "score": own["accuracy"], "ci95": tuple(own["ci95"]), "habit": habit}
+        table[category] = {"n": len(part), "score": fmean(own), "ci95": ci95, "habit": habit}
     return table
 
 
@@ -209,37 +198,27 @@ def letter_bias(rows: Sequence[Row]) -> dict:
     wanted, told = Counter(row["reference"] for row in rows), Counter(row["answer"] for row in rows)
     hits = Counter(row["reference"] for row in rows if row["correct"])
     letters = {
-        o: {
-            "right": wanted[o] / len(rows),
-            "told": told[o] / len(rows),
-            "recall": hits[o] / wanted[o] if wanted[o] else None,
-        }
+        o: {"right": wanted[o] / len(rows), "told": told[o] / len(rows), "recall": ratio(hits[o], wanted[o])}
         for o in options
     }
     recalls = [found["recall"] for found in letters.values() if found["recall"] is not None]
     read = sum(told[o] for o in options) or 1
-    return {
-        "letters": letters,
-        "distance": sum(abs(wanted[o] / len(rows) - told[o] / read) for o in options) / 2,
-        "recall_std": float(np.std(recalls)),
-    }
+    distance = sum(abs(wanted[o] / len(rows) - told[o] / read) for o in options) / 2
+    return {"letters": letters, "distance": distance, "recall_std": float(np.std(recalls))}
 
 
-def won_and_lost(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[str]]:
-    """Returns the ids of items that the later model won and lost: {"won": […], "lost": […]}."""
-    pairs = list(zip(before, after))
-    return {
-        "won": [b["id"] for a, b in pairs if b["correct"] and not a["correct"]],
-        "lost": [b["id"] for a, b in pairs if a["correct"] and not b["correct"]],
-    }
+def won_and_lost(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[tuple[Row, Row]]]:
+    """Returns (row before, row after) of the items that the later model won and lost: {"won": […], "lost": […]}."""
+    changed = [pair for pair in zip(before, after) if pair[0]["correct"] != pair[1]["correct"]]
+    won, lost = ([(a, b) for a, b in changed if b["correct"] == right] for right in (True, False))
+    return {"won": won, "lost": lost}
 
 
-def kept_skills(before: Sequence[Row], after: Sequence[Row], margin: float = 0.05) -> dict[str, dict]:
+def kept_skills(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict]:
     """Returns whether post-training kept each task of a regression set: {task: {verdict, difference, ci95, n}}.
 
-    "lost": the 95 % interval of the difference lies below 0. "kept": it lies above -margin, so that no loss worth
-    naming is left. "not certain": anything else; ask more questions. The interval draws whole clips. Raises ValueError
-    where the rows are not of the same items.
+    "lost": the 95 % interval of the difference lies below 0. "kept": it lies above -MARGIN. "not certain": else;
+    ask more questions. The interval draws whole clips. Raises ValueError where the rows are not of the same items.
     """
     if [a["id"] for a in before] != [b["id"] for b in after]:
         raise ValueError("a regression set needs the same items in the same order, before and after")
@@ -251,6 +230,6 @@ def kept_skills(before: Sequence[Row], after: Sequence[Row], margin: float = 0.0
         # where no answer changed, redrawing finds nothing: what may still hide is what Wilson leaves of 0 in n
         if low == high == 0:
             low = -statistics.interval([False] * len(pairs))[1]
-        verdict = "lost" if high < 0 else "kept" if low > -margin else "not certain"
+        verdict = "lost" if high < 0 else "kept" if low > -MARGIN else "not certain"
         found[task] = {"verdict": verdict, "difference": step.difference, "ci95": [low, high], "n": len(pairs)}
     return found

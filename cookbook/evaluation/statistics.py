@@ -1,15 +1,13 @@
 """How sure a score is: intervals, paired tests, effect sizes, and the two scores that need no model.
 
 Why: on a few hundred questions two models differ by some points through luck alone, so no accuracy stands without its
-interval, and models that answered the same questions are compared pair by pair. scipy computes; this file fixes which
-formulas the project uses. `cookbook.evaluation.scores` and evaluation.ipynb call it.
-
-`interval` and `paired` take the questions as independent. Questions about one clip are not quite that: where a clip
-carries several, `clustered_interval` and `paired_clustered` draw whole clips, and are the ones to believe.
+interval, and models that answered the same questions are compared pair by pair. `interval` and `paired` take questions
+as independent; where a clip carries several, `clustered_interval` and `paired_clustered` draw whole clips, and are the
+ones to believe. `cookbook.evaluation.scores` and evaluation.ipynb call it.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,15 +19,15 @@ DRAWS = 2000  # of a bootstrap: the ends of the interval then move by some tenth
 VALUES = 4_000_000  # drawn at once: some 100 MB
 
 
-def interval(correct: Sequence[bool], level: float = 0.95) -> tuple[float, float]:
-    """Returns the Wilson score interval (low, high) of the share of right answers, both in [0, 1].
+def interval(correct: Sequence[bool]) -> tuple[float, float]:
+    """Returns the 95 % Wilson score interval (low, high) of the share of right answers, both in [0, 1].
 
     Wilson (1927) stays inside [0, 1] and is honest for small samples and for shares near 0 or 1.
     Raises ValueError where there is no answer.
     """
     if not len(correct):
         raise ValueError("an interval needs at least one answer, found none")
-    found = binomtest(sum(map(bool, correct)), len(correct)).proportion_ci(level, method="wilson")
+    found = binomtest(sum(map(bool, correct)), len(correct)).proportion_ci(method="wilson")
     return float(found.low), float(found.high)
 
 
@@ -50,44 +48,34 @@ class Paired:
 def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
     """Compare two models that answered the same items in the same order, by the exact McNemar test.
 
-    Only items on which the two disagree tell them apart: were the models equally good, each of those would be
-    won or lost with probability 1/2 (McNemar 1947; exact binomial form, two-sided). With no such item p is 1.
-    Raises ValueError where the lengths differ or nothing was answered.
+    Were the models equally good, each item on which they disagree would be won or lost with probability 1/2 (McNemar
+    1947; exact binomial form, two-sided). With no such item p is 1. Raises ValueError where the lengths differ or
+    nothing was answered.
     """
     if len(before) != len(after):
         raise ValueError(f"paired answers are needed: found {len(before)} before and {len(after)} after")
     if not len(before):
         raise ValueError("a comparison needs at least one item, found none")
     cells = Counter((bool(b), bool(a)) for b, a in zip(before, after))
-    won, lost = cells[False, True], cells[True, False]
-    p = float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
-    return Paired(
-        won=won,
-        lost=lost,
-        both=cells[True, True],
-        neither=cells[False, False],
-        difference=(won - lost) / len(before),
-        p=p,
-        g=won / (won + lost) - 0.5 if won + lost else None,
-        needed=needed_items((won + lost) / len(before), (won - lost) / len(before)),
-    )
+    won, lost, both, neither = (cells[pair] for pair in ((False, True), (True, False), (True, True), (False, False)))
+    decided, difference = won + lost, (won - lost) / len(before)
+    p = float(binomtest(won, decided).pvalue) if decided else 1.0
+    g = won / decided - 0.5 if decided else None
+    return Paired(won, lost, both, neither, difference, p, g, needed_items(decided / len(before), difference))
 
 
-def needed_items(decided: float, difference: float, level: float = 0.05, power: float = 0.8) -> int | None:
-    """Returns how many paired items McNemar's test needs to find a difference of two accuracies.
+def needed_items(decided: float, difference: float) -> int | None:
+    """Returns how many paired items McNemar's test needs to find a difference of two accuracies 8 times in 10.
 
-    `decided` is the share of items on which the models disagree. Connor (1987), Biometrics 43:207-211, with Fleiss's
-    correction for an exact test (1981). None where the difference is 0: no number of items finds what is not there.
+    `decided` is the share of items on which the models disagree; None where the difference is 0. Connor (1987),
+    Biometrics 43:207-211, with Fleiss's correction for an exact test (1981).
     """
     if not difference:
         return None
-    a, b = norm.ppf(1 - level / 2), norm.ppf(power)
+    a, b = norm.ppf(1 - SURE / 2), norm.ppf(0.8)
     spread = a * math.sqrt(decided) + b * math.sqrt(max(decided - difference**2, 0))
     n = (spread / difference) ** 2
     return math.ceil(n / 4 * (1 + math.sqrt(1 + 4 / (n * abs(difference)))) ** 2)
-
-
-# ---- where questions share a clip -------------------------------------------------------------------------------
 
 
 def _clusters(values: Sequence[float], groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -100,10 +88,8 @@ def _clusters(values: Sequence[float], groups: Sequence[str]) -> tuple[np.ndarra
     return np.bincount(place, weights=np.asarray(values, dtype=float)), np.bincount(place)
 
 
-def clustered_interval(
-    values: Sequence[float], groups: Sequence[str], level: float = 0.95, draws: int = DRAWS, seed: int = 0
-) -> tuple[float, float]:
-    """Returns the bootstrap percentile interval (low, high) of a mean, clips drawn with all their questions.
+def clustered_interval(values: Sequence[float], groups: Sequence[str], draws: int = DRAWS) -> tuple[float, float]:
+    """Returns the 95 % bootstrap percentile interval (low, high) of a mean, clips drawn with all their questions.
 
     `values` may be right or wrong, or any score. Needs some thirty groups to be honest (Cameron et al. 2008), and says
     nothing (low = high) where all values are equal or all belong to one clip: there `interval` is the one to read.
@@ -117,20 +103,18 @@ def clustered_interval(
     if len(clusters[0]) == 1:  # scipy refuses to redraw one
         return float(mean(*clusters)), float(mean(*clusters))
     how = {"paired": True, "vectorized": True, "method": "percentile", "batch": max(1, VALUES // len(clusters[0]))}
-    found = bootstrap(
-        clusters, mean, n_resamples=draws, confidence_level=level, rng=np.random.default_rng(seed), **how
-    ).confidence_interval
+    found = bootstrap(clusters, mean, n_resamples=draws, rng=np.random.default_rng(0), **how).confidence_interval
     return float(found.low), float(found.high)
 
 
-def sign_flips(differences: Sequence[float], groups: Sequence[str], draws: int = DRAWS, seed: int = 0) -> float:
+def sign_flips(differences: Sequence[float], groups: Sequence[str], draws: int = DRAWS) -> float:
     """Returns the p-value of a difference, two-sided: whole clips change their sign at random.
 
     Were two models equal, each sign would be as likely (Fisher's randomization test, the observed draw counted in).
     scipy's own `permutation_test` shuffles pair by pair: fifty times slower, for the same figure.
     """
     sums, _ = _clusters(differences, groups)
-    moved, rng = sums[sums != 0], np.random.default_rng(seed)
+    moved, rng = sums[sums != 0], np.random.default_rng(0)
 
     def flipped(size: tuple[int, int]) -> np.ndarray:
         return moved * (rng.integers(0, 2, size=size, dtype=np.int8) * 2 - 1)
@@ -153,28 +137,23 @@ class Clustered:
 
 
 def paired_clustered(
-    before: Sequence[float], after: Sequence[float], groups: Sequence[str], draws: int = DRAWS, seed: int = 0
+    before: Sequence[float], after: Sequence[float], groups: Sequence[str], draws: int = DRAWS
 ) -> Clustered:
     """Compare two models on the same items, which come in groups; for any score, not only right or wrong.
 
-    The interval redraws the groups (`clustered_interval`), the p-value flips them (`sign_flips`).
     Raises ValueError where the lengths differ or nothing was answered.
     """
     if len(before) != len(after):
         raise ValueError(f"paired answers are needed: found {len(before)} before and {len(after)} after")
     difference = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
-    ci95 = clustered_interval(difference, groups, 0.95, draws, seed)
-    p = sign_flips(difference, groups, draws, seed)
+    ci95, p = clustered_interval(difference, groups, draws), sign_flips(difference, groups, draws)
     return Clustered(float(difference.mean()), ci95, p, clusters=len(set(map(str, groups))))
 
 
-# ---- scores without a model -------------------------------------------------------------------------------------
-
-
 def chance(rows: Sequence[dict]) -> float:
-    """Returns the accuracy to expect from blind guessing: the mean of 1 / number of options.
+    """Returns the accuracy to expect from blind guessing: the mean of 1 / number of options, 0 for a row without any.
 
-    A row without options counts 0: there is nothing to guess among. Raises ValueError where there are no rows.
+    Raises ValueError where there are no rows.
     """
     if not rows:
         raise ValueError("the chance level needs at least one row, found none")
@@ -189,9 +168,9 @@ def majority(rows: Sequence[dict], train_rows: Sequence[dict]) -> float:
     """
     if not rows:
         raise ValueError("the majority level needs at least one row, found none")
-    counts: dict[str, Counter] = {}
+    counts: defaultdict[str, Counter] = defaultdict(Counter)
     for row in train_rows:
-        counts.setdefault(row["task"], Counter())[row["reference"]] += 1
+        counts[row["task"]][row["reference"]] += 1
     if missing := {row["task"] for row in rows} - counts.keys():
         raise ValueError(f"no training row has the task {', '.join(sorted(missing))}; found {sorted(counts)}")
     habit = {task: min(found, key=lambda answer: (-found[answer], answer)) for task, found in counts.items()}

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cookbook import pipeline, tutorial
 from cookbook.data.answers import choices_of
+from cookbook.evaluation import findings
 from cookbook.evaluation.controls import (
     TURN,
     blind,
@@ -20,6 +22,7 @@ from cookbook.evaluation.controls import (
 from cookbook.evaluation.predict import predict
 from cookbook.evaluation.scores import letter_bias
 from cookbook.model.vision_tower import batch_vision
+from data_tools import road_vqa
 
 LETTERS = ["A", "B", "C", "D"]
 
@@ -127,3 +130,21 @@ def test_a_model_that_knows_has_no_bias_and_refusals_are_none():
     assert found["bias"]["distance"] == pytest.approx(0, abs=0.1)
     mixed = random.Random(0).sample(rotated(lambda i, ref: "A"), 40)
     assert letter_bias(mixed) == letter_bias(rotated(lambda i, ref: "A"))
+
+
+# A job's controls
+
+
+def test_controls_ask_the_same_questions_with_less_to_see_and_only_once(runs, monkeypatch):
+    road_vqa.world(runs / "job" / "data", 0, {"train": 1, "validation": 1, "test": 3})
+    job = tutorial.job("job")
+    rows = pipeline.controls(job, "base", 8)
+    ids = [s.id for s in job.unseen(8)]
+    assert all([row["id"] for row in rows[name]] == ids for name in findings.MEANS)
+    assert all(row["video"] is None for row in rows["blind"])
+    turned = [row["id"] for row in rows.get("turned options", [])]
+    assert len(turned) == 4 * sum(row["kind"] == "mcq" for row in rows["blind"]) and all("#turn" in i for i in turned)
+    monkeypatch.setattr("cookbook.model.generation.generate", None)  # nobody is asked a second time
+    assert pipeline.controls(job, "base", 8) == rows
+    with pytest.raises(TypeError):
+        pipeline.prompted(job, "base", "Look twice. " + job.contract.system, 8)

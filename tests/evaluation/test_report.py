@@ -11,12 +11,10 @@ import pytest
 from browser import Browser, find
 from PIL import Image
 
-from cookbook import pipeline, tutorial
 from cookbook.display import plots
 from cookbook.evaluation import findings, report
 from cookbook.evaluation.report import Report
 from cookbook.evaluation.scores import compare
-from data_tools import road_vqa
 from data_tools.worlds import road
 from data_tools.worlds.road_questions import Question, questions
 
@@ -322,60 +320,3 @@ def test_a_job_without_rl_and_of_other_names_has_one_too(run, tmp_path):
     assert "start → skewed" in page.text and "skewed is right where start was wrong" in page.text
     alts = [attrs["alt"][:4] for tag, attrs in page.tags if tag == "img"]
     assert alts[:2] == ["Bars", "Loss"] and "Alarms" not in page.text
-
-
-# The choice of examples
-
-
-def marks(**patterns: str) -> dict[str, list[dict]]:
-    """Predictions from pictures of them, + right and - wrong; each item has its own clip, tasks alternate."""
-    return {name: [{"correct": mark == "+", "group": f"clip_{i}", "task": "ab"[i % 2]}
-                   for i, mark in enumerate(pattern)] for name, pattern in patterns.items()}  # fmt: skip
-
-
-def test_every_item_has_one_heading_and_only_what_all_models_knew_has_none():
-    predictions = marks(base="--++--++", sft="-+-+-+-+", rl="----++++")
-    kinds = report.sort_items(predictions)
-    assert kinds == {
-        "RL is right where SFT was wrong": [4, 6],
-        "SFT learned it, RL kept it": [5],
-        "RL is wrong where SFT was right": [1, 3],
-        "RL is still wrong": [0, 2],
-    }
-
-
-def test_headings_take_turns_so_that_losses_are_shown_beside_gains():
-    predictions = marks(sft="-" * 20 + "+", rl="+" * 19 + "--")
-    chosen = report.choose(report.sort_items(predictions), predictions["rl"], 6)
-    assert list(map(len, chosen.values())) == [4, 0, 1, 1]
-
-
-def test_new_clips_come_first_and_then_new_tasks():
-    items = [{"group": "one", "task": "a"}, {"group": "one", "task": "b"}, {"group": "two", "task": "a"},
-             {"group": "two", "task": "b"}, {"group": "three", "task": "a"}]  # fmt: skip
-    assert report.choose({"gains": [0, 1, 2, 3, 4]}, items, 4) == {"gains": [0, 3, 4, 1]}
-    assert report.choose({"gains": [0, 1, 2, 3, 4]}, items, 9) == {"gains": [0, 3, 4, 1, 2]}
-    assert report.choose({"gains": [0, 1, 2, 3, 4]}, items, 0) == {"gains": []}
-
-
-def test_a_loss_is_shown_though_its_clip_stands_under_the_gains():
-    items = [{"group": "one", "task": "a"}, {"group": "one", "task": "b"}]
-    assert report.choose({"gains": [0], "losses": [1]}, items, 6) == {"gains": [0], "losses": [1]}
-
-
-# The rows of the controls
-
-
-def test_controls_ask_the_same_questions_with_less_to_see_and_only_once(runs, monkeypatch):
-    road_vqa.world(runs / "job" / "data", 0, {"train": 1, "validation": 1, "test": 3})
-    job = tutorial.job("job")
-    rows = pipeline.controls(job, "base", 8)
-    ids = [s.id for s in job.unseen(8)]
-    assert all([row["id"] for row in rows[name]] == ids for name in findings.MEANS)
-    assert all(row["video"] is None for row in rows["blind"])
-    turned = [row["id"] for row in rows.get("turned options", [])]
-    assert len(turned) == 4 * sum(row["kind"] == "mcq" for row in rows["blind"]) and all("#turn" in i for i in turned)
-    monkeypatch.setattr("cookbook.model.generation.generate", None)  # nobody is asked a second time
-    assert pipeline.controls(job, "base", 8) == rows
-    with pytest.raises(TypeError):
-        pipeline.prompted(job, "base", "Look twice. " + job.contract.system, 8)

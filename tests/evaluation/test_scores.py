@@ -172,7 +172,8 @@ def marked(pattern: str, task: str = "a", clip: int = 1) -> list[dict]:
 
 
 def test_items_won_and_lost_are_named():
-    assert won_and_lost(marked("+-+-"), marked("++--")) == {"won": ["a1"], "lost": ["a2"]}
+    before, after = marked("+-+-"), marked("++--")
+    assert won_and_lost(before, after) == {"won": [(before[1], after[1])], "lost": [(before[2], after[2])]}
 
 
 def test_subgroups_by_field_and_by_function():

@@ -1,22 +1,21 @@
 """Metrics: what a set of prediction rows is worth, for every kind of question that the guide names.
 
-Why: accuracy is right for multiple choice and wrong for a caption. Each row has a `kind`; each kind has one function
-from rows to figures, and libraries that others keep compute them. An answer that could not be read counts as wrong, or
-as the worst value there is; it is never left out. A metric of your own is a function too:
+choices       one of a few options: multiple choice, yes or no, a grade
+structures    nearly right: a number, a span of time, a JSON caption, how many of what
+texts         free text: shared words, and meaning
 
-    def brief(rows):
-        return {"share_below_20_words": sum(len(r["output"].split()) < 20 for r in rows) / len(rows)}
+Why: accuracy is right for multiple choice and wrong for a caption. Each kind of row has one function from rows to
+figures. An answer that could not be read counts as wrong, or as the worst value there is. Your own is a function too:
 
-    measure(rows, {"brief": brief})["brief"]
+    measure(rows, {"brief": lambda rows: {"words": fmean(len(row["output"].split()) for row in rows)}})["brief"]
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from cookbook.data.quantities import iou, number, span
 from cookbook.evaluation.metrics import choices, structures, texts
+from cookbook.evaluation.metrics.choices import Row
 
-Row = Mapping[str, Any]
 Metric = Callable[[Sequence[Row]], dict]
 
 KINDS: dict[str, Metric] = {
@@ -48,8 +47,8 @@ def measure(rows: Sequence[Row], custom: Mapping[str, Metric] | None = None) -> 
 def right(kind: str, answer: str | None, reference: str | None) -> bool:
     """Returns whether one answer counts as right.
 
-    Choices: the same option. Numbers: the same number. Texts: the same words (case, punctuation and articles aside).
-    Spans: half of both together is shared (IoU 0.5). JSON and counts: every field is equal.
+    Texts: the same words (case, punctuation and articles aside). Spans: half of both together is shared (IoU 0.5).
+    JSON and counts: every field is equal.
     """
     if answer is None or reference is None:
         return False

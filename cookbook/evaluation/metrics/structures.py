@@ -1,27 +1,25 @@
 """Metrics of answers that can be nearly right: a number, a span of time, a JSON caption, how many of what.
 
-Why: 3.4 for 3.5 metres is wrong for an exact match and nearly perfect for a forklift, and a caption of fifteen fields
-is right in some of them: a mean over fields hides the one that got worse, so `compare_fields` judges each. Reading is
-tolerant (several notations, JSON in a code block or in Python's notation); what cannot be read is the worst value.
+Why: 3.4 for 3.5 metres is wrong for an exact match and nearly perfect for a forklift, and a mean over the fields of a
+caption hides the one that got worse, so `compare_fields` judges each. Reading is tolerant; what cannot be read is the
+worst value.
 """
 
 import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from cookbook.data.quantities import iou, number, span
 from cookbook.evaluation import statistics
+from cookbook.evaluation.metrics.choices import Row, ratio
 
-Row = Mapping[str, Any]
+PLURAL = re.compile(r"(?<=s|x|h)es$|(?<=[^us])s$")  # buses is bus, cars is car; words of another plural stay
 NEAR = 0.1  # share of the reference: how the warehouse data's own script counts a hit
-
-
-# ---- numbers ----------------------------------------------------------------------------------------------------
 
 
 def numbers(rows: Sequence[Row]) -> dict:
@@ -48,13 +46,10 @@ def numbers(rows: Sequence[Row]) -> dict:
     }
 
 
-# ---- spans of time ----------------------------------------------------------------------------------------------
-
-
 def spans(rows: Sequence[Row]) -> dict:
     """Returns n, unread, mean_iou, iou_50, mean_absolute_error (seconds), mean_relative_error.
 
-    The absolute error is the mean over start and end. The relative error divides it by the length of the true span, as
+    The absolute error is the mean over start and end; the relative one divides it by the length of the true span, as
     the temporal-localization recipe does. Both leave out what could not be read; IoU counts it as 0.
     """
     pairs = [(span(row["reference"]), span(row["answer"])) for row in rows]
@@ -71,9 +66,6 @@ def spans(rows: Sequence[Row]) -> dict:
         "mean_absolute_error": fmean([error for error, _ in errors]) if errors else None,
         "mean_relative_error": fmean(relative) if relative else None,
     }
-
-
-# ---- JSON captions ----------------------------------------------------------------------------------------------
 
 
 def fields(words: str) -> dict[str, Any]:
@@ -109,13 +101,13 @@ def captions(rows: Sequence[Row]) -> dict:
     """Returns n, unread (no JSON found), exact (all fields right), field_accuracy, and fields: {name: n, accuracy, …}.
 
     Of each field: n (references that have it), accuracy, missing (not in the answer), and majority: what always giving
-    the most frequent value would earn. A field at its majority was not learned (`rule_violation`: always "False").
+    the most frequent value would earn; a field at its majority was not learned.
     """
     read = [(fields(row["reference"]), fields(row["answer"] or "")) for row in rows]
     if wrong := next((row["id"] for row, (true, _) in zip(rows, read) if not true), None):
         raise ValueError(f"{wrong}: its reference is no JSON object")
-    names, table = sorted({name for true, _ in read for name in true}), {}
-    for name in names:
+    table = {}
+    for name in sorted({name for true, _ in read for name in true}):
         asked = [(true[name], told) for true, told in read if name in true]
         values = Counter(" ".join(str(value).lower().split()) for value, _ in asked)
         table[name] = {
@@ -156,10 +148,9 @@ def compare_fields(before: Sequence[Row], after: Sequence[Row]) -> list[Field]:
     found = []
     for name, figures in captions(after)["fields"].items():
         old, new = (field_right(rows, name) for rows in (before, after))
-        test = statistics.paired(old, new)
+        test, ci95 = statistics.paired(old, new), statistics.interval(new)
         verdict = "no sure change" if test.p >= statistics.SURE else "better" if test.difference > 0 else "worse"
-        low_high, constant = statistics.interval(new), figures["majority"]
-        found.append(Field(name, fmean(old), fmean(new), low_high, constant, test.p, verdict))
+        found.append(Field(name, fmean(old), fmean(new), ci95, figures["majority"], test.p, verdict))
     return sorted(found, key=lambda field: field.after - field.before)
 
 
@@ -167,9 +158,6 @@ def field_right(rows: Sequence[Row], name: str) -> list[bool]:
     """Returns for each row whose reference has the field whether its answer has it right."""
     pairs = [(fields(row["reference"]), fields(row["answer"] or "")) for row in rows]
     return [name in told and same(told[name], true[name]) for true, told in pairs if name in true]
-
-
-# ---- how many of what -------------------------------------------------------------------------------------------
 
 
 def tally(words: str) -> Counter[str]:
@@ -184,12 +172,7 @@ def tally(words: str) -> Counter[str]:
     if bare := re.fullmatch(r"\D*(\d+)[.\s]*", words):
         return Counter({"": int(bare[1])})
     parts = (re.search(r"(\d+)\s+(\S.*?)\W*$", part) for part in re.split(r"[,;\n]|\band\b", words.lower()))
-    return Counter({_singular(part[2]): int(part[1]) for part in parts if part})
-
-
-def _singular(thing: str) -> str:
-    """Returns buses as bus and cars as car; words that take another plural stay as they are."""
-    return re.sub(r"(?<=s|x|h)es$|(?<=[^s])s$", "", thing) if not thing.endswith("us") else thing
+    return Counter({PLURAL.sub("", part[2]): int(part[1]) for part in parts if part})
 
 
 def counts(rows: Sequence[Row]) -> dict:
@@ -199,23 +182,21 @@ def counts(rows: Sequence[Row]) -> dict:
     detection without boxes. Sums over all items (micro).
     """
     pairs = [(tally(row["reference"]), tally(row["answer"] or "")) for row in rows]
-    things = {}
-    for name in sorted({name for both in pairs for part in both for name in part}):
-        found = sum(min(true[name], told[name]) for true, told in pairs)
-        things[name] = {
-            "found": found,
-            "missed": sum(true[name] for true, _ in pairs) - found,
-            "invented": sum(told[name] for _, told in pairs) - found,
-        }
-    found, missed, invented = (sum(t[key] for t in things.values()) for key in ("found", "missed", "invented"))
-    off = [sum(abs(true[name] - told[name]) for name in true.keys() | told.keys()) for true, told in pairs]
+    cells = {"found": Counter(), "missed": Counter(), "invented": Counter()}
+    for true, told in pairs:
+        cells["found"] += true & told
+        cells["missed"] += true - told
+        cells["invented"] += told - true
+    found, missed, invented = (each.total() for each in cells.values())
+    off = [((true - told) + (told - true)).total() for true, told in pairs]
+    things = sorted({name for both in pairs for part in both for name in part})
     return {
         "n": len(rows),
         "unread": fmean([not told for _, told in pairs]),
         "exact": fmean([error == 0 for error in off]),
         "mean_absolute_error": fmean(off),
-        "precision": found / (found + invented) if found + invented else None,
-        "recall": found / (found + missed) if found + missed else None,
-        "f1": 2 * found / (2 * found + missed + invented) if found + missed + invented else None,
-        "things": things,
+        "precision": ratio(found, found + invented),
+        "recall": ratio(found, found + missed),
+        "f1": ratio(2 * found, 2 * found + missed + invented),
+        "things": {name: {key: each[name] for key, each in cells.items()} for name in things},
     }

@@ -2,22 +2,20 @@
 
 Why: the guide asks for them, and each sees only a part. BLEU and ROUGE count shared words; the similarity compares
 meanings, yet gives "stops" and "does not stop" nearly the same score. Read them beside exact match and beside what two
-people would score. sacrebleu and rouge-score compute; wordllama brings its small embedding model in its wheel, so that
-nothing is downloaded.
+people would score. The embedding model comes in wordllama's wheel, so that nothing is downloaded.
 """
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cookbook.data.answers import plain
+from cookbook.evaluation.metrics.choices import Row
 
-Row = Mapping[str, Any]
 Embed = Callable[[list[str]], np.ndarray]  # n texts -> (n, width)
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
@@ -28,11 +26,11 @@ def relaxed(words: str) -> str:
     return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", words).split())
 
 
-def text(rows: Sequence[Row], embed: Embed | None = None) -> dict:
+def text(rows: Sequence[Row]) -> dict:
     """Returns n, unread, exact, relaxed, bleu, bleu_signature, rouge1, rouge2, rougeL (F, mean) and similarity.
 
     Shares and ROUGE are in [0, 1], BLEU (of the whole set) is in [0, 100], similarity is a mean cosine in [-1, 1].
-    What could not be read counts as the empty text. `embed` is another model than the one that ships.
+    What could not be read counts as the empty text.
     """
     if not rows:
         raise ValueError("no predictions to measure")
@@ -44,7 +42,7 @@ def text(rows: Sequence[Row], embed: Embed | None = None) -> dict:
         "relaxed": sum(relaxed(a) == relaxed(b) for a, b in zip(told, wanted)) / len(rows),
         **bleu(told, wanted),
         **rouge(told, wanted),
-        "similarity": float(np.mean(similarity(told, wanted, embed))),
+        "similarity": float(np.mean(similarity(told, wanted))),
     }
 
 
@@ -67,12 +65,15 @@ def rouge(told: Sequence[str], wanted: Sequence[str]) -> dict:
 
 
 def similarity(told: Sequence[str], wanted: Sequence[str], embed: Embed | None = None) -> list[float]:
-    """Returns the cosine of the embeddings of each pair; 1 for equal texts, 0 where one of them is empty."""
+    """Returns the cosine of the embeddings of each pair; 1 for equal texts, 0 where one of them is empty.
+
+    `embed` is another model than the one that ships.
+    """
     a, b = (np.asarray((embed or _wordllama())(list(words)), dtype=float) for words in (told, wanted))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = (a * b).sum(1) / np.where(norms > 0, norms, 1)
-    known = [1.0 if x.strip() == y.strip() else None if x.strip() and y.strip() else 0.0 for x, y in zip(told, wanted)]
-    return [float(c) if fixed is None else fixed for c, fixed in zip(cosine, known)]
+    words = [(x.strip(), y.strip()) for x, y in zip(told, wanted)]
+    return [1.0 if x == y else float(c) if x and y else 0.0 for c, (x, y) in zip(cosine, words)]
 
 
 @cache
