@@ -43,6 +43,10 @@ class Report:
         count = {s: sum(check.status == s for check in self.checks) for s in (MISSING, WARNING)}
         return f"{len(self.checks)} checks: {count[MISSING]} missing, {count[WARNING]} warnings"
 
+    def __getitem__(self, name: str) -> Check | Ability:
+        """Returns a check or an ability by its name. Raises KeyError."""
+        return {row.name: row for row in (*self.checks, *self.abilities)}[name]
+
     def __repr__(self) -> str:
         found, able = (as_text(row.cells for row in rows) for rows in (self.checks, self.abilities))
         return f"{found}\n\nWhat this machine can run:\n{able}\n\n{self._summary()}"

@@ -230,3 +230,26 @@ def test_a_metric_of_your_own_is_a_function():
 )
 def test_one_answer_is_right_or_not(kind, answer, reference, want):
     assert right(kind, answer, reference) is want
+
+
+# Where errors come from
+
+
+def test_errors_go_with_the_weather_and_not_with_the_length():
+    rows = [{"correct": i % 2 == 0, "weather": "sun" if i % 2 == 0 else "fog", "n": i // 2} for i in range(40)]
+    of = {"n": lambda r: r["n"], "weather": lambda r: r["weather"], "always": lambda r: "same"}
+    weather, n, always = choices.error_correlation(rows, of).rows
+    assert weather == ["weather", "1.00", "3e-10", "fog 1.00 of 20, sun 0.00 of 20"]  # χ² = 40 of one degree of freedom
+    assert n == ["n", "0.00", "1", "9.5 on average where wrong, 9.5 where right"]
+    assert always == ["always", "–", "–", "same 0.50 of 40"]
+    same = [row | {"correct": True} for row in rows]
+    assert [line[1] for line in choices.error_correlation(same, of).rows] == ["–"] * 3
+
+
+def test_strength_is_phi_of_two_by_two_and_the_correlation_of_a_number():
+    cells = {("sun", True): 30, ("sun", False): 10, ("fog", True): 10, ("fog", False): 30}
+    rows = [{"correct": right, "w": w} for (w, right), n in cells.items() for _ in range(n)]
+    of = {"words": lambda r: r["w"], "number": lambda r: int(r["w"] == "fog")}
+    found = choices.error_correlation(rows, of).rows
+    assert [line[:2] for line in found] == [["number", "0.50"], ["words", "0.50"]]  # (30 · 30 − 10 · 10) / 1600
+    assert found[0][3] == "0.75 on average where wrong, 0.25 where right"
