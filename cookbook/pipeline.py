@@ -287,13 +287,6 @@ def controls(job: Job, model_name: str, questions: int | None = None) -> dict[st
     return {control: found for control, found in rows.items() if found}
 
 
-def prompted(job: Job, model_name: str, system: str, questions: int | None = None) -> list[dict]:
-    """Let a model answer unseen questions under another system prompt: what words earn, without any training."""
-    model, encoder = open_model(models(job)[model_name], job.contract)
-    other = Encoder(encoder.processor, replace(job.contract, system=system), encoder.config)
-    return predict(model, other, job.unseen(questions), f"{model_name}, prompted")
-
-
 def report(
     job: Job,
     comparison: dict,

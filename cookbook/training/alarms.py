@@ -65,6 +65,14 @@ def _recent(rows: Rows, key: str) -> float | None:
     return mean(values) if len(values) == WINDOW else None
 
 
+def _share_above(key: str, limit: float, words: str) -> Callable[[Rows], str | None]:
+    def check(rows: Rows) -> str | None:
+        share = _recent(rows, key)
+        return words.format(share) if share is not None and share > limit else None
+
+    return check
+
+
 def not_a_number(rows: Rows) -> str | None:
     """Goes off for a value that is NaN or infinite in the last row."""
     bad = [key for key, value in rows[-1].items() if isinstance(value, float) and not math.isfinite(value)]
@@ -79,12 +87,6 @@ def _kl_above(limit: float) -> Callable[[Rows], str | None]:
         return f"the KL of the last {WINDOW} steps is {mean(last[:-1]):.2f} without its peak, above {limit}"
 
     return check
-
-
-def no_group_differs(rows: Rows) -> str | None:
-    """Goes off where nine groups of ten earn the same."""
-    share = _recent(rows, EQUAL)
-    return f"in {share:.0%} of the last groups all earn the same" if share is not None and share > 0.9 else None
 
 
 def never_earned(rows: Rows) -> str | None:
@@ -123,12 +125,6 @@ def _fallen(key: str, share: float, what: str) -> Callable[[Rows], str | None]:
         return f"{what} fell from {edges[0]:.3g} to {edges[1]:.3g}" if edges and edges[1] < share * edges[0] else None
 
     return check
-
-
-def cut_completions(rows: Rows) -> str | None:
-    """Goes off where a fifth of the completions has no end."""
-    share = _recent(rows, CUT)
-    return f"{share:.0%} of the last completions are cut at the limit" if share is not None and share > 0.2 else None
 
 
 def format_lost(rows: Rows) -> str | None:
@@ -192,7 +188,8 @@ RULES = (
     Rule("kl", _kl_above(KL_ALARM), "Nothing holds the policy near its start", "train.train_policy.kl_beta"),
     Rule("kl-runaway", _kl_above(KL_RUNAWAY), "The policy has left its start: rate too high, or no KL term",
          "train.optm_lr", severe=True),
-    Rule("equal-groups", no_group_differs, "All right or all wrong: the prompts are too easy or too hard",
+    Rule("equal-groups", _share_above(EQUAL, 0.9, "in {:.0%} of the last groups all earn the same"),
+         "All right or all wrong: the prompts are too easy or too hard",
          "rollout.n_generation"),
     Rule("never-earned", never_earned, "Prompt and reward may disagree: run python -m cookbook.gym",
          "train.train_policy.reward_function"),
@@ -203,7 +200,8 @@ RULES = (
     Rule("shorter", _fallen(LENGTH, 0.5, "mean completion length"),
          "The reasoning is being dropped: it earns nothing, or short completions weigh more",
          "train.train_policy.loss_type"),
-    Rule("cut", cut_completions, "What is cut earns nothing, whatever it would have said",
+    Rule("cut", _share_above(CUT, 0.2, "{:.0%} of the last completions are cut at the limit"),
+         "What is cut earns nothing, whatever it would have said",
          "rollout.max_response_length"),
     Rule("format-lost", format_lost, "The format is not paid for, or the rate is too high", "train.optm_lr",
          severe=True),

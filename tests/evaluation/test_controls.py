@@ -146,5 +146,3 @@ def test_controls_ask_the_same_questions_with_less_to_see_and_only_once(runs, mo
     assert len(turned) == 4 * sum(row["kind"] == "mcq" for row in rows["blind"]) and all("#turn" in i for i in turned)
     monkeypatch.setattr("cookbook.model.generation.generate", None)  # nobody is asked a second time
     assert pipeline.controls(job, "base", 8) == rows
-    with pytest.raises(TypeError):
-        pipeline.prompted(job, "base", "Look twice. " + job.contract.system, 8)
