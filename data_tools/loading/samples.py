@@ -22,7 +22,7 @@ from typing import Any
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError, Sample
-from cookbook.runs import ROOT
+from cookbook.runs import ROOT, named
 from data_tools import formats
 from data_tools.formats import hub
 from data_tools.formats.source import Problems
@@ -143,17 +143,17 @@ def _without_quarantine(config: Config, place: Path | str, split: str, samples: 
 
     A passport that names the split speaks for it; what it says of a folder without splits holds for all.
     """
-    named = config.table("custom").get("passport")
-    path = ROOT / named if named else Path(place) / PASSPORT
-    if not named and not path.is_file():
+    stated = config.table("custom").get("passport")
+    path = ROOT / stated if stated else Path(place) / PASSPORT
+    if not stated and not path.is_file():
         return samples
     out = read_quarantine(path)
     by_split = bool(out.keys() & {"validation", "test"})
     bad = out.get(split, {}) if by_split else {key for rows in out.values() for key in rows}
     kept = [sample for sample in samples if sample.id not in bad]
     if len(kept) < len(samples):
-        out = len(samples) - len(kept)
-        log.warning("%s: %d of %d samples are left out by %s", split, out, len(samples), named(path))
+        left = len(samples) - len(kept)
+        log.warning("%s: %d of %d samples are left out by %s", split, left, len(samples), named(path))
     return kept
 
 
