@@ -29,6 +29,7 @@ from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.pipeline import Job
 from cookbook.runs import ROOT, named
+from data_tools import loading
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ def job(name: str, step: str = "sft", seed: int = 0, changes: Mapping[str, Any] 
     config = Config.load(CONFIGS[step])
     if step == "rl":
         config = config.edit({pipeline.START: named(runs.path(name) / "sft")})
+        if not (runs.path(name) / "data" / loading.PASSPORT).is_file():  # SFT's start can count tokens before SFT ends
+            job(name, "sft", seed)
     return pipeline.prepare(config.edit(changes or {}), name, LOADER, seed)
 
 

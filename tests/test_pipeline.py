@@ -72,6 +72,14 @@ def test_what_the_passport_quarantines_is_neither_trained_on_nor_asked(runs):
     assert not (folder / "passport.json").exists()
 
 
+def test_rl_of_the_tutorial_can_be_looked_at_before_its_sft_is_there(runs):
+    world(runs)
+    rl = tutorial.job("job", "rl")
+    assert rl.start == rl.base == str(runs / "job/sft") and not (runs / "job/sft").exists()
+    assert rl.passport == tutorial.job("job").passport and json.loads((runs / "job/data/passport.json").read_text())[
+        "max_length"]  # fmt: skip
+
+
 def test_all_clips_of_a_made_world_are_checked_whatever_part_is_taken(runs):
     world(runs, train=6)
     tutorial.job("job", changes={"custom.clips": 2})
