@@ -85,7 +85,7 @@ def numeric(completion: str, sample: Sample, contract: Contract) -> float:
 def span_iou(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns how much the stated time span and the reference share: seconds in both / seconds in either.
 
-    What `answers.span` does not read earns 0.0.
+    What `quantities.span` does not read earns 0.0.
     """
     return iou(span(_stated(completion, contract)), span(reference(sample, contract)))
 
