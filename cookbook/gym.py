@@ -21,7 +21,15 @@ from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample
 from cookbook.display.tables import Table
 from cookbook.runs import read_jsonl
-from cookbook.training.rewards import RewardError, Weights, full_marks, gold_failures, reward, reward_weights
+from cookbook.training.rewards import (
+    RewardError,
+    Weights,
+    full_marks,
+    gold_failures,
+    require_gold,
+    reward,
+    reward_weights,
+)
 
 Scored = Sequence[tuple[Sample, float]]  # samples with the total reward of one completion each
 
@@ -120,6 +128,43 @@ def group_table(scored: Scored, copies: int, prompts: int) -> Table:
     share, basis = equal_groups(scored, copies)
     row = (copies, f"{share:.2f}", prompts, f"{prompts * (1 - share):.1f}", basis)
     return Table(("G", "all the same", "prompts a step", "that teach", "from"), [row], "groups")
+
+
+TRIED = ("single_choice", "numeric", "span_iou", "rouge_l")  # parts that read an answer, the strictest first
+LAZY = 0.9  # what a constant answer may earn at most, or there is nothing to learn
+
+
+def rewards_that_work(samples: Sequence[Sample], contract: Contract) -> dict[str, float]:
+    """Returns weights whose full marks every right answer earns and no constant answer comes near; {} where none do.
+
+    Where answers have a form to keep, it is paid a tenth.
+    """
+    form = {} if contract.answer_format == "text" else {"format": 0.1}
+    choices = all(sample.options for sample in samples)
+    for weights in ({name: 1.0} for name in TRIED if choices or name != "single_choice"):
+        lazy = max(constant_policies(samples, weights, contract).values())
+        if lazy < LAZY and not gold_failures(samples, weights, contract):
+            return weights | form
+    return {}
+
+
+def require_reward(config: Config, samples: Sequence[Sample], contract: Contract) -> None:
+    """Raises RewardError where right answers cannot earn full marks, and says which reward they can earn."""
+    try:
+        require_gold(samples, reward_weights(config), contract)
+    except RewardError as error:
+        works = ", ".join(f"{name}: {weight:g}" for name, weight in rewards_that_work(samples, contract).items())
+        helps = f'What works on these samples: reward = "{works}"' if works else "No part works on these samples"
+        raise RewardError(f"{error}.\n{helps}") from None
+
+
+def weights_of(words: str) -> dict[str, float]:
+    """Returns the weights of "single_choice, format: 0.1"; a name alone counts 1. Raises RewardError."""
+    try:
+        pairs = [part.partition(":") for part in words.split(",")]
+        return {name.strip(): float(weight or 1) for name, _, weight in pairs}
+    except ValueError:
+        raise RewardError(f"{words!r} is not of the form single_choice, format: 0.1") from None
 
 
 class Gym(list[Table]):

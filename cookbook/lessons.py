@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from cookbook import pipeline, runs, tutorial
+from cookbook import jobs, pipeline, runs
 from cookbook.config import Config
 from cookbook.data.samples import Sample
 from cookbook.display.tables import Table
@@ -63,8 +63,8 @@ class Lesson:
 
 def road(name: str, seed: int) -> Job:
     """Returns the RL of the main job, from the job's SFT."""
-    tutorial.trained(name, "sft", seed)
-    return tutorial.job(name, "rl", seed)
+    jobs.trained(name, "sft", seed)
+    return jobs.job(name, "rl", seed)
 
 
 def falling(name: str, seed: int) -> Job:
@@ -83,7 +83,7 @@ def falling(name: str, seed: int) -> Job:
 
 # ---- the lessons ------------------------------------------------------------------------------------------------
 
-FAST, FROM_BASE = {"train.optm_lr": 5e-4}, {START: tutorial.BASE}
+FAST, FROM_BASE = {"train.optm_lr": 5e-4}, {START: jobs.BASE}
 BRIEF = {REWARD: {"format": 1.0, "overlong": 1.0}, f"{OVERLONG_KEYS}.buffer_length": 40}  # from the 9th token on
 STEADY = FAST | {"train.optm_decay_ratio": 0.0}
 LESSONS = {

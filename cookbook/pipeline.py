@@ -4,7 +4,7 @@ Why: a notebook explains a step and then runs it; the step itself stands here, s
 the tests run the same lines, on any data. What a step must know (configuration, contract, samples, start) is found out
 once, by `prepare`, and handed down. All of a job lies under `runs/NAME/`: data, sft, rl, evaluation, report.html.
 
-    job = prepare(Config.load("configs/tiny_sft.toml").edit({DATASET: "my_clips"}), "mine", "data_tools/llava_sft.py")
+    job = prepare(Config.load("jobs/mine/sft.toml"), "mine")
     export = train(job)
     comparison, rows = evaluate(job)
     report(job, comparison, rows, control_rows=controls(job, "sft"))
@@ -48,7 +48,7 @@ from data_tools.passport.tokens import token_counter
 
 log = logging.getLogger(__name__)
 
-DATASET, START = f"{loading.TRAIN}.name", "policy.model_name_or_path"
+DATASET, START, LOADER = f"{loading.TRAIN}.name", "policy.model_name_or_path", "custom.loader"
 STEPS = {"sft": "sft", "grpo": "rl"}  # the folder of a run, by the kind of its configuration
 ENGINES = ("auto", "local", PROGRAM)
 
@@ -85,16 +85,20 @@ class Job:
 # ---- prepare ----------------------------------------------------------------------------------------------------
 
 
-def prepare(config: Config, name: str, loader: str, seed: int = 0, base: str = "") -> Job:
+def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: str = "") -> Job:
     """Returns the job of a configuration: its data found or made and checked, everything that a step asks for.
 
-    `loader` is a file with `load(config)`, as cosmos-rl takes it; one that also has `make(config, folder, seed)` makes
-    its own data where they are missing. Data without a passport get one, in `runs/NAME/data`. RL without a start goes
-    on from the job's SFT. `base` is what the start was trained from, where nothing else is said.
+    `loader` is a file with `load(config)`, as cosmos-rl takes it, by default that of `custom.loader`, else the one of
+    the data's format; one that also has `make(config, folder, seed)` makes its own data where they are missing. Data
+    without a passport get one, in `runs/NAME/data`. RL without a start goes on from the job's SFT. `base` is what the
+    start was trained from, where nothing else is said.
     Raises DataError, ConfigError or ContractError for what cannot be used.
     """
+    loader = loader or config.table("custom").get("loader") or loading.loader_for(config[DATASET])
     start = config[START] or named(runs.path(name) / "sft")
-    config = config.edit({"train.output_dir": named(runs.path(name) / STEPS[config.kind]), START: start})
+    config = config.edit(
+        {"train.output_dir": named(runs.path(name) / STEPS[config.kind]), START: start, LOADER: loader}
+    )
     if config.kind == "sft":
         config = config.edit({"train.train_policy.dataloader_seed": seed})
     config, module = _bound(config, name, loader, seed)
@@ -117,18 +121,20 @@ def _bound(config: Config, name: str, loader: str, seed: int) -> tuple[Config, M
 def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passport:
     """Returns the passport of what the loader gives, and leaves it in `runs/NAME/data` for all later steps.
 
-    Lengths are those that the configuration's model counts. Of data that the loader makes all are checked, whatever
-    part of them the configuration takes.
+    Lengths are those that the configuration's model counts, where it is on this disk. Of data that the loader makes all
+    are checked, whatever part of them the configuration takes.
     """
     config, module = _bound(config, name, loader, seed)
     makes, out = hasattr(module, "make"), runs.path(name) / "data"
-    bound = loading.contract(config)
+    bound, model = loading.contract(config), checkpoint.on_disk(config[START])
+    if not model:
+        log.warning("%s is not on this disk, so lengths are not counted", config[START])
     whole = config.edit({"custom": {"contract": config.table("custom")["contract"]}}) if makes else config
     found = passport(
         module.load(whole),
         folder=out if makes else None,
         max_length=config["policy.model_max_length"],
-        count_tokens=token_counter(checkpoint.find(config[START]), bound),
+        count_tokens=token_counter(model, bound) if model else None,
     )
     out.mkdir(parents=True, exist_ok=True)
     found.write(out / loading.PASSPORT)
@@ -258,10 +264,10 @@ def evaluate(job: Job, questions: int | None = None) -> tuple[dict, dict[str, li
     Writes `runs/NAME/evaluation/predictions_MODEL.jsonl`; answers that stand there already, of the same weights, are
     not asked for again.
     """
-    rows = {}
+    rows, limit = {}, job.contract.max_new_tokens
     for name, path in models(job).items():
         file = job.path / "evaluation" / f"predictions_{name}.jsonl"
-        rows[name] = predict(*open_model(path, job.contract), job.unseen(questions), name, path=file)
+        rows[name] = predict(*open_model(path, job.contract), job.unseen(questions), name, limit=limit, path=file)
     return compare(rows, [judge(sample, "", job.contract) for sample in job.splits["train"]]), rows
 
 
@@ -283,7 +289,8 @@ def controls(job: Job, model_name: str, questions: int | None = None) -> dict[st
     rows = {}
     for control, (sees, part) in asked.items():
         file = job.path / "evaluation" / f"controls_{model_name}_{control.replace(' ', '_')}.jsonl"
-        rows[control] = predict(model, sees, part, f"{model_name}, {control}", path=file)
+        name, limit = f"{model_name}, {control}", job.contract.max_new_tokens
+        rows[control] = predict(model, sees, part, name, limit=limit, path=file)
     return {control: found for control, found in rows.items() if found}
 
 

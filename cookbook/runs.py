@@ -97,6 +97,12 @@ def path(name: str | Path = "") -> Path:
     return ROOT / os.environ.get(FOLDER, "runs") / name
 
 
+def choose(folder: str) -> None:
+    """Let all runs of this process lie in another folder than runs/, as COOKBOOK_RUNS does; "" changes nothing."""
+    if folder:
+        os.environ[FOLDER] = str(Path(folder).expanduser().resolve())
+
+
 def read_metrics(run: str | Path) -> list[dict]:
     """Returns the rows of a run's metrics, one dictionary a line.
 

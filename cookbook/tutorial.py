@@ -1,16 +1,15 @@
-"""The main job: on the toy road world, with the tiny base, by the two shipped configurations; and from a shell.
+"""The notebooks from a shell: the main job from data to report, a job of your own, the recipes.
 
 Why: what a person clicks through in JupyterLab must be what a machine can repeat. `make tutorial` runs the notebooks
 through papermill, in order, and sums them up. Nothing is trained here; the notebooks do it, with their own defaults but
-for the longer training that two more minutes buy. The notebooks ask here for the job that they explain. `make recipes`
-runs the four recipes, and writes one page that leads to them: each sentence on it is what the run itself computed.
+for the longer training that two more minutes buy. `make recipes` runs the four recipes, and writes one page that leads
+to them: each sentence on it is what the run itself computed.
 
     python -m cookbook.tutorial                      # runs/tutorial
     python -m cookbook.tutorial --name seed1 --seed 1
     python -m cookbook.tutorial --name gpu --engine cosmos-rl      # on a machine with GPUs
+    python -m cookbook.tutorial --job mine           # jobs/mine, as python -m cookbook.new has written it
     python -m cookbook.tutorial --recipes            # runs/recipes/index.html; or some of them, --recipes video_rewards
-
-    job = tutorial.job("tutorial", "sft", seed=0)    # in a notebook
 """
 
 import argparse
@@ -24,62 +23,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cookbook import pipeline, runs
-from cookbook.config import Config
-from cookbook.data.contract import Contract
-from cookbook.pipeline import Job
+from cookbook import jobs, runs
 from cookbook.runs import ROOT, named
-from data_tools import loading
 
-log = logging.getLogger(__name__)
-
-LOADER = "data_tools/road_vqa.py"
-CONFIGS = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"}
-CONTRACT = "configs/prompts/road.yaml"
-BASE = "models/tiny-base"
 NOTEBOOKS = ("setup", "problem", "data", "configuration", "sft", "rl", "evaluation")
 LONGER = {
     "sft": {"epochs": 4, "clips": -1},
     "rl": {"steps": 30, "lesson": ""},  # the lessons have a command of their own
     "evaluation": {"questions": -1},
 }  # the defaults are shorter, to be tested in a minute
+ALL = {"evaluation": {"questions": -1, "control_questions": -1}}  # of other jobs
 RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
 FINDING = "finding"  # the tag of the cell that prints a recipe's one sentence
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # each kernel would warn that it talks to this machine without encryption
-
-
-# ---- the job that the notebooks explain -------------------------------------------------------------------------
-
-
-def job(name: str, step: str = "sft", seed: int = 0, changes: Mapping[str, Any] | None = None) -> Job:
-    """Returns the job of one step, "sft" or "rl", with changes of its configuration; clips are made where missing."""
-    config = Config.load(CONFIGS[step])
-    if step == "rl":
-        config = config.edit({pipeline.START: named(runs.path(name) / "sft")})
-        if not (runs.path(name) / "data" / loading.PASSPORT).is_file():  # SFT's start can count tokens before SFT ends
-            job(name, "sft", seed)
-    return pipeline.prepare(config.edit(changes or {}), name, LOADER, seed)
-
-
-def contract() -> Contract:
-    """Returns the contract of the main job."""
-    return Contract.load(ROOT / CONTRACT)
-
-
-def trained(name: str, step: str = "sft", seed: int = 0, engine: str = "local", gpus: int = 0) -> str:
-    """Returns the job's SFT or RL run, as a start for others; trains it first, with the defaults, where it is missing.
-
-    So each notebook also runs alone.
-    """
-    if not (runs.path(name) / step / "safetensors").exists():
-        if step == "rl":
-            trained(name, "sft", seed, engine, gpus)
-        log.info("runs/%s/%s holds no export; training it first", name, step)
-        pipeline.train(job(name, step, seed), engine, gpus)
-    return named(runs.path(name) / step)
-
-
-# ---- from a shell -----------------------------------------------------------------------------------------------
 
 
 def execute(source: Path, out: Path, wanted: Mapping[str, Any]) -> None:
@@ -99,11 +55,12 @@ def execute(source: Path, out: Path, wanted: Mapping[str, Any]) -> None:
     )
 
 
-def run_notebooks(name: str, seed: int, engine: str) -> dict[str, float]:
-    """Run every notebook of the main job into `runs/NAME/notebooks`. Returns the seconds that each took."""
+def run_notebooks(name: str, seed: int, engine: str, notebooks: Sequence[str] = NOTEBOOKS) -> dict[str, float]:
+    """Run the notebooks of a job into `runs/NAME/notebooks`. Returns the seconds that each took."""
     seconds = {}
-    for notebook in NOTEBOOKS:
-        wanted = {"run_name": name, "seed": seed, "engine": engine, **LONGER.get(notebook, {})}
+    for notebook in notebooks:
+        longer = LONGER.get(notebook, {}) if jobs.is_toy(name) else ALL.get(notebook, {})
+        wanted = {"job": name, "seed": seed, "engine": engine, **longer}
         started = time.monotonic()
         execute(ROOT / f"notebooks/{notebook}.ipynb", runs.path(name) / "notebooks", wanted)
         seconds[notebook] = time.monotonic() - started
@@ -125,7 +82,7 @@ def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: fl
         },
         "paired": {pair: {"p": found["p"]} for pair, found in comparison["paired"].items()},
         "seconds": {"setup": setup_seconds}
-        | {step: round(seconds[step], 1) for step in ("data", "sft", "rl", "evaluation")}
+        | {step: round(seconds[step], 1) for step in ("data", "sft", "rl", "evaluation") if step in seconds}
         | {"total": round(setup_seconds + sum(seconds.values()), 1)},
     }
     path = runs.path(name) / "summary.json"
@@ -207,19 +164,27 @@ def run_recipes(names: Sequence[str], seed: int, engine: str) -> bool:
 def main() -> int:
     """Command line. Returns the exit code: 1 where a recipe's own check does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default="tutorial", help="the job's folder below runs/")
+    parser.add_argument("--name", default=jobs.NAME, help="the job's folder below runs/")
     parser.add_argument("--seed", type=int, default=0, help="decides the clips, the order and the sampling")
     parser.add_argument("--engine", default="auto", help="local, cosmos-rl, or auto: cosmos-rl where there are GPUs")
     parser.add_argument("--setup-seconds", type=float, default=0.0, help="what the installation took (make says it)")
+    parser.add_argument("--job", metavar="NAME", help="instead: the job in jobs/NAME, from its data to its report")
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, help="instead: the recipes, all or those named")
     args = parser.parse_args()
     if args.recipes is not None:
         warnings.filterwarnings("ignore")  # of nbconvert, about pictures without a text
         return int(not run_recipes(args.recipes or RECIPES, args.seed, args.engine))
-    seconds = run_notebooks(args.name, args.seed, args.engine)
-    summary = summarize(args.name, args.seed, seconds, args.setup_seconds)
+    name, notebooks = args.name, NOTEBOOKS
+    if args.job:
+        name = Path(args.job).name
+        there = [step for step in jobs.CONFIGS if (jobs.FOLDER / name / f"{step}.toml").is_file()]
+        if not there:
+            parser.exit(1, f"jobs/{name} holds no job; make one first: python -m cookbook.new {name} --data FOLDER\n")
+        notebooks = ("data", *there, "evaluation")
+    seconds = run_notebooks(name, args.seed, args.engine, notebooks)
+    summary = summarize(name, args.seed, seconds, args.setup_seconds)
     print(summary.read_text())
-    print(f"summary: {named(summary)}\nreport:  {named(runs.path(args.name) / 'report.html')}")
+    print(f"summary: {named(summary)}\nreport:  {named(runs.path(name) / 'report.html')}")
     return 0
 
 

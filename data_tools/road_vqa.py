@@ -47,7 +47,7 @@ def world(folder: Path, seed: int = 0, clips: Mapping[str, int] | None = None) -
     for key, wanted in (("seed", seed), ("version", road.VERSION)):
         if found[key] != wanted:
             was = f"{named(folder)} holds clips of {key} {found[key]}, not {wanted}"
-            raise ValueError(f"{was}; give another run_name, or delete {named(folder.parent)}")
+            raise ValueError(f"{was}; give another job name, or delete {named(folder.parent)}")
     return folder
 
 

@@ -11,7 +11,7 @@ from cookbook.pipeline import Job
 
 SMALL = Config.load("configs/tiny_rl.toml").edit({
     "train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 8, "rollout.n_generation": 4,
-    lessons.START: lessons.tutorial.BASE,
+    lessons.START: lessons.jobs.BASE,
 })  # fmt: skip
 
 # what the runs of a lesson may have found, in the order of its variants: what proves the claim, what does not
@@ -48,7 +48,7 @@ def test_runs_of_a_lesson_leave_their_figures(samples, contract, monkeypatch, ru
 
     def job(name, seed):
         splits = {"train": samples, "validation": samples[:6]}
-        return Job(name, seed, lessons.tutorial.LOADER, SMALL, contract, splits, "", SMALL[lessons.START], "")
+        return Job(name, seed, lessons.jobs.LOADER, SMALL, contract, splits, "", SMALL[lessons.START], "")
 
     def choose(found):
         chosen_from.append(len(found))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cookbook import pipeline, runs, tutorial
+from cookbook import jobs, pipeline, runs, tutorial
 from cookbook.evaluation.findings import FELL, STILL, against_controls
 from cookbook.runs import read_metrics
 from cookbook.training.alarms import replay
@@ -46,7 +46,7 @@ def test_rl_rises_and_stays_near(job):
 def test_the_questions_ask_for_the_clip_and_one_for_the_order_of_its_frames(job):
     """Of the model after RL, on every held-out question; `signal` shows that mixed frames do not merely confuse it."""
     name, summary = job
-    done = tutorial.job(name, "rl", summary["seed"])
+    done = jobs.job(name, "rl", summary["seed"])
     comparison, rows = pipeline.evaluate(done)
     held = against_controls(rows["rl"], pipeline.controls(done, "rl"), comparison)
     for control in ("blind", "other clips"):

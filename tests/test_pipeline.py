@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from cookbook import checkpoint, pipeline, tutorial
+from cookbook import checkpoint, jobs, pipeline
 from cookbook.config import Config, lint
 from cookbook.config.rules import View, gpus_needed
 from cookbook.data.contract import Contract, ContractError
@@ -25,18 +25,18 @@ def world(runs, **clips):
 
 def test_a_job_refuses_the_clips_of_another_seed_or_another_version_of_the_world(runs, monkeypatch):
     world(runs)
-    assert tutorial.job("job").config[pipeline.DATASET] == str(runs / "job" / "data")
+    assert jobs.job("job").config[pipeline.DATASET] == str(runs / "job" / "data")
     with pytest.raises(ValueError, match="seed 0, not 1"):
-        tutorial.job("job", seed=1)
+        jobs.job("job", seed=1)
     monkeypatch.setattr("data_tools.worlds.road.VERSION", 10_000)
     with pytest.raises(ValueError, match=r"version \d+, not 10000"):
-        tutorial.job("job")
+        jobs.job("job")
 
 
 def test_the_share_of_reasoned_targets_is_kept_and_answers_stay_right(runs):
     world(runs, train=100)
     careful, mixed, few = (
-        tutorial.job("job", changes={"custom.reasoned": share, "custom.clips": clips}).splits["train"]
+        jobs.job("job", changes={"custom.reasoned": share, "custom.clips": clips}).splits["train"]
         for share, clips in ((1.0, -1), (0.45, -1), (0.45, 7))
     )
     bare = sum("<think></think>" in s.target for s in mixed) / len(mixed)
@@ -48,21 +48,21 @@ def test_the_share_of_reasoned_targets_is_kept_and_answers_stay_right(runs):
 
 def test_a_shorter_run_replaces_the_exports_of_a_longer_one(runs):
     world(runs)
-    long = pipeline.train(tutorial.job("job", changes=SHORT | {"train.max_num_steps": 2}))
-    short = pipeline.train(tutorial.job("job", changes=SHORT))
+    long = pipeline.train(jobs.job("job", changes=SHORT | {"train.max_num_steps": 2}))
+    short = pipeline.train(jobs.job("job", changes=SHORT))
     assert (long.name, short.name) == ("step_2", "step_1")
     assert not long.exists()
 
 
 def test_what_the_passport_quarantines_is_neither_trained_on_nor_asked(runs):
     folder = world(runs, train=6, validation=2, test=4)
-    before = tutorial.job("job").splits
+    before = jobs.job("job").splits
     leaked = next((folder / "test/videos").iterdir())
     twin = folder / "train/videos" / before["train"][0].video.name
     twin.write_bytes(leaked.read_bytes())
-    found = pipeline.check_data(Config.load("configs/tiny_sft.toml"), "job", tutorial.LOADER)
+    found = pipeline.check_data(Config.load("configs/tiny_sft.toml"), "job", jobs.LOADER)
     assert {q.split for q in found.quarantine} == {"train"}
-    job = tutorial.job("job", changes=SHORT)
+    job = jobs.job("job", changes=SHORT)
     assert {s.group for s in before["train"]} - {s.group for s in job.splits["train"]} == {before["train"][0].group}
     assert [s.id for s in before["test"]] == [s.id for s in job.unseen()]
     pipeline.train(job)
@@ -74,15 +74,15 @@ def test_what_the_passport_quarantines_is_neither_trained_on_nor_asked(runs):
 
 def test_rl_of_the_tutorial_can_be_looked_at_before_its_sft_is_there(runs):
     world(runs)
-    rl = tutorial.job("job", "rl")
+    rl = jobs.job("job", "rl")
     assert rl.start == rl.base == str(runs / "job/sft") and not (runs / "job/sft").exists()
-    assert rl.passport == tutorial.job("job").passport and json.loads((runs / "job/data/passport.json").read_text())[
+    assert rl.passport == jobs.job("job").passport and json.loads((runs / "job/data/passport.json").read_text())[
         "max_length"]  # fmt: skip
 
 
 def test_all_clips_of_a_made_world_are_checked_whatever_part_is_taken(runs):
     world(runs, train=6)
-    tutorial.job("job", changes={"custom.clips": 2})
+    jobs.job("job", changes={"custom.clips": 2})
     checked = json.loads((runs / "job/data/passport.json").read_text())
     assert sorted(Counter(name.split("/")[0] for name in checked["clips"]).items()) == [
         ("test", 1), ("train", 6), ("validation", 1)
@@ -91,7 +91,7 @@ def test_all_clips_of_a_made_world_are_checked_whatever_part_is_taken(runs):
 
 def test_a_checkpoint_of_another_contract_is_refused(runs):
     world(runs)
-    job = tutorial.job("job", changes=SHORT)
+    job = jobs.job("job", changes=SHORT)
     export = pipeline.train(job)
     pipeline.open_model(export, job.contract)
     own = export / "contract.yaml"
@@ -102,7 +102,7 @@ def test_a_checkpoint_of_another_contract_is_refused(runs):
 
 def test_a_prepared_job_reads_its_contract_from_disk_no_more(runs, monkeypatch):
     world(runs)
-    job = tutorial.job("job", changes=SHORT)
+    job = jobs.job("job", changes=SHORT)
     load, read = Contract.load, []
     monkeypatch.setattr(Contract, "load", lambda path: read.append(path) or load(path))
     pipeline.train(job)
@@ -112,12 +112,12 @@ def test_a_prepared_job_reads_its_contract_from_disk_no_more(runs, monkeypatch):
 
 def test_the_base_of_a_comparison_is_what_the_start_was_trained_from_or_what_is_said(runs):
     world(runs)
-    pipeline.train(tutorial.job("job", changes=SHORT))
-    rl = tutorial.job("job", "rl")
-    assert (rl.start, rl.base) == (str(runs / "job/sft"), tutorial.BASE)
-    other = pipeline.prepare(rl.config, "job", tutorial.LOADER, base="some/other")
+    pipeline.train(jobs.job("job", changes=SHORT))
+    rl = jobs.job("job", "rl")
+    assert (rl.start, rl.base) == (str(runs / "job/sft"), jobs.BASE)
+    other = pipeline.prepare(rl.config, "job", jobs.LOADER, base="some/other")
     assert pipeline.models(other) == {"base": "some/other", "sft": str(runs / "job/sft")}
-    hub = pipeline.prepare(rl.config.edit({pipeline.START: "nvidia/Cosmos-Reason1-7B"}), "job", tutorial.LOADER)
+    hub = pipeline.prepare(rl.config.edit({pipeline.START: "nvidia/Cosmos-Reason1-7B"}), "job", jobs.LOADER)
     assert hub.start == hub.base == "nvidia/Cosmos-Reason1-7B"
 
 
@@ -182,17 +182,17 @@ def test_cosmos_rl_gets_the_jobs_data_and_gpus_and_its_export_the_contract(runs,
 
     def launch(config, loader, run, **how):
         seen.update(config=config, loader=loader, how=how)
-        return checkpoint.write(*checkpoint.load(tutorial.BASE), run.path / "safetensors/step_1", torch.bfloat16)
+        return checkpoint.write(*checkpoint.load(jobs.BASE), run.path / "safetensors/step_1", torch.bfloat16)
 
     monkeypatch.setattr(pipeline, "launch", launch)
-    job = tutorial.job("job")
+    job = jobs.job("job")
     export = pipeline.train(job, engine="cosmos-rl", gpus=2)
     got = seen["config"]
-    assert (seen["loader"], got["policy.parallelism.dp_shard_size"]) == (tutorial.LOADER, 2)
+    assert (seen["loader"], got["policy.parallelism.dp_shard_size"]) == (jobs.LOADER, 2)
     assert got["train.train_batch_per_replica"] == job.config["train.train_batch_per_replica"] // 2
     assert got[pipeline.DATASET] == str(runs / "job/data") and got["custom.passport"].endswith("passport.json")
     assert Contract.load(export / checkpoint.CONTRACT).hash == job.contract.hash
-    pipeline.train(tutorial.job("job", "rl", changes={pipeline.START: ""}), engine="cosmos-rl", gpus=2)
+    pipeline.train(jobs.job("job", "rl", changes={pipeline.START: ""}), engine="cosmos-rl", gpus=2)
     got = seen["config"]
     assert got["rollout.parallelism.dp_shard_size"] == 2 and got["policy.model_name_or_path"] == str(export)
 

@@ -42,6 +42,7 @@ class Contract:
     system: str
     answer_format: str
     vision: Vision
+    max_new_tokens: int = 1024  # that an answer may take in evaluation and inference; no part of the hash
 
     @classmethod
     def load(cls, path: str | Path) -> "Contract":
@@ -52,7 +53,7 @@ class Contract:
         """
         data, vision = _tables(Path(path))
         for found, wanted, free in (
-            (data, {"system", "answer_format"}, set()),
+            (data, {"system", "answer_format"}, {"max_new_tokens"}),
             (vision, {"fps", "min_pixels", "max_pixels"}, {"max_frames"}),
         ):
             if set(found) - free != wanted:
@@ -85,7 +86,9 @@ class Contract:
             return
         ours, theirs = ({**asdict(c), **asdict(c.vision)} for c in (self, other))
         differs = [
-            f"{k}: {theirs[k]!r} there, {ours[k]!r} here" for k in ours if k != "vision" and ours[k] != theirs[k]
+            f"{k}: {theirs[k]!r} there, {ours[k]!r} here"
+            for k in ours
+            if k not in ("vision", "max_new_tokens") and ours[k] != theirs[k]
         ]
         raise ContractError(
             f"{owner} was made under contract {other.hash}, and {self.hash} is asked for here: " + "; ".join(differs)
@@ -93,8 +96,9 @@ class Contract:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that change when any word or limit changes."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits that change with any word or limit of what is asked, shown and read."""
+        binding = {key: value for key, value in asdict(self).items() if key != "max_new_tokens"}
+        return hashlib.sha256(json.dumps(binding, sort_keys=True).encode()).hexdigest()[:12]
 
     def conversation(self, messages: Sequence[Message]) -> list[dict]:
         """Returns chat messages as cosmos-rl loaders yield them: the system prompt first, limits on every clip.

@@ -75,6 +75,11 @@ class Settings:
     def __iter__(self) -> Iterator[tuple[str, object]]:
         return ((p.name, p.value) for p in self._parameters)
 
+    @property
+    def are_defaults(self) -> bool:
+        """Returns whether nothing was changed: only then do a notebook's checks hold for sure."""
+        return all(p.value == p.default for p in self._parameters)
+
     def _table(self) -> Table:
         changed = ("" if p.value == p.default else f"default {p.default!r}" for p in self._parameters)
         rows = [(p.name, Code(repr(p.value)), Bold(words), p.help) for p, words in zip(self._parameters, changed)]

@@ -8,7 +8,7 @@ reward gym, passport, settings and notebooks show themselves with it.
 """
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 LEFT = 'style="text-align: left"'
@@ -53,6 +53,14 @@ class Table:
 def label(model: str) -> str:
     """Returns a model's name as people write it: "sft" is SFT, "rl" is RL, others stay as they are."""
     return model.upper() if model in ("sft", "rl") else model
+
+
+def verdicts(held: Mapping[str, bool], strict: bool = False) -> None:
+    """Print what held and what did not, one line each. Raises AssertionError where `strict` and something did not."""
+    for words, holds in held.items():
+        print("held    " if holds else "NOT held", words)
+    if strict and (not_held := [words for words, holds in held.items() if not holds]):
+        raise AssertionError("; ".join(not_held))
 
 
 def _html(cell: object) -> str:

@@ -38,13 +38,13 @@ def kind_of(sample: Sample) -> str:
 def judge(sample: Sample, output: str, contract: Contract) -> dict:
     """Returns the prediction row of one completion.
 
-    Fields: id, group (the clip), task, kind, question, options, reference, output, video, contract (its hash),
+    Fields: id, group (the clip), task (the kind, where the data name none), kind, question, options, reference, output, video, contract (its hash),
     answer_format, and what `read_row` makes of them: answer, correct, well_formed, lenient, lenient_correct.
     """
     target = sample.target if sample.answer is None else None
     reference = sample.answer if target is None else contract.read_answer(target)
     return read_row({
-        "id": sample.id, "group": sample.group, "task": sample.task, "kind": kind_of(sample),
+        "id": sample.id, "group": sample.group, "task": sample.task or kind_of(sample), "kind": kind_of(sample),
         "question": sample.question, "options": list(sample.options), "reference": reference, "output": output,
         "video": str(sample.video) if sample.video else None,
         "contract": contract.hash, "answer_format": contract.answer_format,

@@ -5,6 +5,30 @@ splits    split by clip, balance, take a part
 engine    the engine's view of the samples
 """
 
-from data_tools.loading.samples import PASSPORT, TRAIN, Splits, contract, custom, finish, load, loader, media
+from data_tools.loading.samples import (
+    LOADERS,
+    PASSPORT,
+    TRAIN,
+    Splits,
+    contract,
+    custom,
+    finish,
+    load,
+    loader,
+    loader_for,
+    media,
+)
 
-__all__ = ["PASSPORT", "TRAIN", "Splits", "contract", "custom", "finish", "load", "loader", "media"]
+__all__ = [
+    "LOADERS",
+    "PASSPORT",
+    "TRAIN",
+    "Splits",
+    "contract",
+    "custom",
+    "finish",
+    "load",
+    "loader",
+    "loader_for",
+    "media",
+]

@@ -4,7 +4,8 @@ Why: every loader file and both engines must take the same samples from the same
 
     [train.train_policy.dataset]      name: a folder, or a dataset of the hub; subset; split; test_size
     [validation.dataset]              the same, where validation has a dataset of its own
-    [custom]                          contract: the file of prompt and vision limits; subset = "[:100]"; passport
+    [custom]                          contract: the file of prompt and vision limits; subset = "[:100]"; passport;
+                                      loader: the file that reads; test_share: held out where there is no test split
 
     load(Config.load("configs/sft.toml"), "hf_sft")["train"]
 """
@@ -34,11 +35,20 @@ log = logging.getLogger(__name__)
 Splits = dict[str, list[Sample]]  # "train" and "validation", and "test" where the dataset has one
 
 TRAIN, VALIDATION = "train.train_policy.dataset", "validation.dataset"
-KEYS = {"contract": str, "passport": str, "subset": str}
+KEYS = {"contract": str, "loader": str, "passport": str, "subset": str, "test_share": float}
+LOADERS = {  # the loader file of each format
+    "av_folder": "data_tools/avha_sft_single_caption.py",
+    "hf_sft": "data_tools/cosmos_sft.py",
+    "hf_rl": "data_tools/cosmos_grpo.py",
+    "llava": "data_tools/llava_sft.py",
+    "saved": "data_tools/saved_sft.py",
+    "samples_jsonl": "data_tools/samples_sft.py",
+}
 PASSPORT = "passport.json"  # looked for in the dataset's folder, where [custom] names no other
 BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
 TYPES = {str: "a text in quotes", list: "a list of texts", int: "a whole number", float: "a number"}
 SPLIT = re.compile(r"(\w*)(\[.*\])?")
+TEST_SEED = 1  # validation draws with 0
 HELD_OUT = 0.1  # the engine's own share where validation is on and nothing says how much
 
 
@@ -95,23 +105,41 @@ def loader(path: str | Path) -> ModuleType:
     return module
 
 
+def loader_for(data: str, format: str = "") -> str:
+    """Returns the loader file for a folder, a file or a dataset of the hub; the format is found out where it is empty.
+
+    Of a folder with splits in it, `train` tells. Raises DataError for a format that is not recognised, or unknown.
+    """
+    if format and format not in LOADERS:
+        raise DataError(f"unknown format {format!r}; the formats are {', '.join(LOADERS)}")
+    try:
+        return LOADERS[format or formats.detect(ROOT / data if (ROOT / data).exists() else data)]
+    except DataError:
+        if not (ROOT / data / "train").is_dir():
+            raise
+        return LOADERS[formats.detect(ROOT / data / "train")]
+
+
 def load(config: Config, format: str, **options: Any) -> Splits:
     """Returns {"train": …, "validation": …} as the configuration names them; `options` go to the format's `read`.
 
     A relative path counts from the project's root. Of a folder with `train`, `validation`, `test` in it those are read;
     `split = "train[:100]"` names others, and takes a slice. Where validation has no data of its own, `test_size`
-    samples, or that share, are held out: whole clips, and the same ones whatever the seed of the training is.
+    samples, or that share, are held out: whole clips, and the same ones whatever the seed of the training is. So is
+    `custom.test_share` of data without a test split.
     Rows that cannot be used are counted in a warning. Raises DataError where there is nothing to train on.
     """
     problems: Problems = []
     train = _read(config, TRAIN, format, problems, options)
+    test = formats.read(folder, format, problems, **options) if (folder := _own(config, format, "test")) else []
+    if (share := config.table("custom").get("test_share")) and not test:
+        train, test = hold_out(train, float(share), TEST_SEED)
     if config[f"{VALIDATION}.name"]:
         validation = _read(config, VALIDATION, format, problems, options)
     elif folder := _own(config, format, "validation"):
         validation = formats.read(folder, format, problems, **options)
     else:
         train, validation = hold_out(train, _held_out(config)) if train else ([], [])
-    test = formats.read(folder, format, problems, **options) if (folder := _own(config, format, "test")) else []
     return finish(config, _place(config, TRAIN, format), train, validation, problems, test)
 
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -155,6 +155,30 @@ def _field(sample: Sample, field: str) -> str:
     if not isinstance(found, Mapping) or field not in found:
         raise DataError(f"{sample.id}: has no field {field!r}, neither beside the conversation nor in a JSON answer")
     return str(found[field])
+
+
+def useful_field(samples: Iterable[Sample]) -> str:
+    """Returns the field that divides the samples best: 2 to 10 values, the rarest as frequent as can be; "" for none.
+
+    Fields are those of a JSON answer and of the source; what differs from sample to sample, as an id does, divides
+    nothing. Samples with labels or options of their own need none.
+    """
+    samples = list(samples)
+    if all(sample.label is not None or (sample.options and sample.answer) for sample in samples):
+        return ""
+    values: dict[str, Counter[str]] = defaultdict(Counter)
+    for sample in samples:
+        found = dict(sample.extra)
+        with suppress(ValueError, TypeError):
+            found |= json.loads(sample.target or "null")
+        for name, value in found.items():
+            values[name][str(value)] += 1
+    useful = {
+        name: min(counts.values())
+        for name, counts in values.items()
+        if counts.total() == len(samples) and 2 <= len(counts) <= min(10, len(samples) // 2)
+    }
+    return max(useful, key=useful.get, default="")
 
 
 def subset(samples: Iterable[Sample], spec: str) -> list[Sample]:

@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from cookbook import pipeline, runs, tutorial
+from cookbook import jobs, pipeline, runs
 from cookbook.checkpoint import INDEX
 from cookbook.config import Config, plan
 from cookbook.config.planner import step_seconds
@@ -36,7 +36,7 @@ SHARD = 4.4e9  # bytes
 
 def write_model(folder: Path) -> Path:
     """Write random bf16 weights under the published names, with the tiny base's tokenizer. Returns the folder."""
-    shutil.copytree(ROOT / tutorial.BASE, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
+    shutil.copytree(ROOT / jobs.BASE, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
     tiny = json.loads((folder / "config.json").read_text())
     tokens = {key: value for key, value in tiny.items() if key.endswith("_token_id")}
     config = Qwen2_5_VLConfig(text_config=LANGUAGE, vision_config=VISION, tie_word_embeddings=False, **tokens)
@@ -94,9 +94,9 @@ def main() -> None:
          "logging.logger": ["console"]}
     )  # fmt: skip
     run = Run(f"seven_billion/{args.gpus}", seed=0)
-    job = pipeline.prepare(config, "seven_billion", tutorial.LOADER)
+    job = pipeline.prepare(config, "seven_billion", jobs.LOADER)
     config, splits = job.config.edit({"train.output_dir": str(run.path)}), job.splits
-    launch(config, tutorial.LOADER, run, port=args.port, replace=True)
+    launch(config, jobs.LOADER, run, port=args.port, replace=True)
     rows = read_metrics(run.path)
     model_config = AutoConfig.from_pretrained(model)
     encoder = Encoder(AutoProcessor.from_pretrained(model, use_fast=True), job.contract, model_config)

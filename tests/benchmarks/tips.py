@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from cookbook import checkpoint, pipeline, runs, tutorial
+from cookbook import checkpoint, jobs, pipeline, runs
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
@@ -63,7 +63,7 @@ ARMS = {
 
 def train(name: str, label: str, seed: int, steps: int = STEPS, questions: int = QUESTIONS) -> dict[str, float]:
     """Run one arm in `runs/NAME/seedN/LABEL`. Returns its figures: loss, norm, accuracy, tokens, seconds."""
-    arm, job = ARMS[label], tutorial.job(f"{name}/seed{seed}", seed=seed, changes=WHOLE)
+    arm, job = ARMS[label], jobs.job(f"{name}/seed{seed}", seed=seed, changes=WHOLE)
     fixed = {"train.max_num_steps": steps // arm.share, "train.epoch": 9, "train.optm_warmup_steps": 3}
     config = Config.load("configs/tiny_sft.toml").edit(fixed | {"validation.enable": False} | arm.changes)
     samples = first_clips(job.splits["train"], road_vqa.CLIPS["train"] // arm.share)
@@ -108,7 +108,7 @@ def said(model, encoder: Encoder, asked: Sequence[Sample]) -> dict[str, float]:
 
 def save_seconds(name: str, times: int = 5) -> float:
     """Returns the median seconds of one export of the tiny model."""
-    model, encoder = pipeline.open_model(tutorial.BASE, tutorial.contract())
+    model, encoder = pipeline.open_model(jobs.BASE, jobs.contract())
     taken = []
     for _ in range(times):
         started = time.monotonic()

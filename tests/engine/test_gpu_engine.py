@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 
-from cookbook import checkpoint, pipeline, tutorial
+from cookbook import checkpoint, jobs, pipeline
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.engine.environment import is_free
@@ -48,12 +48,12 @@ def runs(runs):
 
 def bound(kind: str, gpus: int = 1, **changes) -> tuple[Config, Run]:
     """A configuration of the tiny model that is bound to the small job, and its run folder."""
-    config = tutorial.job("job", kind, changes={"redis": str(REDIS), pipeline.START: tutorial.BASE}).config
+    config = jobs.job("job", kind, changes={"redis": str(REDIS), pipeline.START: jobs.BASE}).config
     run = Run(f"job/{kind}", seed=0)
     return pipeline.on_gpus(config, gpus).edit({"train.output_dir": str(run.path), **changes}), run
 
 
-def start(config: Config, run: Run, loader=tutorial.LOADER, **more):
+def start(config: Config, run: Run, loader=jobs.LOADER, **more):
     """Run the engine on this worker's own port."""
     return launch(config, loader, run, port=PORT, **more)
 
@@ -78,7 +78,7 @@ def losses(run: Run) -> list[float]:
 
 def one_step() -> dict:
     """What makes a training one step over the whole set."""
-    size = len(tutorial.job("job", changes={"custom.clips": -1}).splits["train"]) // 4 * 4
+    size = len(jobs.job("job", changes={"custom.clips": -1}).splits["train"]) // 4 * 4
     return {
         "train.train_batch_per_replica": size,
         "train.train_policy.mini_batch": size // 2,
@@ -96,7 +96,7 @@ def test_the_first_loss_is_that_of_the_local_engine(runs, force_use_hf, within):
     changes = one_step()
     config, run = bound("sft", **changes, **{"train.force_use_hf": force_use_hf})
     start(config, run)
-    pipeline.train(tutorial.job("job", changes=changes))  # its folder is the same: the engine's is read before
+    pipeline.train(jobs.job("job", changes=changes))  # its folder is the same: the engine's is read before
     engine_loss = float(
         next(line for line in (run.path / "engine.log").read_text().splitlines() if "Step: 1/" in line)
         .split("Loss: ")[1]
@@ -128,7 +128,7 @@ def test_grpo_measures_held_out_prompts_as_the_local_engine_does(runs):
     export = start(config, run)
     measured = {row["step"]: row["val/accuracy"] for row in read_metrics(run.path) if "val/accuracy" in row}
     assert set(measured) == {2, 4}
-    job = tutorial.job("job")
+    job = jobs.job("job")
     samples = job.splits["validation"]
     model, encoder = pipeline.open_model(export, job.contract)
     texts = answers(model, encoder, samples, config["rollout.max_response_length"])
@@ -314,7 +314,7 @@ def stop_at(run: Run, step: int) -> None:
 
 
 def test_the_contract_goes_with_the_export(runs):
-    job = tutorial.job("job", changes={"train.max_num_steps": 1, "redis": str(REDIS)})
+    job = jobs.job("job", changes={"train.max_num_steps": 1, "redis": str(REDIS)})
     export = pipeline.train(job, engine="cosmos-rl", gpus=1)
     assert job.contract.hash == Contract.load(export / checkpoint.CONTRACT).hash
     assert ROOT not in export.parents

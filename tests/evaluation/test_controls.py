@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cookbook import pipeline, tutorial
+from cookbook import jobs, pipeline
 from cookbook.data.answers import choices_of
 from cookbook.evaluation import findings
 from cookbook.evaluation.controls import (
@@ -137,7 +137,7 @@ def test_a_model_that_knows_has_no_bias_and_refusals_are_none():
 
 def test_controls_ask_the_same_questions_with_less_to_see_and_only_once(runs, monkeypatch):
     road_vqa.world(runs / "job" / "data", 0, {"train": 1, "validation": 1, "test": 3})
-    job = tutorial.job("job")
+    job = jobs.job("job")
     rows = pipeline.controls(job, "base", 8)
     ids = [s.id for s in job.unseen(8)]
     assert all([row["id"] for row in rows[name]] == ids for name in findings.MEANS)

@@ -1,0 +1,227 @@
+"""The job that a notebook's parameters ask for: of the toy road by default, of other data where they are named.
+
+Why: one notebook runs the tiny job and yours. A shipped configuration is written for its own data; other data want
+another loader, another form of answers, other lengths, and a batch that they can fill. All of that can be read off the
+data: `fitted` sets it and nothing else. `python -m cookbook.new` writes the same into `jobs/NAME`, to be edited.
+
+    work = jobs.job("tutorial", "sft", seed=0)
+    work = jobs.job("mine", "sft", data="my_clips")
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cookbook import pipeline, runs
+from cookbook.checkpoint import CheckpointError
+from cookbook.config import Config, ConfigError
+from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, RESPONSE
+from cookbook.data.answers import FORMATS
+from cookbook.data.contract import Contract
+from cookbook.data.samples import Sample
+from cookbook.pipeline import DATASET, START, Job
+from cookbook.runs import ROOT, named
+from data_tools import loading
+
+log = logging.getLogger(__name__)
+
+NAME, LOADER = "tutorial", "data_tools/road_vqa.py"
+CONFIGS = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"}
+CONTRACT = "configs/prompts/road.yaml"
+BASE = "models/tiny-base"
+LONGEST = 4096  # tokens that the shipped models read without being told more: longer samples are the owner's decision
+TEST_SHARE = 0.2  # of data that come without a test split
+ROOM = 16  # tokens: a written answer may be a little longer than the longest that was seen
+FOLDER = ROOT / "jobs"  # of those that `cookbook.new` writes
+
+
+def job(
+    name: str,
+    step: str = "sft",
+    seed: int = 0,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    config: str = "",
+    data: str = "",
+    format: str = "",
+    loader: str = "",
+    contract: str = "",
+    base: str = "",
+) -> Job:
+    """Returns the job of one step, "sft" or "rl", as the parameters of a notebook ask for it.
+
+    `config` is a TOML file: by default `jobs/NAME/STEP.toml` where that is there, else the shipped one of the toy road,
+    whose clips are made where missing. `data` (with `format`, `loader`, `contract` where they are not to be found out)
+    puts other data into it, fitted by `fitted`; left empty, they are those of the job's earlier run. `base` is
+    the checkpoint that SFT starts from and all are compared with. `changes` are edits of the configuration.
+    """
+    if data and name == NAME:
+        raise ValueError(f"{NAME!r} is the job of the toy road; give yours another name: -p job mine")
+    file, before = config_file(name, step, config), _earlier(name)
+    chosen = Config.load(file)
+    if base and step == "sft":
+        chosen = chosen.edit({START: base})
+    if data or (before and file == CONFIGS[step]):
+        same = not data or before.get("data") == place_of(data)
+        loader = loader or (before.get("loader", "") if same else "")
+        contract = contract or (before.get("contract", "") if same or step == "rl" else "")
+        chosen = fitted(chosen, name, data or before["data"], format=format, loader=loader, contract=contract)
+    else:
+        asked = {pipeline.LOADER: loader or (LOADER if file in CONFIGS.values() else ""), "custom.contract": contract}
+        chosen = chosen.edit({key: said for key, said in asked.items() if said})
+    if step == "rl":
+        chosen = chosen.edit({START: _start(name, chosen, base)})
+        if _is_toy(chosen) and not (runs.path(name) / "data" / loading.PASSPORT).is_file():
+            job(name, "sft", seed)  # SFT's start can count tokens before SFT ends
+    return pipeline.prepare(chosen.edit(changes or {}), name, seed=seed, base=base)
+
+
+def config_file(name: str, step: str, config: str = "") -> str:
+    """Returns the TOML file that a step begins with: what is said, else `jobs/NAME/STEP.toml`, else the toy road's.
+
+    Raises ConfigError where there is a folder `jobs/NAME` without one for this step.
+    """
+    own = FOLDER / name / f"{step}.toml"
+    if not config and own.parent.is_dir() and not own.is_file():
+        raise ConfigError(
+            f"{named(own)} is not there: these data allow no {step.upper()}, as the README beside it says"
+        )
+    return config or (named(own) if own.is_file() else CONFIGS[step])
+
+
+def first_step(name: str) -> str:
+    """Returns the step that a job begins with: SFT, but for data without written answers."""
+    return "rl" if (FOLDER / name).is_dir() and not (FOLDER / name / "sft.toml").is_file() else "sft"
+
+
+def _earlier(name: str) -> dict[str, str]:
+    """Returns the data, loader and contract of the job's earlier run; {} without one, and for the toy road."""
+    for step in CONFIGS:
+        file = runs.path(name) / step / "config.toml"
+        if file.is_file() and not _is_toy(found := Config.load(file)):
+            return {"data": found[DATASET]} | {k: found.table("custom")[k] for k in ("loader", "contract")}
+    return {}
+
+
+def is_toy(name: str) -> bool:
+    """Returns whether a job of that name, without other parameters, is one of the toy road."""
+    return not (FOLDER / name).is_dir() and not _earlier(name)
+
+
+def _is_toy(config: Config) -> bool:
+    return config.table("custom").get("loader", LOADER) == LOADER
+
+
+def _start(name: str, config: Config, base: str) -> str:
+    """Returns what RL goes on from: the job's SFT; other data without one begin at the base."""
+    sft = runs.path(name) / "sft"
+    return named(sft) if _is_toy(config) or sft.is_dir() else base or config[START] or BASE
+
+
+def contract() -> Contract:
+    """Returns the contract of the main job."""
+    return Contract.load(ROOT / CONTRACT)
+
+
+def trained(name: str, step: str = "sft", seed: int = 0, engine: str = "local", gpus: int = 0) -> str:
+    """Returns the job's SFT or RL run, as a start for others; of the toy road it is trained first where it is missing.
+
+    So each notebook also runs alone, with the defaults. Raises CheckpointError for another job that is not trained.
+    """
+    if not (runs.path(name) / step / "safetensors").exists():
+        if step == "rl":
+            trained(name, "sft", seed, engine, gpus)
+        log.info("runs/%s/%s holds no export; training it first", name, step)
+        pipeline.train(job(name, step, seed), engine, gpus)
+    return named(runs.path(name) / step)
+
+
+def evaluated(name: str, seed: int = 0, engine: str = "local", gpus: int = 0, **asked: str) -> Job:
+    """Returns the job of the last step that was trained; of the toy road, what is missing is trained first.
+
+    Raises CheckpointError for another job that has trained nothing.
+    """
+    there = [step for step in CONFIGS if (runs.path(name) / step / "safetensors").exists()]
+    if is_toy(name) and not asked.get("data") and not asked.get("config") and "rl" not in there:
+        trained(name, "rl", seed, engine, gpus)
+        there = ["rl"]
+    if not there:
+        raise CheckpointError(
+            f"runs/{name} holds no SFT and no RL; run first: papermill sft.ipynb out.ipynb -p job {name}"
+        )
+    return job(name, there[-1], seed, **asked)
+
+
+# ---- other data -----------------------------------------------------------------------------------------------------
+
+
+def fitted(
+    config: Config,
+    name: str,
+    data: str,
+    *,
+    format: str = "",
+    loader: str = "",
+    contract: str = "",
+    folder: Path | None = None,
+) -> Config:
+    """Returns a configuration for other data: loader, contract, lengths and batch as these data want them.
+
+    `data` is a folder or file (from the project's root, or from here) or a dataset of the hub. What is empty is found
+    out: the loader by the format, the contract by the answers; it is written to `folder`, by default `runs/NAME/data`.
+    Raises DataError where the data cannot be used.
+    """
+    data = place_of(data)
+    own = config.table("custom")["contract"]
+    loader = loader or loading.loader_for(data, format)
+    held_out = {
+        f"{loading.TRAIN}.{key}": value for key, value in {"subset": None, "split": None, "test_size": 0.1}.items()
+    }
+    config = config.edit(held_out | {DATASET: data, "custom": {"contract": contract or own, "loader": loader}})
+    splits = loading.loader(loader).load(config)
+    if not splits.get("test"):
+        config = config.edit({"custom.test_share": TEST_SHARE})
+        splits = loading.loader(loader).load(config)
+    found = pipeline.check_data(config.edit({LENGTH: max(config[LENGTH], LONGEST)}), name, loader)
+    tokens = [counted for split in found.tokens.values() for counted in split]
+    prompt, answer = (max(column, default=0) for column in zip(*tokens)) if tokens else (0, 0)
+    answer = answer + ROOM if answer else 0
+    if not contract:
+        place = (folder or runs.path(name) / "data") / "contract.yaml"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fits = contract_for(splits["train"], Contract.load(ROOT / own))
+        replace(fits, max_new_tokens=answer or fits.max_new_tokens).save(place)
+        config = config.edit({"custom.contract": named(place)})
+    if config.kind == "grpo" and any(sample.answer is None for sample in splits["validation"]):
+        config = config.edit({"validation.enable": False})  # it counts right answers; these are whole texts
+    return config.edit(_sizes(config, found.counts["train"]["usable"], prompt, answer))
+
+
+def place_of(data: str) -> str:
+    """Returns the data as a configuration names them: from the project's root; a name of the hub as it is."""
+    here = Path(data).expanduser()
+    return named(here.resolve()) if here.exists() and not (ROOT / data).exists() else str(data)
+
+
+def contract_for(samples: Sequence[Sample], own: Contract) -> Contract:
+    """Returns the contract under which every written answer is well-formed: `own`, or its limits with another form.
+
+    Without written answers it is `own`: rewards then say what form is paid for.
+    """
+    targets = [sample.target for sample in samples if sample.target is not None]
+    forms = dict.fromkeys([own.answer_format, *FORMATS])
+    form = next(name for name in forms if all(map(FORMATS[name].well_formed, targets)) or name == "text")
+    return own if form == own.answer_format else replace(own, answer_format=form, system="")
+
+
+def _sizes(config: Config, samples: int, prompt: int, answer: int) -> dict[str, int]:
+    """Returns batch and lengths for so many samples, the longest of so many tokens; stated values are only raised."""
+    if config.kind == "sft":
+        batch = max(1, min(config[BATCH], samples))
+        return {BATCH: batch, MINI: min(config[MINI], batch), LENGTH: max(config[LENGTH], prompt + answer)}
+    batch, response = max(1, min(config[BATCH] // config[GENERATIONS], samples)), max(config[RESPONSE], answer)
+    batch *= config[GENERATIONS]
+    length = max(config[LENGTH], prompt + response)
+    return {BATCH: batch, MINI: min(config[MINI], batch), RESPONSE: response, LENGTH: length}

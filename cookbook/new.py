@@ -1,0 +1,121 @@
+"""Write a job of your own: configurations, contract and commands in `jobs/NAME`, begun from the shipped ones.
+
+Why: who has data should change a few values, not write files. What the data decide (`cookbook.jobs.fitted`) is set, and
+the reward of RL is one that the right answers earn; all of it can be edited before anything runs.
+
+    python -m cookbook.new mine --data FOLDER
+    python -m cookbook.new mine --data FOLDER --config configs/sft_1gpu_lora.toml --rl-config configs/rl_2gpu.toml
+    python -m cookbook.tutorial --job mine               # from data to report
+"""
+
+import argparse
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from cookbook import jobs, runs
+from cookbook.config import Config
+from cookbook.data.contract import Contract
+from cookbook.data.samples import DataError
+from cookbook.gym import rewards_that_work
+from cookbook.pipeline import START
+from cookbook.runs import ROOT, named
+from cookbook.training.rewards import WEIGHTS
+from data_tools import loading
+
+README = """# {name}
+
+{counts} samples, read by `{loader}`. {steps}
+Change what you like in the files here: the notebooks take them for the job of this name.
+
+    python -m cookbook.config lint jobs/{name}/*.toml    # what is wrong with them, by line
+    python -m cookbook.tutorial --job {name}             # from data to report: all of what follows
+    papermill notebooks/sft.ipynb runs/{name}/sft.ipynb -p job {name}
+    papermill notebooks/rl.ipynb runs/{name}/rl.ipynb -p job {name}
+    papermill notebooks/evaluation.ipynb runs/{name}/evaluation.ipynb -p job {name}
+"""
+
+
+def write(name: str, data: str, configs: dict[str, str], base: str = "", **how: str) -> Path:
+    """Write `jobs/NAME`: a configuration for each step that the data allow, contract, README. Returns the folder.
+
+    `configs` are the shipped files to begin with, by step; `how` goes to `jobs.fitted`. Raises DataError where the
+    folder is there already, and for what cannot be used; then nothing is left of it.
+    """
+    folder = jobs.FOLDER / name
+    if folder.exists():
+        raise DataError(f"{named(folder)} is there already; edit it, delete it, or give another name")
+    try:
+        return _write(folder, data, configs, base, how)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dict[str, str]) -> Path:
+    name, begun = folder.name, {step: Config.load(file) for step, file in configs.items()}
+    start = {START: base} if base else {}
+    made = {"sft": jobs.fitted(begun["sft"].edit(start), name, data, folder=folder, **how)}
+    bound = {key: made["sft"].table("custom")[key] for key in ("contract", "loader")}
+    splits, contract = loading.loader(bound["loader"]).load(made["sft"]), Contract.load(ROOT / bound["contract"])
+    written = all(sample.target is not None for sample in splits["train"])
+    works = rewards_that_work(splits["train"], contract)
+    if works:
+        fits = jobs.fitted(begun["rl"].edit({START: made["sft"][START]}), name, data, **bound)
+        made["rl"] = fits.edit({WEIGHTS: works} | ({START: named(runs.path(name) / "sft")} if written else {}))
+    if not written:
+        del made["sft"]
+    for step, config in made.items():
+        head = (
+            f"# {step.upper()} of the job {name}, begun from {configs[step]}; what the data decided has no comment.\n"
+        )
+        text = _told(config.edit({"logging.experiment_name": f"{name}/{step}"}), begun[step])
+        (folder / f"{step}.toml").write_text(head + text, encoding="utf-8")
+    reasons = [] if written else ["No sample has a written answer, so there is no SFT."]
+    reasons += [f"RL pays for {', '.join(works)}." if works else "No reward can check these answers: there is no RL."]
+    counts = ", ".join(f"{len(found)} {split}" for split, found in splits.items())
+    text = README.format(name=name, counts=counts, loader=bound["loader"], steps=" ".join(reasons))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _told(config: Config, begun: Config) -> str:
+    """Returns the text of a configuration without its head and without the comments behind what was changed."""
+    lines = config.text().splitlines()
+    for key in (key for key in begun.stated if config.stated.get(key, begun.stated[key]) != begun.stated[key]):
+        number = config.line(key) - 1
+        lines[number] = re.sub(r"\s+#[^\"]*$", "", lines[number])
+    first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(lines[first:]) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line. Returns 0, or 1 after one line on stderr where no job can be made."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cookbook.new", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help="the job's folder below jobs/ and runs/")
+    parser.add_argument("--data", required=True, help="a folder, a file, or a dataset of the Hugging Face hub")
+    parser.add_argument("--format", default="", help=f"default: recognised; one of {', '.join(loading.LOADERS)}")
+    parser.add_argument("--loader", default="", help="a file with load(config); default: the format's own")
+    parser.add_argument(
+        "--contract", default="", help="prompt, answer format, vision limits; default: read off the data"
+    )
+    parser.add_argument("--base", default="", help="the checkpoint to train; default: that of the configuration")
+    parser.add_argument("--config", default="configs/tiny_sft.toml", help="of SFT, to begin with (%(default)s)")
+    parser.add_argument("--rl-config", default="configs/tiny_rl.toml", help="of RL, to begin with (%(default)s)")
+    args = parser.parse_args(arguments)
+    configs = {"sft": args.config, "rl": args.rl_config}
+    how = {"format": args.format, "loader": args.loader, "contract": args.contract}
+    try:
+        folder = write(args.name, args.data, configs, args.base, **how)
+    except (ValueError, OSError) as error:
+        print(f"new: {error}", file=sys.stderr)
+        return 1
+    print((folder / "README.md").read_text(encoding="utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
