@@ -13,16 +13,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from itertools import combinations, pairwise, zip_longest
-from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
 from cookbook.data.contract import ContractError
-from cookbook.data.samples import Sample
 from cookbook.evaluation import statistics
 from cookbook.evaluation.metrics.choices import Row, ratio
-from cookbook.evaluation.metrics.structures import numbers
 
 # What makes two rows one item. The id is not enough: another seed shuffles the options under the same id.
 IDENTITY = ("id", "question", "reference")
@@ -164,27 +161,6 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
 def subgroups(rows: Sequence[Row], by: str | Callable[[Row], Any]) -> dict[str, dict]:
     """Returns {value: {"n", "accuracy", "ci95"}} of a field, or of a function of a row; the lowest is partly luck."""
     return {value: _share(part) for value, part in by_field(rows, by).items()}
-
-
-def by_category(rows: Sequence[Row], train: Sequence[Sample]) -> dict[str, dict]:
-    """Returns, for each task: n, score, ci95 and habit, the score of always giving the usual training answer.
-
-    The score of a number is the mean absolute error (less is better), the usual answer the median, and an answer that
-    cannot be read counts as 0. Others have accuracy and the most frequent answer.
-    """
-    table = {}
-    for category, part in by_field(rows).items():
-        seen, wanted = [s.answer for s in train if s.task == category], [row["reference"] for row in part]
-        if part[0]["kind"] == "number":
-            own = [numbers([row])["mean_absolute_error"] for row in part]
-            ci95 = statistics.clustered_interval(own, [row["group"] for row in part])
-            habit = fmean(abs(median(map(float, seen)) - float(reference)) for reference in wanted)
-        else:
-            own = [row["correct"] for row in part]
-            ci95 = statistics.interval(own)
-            habit = wanted.count(max(sorted(set(seen)), key=seen.count)) / len(part)
-        table[category] = {"n": len(part), "score": fmean(own), "ci95": ci95, "habit": habit}
-    return table
 
 
 def letter_bias(rows: Sequence[Row]) -> dict:

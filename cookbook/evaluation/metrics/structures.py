@@ -1,8 +1,8 @@
 """Metrics of answers that can be nearly right: a number, a span of time, a JSON caption, how many of what.
 
 Why: 3.4 for 3.5 metres is wrong for an exact match and nearly perfect for a forklift, and a mean over the fields of a
-caption hides the one that got worse, so `compare_fields` judges each. Reading is tolerant; what cannot be read is the
-worst value.
+caption hides the one that got worse, so each has its own figures. Reading is tolerant; what cannot be read is the worst
+value. recipes/av_caption_vqa.ipynb tests each field, recipes/warehouse_spatial.ipynb measures distances.
 """
 
 import ast
@@ -10,12 +10,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from cookbook.data.quantities import iou, number, span
-from cookbook.evaluation import statistics
 from cookbook.evaluation.metrics.choices import Row, ratio
 
 PLURAL = re.compile(r"(?<=s|x|h)es$|(?<=[^us])s$")  # buses is bus, cars is car; words of another plural stay
@@ -123,41 +121,6 @@ def captions(rows: Sequence[Row]) -> dict:
         "field_accuracy": sum(f["n"] * f["accuracy"] for f in table.values()) / sum(f["n"] for f in table.values()),
         "fields": table,
     }
-
-
-@dataclass(frozen=True)
-class Field:
-    """One field before and after: accuracies, what the constant answer earns, and whether the change is sure."""
-
-    name: str
-    before: float
-    after: float
-    ci95: tuple[float, float]  # of the accuracy after
-    constant: float
-    p: float
-    verdict: str  # "better", "worse" or "no sure change"
-
-
-def compare_fields(before: Sequence[Row], after: Sequence[Row]) -> list[Field]:
-    """Returns a verdict for every field, worst change first (McNemar's test); a missing field is wrong.
-
-    Raises ValueError where the rows are not of the same clips.
-    """
-    if [row["id"] for row in before] != [row["id"] for row in after]:
-        raise ValueError("the two models did not caption the same clips")
-    found = []
-    for name, figures in captions(after)["fields"].items():
-        old, new = (field_right(rows, name) for rows in (before, after))
-        test, ci95 = statistics.paired(old, new), statistics.interval(new)
-        verdict = "no sure change" if test.p >= statistics.SURE else "better" if test.difference > 0 else "worse"
-        found.append(Field(name, fmean(old), fmean(new), ci95, figures["majority"], test.p, verdict))
-    return sorted(found, key=lambda field: field.after - field.before)
-
-
-def field_right(rows: Sequence[Row], name: str) -> list[bool]:
-    """Returns for each row whose reference has the field whether its answer has it right."""
-    pairs = [(fields(row["reference"]), fields(row["answer"] or "")) for row in rows]
-    return [name in told and same(told[name], true[name]) for true, told in pairs if name in true]
 
 
 def tally(words: str) -> Counter[str]:
