@@ -26,10 +26,11 @@ MEANS = {
 }
 ORDERLESS = ("single frame", "shuffled frames")  # the controls that take the order of the frames away
 STILL, FELL, NEVER = "above guessing", "guessing", "never above"
-ORDER = {
-    FELL: "without it, to guessing, as it should",
-    STILL: "without it, not to guessing: something else tells the answer",
-    NEVER: "without it, which says nothing: it is not surely above guessing with it either",
+ORDER = "{task} asks for the order of the frames: {own} falls to {accuracy} without it, "
+WITHOUT_ORDER = {
+    FELL: ORDER + "to guessing, as it should.",
+    STILL: ORDER + "not to guessing: something else tells the answer.",
+    NEVER: ORDER + "which says nothing: it is not surely above guessing with it either.",
 }
 
 
@@ -105,15 +106,13 @@ def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]
             continue
         if strange := [row["id"] for row in asked if row["id"] not in own]:
             raise ValueError(f"{control}: {strange[0]!r} was never asked with its own clip")
-        parts = {"all": asked} | by_field(asked, "task")
-        found[control] = {task: _held_against(part, own, comparison) for task, part in parts.items()}
+        parts = {"all": asked} | by_field(asked)
+        found[control] = {task: _held_against(part, own, comparison["tasks"]) for task, part in parts.items()}
     return found
 
 
-def _held_against(asked: Sequence[dict], own: Mapping[str, dict], comparison: dict) -> dict:
-    level = max(
-        sum(comparison["tasks"][row["task"]][key] for row in asked) / len(asked) for key in ("chance", "majority")
-    )
+def _held_against(asked: Sequence[dict], own: Mapping[str, dict], tasks: Mapping[str, dict]) -> dict:
+    level = max(sum(tasks[row["task"]][key] for row in asked) / len(asked) for key in ("chance", "majority"))
     without, seen = [row["correct"] for row in asked], [own[row["id"]]["correct"] for row in asked]
     low, high = interval(without)
     return {
@@ -142,23 +141,21 @@ def control_words(control: str, found: Mapping[str, dict], order: Sequence[str] 
     shares = ("own", "accuracy", "level", "unread")
     tasks = {task: part | {key: f"{hundred(part[key])} %" for key in shares} for task, part in found.items()}
     whole, fell = tasks.pop("all"), found["all"]["accuracy"] < found["all"]["own"]
-    stay, never = ([task for task, part in tasks.items() if part["verdict"] == verdict] for verdict in (STILL, NEVER))
-    mute = [f"{task} ({part['unread']})" for task, part in tasks.items() if found[task]["unread"] > MUTE]
     falls = f"falls to {whole['accuracy']}" if fell else f"does not fall ({whole['accuracy']})"
-    words = [f"{control}: {whole['own']} {falls} on {whole['n']} questions."]
-    if stay:
-        stay = [f"{task} ({tasks[task]['accuracy']} where guessing earns {tasks[task]['level']})" for task in stay]
-        words += [f"Not to guessing: {listed(stay)}. There {MEANS.get(control, 'what was taken away is not needed')}."]
-    elif len(never) < len(tasks):
-        words += ["No task stays above guessing."]
-    if never:
-        words += [f"Says nothing for {listed(never)}: not surely above guessing with the own clip either."]
-    for task in (task for task in order if control in ORDERLESS and task in tasks):
-        change = "{own} falls to {accuracy} ".format(**tasks[task]) + ORDER[tasks[task]["verdict"]]
-        words += [f"{task} asks for the order of the frames: {change}."]
-    if mute:
-        words += [f"Unread, so wrong: {listed(mute)}; there it lost its form, which tells nothing of the words."]
-    return " ".join(words)
+    stay, never = ([task for task, part in tasks.items() if part["verdict"] == verdict] for verdict in (STILL, NEVER))
+    above = [f"{task} ({tasks[task]['accuracy']} where guessing earns {tasks[task]['level']})" for task in stay]
+    mute = [f"{task} ({part['unread']})" for task, part in tasks.items() if found[task]["unread"] > MUTE]
+    means = MEANS.get(control, "what was taken away is not needed")
+    ordered = [tasks[task] | {"task": task} for task in order if control in ORDERLESS and task in tasks]
+    said = [
+        (whole, f"{control}: {whole['own']} {falls} on {whole['n']} questions."),
+        (stay, f"Not to guessing: {listed(above)}. There {means}."),
+        (not stay and len(never) < len(tasks), "No task stays above guessing."),
+        (never, f"Says nothing for {listed(never)}: not surely above guessing with the own clip either."),
+        *((part, WITHOUT_ORDER[part["verdict"]].format(**part)) for part in ordered),
+        (mute, f"Unread, so wrong: {listed(mute)}; there it lost its form, which tells nothing of the words."),
+    ]
+    return " ".join(sentence for told, sentence in said if told)
 
 
 def skills(predictions: Mapping[str, Sequence[dict]]) -> dict[str, dict[str, dict]]:
@@ -175,6 +172,6 @@ def worse_words(found: Mapping[str, Mapping[str, dict]]) -> str:
         later, earlier = map(label, pair.split("_vs_"))
         lost = [f"{task} ({points(part['difference'])})" for task, part in tasks.items() if part["verdict"] == "lost"]
         unsure = [task for task, part in tasks.items() if part["verdict"] == "not certain"]
-        said.append(f"{later} against {earlier}: " + (f"lost {listed(lost)}" if lost else "no task is surely lost"))
-        said[-1] += f"; not certain for {listed(unsure)}" if unsure else ""
-    return ". ".join(said) + "." if said else ""
+        words = f"lost {listed(lost)}" if lost else "no task is surely lost"
+        said.append(f"{later} against {earlier}: {words}" + f"; not certain for {listed(unsure)}" * bool(unsure) + ".")
+    return " ".join(said)

@@ -25,7 +25,7 @@ from cookbook.display import plots
 from cookbook.display.tables import label
 from cookbook.evaluation import findings
 from cookbook.evaluation.metrics import choices
-from cookbook.evaluation.scores import letter_bias, won_and_lost
+from cookbook.evaluation.scores import won_and_lost
 from cookbook.training.alarms import replay
 
 COLORS = 256  # of a frame strip: a palette halves the file, and nobody sees the difference at this size
@@ -95,7 +95,7 @@ class Report:
                 tables = {name: choices.confusion(rows) for name, rows in parts.items()}
                 columns = {told for table in tables.values() for line in table.values() for told in line}
                 columns = [*sorted(columns - {choices.NONE}), choices.NONE]  # what could not be read comes last
-                bias = {name: letter_bias(rows)["distance"] for name, rows in parts.items()}
+                bias = {name: choices.letter_bias(rows)["distance"] for name, rows in parts.items()}
                 found.append({"title": title, "n": n, "columns": columns, "tables": tables, "bias": bias})
         return found
 

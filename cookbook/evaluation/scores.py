@@ -2,24 +2,20 @@
 
 Why: a comparison is worth something only if every model answered the same questions under the same contract, and if
 they are two models: rows that differ are refused, and a base model that passes as its own SFT. And "71 %" does not say
-where a model got better: so subgroups, letters that it likes, items won and lost, skills kept.
-evaluation.ipynb and `cookbook.evaluation.report` use it:
+where a model got better: so subgroups, items won and lost, skills kept. For evaluation.ipynb and the report:
 
     comparison = compare({"base": base_rows, "sft": sft_rows, "rl": rl_rows}, train_rows)
-    kept_skills(base_rows, rl_rows)["signal"]["verdict"]
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from itertools import combinations, pairwise, zip_longest
 from typing import Any
 
-import numpy as np
-
 from cookbook.data.contract import ContractError
 from cookbook.evaluation import statistics
-from cookbook.evaluation.metrics.choices import Row, ratio
+from cookbook.evaluation.metrics.choices import Row
 
 # What makes two rows one item. The id is not enough: another seed shuffles the options under the same id.
 IDENTITY = ("id", "question", "reference")
@@ -108,13 +104,13 @@ def require_different_models(predictions: dict[str, Sequence[dict]]) -> None:
             continue
         one, other = ({row.get("weights") for row in predictions[name]} for name in (a, b))
         said = [(x.get("output"), y.get("output")) for x, y in pairs]
-        why = hint = ""
         if None not in (one | other or {None}):
-            why = f"their weights are equal ({one.pop()})" if one == other else ""
-        elif len(said) >= FEW and any(x for x, _ in said) and all(x == y for x, y in said):
+            equal, why, hint = one == other, f"their weights are equal ({min(one)})", ""
+        else:
+            equal = len(said) >= FEW and any(x for x, _ in said) and all(x == y for x, y in said)
             why = f"all {len(said)} answers are equal, word for word"
             hint = "; if they are really two models, keep their weights hashes with the rows"
-        if why:
+        if equal:
             raise ValueError(f"{a} and {b} are one model: {why}. Was {b}'s checkpoint loaded?{hint}")
 
 
@@ -147,8 +143,7 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
     pairs, rows = compare_pairs(predictions, free), next(iter(predictions.values()))
 
     def levels(part: Sequence[dict]) -> dict:
-        chance, majority = statistics.chance(part), statistics.majority(part, train_rows)
-        return {"n": len(part), "chance": chance, "majority": majority}
+        return {"n": len(part), "chance": statistics.chance(part), "majority": statistics.majority(part, train_rows)}
 
     return {
         **levels(rows),
@@ -161,26 +156,6 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
 def subgroups(rows: Sequence[Row], by: str | Callable[[Row], Any]) -> dict[str, dict]:
     """Returns {value: {"n", "accuracy", "ci95"}} of a field, or of a function of a row; the lowest is partly luck."""
     return {value: _share(part) for value, part in by_field(rows, by).items()}
-
-
-def letter_bias(rows: Sequence[Row]) -> dict:
-    """Returns how much a model likes some options: letters {option: {right, told, recall}}, distance, recall_std.
-
-    right and told are shares of the rows; distance is half the sum of their differences (0: answers as often as right,
-    1: always where it never is right). recall_std is the standard deviation of the recalls (RStd, Zheng et al. 2024):
-    0 for a model that knows each letter equally well. Best on the rows of `circular`, where each is right as often.
-    """
-    options = sorted({option for row in rows for option in row["options"]})
-    wanted, told = Counter(row["reference"] for row in rows), Counter(row["answer"] for row in rows)
-    hits = Counter(row["reference"] for row in rows if row["correct"])
-    letters = {
-        o: {"right": wanted[o] / len(rows), "told": told[o] / len(rows), "recall": ratio(hits[o], wanted[o])}
-        for o in options
-    }
-    recalls = [found["recall"] for found in letters.values() if found["recall"] is not None]
-    read = sum(told[o] for o in options) or 1
-    distance = sum(abs(wanted[o] / len(rows) - told[o] / read) for o in options) / 2
-    return {"letters": letters, "distance": distance, "recall_std": float(np.std(recalls))}
 
 
 def won_and_lost(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[tuple[Row, Row]]]:

@@ -11,10 +11,13 @@ figures. An answer that could not be read counts as wrong, or as the worst value
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import eq
 
 from cookbook.data.quantities import iou, number, span
 from cookbook.evaluation.metrics import choices, structures, texts
 from cookbook.evaluation.metrics.choices import Row
+from cookbook.evaluation.metrics.structures import fields, same, tally
+from cookbook.evaluation.metrics.texts import relaxed
 
 Metric = Callable[[Sequence[Row]], dict]
 
@@ -27,6 +30,14 @@ KINDS: dict[str, Metric] = {
     "text": texts.text,
     "json": structures.captions,
     "counts": structures.counts,
+}
+# where an answer need not be the reference letter by letter: (answer, reference) -> does it count as right?
+RIGHT: dict[str, Callable[[str, str], bool]] = {
+    "number": lambda told, wanted: number(told) is not None and number(told) == number(wanted),
+    "text": lambda told, wanted: relaxed(told) == relaxed(wanted),
+    "span": lambda told, wanted: iou(span(told), span(wanted)) >= 0.5,
+    "json": lambda told, wanted: all(same(fields(told).get(key), value) for key, value in fields(wanted).items()),
+    "counts": lambda told, wanted: tally(told) == tally(wanted),
 }
 
 
@@ -50,17 +61,4 @@ def right(kind: str, answer: str | None, reference: str | None) -> bool:
     Texts: the same words (case, punctuation and articles aside). Spans: half of both together is shared (IoU 0.5).
     JSON and counts: every field is equal.
     """
-    if answer is None or reference is None:
-        return False
-    if kind == "number":
-        return (told := number(answer)) is not None and told == number(reference)
-    if kind == "text":
-        return texts.relaxed(answer) == texts.relaxed(reference)
-    if kind == "span":
-        return iou(span(answer), span(reference)) >= 0.5
-    if kind == "json":
-        told, wanted = structures.fields(answer), structures.fields(reference)
-        return all(structures.same(told.get(key), value) for key, value in wanted.items())
-    if kind == "counts":
-        return structures.tally(answer) == structures.tally(reference)
-    return answer == reference
+    return None not in (answer, reference) and RIGHT.get(kind, eq)(answer, reference)

@@ -49,6 +49,19 @@ def mcq(rows: Sequence[Row]) -> dict:
     }
 
 
+def letter_bias(rows: Sequence[Row]) -> dict:
+    """Returns how much a model likes some options: distance and recall_std, both 0 for one that likes none.
+
+    distance is half the sum of the differences between how often an option is told and is right: 1 for an answer that
+    never is right. recall_std is the standard deviation of the recalls (RStd, Zheng et al. 2024). Best on the rows of
+    `circular`, where each option is right as often.
+    """
+    options = mcq(rows)["options"].values()
+    read = sum(option["told"] for option in options) or 1
+    distance = sum(abs(option["n"] / len(rows) - option["told"] / read) for option in options) / 2
+    return {"distance": distance, "recall_std": float(np.std([o["recall"] for o in options if o["n"]]))}
+
+
 def ratio(part: float, whole: float) -> float | None:
     """Returns part / whole, None where there is nothing to divide by."""
     return part / whole if whole else None

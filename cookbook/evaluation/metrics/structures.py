@@ -28,9 +28,9 @@ def numbers(rows: Sequence[Row]) -> dict:
     """
     if not rows:
         raise ValueError("no predictions to measure")
-    if wrong := next((row["id"] for row in rows if number(row["reference"]) is None), None):
-        raise ValueError(f"{wrong}: its reference is no number")
-    told, wanted = [number(row["answer"]) for row in rows], [number(row["reference"]) for row in rows]
+    told, wanted = ([number(row[key]) for row in rows] for key in ("answer", "reference"))
+    if None in wanted:
+        raise ValueError(f"{rows[wanted.index(None)]['id']}: its reference is no number")
     errors = [abs((t or 0.0) - w) for t, w in zip(told, wanted)]
     relative = [error / abs(w) for error, w in zip(errors, wanted) if w]
     near = [t is not None and error <= NEAR * abs(w) for t, w, error in zip(told, wanted, errors)]
@@ -50,15 +50,15 @@ def spans(rows: Sequence[Row]) -> dict:
     The absolute error is the mean over start and end; the relative one divides it by the length of the true span, as
     the temporal-localization recipe does. Both leave out what could not be read; IoU counts it as 0.
     """
-    pairs = [(span(row["reference"]), span(row["answer"])) for row in rows]
-    if wrong := next((row["id"] for row, (true, _) in zip(rows, pairs) if true is None), None):
-        raise ValueError(f"{wrong}: its reference is no span of time, such as '3.2 - 5'")
-    shared = [iou(a, b) for a, b in pairs]
-    errors = [((abs(a[0] - b[0]) + abs(a[1] - b[1])) / 2, a[1] - a[0]) for a, b in pairs if b]
+    told, wanted = ([span(row[key]) for row in rows] for key in ("answer", "reference"))
+    if None in wanted:
+        raise ValueError(f"{rows[wanted.index(None)]['id']}: its reference is no span of time, such as '3.2 - 5'")
+    shared = list(map(iou, wanted, told))
+    errors = [((abs(a[0] - b[0]) + abs(a[1] - b[1])) / 2, a[1] - a[0]) for a, b in zip(wanted, told) if b]
     relative = [error / length for error, length in errors if length]
     return {
         "n": len(rows),
-        "unread": sum(b is None for _, b in pairs) / len(rows),
+        "unread": told.count(None) / len(rows),
         "mean_iou": fmean(shared),
         "iou_50": fmean([value >= 0.5 for value in shared]),
         "mean_absolute_error": fmean([error for error, _ in errors]) if errors else None,
