@@ -9,6 +9,7 @@ Why: the answers are the result; a better parser or another rule needs no GPU.
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,13 +20,27 @@ from cookbook.evaluation.predictions import read
 from cookbook.evaluation.published import published_score
 
 
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """Returns a name for each file: its own without "predictions_", behind as many folders as tell it from the others.
+
+    Raises ValueError for a file that is given twice, or named as another one of its folder.
+    """
+    parts = [(*path.resolve().parent.parts, path.stem.removeprefix("predictions_")) for path in paths]
+    ends = [["/".join(part[-n:]) for n in range(1, len(part))] for part in parts]
+    seen = Counter(end for each in ends for end in each)
+    names = [next((end for end in each if seen[end] == 1), "") for each in ends]
+    if "" in names:
+        raise ValueError(f"{paths[names.index('')]}: stands there twice; give each file once, under a name of its own")
+    return names
+
+
 def score_files(paths: Sequence[Path], form: str | None = None, published: bool = False) -> dict:
     """Score stored predictions again. Returns {"models": {name: score and metrics}}, with comparisons where several.
 
-    Names are those of the files, without "predictions_". With `published`, each has what NVIDIA's rule gives too.
-    Raises ValueError for a file that is no predictions file, or files of different items.
+    With `published`, each has what NVIDIA's rule gives too. Raises ValueError for a file that is no predictions file,
+    files of different items, or of one name (`told_apart`).
     """
-    found = {path.stem.removeprefix("predictions_"): read(path, form) for path in paths}
+    found = {name: read(path, form) for name, path in zip(told_apart(paths), paths)}
     models = {name: scores.score(rows) | {"metrics": measure(rows)} for name, rows in found.items()}
     for name, rows in found.items() if published else ():
         models[name]["published"] = published_score(rows)

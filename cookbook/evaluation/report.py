@@ -119,20 +119,16 @@ class Report:
 
 def sort_items(predictions: Mapping[str, Rows]) -> dict[str, list[int]]:
     """Returns the positions of the items worth showing under four headings, two for gains, two for losses."""
-    names = [label(name) for name in predictions]
-    last, before_last = names[-1], names[-2:][0]
-    gained, kept = f"{last} is right where {before_last} was wrong", f"{before_last} learned it, {last} kept it"
-    lost, wrong = f"{last} is wrong where {before_last} was right", f"{last} is still wrong"
+    *_, old, new = [label(name) for name in predictions] * 2  # a model alone is its own predecessor
+    gained, kept = f"{new} is right where {old} was wrong", f"{old} learned it, {new} kept it"
+    lost, wrong = f"{new} is wrong where {old} was right", f"{new} is still wrong"
     kinds: dict[str, list[int]] = {gained: [], kept: [], lost: [], wrong: []}
     for i, rows in enumerate(zip(*predictions.values())):
-        rights = [row["correct"] for row in rows]
-        *earlier, before, after = rights[0], *rights  # a model alone is its own predecessor
-        if after and not before:
-            kinds[gained].append(i)
-        elif after and not all(earlier):
-            kinds[kept].append(i)
-        elif not after:
+        *earlier, before, after = [row["correct"] for row in rows] * 2
+        if not after:
             kinds[lost if before else wrong].append(i)
+        elif not all((*earlier, before)):
+            kinds[kept if before else gained].append(i)
     return kinds
 
 
