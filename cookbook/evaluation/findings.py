@@ -8,7 +8,6 @@ the notebook and the report say the same.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from statistics import fmean
 
 from cookbook.display.tables import label
@@ -17,8 +16,7 @@ from cookbook.evaluation.scores import by_field, kept_skills
 from cookbook.evaluation.statistics import SURE, interval
 
 MUTE = 0.2  # a larger share of unread answers under a control is told: it then falls for another reason
-# what it says of the questions where a control does not fall to guessing
-MEANS = {
+MEANS = {  # what it says of the questions where a control does not fall to guessing
     "blind": "the words alone give the answer away",
     "other clips": "the answer does not hang on this clip",
     "single frame": "one frame is enough",
@@ -59,16 +57,12 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
-def _steps(comparison: dict) -> list[tuple[str, str, dict]]:
-    """Returns (earlier model, later model, their paired test) for each step, first to last."""
-    return [(a, b, comparison["paired"][f"{b}_vs_{a}"]) for a, b in pairwise(comparison["models"])]
-
-
 def short_answer(comparison: dict) -> str:
     """Returns the answer to "did it get better?"; only a step whose p is below 0.05 counts."""
     if not comparison["paired"]:
         return "One model, nothing to compare it with"
-    sure = [(label(later), pair["difference"]) for _, later, pair in _steps(comparison) if pair["p"] < SURE]
+    _, *later = map(label, comparison["models"])
+    sure = [(b, test["difference"]) for b, test in zip(later, comparison["paired"].values()) if test["p"] < SURE]
     up, down = (listed([name for name, by in sure if sign * by > 0]) for sign in (1, -1))
     if down:
         return f"Better with {up}, worse with {down}" if up else f"No, worse with {down}"
@@ -79,14 +73,12 @@ def short_answer(comparison: dict) -> str:
 
 def evidence(comparison: dict) -> str:
     """Returns the numbers behind the short answer in one sentence: accuracies, intervals, differences, p."""
-    told = {name: (hundred(m["accuracy"]), from_to(m["ci95"])) for name, m in comparison["models"].items()}
-    first, (share, ends) = next(iter(told.items()))
-    n = comparison["n"]
-    said = f"{label(first)} answers {share} % of {n} held-out questions right (95 % interval {ends})"
-    for earlier, later, pair in _steps(comparison):
+    told = [(label(name), hundred(m["accuracy"]), from_to(m["ci95"])) for name, m in comparison["models"].items()]
+    said = "{} answers {} % of {n} held-out questions right (95 % interval {})".format(*told[0], n=comparison["n"])
+    for (earlier, *_), (later, share, ends), pair in zip(told, told[1:], comparison["paired"].values()):
         luck = "" if pair["p"] < SURE else ", which luck alone can explain"
-        said += "; {} {} % ({}), that is ".format(label(later), *told[later])
-        said += f"{points(pair['difference'])} points against {label(earlier)} ({p_value(pair['p'])}{luck})"
+        said += f"; {later} {share} % ({ends}), that is {points(pair['difference'])} points "
+        said += f"against {earlier} ({p_value(pair['p'])}{luck})"
     return said[0].upper() + said[1:] + "."
 
 
@@ -101,13 +93,13 @@ def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]
     """
     own, found = {row["id"]: row for row in rows}, {}
     for control, asked in controls.items():
+        parts = {"all": asked} | by_field(asked)
         if any(TURN in row["id"] for row in asked):
             found[control] = circular_score(asked)
-            continue
-        if strange := [row["id"] for row in asked if row["id"] not in own]:
+        elif strange := [row["id"] for row in asked if row["id"] not in own]:
             raise ValueError(f"{control}: {strange[0]!r} was never asked with its own clip")
-        parts = {"all": asked} | by_field(asked)
-        found[control] = {task: _held_against(part, own, comparison["tasks"]) for task, part in parts.items()}
+        else:
+            found[control] = {task: _held_against(part, own, comparison["tasks"]) for task, part in parts.items()}
     return found
 
 
@@ -134,10 +126,8 @@ def control_words(control: str, found: Mapping[str, dict], order: Sequence[str] 
     """
     if "bias" in found:
         turns, every, off = map(hundred, (found["accuracy"], found["circular"], found["bias"]["distance"]))
-        return (
-            f"{control}: {turns} % of the turns are right, and {every} % of {found['n']} questions in every turn; "
-            f"{off} % of the answers would have to change for each letter to be told as often as it is right."
-        )
+        said = f"{control}: {turns} % of the turns are right, and {every} % of {found['n']} questions in every turn; "
+        return said + f"{off} % of the answers would have to change for each letter to be told as often as it is right."
     shares = ("own", "accuracy", "level", "unread")
     tasks = {task: part | {key: f"{hundred(part[key])} %" for key in shares} for task, part in found.items()}
     whole, fell = tasks.pop("all"), found["all"]["accuracy"] < found["all"]["own"]

@@ -106,6 +106,10 @@ class Store:
             save(list(self._rows.values()), self.path)  # without a torn line, and without what is tried again
         return self
 
+    def __exit__(self, kind, error, trace) -> None:
+        if self.path and kind is None:
+            save(self.rows, self.path)
+
     def add(self, sample: Sample, outputs: Sequence[str], error: str | None = None) -> None:
         """Keep what a model said to a sample; several outputs are voted on, none stand for an error."""
         rows = [judge(sample, output, self.contract) for output in outputs or [""]]
@@ -119,10 +123,6 @@ class Store:
     def rows(self) -> list[dict]:
         """The rows in the order of the samples."""
         return [self._rows[key] for key in self._keys]
-
-    def __exit__(self, kind, error, trace) -> None:
-        if self.path and kind is None:
-            save(self.rows, self.path)
 
 
 def _key(row: Mapping[str, Any]) -> tuple:

@@ -25,6 +25,7 @@ from cookbook.display import plots
 from cookbook.display.tables import label
 from cookbook.evaluation import findings
 from cookbook.evaluation.metrics import choices
+from cookbook.evaluation.predictions import STAMP
 from cookbook.evaluation.scores import won_and_lost
 from cookbook.training.alarms import replay
 
@@ -79,12 +80,9 @@ class Report:
 
     def models(self) -> list[dict]:
         """Returns each model's name, colour, score, and what made its rows: weights, contract, decoding."""
-        return [
-            {"name": label(name), "color": color, "contract": self.comparison["contracts"][name]}
-            | {key: self.rows[name][0].get(key) for key in ("weights", "decoding")}
-            | found
-            for (name, found), color in zip(self.comparison["models"].items(), cycle(plots.MODEL_COLORS))
-        ]
+        scores, colors = self.comparison["models"].items(), cycle(plots.MODEL_COLORS)
+        made = {name: {key: rows[0].get(key) for key in STAMP} for name, rows in self.rows.items()}
+        return [made[name] | found | {"name": label(name), "color": next(colors)} for name, found in scores]
 
     def confusions(self) -> list[dict]:
         """Returns for each kind of question with options: its columns, and each model's confusion and letter bias."""

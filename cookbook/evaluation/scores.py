@@ -41,10 +41,9 @@ def score(rows: Sequence[dict]) -> dict:
     """Score one model's predictions.
 
     Returns {"n", "accuracy", "ci95": [low, high], "clusters", "ci95_clustered", "format_rate", "unread_rate",
-    "lenient_accuracy", "errors", "tasks": {task: {"n", "accuracy", "ci95"}}}. All shares are in [0, 1]. ci95 is
-    Wilson's; ci95_clustered draws whole clips. unread_rate: no answer found where the format wants it (counted as
-    wrong). lenient_accuracy: with answers that stand elsewhere. errors: rows that could not be asked. Raises ValueError
-    where there are no rows.
+    "lenient_accuracy", "errors", "tasks": {task: {"n", "accuracy", "ci95"}}}, shares in [0, 1]. ci95 is Wilson's;
+    ci95_clustered draws whole clips. unread_rate: no answer found where the format wants it (counted as wrong).
+    lenient_accuracy: with answers that stand elsewhere. errors: rows not asked. Raises ValueError for no rows.
     """
     if not rows:
         raise ValueError("no predictions to score")
@@ -81,10 +80,9 @@ def require_same_contract(predictions: dict[str, Sequence[dict]], free: Collecti
     """
     found = {}
     for name, rows in predictions.items():
-        found[name], *others = {row.get("contract") for row in rows} or {None}
+        found[name], *others = several = {row.get("contract") for row in rows} or {None}
         if others:
-            several = ", ".join(map(str, [found[name], *others]))
-            raise ContractError(f"{name}: its rows were made under several contracts: {several}")
+            raise ContractError(f"{name}: its rows were made under several contracts: {', '.join(map(str, several))}")
     bound = {name: contract for name, contract in found.items() if contract and name not in free}
     for (a, one), (b, other) in pairwise(bound.items()):
         if one != other:
@@ -95,8 +93,8 @@ def require_same_contract(predictions: dict[str, Sequence[dict]], free: Collecti
 def require_different_models(predictions: dict[str, Sequence[dict]]) -> None:
     """Raises ValueError where two names stand for one model: a base that passes as SFT shows no gain and no loss.
 
-    One model are two with the same weights hash; where no hash is known, two that say the same, word for word, to
-    ten items or more. Rows asked in another way (`decoding`, or on other media) may come from one model.
+    One model are two of equal weights hash or, where none is known, two that say the same, word for word, to ten items
+    or more. Rows asked in another way (`decoding`, or on other media) may come from one model.
     """
     for a, b in combinations(predictions, 2):
         pairs = list(zip(predictions[a], predictions[b]))
@@ -133,10 +131,9 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
     """Score models on the same items, oldest first (base, sft, rl), and pair each with the one before it.
 
     Returns {"n", "chance", "majority", "tasks": {task: {"n", "chance", "majority"}}, "models": {name: score},
-    "contracts": {name: hash}, "paired": {"sft_vs_base": fields of Paired, …}, "clustered": {"sft_vs_base": fields of
-    Clustered, …}}. `train_rows` need "task" and "reference" only; they give the majority level. Models in `free` may
-    have another contract. Raises ValueError where there are no models or no rows, the models did not answer the same
-    items, or two are one model; ContractError where contracts differ.
+    "contracts": {name: hash}, "paired": {"sft_vs_base": fields of Paired, …}, "clustered": {the same: of Clustered}}.
+    `train_rows` need "task" and "reference" only, for the majority level. Models in `free` may have another contract.
+    Raises ValueError for no models or rows, other items, or one model under two names; ContractError for contracts.
     """
     if not predictions:
         raise ValueError("no models to compare")
@@ -160,9 +157,8 @@ def subgroups(rows: Sequence[Row], by: str | Callable[[Row], Any]) -> dict[str, 
 
 def won_and_lost(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[tuple[Row, Row]]]:
     """Returns (row before, row after) of the items that the later model won and lost: {"won": […], "lost": […]}."""
-    changed = [pair for pair in zip(before, after) if pair[0]["correct"] != pair[1]["correct"]]
-    won, lost = ([(a, b) for a, b in changed if b["correct"] == right] for right in (True, False))
-    return {"won": won, "lost": lost}
+    kinds, pairs = {"won": (False, True), "lost": (True, False)}, list(zip(before, after))
+    return {kind: [(a, b) for a, b in pairs if (a["correct"], b["correct"]) == was] for kind, was in kinds.items()}
 
 
 def kept_skills(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict]:

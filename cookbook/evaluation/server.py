@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -58,18 +59,17 @@ def chat(url: str, model: str, messages: Sequence[Mapping[str, Any]], wait: floa
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     body = {"model": model, "messages": list(messages), **options}
     again = Retry(RETRIES, backoff_factor=wait, status_forcelist=BUSY, allowed_methods=None, raise_on_status=False)
-    with requests.Session() as session:
-        session.mount(address, HTTPAdapter(max_retries=again))
-        try:
-            reply = session.post(address, json=body, headers=headers, timeout=TIMEOUT)
-        except requests.RequestException as error:
-            raise ServerError(f"{address}: {error}") from None
-    if not reply.ok:
-        raise ServerError(f"{address}: {reply.status_code} {reply.text[:300]}")
     try:
+        with requests.Session() as session:
+            session.mount(address, HTTPAdapter(max_retries=again))
+            reply = session.post(address, json=body, headers=headers, timeout=TIMEOUT)
+        if not reply.ok:
+            raise ServerError(f"{address}: {reply.status_code} {reply.text[:300]}")
         return reply.json()["choices"][0]["message"]["content"] or ""
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (requests.JSONDecodeError, KeyError, IndexError, TypeError) as error:
         raise ServerError(f"{address}: answers in another form than expected ({error!r})") from None
+    except requests.RequestException as error:
+        raise ServerError(f"{address}: {error}") from None
 
 
 def openai_messages(turns: Sequence[Mapping[str, Any]]) -> list[dict]:
@@ -133,12 +133,10 @@ def llm_judge(rows: Sequence[Mapping[str, Any]], url: str, model: str, prompt: s
             return 1
         # a tag in the answer would let it speak as the judge
         words = {key: str(row.get(key, "")).translate(UNTAG) for key in ("question", "reference", "answer")}
-        try:
-            said = chat(url, model, [{"role": "user", "content": prompt.format(**words)}], temperature=0.0, **options)
-        except ServerError:
-            return None
-        found = GRADE.findall(said)
-        return int(found[-1]) if found else None
+        asked = [{"role": "user", "content": prompt.format(**words)}]
+        with suppress(ServerError, IndexError):  # no answer, or none with a grade
+            return int(GRADE.findall(chat(url, model, asked, temperature=0.0, **options))[-1])
+        return None
 
     with ThreadPoolExecutor(WORKERS) as pool:
         grades = list(pool.map(grade, rows))

@@ -305,7 +305,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
     base = save(STORED, tmp_path / "base.jsonl")
     assert told_apart([files[1], files[2], base]) == ["evaluation/sft", "again/sft", "base"]
     for twice in ([base, base], [base, save(STORED, tmp_path / "predictions_base.jsonl")]):
-        with pytest.raises(ValueError, match="base.jsonl: stands there twice; give each file once"):
+        with pytest.raises(ValueError, match=r"base\.jsonl: stands there twice; give each file once"):
             score_files(twice)
 
 

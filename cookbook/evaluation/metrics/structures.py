@@ -145,11 +145,8 @@ def counts(rows: Sequence[Row]) -> dict:
     detection without boxes. Sums over all items (micro).
     """
     pairs = [(tally(row["reference"]), tally(row["answer"] or "")) for row in rows]
-    cells = {"found": Counter(), "missed": Counter(), "invented": Counter()}
-    for true, told in pairs:
-        cells["found"] += true & told
-        cells["missed"] += true - told
-        cells["invented"] += told - true
+    sums = zip(*((true & told, true - told, told - true) for true, told in pairs))
+    cells = {key: sum(each, Counter()) for key, each in zip(("found", "missed", "invented"), sums)}
     found, missed, invented = (each.total() for each in cells.values())
     off = [((true - told) + (told - true)).total() for true, told in pairs]
     things = sorted({name for both in pairs for part in both for name in part})
