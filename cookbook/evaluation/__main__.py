@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cookbook.data.answers import FORMATS
@@ -47,16 +47,14 @@ def score_files(paths: Sequence[Path], form: str | None = None, published: bool 
     return {"models": models} | (scores.compare_pairs(found) if len(found) > 1 else {})
 
 
-def _table(result: dict) -> str:
-    """Returns the scores as lines of text."""
-    lines = []
+def _table(result: dict) -> Iterator[str]:
+    """Yields the scores as lines of text."""
     for name, s in result["models"].items():
         line = "{}: {:.3f} [{:.3f}, {:.3f}] of {}".format(name, s["accuracy"], *s["ci95"], s["n"])
         line += f"; no answer read {s['unread_rate']:.3f}, wherever it stands {s['lenient_accuracy']:.3f}"
-        lines += [line + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")]
+        yield line + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")
     for pair, p in result.get("paired", {}).items():
-        lines.append(f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}")
-    return "\n".join(lines)
+        yield f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else _table(result))
+    print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else "\n".join(_table(result)))
     return 0
 
 

@@ -154,8 +154,7 @@ def flatten(nested: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(value, dict) and value:
             yield from flatten(value, f"{prefix}{key}.")
         else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            yield f"{prefix}{key}", text
+            yield prefix + key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _inline(picture: bytes, form: str = "png") -> str:

@@ -129,25 +129,22 @@ def error_correlation(rows: Sequence[Row], properties: Mapping[str, Callable[[Ro
     nothing varies. "wrong" has each value's share of errors, or a number's means. With twenty properties one has a p
     below 0.05 by luck.
     """
-    wrong = np.array([not row["correct"] for row in rows])
-    found = [(name, *_goes_with(wrong, np.array([of(row) for row in rows]))) for name, of in properties.items()]
-    found.sort(key=lambda line: (-np.nan_to_num(line[1], nan=-1), line[0]))
-    lines = [[name, f"{v:.2f}", f"{p:.1g}", said] if v == v else [name, "–", "–", said] for name, v, p, said in found]
-    return Table(["property", "strength", "p", "wrong"], lines)
-
-
-def _goes_with(wrong: np.ndarray, values: np.ndarray) -> tuple[float, float, str]:
-    """Returns strength, p (both nan where nothing varies), and the errors in words."""
     from scipy.stats import chi2_contingency, pointbiserialr
     from scipy.stats.contingency import association, crosstab
 
-    varies = wrong.any() and not wrong.all() and len(set(values.tolist())) > 1
-    if values.dtype.kind in "iuf":
-        means = [f"{values[part].mean():.3g}" if part.any() else "none" for part in (wrong, ~wrong)]
-        r, p = pointbiserialr(wrong, values) if varies else (np.nan, np.nan)
-        return abs(r), p, "{} on average where wrong, {} where right".format(*means)
-    (words, _), cells = crosstab(values.astype(str), wrong, levels=(None, (True, False)))
-    said = ", ".join(f"{word} {n[0] / n.sum():.2f} of {n.sum()}" for word, n in zip(words, cells))
-    if not varies:
-        return np.nan, np.nan, said
-    return association(cells, method="cramer"), chi2_contingency(cells, correction=False).pvalue, said
+    wrong, found = np.array([not row["correct"] for row in rows]), []
+    for name, of in properties.items():
+        values = np.array([of(row) for row in rows])
+        varies, strength, p = len(set(wrong.tolist())) > 1 < len(set(values.tolist())), -1.0, 1.0
+        if values.dtype.kind in "iuf":
+            means = [f"{values[part].mean():.3g}" if part.any() else "none" for part in (wrong, ~wrong)]
+            said = "{} on average where wrong, {} where right".format(*means)
+            if varies:
+                strength, p = map(abs, pointbiserialr(wrong, values))
+        else:
+            (words, _), cells = crosstab(values.astype(str), wrong, levels=(None, (True, False)))
+            said = ", ".join(f"{word} {n[0] / n.sum():.2f} of {n.sum()}" for word, n in zip(words, cells))
+            if varies:
+                strength, p = association(cells, method="cramer"), chi2_contingency(cells, correction=False).pvalue
+        found.append((-strength, name, *([f"{strength:.2f}", f"{p:.1g}"] if varies else ["–", "–"]), said))
+    return Table(["property", "strength", "p", "wrong"], [list(line[1:]) for line in sorted(found)])
