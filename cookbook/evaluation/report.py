@@ -29,8 +29,8 @@ from cookbook.evaluation.predictions import STAMP
 from cookbook.evaluation.scores import won_and_lost
 from cookbook.training.alarms import replay
 
-COLORS = 256  # of a frame strip: a palette halves the file, and nobody sees the difference at this size
-QUALITY = 80  # of a frame strip as JPEG, which is the smaller one for filmed clips
+# of a frame strip: a palette halves the file, and nobody sees it at this size; filmed clips are smaller as JPEG
+COLORS, QUALITY = 256, 80
 CHOICES = {"mcq": "Multiple choice", "binary": "Yes or no", "ordinal": "Grades"}  # kinds that have a confusion
 
 Rows = Sequence[Mapping[str, Any]]

@@ -122,8 +122,7 @@ def predict_server(
 def llm_judge(rows: Sequence[Mapping[str, Any]], url: str, model: str, prompt: str = PROMPT, **options: Any) -> dict:
     """Returns n, mean (of the grades that were given, 1 to 5), worst (ungraded counted as 1), ungraded, grades, judge.
 
-    grades is {id: grade or None}: an answer that was never read gets 1 without asking. A mean that leaves a large share
-    `ungraded` says little.
+    grades is {id: grade or None}: an answer that was never read gets 1 without asking. Look at the share `ungraded`.
     """
     if not rows:
         raise ValueError("no predictions to judge")

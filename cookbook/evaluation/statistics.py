@@ -48,8 +48,7 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
     """Compare two models that answered the same items in the same order, by the exact McNemar test.
 
     Were the models equally good, each item on which they disagree would be won or lost with probability 1/2 (McNemar
-    1947; exact binomial form, two-sided). With no such item p is 1. Raises ValueError where the lengths differ or
-    nothing was answered.
+    1947; exact binomial form, two-sided). Raises ValueError where the lengths differ or nothing was answered.
     """
     if len(before) != len(after):
         raise ValueError(f"paired answers are needed: found {len(before)} before and {len(after)} after")

@@ -4,8 +4,8 @@ choices       one of a few options: multiple choice, yes or no, a grade
 structures    nearly right: a number, a span of time, a JSON caption, how many of what
 texts         free text: shared words, and meaning
 
-Why: accuracy is right for multiple choice and wrong for a caption. Each kind of row has one function from rows to
-figures. An answer that could not be read counts as wrong, or as the worst value there is. Your own is a function too:
+Why: accuracy is right for multiple choice and wrong for a caption. An answer that could not be read counts as wrong, or
+as the worst value there is. Each kind of row has one function from rows to figures, and your own is one too:
 
     measure(rows, {"brief": lambda rows: {"words": fmean(len(row["output"].split()) for row in rows)}})["brief"]
 """
@@ -46,13 +46,13 @@ def measure(rows: Sequence[Row], custom: Mapping[str, Metric] | None = None) -> 
 
     Raises ValueError for a kind that nothing measures, or a name that a kind has.
     """
-    kinds = sorted({row["kind"] for row in rows})
+    custom, kinds = custom or {}, sorted({row["kind"] for row in rows})
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"no metric for the kind {', '.join(map(repr, unknown))}; known are {', '.join(KINDS)}")
-    if taken := KINDS.keys() & (custom or {}).keys():
+    if taken := KINDS.keys() & custom.keys():
         raise ValueError(f"a metric of your own cannot be named {', '.join(sorted(taken))}: that is a kind")
     found = {kind: KINDS[kind]([row for row in rows if row["kind"] == kind]) for kind in kinds}
-    return found | {name: metric(rows) for name, metric in (custom or {}).items()}
+    return found | {name: metric(rows) for name, metric in custom.items()}
 
 
 def right(kind: str, answer: str | None, reference: str | None) -> bool:

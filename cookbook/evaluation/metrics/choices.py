@@ -70,9 +70,8 @@ def ratio(part: float, whole: float) -> float | None:
 def binary(rows: Sequence[Row]) -> dict:
     """Returns n, accuracy, unread, positive, precision, recall, f1, balanced_accuracy, mcc, and the confusion.
 
-    `positive` is the answer to be found: Yes or True where that is an option, else the first. Answers that could not
-    be read count as the opposite of their reference. Balanced accuracy is the mean of both recalls; what needs a
-    class that never occurs is None.
+    `positive` is the answer to be found: Yes or True where that is an option, else the first. What could not be read
+    counts as the opposite of its reference; what needs a class that never occurs is None.
     """
     from sklearn import metrics
 
@@ -99,9 +98,8 @@ def binary(rows: Sequence[Row]) -> dict:
 def ordinal(rows: Sequence[Row]) -> dict:
     """Returns n, accuracy, within_1, unread, mean_error, mean_absolute_error, spearman and pearson.
 
-    Both correlations and both errors leave out what could not be read (`unread` says how much); accuracy and within_1
-    count it as wrong. mean_error is answer minus reference: above 0 the model is generous. A correlation is None where
-    all answers, or all references, are the same: a model that always says 4 has none.
+    Correlations and errors leave out what could not be read; accuracy and within_1 count it as wrong. mean_error is
+    answer minus reference: above 0 the model is generous. A model that always says 4 has no correlation: None.
     """
     from scipy import stats
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from statistics import fmean
 from typing import Any
 
@@ -73,12 +74,9 @@ def fields(words: str) -> dict[str, Any]:
     """
     start, end = words.find("{"), words.rfind("}")
     for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(words[start : end + 1])
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(found, dict):
-            return {str(key): value for key, value in found.items()}
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            if isinstance(found := read(words[start : end + 1]), dict):
+                return {str(key): value for key, value in found.items()}
     return {}
 
 
@@ -86,11 +84,10 @@ def same(a: Any, b: Any) -> bool:
     """Whether two values say the same: texts without regard to case and space, "true" as True, lists in any order."""
 
     def flat(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return sorted(str(flat(v)) for v in value)
         if isinstance(value, dict):
             return {str(k): flat(v) for k, v in value.items()}
-        return " ".join(str(value).lower().split())
+        listed = isinstance(value, list | tuple)
+        return sorted(str(flat(v)) for v in value) if listed else " ".join(str(value).lower().split())
 
     return flat(a) == flat(b)
 
@@ -128,10 +125,8 @@ def tally(words: str) -> Counter[str]:
     if told := fields(words):
         return Counter({str(k).lower(): int(v) for k, v in told.items() if str(v).lstrip("-").isdigit()})
     if listed := re.search(r"\[.*\]", words, re.DOTALL):
-        try:
+        with suppress(ValueError):
             return Counter(str(thing).lower() for thing in json.loads(listed[0]))
-        except ValueError:
-            pass
     if bare := re.fullmatch(r"\D*(\d+)[.\s]*", words):
         return Counter({"": int(bare[1])})
     parts = (re.search(r"(\d+)\s+(\S.*?)\W*$", part) for part in re.split(r"[,;\n]|\band\b", words.lower()))

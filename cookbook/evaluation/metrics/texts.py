@@ -2,7 +2,7 @@
 
 Why: the guide asks for them, and each sees only a part. BLEU and ROUGE count shared words; the similarity compares
 meanings, yet gives "stops" and "does not stop" nearly the same score. Read them beside exact match and beside what two
-people would score. The embedding model comes in wordllama's wheel, so that nothing is downloaded.
+people would score.
 """
 
 import logging
