@@ -59,17 +59,18 @@ def chat(url: str, model: str, messages: Sequence[Mapping[str, Any]], wait: floa
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     body = {"model": model, "messages": list(messages), **options}
     again = Retry(RETRIES, backoff_factor=wait, status_forcelist=BUSY, allowed_methods=None, raise_on_status=False)
-    try:
-        with requests.Session() as session:
-            session.mount(address, HTTPAdapter(max_retries=again))
+    with requests.Session() as session:
+        session.mount(address, HTTPAdapter(max_retries=again))
+        try:
             reply = session.post(address, json=body, headers=headers, timeout=TIMEOUT)
-        if not reply.ok:
-            raise ServerError(f"{address}: {reply.status_code} {reply.text[:300]}")
+        except requests.RequestException as error:
+            raise ServerError(f"{address}: {error}") from None
+    if not reply.ok:
+        raise ServerError(f"{address}: {reply.status_code} {reply.text[:300]}")
+    try:
         return reply.json()["choices"][0]["message"]["content"] or ""
-    except (requests.JSONDecodeError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ServerError(f"{address}: answers in another form than expected ({error!r})") from None
-    except requests.RequestException as error:
-        raise ServerError(f"{address}: {error}") from None
 
 
 def openai_messages(turns: Sequence[Mapping[str, Any]]) -> list[dict]:
