@@ -15,6 +15,6 @@ bridge        what is mended in the installed engine, in its own processes
 attention     PyTorch's attention, where flash-attn is missing
 video_reader  PyAV, and each clip decoded once
 rollout       the rollout backend "transformers"
-rewards       our rewards, as it calls them
+reward_calls  our rewards, as it calls them
 records       its metrics and completions, as a local run leaves them
 """

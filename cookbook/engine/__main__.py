@@ -21,8 +21,11 @@ from cookbook.runs import Run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0 for a run that did what it was asked to."""
+    """Returns the exit code: 0 for a run that did what it was asked to, 2 for a command that asks for nonsense."""
     args = _parse(arguments)
+    if args.write_nodes and args.nodes < 2:
+        print("--write-nodes wants --nodes 2 or more: one machine needs no start files", file=sys.stderr)
+        return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     run, port = runs.path(args.run), args.port or PORT
     try:

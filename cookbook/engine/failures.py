@@ -76,7 +76,7 @@ FAILURES: dict[str, tuple[str, str]] = {
         "samples",
     ),
     "reward": (
-        r"cosmos_rl/reward/|in compute_reward|cookbook/(engine/)?rewards",
+        r"cosmos_rl/reward/|in compute_reward|cookbook/\w+/reward",
         "a reward must return a number for any text; call it by hand on an empty completion",
     ),
     "data": (

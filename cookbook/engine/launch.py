@@ -17,9 +17,12 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
+import torch
+
 from cookbook.checkpoint.store import STATE
 from cookbook.config import Config
-from cookbook.engine.environment import engine_environment, free_port, is_free
+from cookbook.config.rules import View, gpus_needed
+from cookbook.engine.environment import engine_environment, find_redis, free_port, is_free, search_path
 from cookbook.engine.failures import EngineError
 from cookbook.engine.processes import Engine, sigterm_exits
 from cookbook.engine.records import ENGINE_METRICS, add_completions
@@ -30,8 +33,44 @@ from cookbook.runs import ROOT, Run, named
 log = logging.getLogger(__name__)
 
 PROGRAM = "cosmos-rl"
+ENGINES = ("auto", "local", PROGRAM)
 PORT, REDIS_PORT = 8000, 12800
 RESULTS = ("safetensors", "checkpoints", "best")
+
+
+def choose_engine(wanted: str = "auto") -> str:
+    """Returns "local" or "cosmos-rl": what is wanted, where "auto" is cosmos-rl on a machine that can run it.
+
+    Raises ValueError for an engine that does not exist.
+    """
+    if wanted not in ENGINES:
+        raise ValueError(f"engine is {wanted!r}; it is one of {', '.join(ENGINES)}")
+    if wanted != "auto":
+        return wanted
+    try:
+        find_redis()
+    except EngineError:
+        return "local"
+    return "cosmos-rl" if torch.cuda.is_available() and shutil.which(PROGRAM, path=search_path()) else "local"
+
+
+def on_gpus(config: Config, gpus: int) -> Config:
+    """Returns the configuration of a run on that many GPUs of one machine, the batch of a step as large as before.
+
+    Rollouts that have GPUs of their own keep them; the policy gets the others.
+    """
+    gpus = max(1, gpus - gpus_needed(View(config))[1])
+    share = max(1, config["train.train_batch_per_replica"] // gpus)
+    changes = {
+        "policy.parallelism.dp_shard_size": gpus,
+        "train.train_policy.mini_batch": min(share, config["train.train_policy.mini_batch"]),
+    }
+    if config.kind == "sft":  # here the engine counts its batch for each GPU, for GRPO for all of them
+        changes["train.train_batch_per_replica"] = share
+    elif config["mode"] == "colocated":
+        changes["rollout.parallelism.dp_shard_size"] = gpus
+        changes["validation.freq"] = max(2, config["validation.freq"])  # at 1 the engine measures too early, and fails
+    return config.edit(changes)
 
 
 def launch(

@@ -22,10 +22,8 @@ START_FILES, PYTHON = ("head.sh", "worker.sh", "job.slurm"), ".venv/bin/python"
 def write_start_files(folder: Path, config: Path, loader: Path, run: str, nodes: int, port: int) -> list[Path]:
     """Write head.sh, worker.sh and job.slurm. Returns their paths.
 
-    Config and loader count from the project's root, as `python` does. Raises ValueError for a single machine.
+    Config and loader count from the project's root, as `python` does; `nodes` machines are two or more.
     """
-    if nodes < 2:
-        raise ValueError(f"{nodes} machine needs no start files: python -m cookbook.engine starts it")
     words = {"root": ROOT, "python": PYTHON, "config": config, "run": run, "loader": loader, "nodes": nodes}
     words |= {"bin": (ROOT / PYTHON).parent, "name": run.replace("/", "-"), "here": folder.resolve(), "port": port}
     folder.mkdir(parents=True, exist_ok=True)
