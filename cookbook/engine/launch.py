@@ -22,12 +22,12 @@ import torch
 from cookbook.checkpoint.store import STATE
 from cookbook.config import Config
 from cookbook.config.rules import View, gpus_needed
-from cookbook.engine.environment import engine_environment, find_redis, free_port, is_free, search_path
+from cookbook.engine.diagnose import ENGINE_LOG, require_success
+from cookbook.engine.environment import PROGRAMS, engine_environment, free_port, is_free, search_path
 from cookbook.engine.failures import EngineError
-from cookbook.engine.processes import Engine, sigterm_exits
+from cookbook.engine.guardian import Engine, sigterm_exits
 from cookbook.engine.records import ENGINE_METRICS, add_completions
 from cookbook.engine.supervisor import Patience, Supervisor
-from cookbook.engine.verdict import ENGINE_LOG, require_success
 from cookbook.runs import ROOT, Run, named
 
 log = logging.getLogger(__name__)
@@ -47,11 +47,8 @@ def choose_engine(wanted: str = "auto") -> str:
         raise ValueError(f"engine is {wanted!r}; it is one of {', '.join(ENGINES)}")
     if wanted != "auto":
         return wanted
-    try:
-        find_redis()
-    except EngineError:
-        return "local"
-    return "cosmos-rl" if torch.cuda.is_available() and shutil.which(PROGRAM, path=search_path()) else "local"
+    programs = all(shutil.which(name, path=search_path()) for name in (PROGRAM, *PROGRAMS))
+    return PROGRAM if programs and torch.cuda.is_available() else "local"
 
 
 def on_gpus(config: Config, gpus: int) -> Config:
@@ -84,20 +81,19 @@ def launch(
     patience: Patience | None = None,
     env: Mapping[str, str] | None = None,
     nodes: int = 1,
-    node_ips: Sequence[str] = (),
+    node_ips: str = "",
     stop_on_alarm: bool = True,
 ) -> Path | None:
     """Train. Returns the last export, `runs/NAME/safetensors/step_N`; None where the configuration asks for none.
 
     `resume` is a checkpoint's `policy` folder. A run folder that holds results is refused, unless they are resumed
     or `replace` deletes them. `env` is added to the environment. With several `nodes` this is the first one, and the
-    others join with the files of `cookbook.engine.nodes`. A severe alarm of `training.alarms` ends the run, with a
+    others join with the files of `--write-nodes`. A severe alarm of `training.alarms` ends the run, with a
     checkpoint where the controller still answers, unless `stop_on_alarm` is false.
     Raises EngineError, whose message has the first traceback and what helps; ConfigError for a key that is wrong.
     Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left, unless its guardian is killed.
     """
-    patience = patience or Patience()
-    environment = engine_environment(config, run.path, env, nodes)
+    patience, environment = patience or Patience(), engine_environment(config, run.path, env, nodes)
     port = choose_port(port or PORT, nodes)
     words = command(run.path / "config.toml", loader, port, environment["PATH"], nodes, node_ips)
     require_disk(config, run.path)
@@ -109,7 +105,7 @@ def launch(
     run.write_manifest(**facts, start=config["policy.model_name_or_path"], resume=resume)
     run.log(shown(words))
     started, outcome = time.monotonic(), "interrupted"
-    supervisor = Supervisor(run, config.kind.upper(), patience, stop_on_alarm, port=port)
+    supervisor = Supervisor(run, config.kind.upper(), patience, port, stop_on_alarm)
     try:
         with sigterm_exits(), Engine(words, environment, run.path / ENGINE_LOG, patience.stop) as engine:
             reason = supervisor.follow(engine)
@@ -128,9 +124,7 @@ def launch(
     return export
 
 
-def command(
-    config: Path, loader: str | Path, port: int, path: str, nodes: int = 1, node_ips: Sequence[str] = ()
-) -> list[str]:
+def command(config: Path, loader: str | Path, port: int, path: str, nodes: int = 1, node_ips: str = "") -> list[str]:
     """Returns the engine's command line, with `cosmos-rl` looked for on `path`. Raises EngineError."""
     program = shutil.which(PROGRAM, path=path)
     if program is None:
@@ -138,7 +132,7 @@ def command(
     if not (ROOT / loader).is_file():
         raise EngineError("install", f"{ROOT / loader}: no such loader file")
     several = ["--num-workers", str(nodes), "--worker-idx", "0"] if nodes > 1 else []
-    several += ["--node-ip-list", ";".join(node_ips)] if node_ips else []
+    several += ["--node-ip-list", node_ips] if node_ips else []
     return [program, "--config", named(config), "--port", str(port), *several, named(ROOT / loader)]
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cookbook.engine.__main__ import main
-from cookbook.engine.nodes import START_FILES, write_start_files
+from cookbook.engine.__main__ import START_FILES, main, write_start_files
 from cookbook.runs import ROOT
 
 
