@@ -47,22 +47,18 @@ def main(arguments: list[str] | None = None) -> int:
         elif args.write_nodes:
             print(*write_start_files(args.write_nodes, args.config, args.loader, args.run, args.nodes, port), sep="\n")
         else:
-            print(_train(config, loader, args) or "finished; the configuration asks for no export")
+            make_room(run, args.resume, args.replace)  # before Run begins the folder's files anew
+            patience = Patience(stall=args.stall, start=max(Patience.start, args.stall or 0))
+            start = {"port": args.port, "resume": args.resume and args.resume.resolve(), "replace": args.replace}
+            begun = Run(args.run, seed=config["train.seed"] or 0)
+            export = launch(config, loader, begun, **start, patience=patience, nodes=args.nodes, node_ips=args.node_ips)
+            print(export or "finished; the configuration asks for no export")
     except (EngineError, ConfigError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _train(config: Config, loader: Path, args: argparse.Namespace) -> Path | None:
-    """Returns the last export."""
-    make_room(runs.path(args.run), args.resume, args.replace)  # before Run begins the folder's files anew
-    run = Run(args.run, seed=config["train.seed"] or 0)
-    patience = Patience(stall=args.stall, start=max(Patience.start, args.stall or 0))
-    start = {"port": args.port, "resume": args.resume and args.resume.resolve(), "replace": args.replace}
-    return launch(config, loader, run, **start, patience=patience, nodes=args.nodes, node_ips=args.node_ips)
 
 
 def write_start_files(folder: Path, config: Path, loader: Path, run: str, nodes: int, port: int) -> list[Path]:

@@ -92,7 +92,8 @@ def _explained(problem: Reason, log: RunLog, file: Path, when: str = "") -> Engi
     if kind not in CERTAIN:
         bare = root is None or CASCADE.search(root.error)
         kind = failure_kind("\n".join(trouble[-20:]) if bare else root.text(), kind)
-    parts, place = [f"{problem.text}, {log.place}{when}"], f"Log: {file}"
+    reached = f"at step {log.step.number} of {log.step.total}" if log.step else "before the first step"
+    parts, place = [f"{problem.text}, {reached}{when}"], f"Log: {file}"
     if root:
         same = sorted({t.rank for t in found if t.error == root.error and t.rank}, key=int)
         parts.append(root.text() + (f"\n(the same on ranks {', '.join(same)})" if len(same) > 1 else ""))

@@ -32,9 +32,6 @@ TICK = 0.1  # seconds between two looks
 LINGER = 5.0  # seconds that what the launcher leaves behind has to end by itself
 
 
-# ---- our end ----------------------------------------------------------------------------------------------------
-
-
 class Engine(contextlib.AbstractContextManager):
     """A running engine: its lines as they come, and its end."""
 

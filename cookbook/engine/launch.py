@@ -33,7 +33,6 @@ from cookbook.runs import ROOT, Run, named
 log = logging.getLogger(__name__)
 
 PROGRAM = "cosmos-rl"
-ENGINES = ("auto", "local", PROGRAM)
 PORT, REDIS_PORT = 8000, 12800
 RESULTS = ("safetensors", "checkpoints", "best")
 
@@ -43,10 +42,10 @@ def choose_engine(wanted: str = "auto") -> str:
 
     Raises ValueError for an engine that does not exist.
     """
-    if wanted not in ENGINES:
-        raise ValueError(f"engine is {wanted!r}; it is one of {', '.join(ENGINES)}")
-    if wanted != "auto":
+    if wanted in ("local", PROGRAM):
         return wanted
+    if wanted != "auto":
+        raise ValueError(f"engine is {wanted!r}; it is one of auto, local, {PROGRAM}")
     programs = all(shutil.which(name, path=search_path()) for name in (PROGRAM, *PROGRAMS))
     return PROGRAM if programs and torch.cuda.is_available() else "local"
 

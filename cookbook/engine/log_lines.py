@@ -112,11 +112,6 @@ class RunLog:
             self.fatal = Reason(kind, text, now)
         return step
 
-    @property
-    def place(self) -> str:
-        """How far it is, in words."""
-        return f"at step {self.step.number} of {self.step.total}" if self.step else "before the first step"
-
 
 @dataclass(frozen=True)
 class Trace:

@@ -48,10 +48,8 @@ class TransformersRollout(RolloutBase):
             "collect_rollout_logprobs, use_decoupled_loss and use_rollout_logprobs_for_loss must be false":
                 self.config.train.train_policy.collect_rollout_logprobs,
         }  # fmt: skip
-        if any(wrong.values()):
-            raise ValueError(
-                f'rollout.backend = "{BACKEND}": {"; ".join(key for key, is_so in wrong.items() if is_so)}'
-            )
+        if found := "; ".join(key for key, is_so in wrong.items() if is_so):
+            raise ValueError(f'rollout.backend = "{BACKEND}": {found}')
 
     def init_engine(self, quantization: str, seed: int | None, load_format: str, **_: Any) -> None:
         """Called by the engine before the first weights arrive. Loads the model; colocated, only its shapes."""

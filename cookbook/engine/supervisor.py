@@ -89,10 +89,9 @@ class Supervisor:
     clock: Callable[[], float] = time.monotonic  # in seconds
 
     def __post_init__(self) -> None:
-        self._rewritten = self.clock()  # the metrics
-        self.state = State(RunLog(moved=self._rewritten), self.patience)
-        self.alarms, self._bar = Watcher(self.run), None
-        self._read = 0  # bytes of the engine's metrics that are in ours
+        self.state, self.alarms = State(RunLog(moved=self.clock()), self.patience), Watcher(self.run)
+        self._rewritten, self._read = self.clock(), 0  # our metrics: when, with how many bytes of the engine's
+        self._bar: Progress | None = None
 
     def follow(self, engine: Engine) -> Reason | None:
         """Watch until the engine has ended. Returns None, or the reason to end it, or why it was asked to end."""
