@@ -74,8 +74,8 @@ def install_network() -> str:
 
     cosmos-rl 0.4.7 binds both to all interfaces, without a password: redis in utils/network_util.py:381, the HTTP
     server on a socket that the launcher has opened (launcher/launch_all.py:833). Whoever can reach the machine could
-    stop the training or read its data. Not covered: the ports that torch and NCCL open among the workers of one run.
-    Our launcher sets the variable for one node and leaves it out for several.
+    stop the training or read its data. Workers find both as `localhost`. Not covered: the ports that torch and NCCL
+    open among the workers of one run. Our launcher sets the variable for one node and leaves it out for several.
     """
     if os.environ.get(ASKED) != "1":
         return "all interfaces"

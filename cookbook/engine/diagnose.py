@@ -36,9 +36,14 @@ def require_success(
     `code` is the launcher's exit code, `reason` why the supervisor ended the run, where it did; it took `seconds`.
     """
     exports = config["train.ckpt.enable_checkpoint"] and config["train.ckpt.export_safetensors"]
-    problem = reason or _problem(log, code, "cosmos-rl ended with exit code 0")
-    export = run / "safetensors" / f"step_{log.step.total}" if exports and not problem else None
-    if problem := problem or (export and _bad_export(log, export)):
+    problem, export = reason or _problem(log, code, "cosmos-rl ended with exit code 0"), None
+    if exports and not problem:
+        export = run / "safetensors" / f"step_{log.step.total}"
+        if export.name not in log.exported:
+            problem = Reason("export", f"the last step was never exported to {export}")
+        elif missing := what_is_missing(export):
+            problem = Reason("export", f"the export {export} is not whole: {missing}")
+    if problem:
         raise _explained(problem, log, run / ENGINE_LOG, f", {seconds:.0f} s after the start")
     return export
 
@@ -68,13 +73,6 @@ def _problem(log: RunLog, code: int, ended: str) -> Reason | None:
     if log.step is None or log.step.number < log.step.total:
         return Reason("unfinished", f"{ended} before the last step")
     return None if math.isfinite(log.loss) else Reason("nan", f"the last step's loss is {log.loss}")
-
-
-def _bad_export(log: RunLog, export: Path) -> Reason | None:
-    if export.name not in log.exported:
-        return Reason("export", f"the last step was never exported to {export}")
-    missing = what_is_missing(export)
-    return Reason("export", f"the export {export} is not whole: {missing}") if missing else None
 
 
 def _lines(log: Path) -> list[str]:

@@ -2,8 +2,9 @@
 
 Why: what cosmos-rl prints is for people, and differs by mode. It hands the same numbers to any function in
 `launch_worker(custom_logger_fns=[...])`; ours appends them to the file named in COOKBOOK_METRICS, one JSON line a call.
-Training and validation report apart, so a step can have two rows: `read_engine_metrics` merges them. The engine keeps
-no completions, and a reward curve without them hides what was rewarded: the reward appends each to another file.
+Training and validation report apart, so a step can have two rows: `read_engine_metrics` merges them. Unlike the local
+engine's metrics these hold durations, and are not the same twice. The engine keeps no completions, and a reward curve
+without them hides what was rewarded: the reward function appends each to the file named in COOKBOOK_GENERATIONS.
 """
 
 import contextlib

@@ -5,14 +5,15 @@ Why: cosmos-rl 0.4.7 has two backends for language, vLLM, which is not there wit
 and lets `rollout.backend = "transformers"` mean this backend.
 
 With `mode = "colocated"` the policy's own model generates, so `train.force_use_hf` must be true; otherwise a copy on
-GPUs of its own does, whose weights the engine replaces after each step. Completions go back as text, special tokens
-left out, and the trainer tokenizes them again (grpo_trainer.py:1155): so the token that ends one is never trained. With
+GPUs of its own does, a whole one on each, whose weights the engine replaces after each step. Completions go back as
+text, special tokens left out, and the trainer tokenizes them again (grpo_trainer.py:1155): so the token that ends one
+is never trained, and a word that was sampled in unusual pieces is trained in the usual ones. With
 `train.train_policy.rollout_as_token_ids = true` the trainer gets the sampled tokens, the end included.
 
 A rollout must see what the trainer sees, or the policy is graded on another clip than it answered to. So a prompt is
 what the engine's own packer makes of it for the trainer: token ids, pixels, and rotary positions, for transformers
-would compute others (CONTRIBUTING.md). All prompts of a call go in one left-padded batch: with FSDP every process must
-make the same number of forward passes.
+would compute others (CONTRIBUTING.md). All prompts of a call go in one left-padded batch, however many a process has:
+with FSDP every process must make the same number of forward passes.
 """
 
 from collections.abc import Mapping, Sequence
