@@ -23,14 +23,11 @@ import torch
 from cookbook import checkpoint, runs
 from cookbook.checkpoint.lineage import lineage, tree
 from cookbook.config import Config, require
-from cookbook.config.rules import View, gpus_needed
 from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
-from cookbook.engine.environment import find_redis, search_path
-from cookbook.engine.failures import EngineError
-from cookbook.engine.launch import PROGRAM, launch
+from cookbook.engine.launch import PROGRAM, choose_engine, launch, on_gpus
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.evaluation.predict import predict
 from cookbook.evaluation.predictions import judge
@@ -50,7 +47,6 @@ log = logging.getLogger(__name__)
 
 DATASET, START, LOADER = f"{loading.TRAIN}.name", "policy.model_name_or_path", "custom.loader"
 STEPS = {"sft": "sft", "grpo": "rl"}  # the folder of a run, by the kind of its configuration
-ENGINES = ("auto", "local", PROGRAM)
 
 
 @dataclass(frozen=True)
@@ -206,41 +202,6 @@ def _launch(job: Job, gpus: int, stop_on_alarm: bool) -> Path:
     export = launch(config, job.loader, run, replace=True, stop_on_alarm=stop_on_alarm)
     job.contract.save(export / checkpoint.CONTRACT)
     return export
-
-
-def choose_engine(wanted: str = "auto") -> str:
-    """Returns "local" or "cosmos-rl": what is wanted, where "auto" is cosmos-rl on a machine that can run it.
-
-    Raises ValueError for an engine that does not exist.
-    """
-    if wanted not in ENGINES:
-        raise ValueError(f"engine is {wanted!r}; it is one of {', '.join(ENGINES)}")
-    if wanted != "auto":
-        return wanted
-    try:
-        find_redis()
-    except EngineError:
-        return "local"
-    return "cosmos-rl" if torch.cuda.is_available() and shutil.which(PROGRAM, path=search_path()) else "local"
-
-
-def on_gpus(config: Config, gpus: int) -> Config:
-    """Returns the configuration of a run on that many GPUs of one machine, the batch of a step as large as before.
-
-    Rollouts that have GPUs of their own keep them; the policy gets the others.
-    """
-    gpus = max(1, gpus - gpus_needed(View(config))[1])
-    share = max(1, config["train.train_batch_per_replica"] // gpus)
-    changes = {
-        "policy.parallelism.dp_shard_size": gpus,
-        "train.train_policy.mini_batch": min(share, config["train.train_policy.mini_batch"]),
-    }
-    if config.kind == "sft":  # here the engine counts its batch for each GPU, for GRPO for all of them
-        changes["train.train_batch_per_replica"] = share
-    elif config["mode"] == "colocated":
-        changes["rollout.parallelism.dp_shard_size"] = gpus
-        changes["validation.freq"] = max(2, config["validation.freq"])  # at 1 the engine measures too early, and fails
-    return config.edit(changes)
 
 
 # ---- evaluate ---------------------------------------------------------------------------------------------------

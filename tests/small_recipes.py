@@ -2,12 +2,17 @@
 
 config, loader = job("warehouse_spatial", tmp_path)
 pipeline.train(pipeline.prepare(config, "job", loader))
+by_category = defined("warehouse_spatial", "by_category")     # a function of its notebook
 """
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
+
 from cookbook.config import Config
+from cookbook.runs import ROOT
 from data_tools import warehouse_vqa
 from data_tools.worlds import drive, falling, junction, warehouse
 
@@ -30,6 +35,15 @@ def job(name: str, folder: Path) -> tuple[Config, str]:
     if name in RL:
         return config.edit(STEP), loader
     return config.edit(STEPS | {"validation.enable": False}), loader
+
+
+def defined(recipe: str, name: str) -> Callable:
+    """Returns a function that a cell of the recipe's notebook defines; of the cell, only it and the imports run."""
+    cells = nbformat.read(ROOT / f"notebooks/recipes/{recipe}.ipynb", 4).cells
+    tree = ast.parse(next(cell.source for cell in cells if f"def {name}(" in cell.source))
+    tree.body = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef))]
+    exec(compile(tree, recipe, "exec"), space := {})
+    return space[name]
 
 
 def _falling(split: str) -> Callable[[Path], Path]:

@@ -4,8 +4,7 @@ Why: the prompt asks for one form, the targets are written in it, the reward pay
 The contract names the form; these are the forms, and the one parser. It is tolerant inside the stated answer ("(b)",
 "**B.**", "The answer is B", the option's own words) and strict about where an answer may stand: with `think_answer`
 and `answer` only a closed <answer> block counts. `lenient` finds an answer elsewhere; the evaluation reports that as a
-second number. What names no option, two options or a refusal is None, and counts as wrong. Numbers and spans of time
-are read in `cookbook.data.quantities`.
+second number. What names no option, two options or a refusal is None, and counts as wrong.
 
     FORMATS["think_answer"].write("They touch.", "Yes")
     choose("The answer is (b).", ["A", "B"])                       # "B"
@@ -17,11 +16,13 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import SimpleNamespace
 
 # the same shape as the format reward of cosmos-rl 0.4.7: exactly one empty line between the two tags
 WELL_FORMED = re.compile(r"<think>((?:(?!</?think>).)*)</think>\n\n<answer>(.*?)</answer>", re.DOTALL)
 ANSWER_ONLY = re.compile(r"<answer>((?:(?!</?(?:answer|think)>).)*)</answer>", re.DOTALL)
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+Texts = Mapping[str, str]  # the words behind options: {"A": "rain", "B": "snow"}
 CHOICE = re.compile(r"^[ \t]*\(?([A-Z])[).:][ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
 
 
@@ -91,11 +92,7 @@ def option_texts(question: str, options: Sequence[str]) -> dict[str, str] | None
 
 
 def read_answer(
-    form: str,
-    completion: str,
-    options: Sequence[str] = (),
-    texts: Mapping[str, str] | None = None,
-    forgiving: bool = False,
+    form: str, completion: str, options: Sequence[str] = (), texts: Texts | None = None, forgiving: bool = False
 ) -> str | None:
     """Returns the option that a completion in this format states, or None; without options, the stated words.
 
@@ -107,8 +104,7 @@ def read_answer(
     return choose(stated, options, texts) if options else stated.strip()
 
 
-# ---- from the words of an answer to an option -------------------------------------------------------------------
-
+# from the words of an answer to an option
 OPEN, CLOSE, END = r"[(\[{<\"'“‘]*\s*", r"\s*[)\]}>\"'”’]*", r"\s*[.,:;!。]*"
 SO = r"(?:(?:so|thus|therefore|hence|then|finally|overall|well|ok|okay|in conclusion|final answer)\b[,:]?\s*)*"
 NAMED = r"(?:answer|choice|option|letter|selection|score|rating)"
@@ -121,22 +117,9 @@ NEGATED = re.compile(NOT + "$", re.I)
 DENIED = re.compile(r"\s*(?:is|are|was|seems?|looks?|can(?: be)?)?\s*(?:not\b|n't|wrong|incorrect|false|excluded|ruled|impossible|unlikely)", re.I)  # fmt: skip  # noqa: E501
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """The patterns that find a set of options in words."""
-
-    whole: re.Pattern  # nothing but the option: "(b)", "Option B."
-    lead: re.Pattern  # the option, and then more: "B) rain", "Yes, they touch"
-    said: re.Pattern  # announced: "the answer is B", "I would say no"
-    last: re.Pattern  # a letter that ends the text: "…, so B."
-    listed: re.Pattern  # at the start of a line, as in a list of the options
-    marked: re.Pattern  # with a bracket, anywhere
-    hedge: re.Pattern  # another option right behind: "A or B"
-    beside: re.Pattern  # the same from its other end
-
-
 @lru_cache(maxsize=64)
-def _reader(options: tuple[str, ...]) -> _Reader:
+def _reader(options: tuple[str, ...]) -> SimpleNamespace:
+    """Returns the patterns that find a set of options in words."""
     name = "(?P<name>" + "|".join(map(re.escape, sorted(options, key=len, reverse=True))) + ")"
     words = all(len(option) > 1 for option in options)
     # a bare "a" before another word is an article; "4.5" is not 4, but "4/5", "4.0" and "4 out of 5" are
@@ -151,13 +134,17 @@ def _reader(options: tuple[str, ...]) -> _Reader:
     small = "" if words else rf"|(?i:{some})(?=\s*(?:[)\]}}.,:;!\"']|$))"
     said = rf"{named}\s*:?\s*(?i:{SURE}){OPEN}(?P<found>{either.replace('?P<name>', '?:')}{small})){bound}{CLOSE}"
     either_or = r"\s*(?:,|/|\bor\b|\band\b|&)+"
-    return _Reader(
+    return SimpleNamespace(
+        # nothing but the option: "(b)", "Option B."
         whole=re.compile(rf"\s*{SO}(?:{NAMED}\s*[:#]?\s*)?{OPEN}{name}(?:\.0|\s*/\s*\d+)?{CLOSE}{END}\s*", re.I),
-        lead=re.compile(rf"\s*{lead}"),
-        said=re.compile(said),
+        lead=re.compile(rf"\s*{lead}"),  # the option, and then more: "B) rain", "Yes, they touch"
+        said=re.compile(said),  # announced: "the answer is B", "I would say no"
+        # a letter that ends the text: "…, so B."
         last=re.compile(r"(?!)" if words else rf"(?<![\w'’])(?<!\d\.)(?P<found>{some}|[(\[](?i:{some})[)\]]){END}\s*$"),
+        # at the start of a line, as in a list of the options
         listed=re.compile(rf"^\s*{OPEN}(?i:{name})(?:\s*[)\]:]|\s*\.(?!\d)|\s*$)", re.M),
-        marked=re.compile(rf"(?<!\w)(?i:{name})\s*[)\]]"),
+        marked=re.compile(rf"(?<!\w)(?i:{name})\s*[)\]]"),  # with a bracket, anywhere
+        # another option right behind: "A or B"; and the same from its other end
         hedge=re.compile(rf"{CLOSE}{either_or}\s*(?:option\s+)?{OPEN}(?i:{name})(?!\w)"),
         beside=re.compile(rf"(?<!\w)(?:{some}){CLOSE}{either_or}\s*[(\[]*$"),
     )
@@ -166,12 +153,12 @@ def _reader(options: tuple[str, ...]) -> _Reader:
 def plain(words: str) -> str:
     """Returns the words without markdown, LaTeX and full-width forms: "**B**", "\\boxed{B}" and "Ｂ" become B."""
     words = unicodedata.normalize("NFKC", words)
-    words = re.sub(r"\\(?:boxed|text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", words)
-    words = re.sub(r"\\(?:boxed|text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", words)  # one in another
+    for _ in range(2):  # one in another
+        words = re.sub(r"\\(?:boxed|text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", words)
     return re.sub(r"\*+|`+|\$+|__", "", words).replace("’", "'").strip()
 
 
-def choose(stated: str, options: Sequence[str], texts: Mapping[str, str] | None = None) -> str | None:
+def choose(stated: str, options: Sequence[str], texts: Texts | None = None) -> str | None:
     """Returns the option that a stated answer names, or None where it names none, or more than one.
 
     `texts` gives the words of the options ({"A": "rain"}). In this order: nothing but the option; the last sentence
@@ -185,15 +172,14 @@ def choose(stated: str, options: Sequence[str], texts: Mapping[str, str] | None 
     if found := reader.whole.fullmatch(words):
         return by_name[found["name"].lower()]
     if statements := _statements(words, reader, len(options), texts or {}):
-        said = max(statements)[1]
-        return by_name.get(said)
+        return by_name.get(max(statements)[1])
     found = reader.last.search(words)
     if found and not NEGATED.search(words[: found.start()]) and not reader.beside.search(words[: found.start()]):
         return by_name[found["found"].strip("()[]").lower()]
     return _by_text(words, texts) if texts else None
 
 
-def _statements(words: str, reader: _Reader, count: int, texts: Mapping[str, str]) -> list[tuple[int, str]]:
+def _statements(words: str, reader: SimpleNamespace, count: int, texts: Texts) -> list[tuple[int, str]]:
     """Returns (place, lower-case option) of each statement; the option is "" where the statement names two."""
     found = []
     for match in reader.said.finditer(words):
@@ -212,13 +198,13 @@ def _statements(words: str, reader: _Reader, count: int, texts: Mapping[str, str
     return found
 
 
-def _is_list(words: str, reader: _Reader, count: int) -> bool:
+def _is_list(words: str, reader: SimpleNamespace, count: int) -> bool:
     """Whether the words only repeat the `count` options: then only an announced one counts."""
     lines, marks = ({m["name"].lower() for m in pattern.finditer(words)} for pattern in (reader.listed, reader.marked))
     return len(lines) > 1 or (len(marks) == count > 2)
 
 
-def _with_text(words: str, reader: _Reader, texts: Mapping[str, str]) -> re.Match | None:
+def _with_text(words: str, reader: SimpleNamespace, texts: Texts) -> re.Match | None:
     """Returns the match of a capital letter that opens the answer without a mark: "B rain", "A rain" (not "A car")."""
     match = re.match(r"(?P<name>[A-Z])\s+(?P<rest>\S.*)", words, re.DOTALL)
     if not match or not reader.whole.fullmatch(match["name"]):
@@ -235,12 +221,11 @@ def _bare(words: str) -> str:
     return re.sub(r"^(?:a|an|the) ", "", words)
 
 
-def _by_text(words: str, texts: Mapping[str, str]) -> str | None:
+def _by_text(words: str, texts: Texts) -> str | None:
     """Returns the option whose words the answer repeats, or holds as the only one, not denied."""
     said = _bare(re.sub(rf"(?i)^.*{NAMED}\s*(?:is|:)\s*", "", words, flags=re.DOTALL))
     by_text = {option: _bare(own) for option, own in texts.items() if _bare(own)}
-    same = [option for option, own in by_text.items() if own == said]
-    if same:
+    if same := [option for option, own in by_text.items() if own == said]:
         return same[0] if len(same) == 1 else None
     said, found = f" {_bare(words)} ", []
     for option, own in sorted(by_text.items(), key=lambda item: -len(item[1])):

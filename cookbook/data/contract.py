@@ -11,13 +11,13 @@ evaluation. Here the three stand in one small file (`configs/prompts/*.yaml`) wi
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
 
-from cookbook.data.answers import FORMATS, option_texts, read_answer
+from cookbook.data.answers import FORMATS, Texts, option_texts, read_answer
 from cookbook.data.samples import Message, Sample, message, text
 
 
@@ -63,16 +63,10 @@ class Contract:
         if (least := vision["min_pixels"]) > (most := vision["max_pixels"]):
             raise ContractError(f"{path}: video.min_pixels is {least}, above max_pixels, {most}; lower it")
         found = cls(**data, vision=Vision(**vision))
-        if wrong := found._misshown():
-            raise ValueError(
-                f"{path}: the prompt shows {wrong!r}, which {found.answer_format} does not accept as an answer"
-            )
+        shown, form = re.search(r"<\w+>.*</\w+>", found.system, re.DOTALL), found.answer_format
+        if shown and not found.is_well_formed(shown[0]):
+            raise ValueError(f"{path}: the prompt shows {shown[0]!r}, which {form} does not accept as an answer")
         return found
-
-    def _misshown(self) -> str | None:
-        """Returns the form that the prompt shows with tags, where it is not the one that is rewarded."""
-        shown = re.search(r"<\w+>.*</\w+>", self.system, re.DOTALL)
-        return shown[0] if shown and not self.is_well_formed(shown[0]) else None
 
     def save(self, path: str | Path) -> None:
         """Write the contract as `load` reads it; every checkpoint carries its own."""
@@ -85,14 +79,10 @@ class Contract:
         if self.hash == other.hash:
             return
         ours, theirs = ({**asdict(c), **asdict(c.vision)} for c in (self, other))
-        differs = [
-            f"{k}: {theirs[k]!r} there, {ours[k]!r} here"
-            for k in ours
-            if k not in ("vision", "max_new_tokens") and ours[k] != theirs[k]
-        ]
-        raise ContractError(
-            f"{owner} was made under contract {other.hash}, and {self.hash} is asked for here: " + "; ".join(differs)
-        )
+        changed = [key for key in ours if key not in ("vision", "max_new_tokens") and ours[key] != theirs[key]]
+        differs = "; ".join(f"{key}: {theirs[key]!r} there, {ours[key]!r} here" for key in changed)
+        hashes = f"{other.hash}, and {self.hash} is asked for here"
+        raise ContractError(f"{owner} was made under contract {hashes}: {differs}")
 
     @property
     def hash(self) -> str:
@@ -110,15 +100,13 @@ class Contract:
         own = {"video": limits, "image": {key: limits[key] for key in ("min_pixels", "max_pixels")}}
 
         def bound(part: Message) -> dict:
-            if part.keys() & {"video_start", "video_end"}:
-                raise ContractError(
-                    f"{part['video']}: only whole clips are read; cut it, and leave out video_start/_end"
-                )
             kind = part["type"]
+            if part.keys() & {"video_start", "video_end"}:
+                raise ContractError(f"{part[kind]}: only whole clips are read; cut it, and leave out video_start/_end")
             return {"type": kind, kind: part[kind], **own.get(kind, {})}
 
         kept = [turn for turn in messages if not (self.system and turn["role"] == "system")]
-        turns = [{"role": turn["role"], "content": [bound(part) for part in turn["content"]]} for turn in kept]
+        turns = [message(turn["role"], *map(bound, turn["content"])) for turn in kept]
         return [message("system", text(self.system)), *turns] if self.system else turns
 
     def write_answer(self, reasoning: str, answer: str) -> str:
@@ -130,11 +118,7 @@ class Contract:
         return FORMATS[self.answer_format].well_formed(completion)
 
     def read_answer(
-        self,
-        completion: str,
-        options: Sequence[str] = (),
-        texts: Mapping[str, str] | None = None,
-        lenient: bool = False,
+        self, completion: str, options: Sequence[str] = (), texts: Texts | None = None, lenient: bool = False
     ) -> str | None:
         """Returns the option that a completion states, or None; without options, the words of the stated answer.
 

@@ -133,10 +133,9 @@ class Encoder:
 
     def tokens(self, sample: Sample, generate: bool = False) -> Tokens:
         """Returns the sample's tokens: the whole conversation, or with `generate` its prompt."""
-        key = (id(sample), generate)  # the sample is kept with its tokens, so that its id stays its own
-        return self._samples.get(
-            key, lambda: (sample, self._tokens(sample.prompt if generate else sample.messages, generate))
-        )[1]
+        key, said = (id(sample), generate), sample.prompt if generate else sample.messages
+        # the sample is kept with its tokens, so that its id stays its own
+        return self._samples.get(key, lambda: (sample, self._tokens(said, generate)))[1]
 
     def _positions(self, ids: list[int], media: Sequence[Media]) -> torch.Tensor:
         """Returns the rotary positions (time, height, width; 3, length) of one conversation.
@@ -174,8 +173,7 @@ class Encoder:
             ("video", "pixel_values_videos", "video_grid_thw"),
             ("image", "pixel_values", "image_grid_thw"),
         ):
-            found = [m for m in media if m.kind == kind]
-            if found:
+            if found := [m for m in media if m.kind == kind]:
                 batch[values] = torch.cat([m.patches for m in found])
                 batch[grid] = torch.tensor([m.grid for m in found])
         return batch

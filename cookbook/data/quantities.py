@@ -43,9 +43,7 @@ def number(words: str | None) -> float | None:
     return found.pop() if len(found) == 1 and isfinite(max(found)) else None
 
 
-# ---- spans of time ----------------------------------------------------------------------------------------------
-
-# bounded, and read on words with single blanks: no answer, however long, takes more than linear time
+# a span of time: bounded, and read on words with single blanks, so no answer, however long, takes more than linear time
 TIME = r"\d(?:[\d.,:]{0,20}\d)?(?![\d:]|[.,]\d)"
 OTHER = r"(?! ?(?:%|(?:m(?:et\w*|in\w*|s)?|[ck]m|h(?:ours?)?|frames?)\b))"
 SECONDS = rf"(?: ?(?:s|secs?|seconds?)\b\.?)?(?!\w|(?: s\w*)? later\b){OTHER}"

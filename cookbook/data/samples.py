@@ -76,8 +76,7 @@ class Sample:
             kind = part["type"]
             return dict(part) | ({kind: str(paths.get(Path(part[kind]), part[kind]))} if kind in MEDIA else {})
 
-        turns = ({"role": turn["role"], "content": [exchange(p) for p in turn["content"]]} for turn in self.messages)
-        return replace(self, messages=tuple(turns))
+        return replace(self, messages=tuple(message(m["role"], *map(exchange, m["content"])) for m in self.messages))
 
 
 def text(words: str) -> dict[str, str]:

@@ -3,9 +3,8 @@
 Why: torchvision 0.26 has no video reader any more, and decord and torchcodec are extra installs, so this is PyAV, with
 the frame sampling of qwen-vl-utils (evenly spaced, an even number, at least four). Only the frames that are wanted
 become pictures: a long clip costs time, not memory. A clip is asked about many times, and reading it costs more than a
-small model's answer; but a data set of long clips does not fit into memory, one of 30 frames at 81,920 pixels takes
-29 MB. So what was used longest ago goes first. Used by `cookbook.data.encoder` and, in the engine's processes, by
-`cookbook.engine.video_reader`.
+small model's answer; but one of 30 frames at 81,920 pixels takes 29 MB, so what was used longest ago goes first. Used
+by `cookbook.data.encoder` and, in the engine's processes, by `cookbook.engine.video_reader`.
 
     frames, rate = read_frames("clip.mp4", fps=2)
     clip = Recent(4 * 2**30).get(path, lambda: read_frames(path, fps=2))
@@ -25,8 +24,6 @@ import torch
 
 from cookbook.data.samples import CLIP_OPTIONS
 from cookbook.data.vision import MAX_FRAMES, frames_seen
-
-# ---- frames -----------------------------------------------------------------------------------------------------
 
 
 class VideoError(ValueError):
@@ -103,9 +100,6 @@ def _places(total: int, rate: float, fps: float, most: int) -> list[int]:
     """Returns the places of the sampled frames among `total`; none where there are too few."""
     count = frames_seen(total / rate, fps, total, most) if total else 0
     return torch.linspace(0, total - 1, count).round().long().tolist()
-
-
-# ---- what was read last -----------------------------------------------------------------------------------------
 
 
 class Recent:

@@ -23,8 +23,8 @@ from cookbook.doctor.abilities import Ability, can_run
 
 __all__ = ["Ability", "Report", "examine"]
 
-HEAD = ("", "checked", "found", "mend it with")
-HEAD_ABILITIES = ("", "run", "why", "command")
+UNKNOWN = (WARNING, "could not be examined")
+ABLE = "What this machine can run"
 
 
 @dataclass(frozen=True)
@@ -40,39 +40,32 @@ class Report:
         return self.abilities[0].possible
 
     def _summary(self) -> str:
-        count = {s: sum(check.status == s for check in self.checks) for s in (MISSING, WARNING)}
-        return f"{len(self.checks)} checks: {count[MISSING]} missing, {count[WARNING]} warnings"
-
-    def __getitem__(self, name: str) -> Check | Ability:
-        """Returns a check or an ability by its name. Raises KeyError."""
-        return {row.name: row for row in (*self.checks, *self.abilities)}[name]
+        missing, warnings = (sum(check.status == status for check in self.checks) for status in (MISSING, WARNING))
+        return f"{len(self.checks)} checks: {missing} missing, {warnings} warnings"
 
     def __repr__(self) -> str:
         found, able = (as_text(row.cells for row in rows) for rows in (self.checks, self.abilities))
-        return f"{found}\n\nWhat this machine can run:\n{able}\n\n{self._summary()}"
+        return f"{found}\n\n{ABLE}:\n{able}\n\n{self._summary()}"
 
     def _repr_html_(self) -> str:
-        found = as_html(HEAD, (row.cells for row in self.checks))
-        able = as_html(HEAD_ABILITIES, (row.cells for row in self.abilities))
-        return f"<p>{self._summary()}</p>{found}<p><b>What this machine can run</b></p>{able}"
+        found = as_html(("", "checked", "found", "mend it with"), (row.cells for row in self.checks))
+        able = as_html(("", "run", "why", "command"), (row.cells for row in self.abilities))
+        return f"<p>{self._summary()}</p>{found}<p><b>{ABLE}</b></p>{able}"
 
 
 def examine() -> Report:
     """Returns the report on this machine, within seconds. Raises nothing: what cannot be examined is a warning."""
-    everyone = _safe(lambda: checks.parse(checks.ask()), [])
-    gpus = _safe(lambda: checks.visible(everyone, os.environ), [])
-    unknown = (WARNING, "could not be examined")
-    found = [
-        Check(name, *_safe(lambda probe=probe, judge=judge: judge(probe()), unknown))
-        for name, probe, judge in checks.rows(gpus, len(everyone) - len(gpus), os.environ, Path.home())
-    ]
-    free_gib = _safe(lambda: (checks.room(runs.path()) or 0) * 1e9 / 2**30, 0.0)
-    return Report(tuple(found), tuple(can_run(found, gpus, free_gib)))
+    everyone = _safe(checks.ask, checks.parse, [])
+    gpus = checks.visible(everyone, os.environ)
+    rows = checks.rows(gpus, len(everyone) - len(gpus), os.environ, Path.home())
+    found = tuple(Check(name, *_safe(probe, judge, UNKNOWN)) for name, probe, judge in rows)
+    free = _safe(runs.path, checks.room, None) or 0.0
+    return Report(found, tuple(can_run(found, gpus, free * 1e9 / 2**30)))
 
 
-def _safe(ask: Callable[[], Any], otherwise: Any) -> Any:
-    """Returns the answer, or `otherwise` where the question fails: the doctor must outlive the illness."""
+def _safe(probe: Callable[[], Any], judge: Callable[[Any], Any], otherwise: Any) -> Any:
+    """Returns the judgement, or `otherwise` where either fails: the doctor must outlive the illness."""
     try:
-        return ask()
+        return judge(probe())
     except Exception:
         return otherwise

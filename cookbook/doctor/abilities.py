@@ -45,21 +45,20 @@ class Ability:
 
 def can_run(checks: Sequence[Check], gpus: Sequence[GPU], free_gib: float) -> Iterator[Ability]:
     """Yields every size of run. `free_gib`: of the disk where runs go."""
-    found = {check.name: check for check in checks}
+    missing = {check.name: check.found for check in checks if check.status == MISSING}
     for name, (needs, files) in SIZES.items():
-        lacks = [f"{n}: {found[n].found}" for n in needs if n in found and found[n].status == MISSING]
+        # where there is no GPU at all, the plan says how many the smallest file takes
+        lacks = [f"{need}: {missing[need]}" for need in needs if missing.get(need, "none") != "none"]
         try:
-            yield _on_engine(name, lacks, files, gpus, free_gib) if files else _local(name, lacks)
+            yield _ability(name, lacks, files, gpus, free_gib)
         except Exception as error:  # a configuration that somebody is editing must not stop the doctor
             yield Ability(name, False, f"its configuration cannot be planned ({type(error).__name__})", "")
 
 
-def _local(name: str, lacks: list[str]) -> Ability:
-    return Ability(name, not lacks, "; ".join(lacks) or "one process, on CPU or one GPU", "make tutorial")
-
-
-def _on_engine(name: str, lacks: list[str], files: Sequence[str], gpus: Sequence[GPU], free_gib: float) -> Ability:
+def _ability(name: str, lacks: list[str], files: Sequence[str], gpus: Sequence[GPU], free_gib: float) -> Ability:
     """Returns the ability by its first file that fits these GPUs; where none does, by its smallest."""
+    if not files:
+        return Ability(name, not lacks, "; ".join(lacks) or "one process, on CPU or one GPU", "make tutorial")
     gib = min((g.total_gib for g in gpus), default=0)
     for file in files:
         config = Config.load(f"configs/{file}")
@@ -69,8 +68,7 @@ def _on_engine(name: str, lacks: list[str], files: Sequence[str], gpus: Sequence
             break
     else:
         takes = f" takes {needed} GPU{'s' if needed > 1 else ''}, {len(gpus) or 'none'} found"
-        why = takes if needed > len(gpus) else f": {'; '.join(planned.why)}"
-        lacks = [*(words for words in lacks if words != "GPUs: none"), f"configs/{file}{why}"]
+        lacks.append(f"configs/{file}" + (takes if needed > len(gpus) else f": {'; '.join(planned.why)}"))
     if planned.disk_gib > free_gib:
         lacks.append(f"the steps that configs/{file} keeps take {planned.disk_gib:.0f} GiB, {free_gib:.0f} are free")
     fits = (

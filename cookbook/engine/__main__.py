@@ -1,12 +1,21 @@
-"""Train with cosmos-rl from the command line.
+"""Train with cosmos-rl from the command line, or write the files that start a training on several machines.
+
+Why files: the engine's launcher has the flags for several machines (--num-workers, --worker-idx, --url), but the first
+one's port must be known to all, its redis must not hide on loopback, and when one fails the others would wait for ever.
+The first runs this command, which watches and judges; the others run plain cosmos-rl. All of them need the project at
+the same path, on a disk that they share. The files stand in configs/nodes/, with @names@ for what a job fills in.
 
 python -m cookbook.engine --config configs/sft.toml --run mine/sft data_tools/llava_sft.py
 python -m cookbook.engine --config configs/sft.toml --run mine/sft --resume runs/mine/sft/checkpoints/step_40/policy \
     data_tools/llava_sft.py
+python -m cookbook.engine --config configs/sft_8gpu.toml --run mine/sft --nodes 2 --write-nodes start LOADER.py
+sbatch start/job.slurm           # or: bash start/head.sh on one, bash start/worker.sh 1 FIRST_IP on the other
 """
 
 import argparse
 import logging
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,14 +24,18 @@ from cookbook.config import Config, ConfigError
 from cookbook.engine.environment import engine_environment
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PORT, as_launched, command, launch, make_room, shown
-from cookbook.engine.nodes import write_start_files
 from cookbook.engine.supervisor import Patience
-from cookbook.runs import Run
+from cookbook.runs import ROOT, Run
+
+START_FILES, PYTHON = ("head.sh", "worker.sh", "job.slurm"), ".venv/bin/python"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0 for a run that did what it was asked to."""
+    """Returns the exit code: 0 for a run that did what it was asked to, 2 for a command that asks for nonsense."""
     args = _parse(arguments)
+    if args.write_nodes and args.nodes < 2:
+        print("--write-nodes wants --nodes 2 or more: one machine needs no start files", file=sys.stderr)
+        return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     run, port = runs.path(args.run), args.port or PORT
     try:
@@ -34,7 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
         elif args.write_nodes:
             print(*write_start_files(args.write_nodes, args.config, args.loader, args.run, args.nodes, port), sep="\n")
         else:
-            print(_train(config, loader, args) or "finished; the configuration asks for no export")
+            make_room(run, args.resume, args.replace)  # before Run begins the folder's files anew
+            patience = Patience(stall=args.stall, start=max(Patience.start, args.stall or 0))
+            start = {"port": args.port, "resume": args.resume and args.resume.resolve(), "replace": args.replace}
+            begun = Run(args.run, seed=config["train.seed"] or 0)
+            export = launch(config, loader, begun, **start, patience=patience, nodes=args.nodes, node_ips=args.node_ips)
+            print(export or "finished; the configuration asks for no export")
     except (EngineError, ConfigError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -43,22 +61,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _train(config: Config, loader: Path, args: argparse.Namespace) -> Path | None:
-    """Returns the last export."""
-    make_room(runs.path(args.run), args.resume, args.replace)  # before Run begins the folder's files anew
-    run = Run(args.run, seed=config["train.seed"] or 0)
-    patience = Patience(stall=args.stall, start=max(Patience.start, args.stall or 0))
-    return launch(
-        config,
-        loader,
-        run,
-        port=args.port,
-        resume=args.resume and args.resume.resolve(),
-        replace=args.replace,
-        patience=patience,
-        nodes=args.nodes,
-        node_ips=args.node_ips.split(";") if args.node_ips else (),
-    )
+def write_start_files(folder: Path, config: Path, loader: Path, run: str, nodes: int, port: int) -> list[Path]:
+    """Write head.sh, worker.sh and job.slurm for two or more machines. Returns their paths.
+
+    Config and loader count from the project's root, as `python` does.
+    """
+    words = {"root": ROOT, "python": PYTHON, "config": config, "run": run, "loader": loader, "nodes": nodes}
+    words |= {"bin": (ROOT / PYTHON).parent, "name": run.replace("/", "-"), "here": folder.resolve(), "port": port}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in START_FILES:
+        text = (ROOT / "configs/nodes" / name).read_text(encoding="utf-8")
+        filled = re.sub(r"@(\w+)@", lambda match: shlex.quote(str(words[match[1]])), text)
+        (folder / name).write_text(filled, encoding="utf-8")
+    return [folder / name for name in START_FILES]
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

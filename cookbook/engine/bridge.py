@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 POLLING_MS = 200
 ASKED, SOCKET = "COOKBOOK_LOOPBACK", "COSMOS_CONTROLLER_LISTEN_FD"
 HOST = "127.0.0.1"
+LOOK_AHEAD = re.compile(r"\(\?[=!].*\)")  # it may hold brackets of its own
 
 
 def install() -> dict[str, str]:
@@ -45,10 +46,9 @@ def install() -> dict[str, str]:
 
 
 def install_log() -> None:
-    """Let the engine's logger print in its own format.
+    """Let the engine's logger print in its own format, also where a loader file has called `logging.basicConfig`.
 
-    Where a loader file calls `logging.basicConfig`, the engine adds no handler of its own (utils/logging.py:41), its
-    lines come in another format, and whoever reads the log sees no steps.
+    There the engine adds no handler of its own (utils/logging.py:41), and whoever reads the log sees no steps.
     """
     from cosmos_rl.utils.logging import logger
 
@@ -57,9 +57,6 @@ def install_log() -> None:
         handler.setFormatter(logging.Formatter("[cosmos] %(asctime)s - %(name)s - %(levelname)s - %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
-
-
-LOOK_AHEAD = re.compile(r"\(\?[=!].*\)")  # it may hold brackets of its own
 
 
 def reverse_mapping(mapping: dict[str, str]) -> dict[str, str]:
@@ -75,11 +72,10 @@ def reverse_mapping(mapping: dict[str, str]) -> dict[str, str]:
 def install_network() -> str:
     """Bind redis and the controller to 127.0.0.1 where COOKBOOK_LOOPBACK=1 asks for it. Returns where they are.
 
-    cosmos-rl 0.4.7 binds both to all interfaces, without a password: redis in utils/network_util.py:381
-    (`bind 0.0.0.0`, `protected-mode no`), the HTTP server on a socket that the launcher has opened
-    (launcher/launch_all.py:833). On a machine that others can reach, they could stop the training or read its data.
-    Workers find both as `localhost`. Not covered: the ports that torch and NCCL open among the workers of one run.
-    The launcher sets the variable for one node and leaves it out for several.
+    cosmos-rl 0.4.7 binds both to all interfaces, without a password: redis in utils/network_util.py:381, the HTTP
+    server on a socket that the launcher has opened (launcher/launch_all.py:833). Whoever can reach the machine could
+    stop the training or read its data. Workers find both as `localhost`. Not covered: the ports that torch and NCCL
+    open among the workers of one run. Our launcher sets the variable for one node and leaves it out for several.
     """
     if os.environ.get(ASKED) != "1":
         return "all interfaces"

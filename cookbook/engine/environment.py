@@ -3,9 +3,6 @@
 Why: the engine takes from the environment what its TOML file cannot say: which python, where redis is, whether W&B may
 talk to the network. What the caller's environment already has wins. Without redis the controller dies a minute into the
 run, and its port is often taken: both can be known before. The launcher and `python -m cookbook.doctor` use it.
-
-    find_redis()           # the folder with redis-server and redis-cli
-    free_port(12800)       # 12800, or the next one that nobody listens on
 """
 
 import contextlib
@@ -44,9 +41,7 @@ def engine_environment(
     }
     if nodes == 1:
         environment["COOKBOOK_LOOPBACK"] = "1"  # nobody outside this machine has business with it
-    redis = str(find_redis(environment["PATH"]))
-    if redis not in environment["PATH"].split(os.pathsep):
-        environment["PATH"] += os.pathsep + redis
+    find_redis(environment["PATH"])
     return {**environment, **wandb_environment(config, environment)}
 
 

@@ -8,6 +8,7 @@ times. A person wants one sentence, the one traceback that came first, and a lin
 """
 
 import re
+from dataclasses import dataclass
 
 # In the order in which they are tried: where data code runs out of memory, memory is what has to change.
 # Each kind has a pattern for the text of a failure ("" where only the watcher can tell) and the line that helps.
@@ -76,7 +77,7 @@ FAILURES: dict[str, tuple[str, str]] = {
         "samples",
     ),
     "reward": (
-        r"cosmos_rl/reward/|in compute_reward|cookbook/(engine/)?rewards",
+        r"cosmos_rl/reward/|in compute_reward|cookbook/\w+/reward",
         "a reward must return a number for any text; call it by hand on an empty completion",
     ),
     "data": (
@@ -95,6 +96,15 @@ FAILURES: dict[str, tuple[str, str]] = {
     "install": ("", "pip install cosmos-rl==0.4.7, on Linux; or name the folder it is in with PATH"),
     "run": ("", "choose another --run, continue with --resume, or --replace what is there"),
 }
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a run was ended, or is no success: one of `FAILURES`, a sentence, and when it was seen where that counts."""
+
+    kind: str
+    text: str
+    at: float = 0.0  # seconds of the reader's clock
 
 
 class EngineError(RuntimeError):

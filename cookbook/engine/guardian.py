@@ -1,32 +1,95 @@
-"""The parent of all the engine's processes: starts the engine, and leaves nothing behind when it or we are gone.
+"""Start the engine so that all of it can be ended: a guardian owns its processes, and leaves nothing behind.
 
-Why: cosmos-rl's workers run in sessions of their own, its redis turns into a daemon that wipes its own environment,
-and when the launcher is killed the rest stays: eight GPUs full of orphans. Linux lets one process adopt every orphan
-below it (a "subreaper"). This is that process: whatever the engine starts, in whatever way, stays its descendant.
-It outlives us by seconds: where our process is gone, even by `kill -9`, it ends the engine and itself.
+Why: after a run, however it ended, no process may hold a GPU and no port may be taken. But cosmos-rl's workers run in
+sessions of their own, its redis turns into a daemon that wipes its own environment, and when the launcher is killed
+the rest stays. Linux lets one process adopt every orphan below it (a "subreaper"): so a process stands between us and
+the engine, and all that the engine starts, in whatever way, stays its descendant. Where our process is gone, even by
+`kill -9`, it ends the engine and itself. Only `kill -9` of the guardian itself leaves the engine running.
 
-    python -m cookbook.engine.guardian PARENT_PID GRACE COMMAND...     # started by cookbook.engine.processes
+    with Engine(command, environment, log, grace=10.0) as engine:    # python -m cookbook.engine.guardian PID GRACE …
+        line = engine.lines.get()      # None when all of it has ended
+    engine.code                        # the launcher's exit code
 """
 
 import contextlib
 import ctypes
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import psutil
+
+from cookbook.runs import ROOT
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 TICK = 0.1  # seconds between two looks
 LINGER = 5.0  # seconds that what the launcher leaves behind has to end by itself
 
 
-def adopt_orphans() -> None:
-    """Make this process the parent of every orphan below it. Raises OSError where the system cannot."""
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+class Engine(contextlib.AbstractContextManager):
+    """A running engine: its lines as they come, and its end."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, grace: float) -> None:
+        """Start it. Each line goes to `log` behind the seconds since the start, and into `lines`.
+
+        `grace` are the seconds between SIGTERM and SIGKILL.
+        """
+        self.grace = grace
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cookbook.engine.guardian", str(os.getpid()), str(grace), *command],
+            cwd=ROOT,  # where the paths of a configuration count from, and -m finds the guardian
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, args=[log, time.monotonic()], daemon=True)
+        self._reader.start()
+
+    def _read(self, log: Path, started: float) -> None:
+        with log.open("a", encoding="utf-8") as file:
+            for line in self.process.stdout:
+                file.write(f"{time.monotonic() - started:8.2f} {line}")
+                file.flush()
+                self.lines.put(line.rstrip("\n"))
+        self.lines.put(None)
+
+    @property
+    def code(self) -> int | None:
+        """The launcher's exit code, above 128 where a signal ended it; None while the engine runs."""
+        return self.process.poll()
+
+    def __exit__(self, *_: object) -> None:
+        """Let the guardian end every process of the engine: none is left after some 15 s at most."""
+        if self.code is None:
+            self.process.send_signal(signal.SIGTERM)  # from here on it ends all, even if we are interrupted again
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(self.grace + 5)
+        self._reader.join(2)
+
+
+@contextlib.contextmanager
+def sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM end this process like an error, so that what must be cleaned up is; in the main thread only."""
+    can = threading.current_thread() is threading.main_thread()
+    before = can and signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        if can:
+            signal.signal(signal.SIGTERM, before)
+
+
+# ---- the guardian's own -----------------------------------------------------------------------------------------
 
 
 def reap(codes: dict[int, int]) -> None:
@@ -51,22 +114,23 @@ def end_all(grace: float, codes: dict[int, int]) -> None:
 
 
 def main(parent: int, grace: float, command: list[str]) -> int:
-    """Run the command until it ends, we are asked to end it, or the parent is gone. Returns its exit code."""
+    """Run the command until it ends, we are asked to end it, or the parent is gone. Returns its exit code.
+
+    Raises OSError where the system does not let this process adopt every orphan below it.
+    """
     asked = []
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C is for the parent, which then asks
         signal.signal(number, lambda *_: None)  # SIG_IGN would be handed on to every process of the engine
-    adopt_orphans()
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     codes: dict[int, int] = {}
     launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL).pid
-    ended = None
-    while not asked and os.getppid() == parent:
+    patience = LINGER  # for what the launcher leaves behind
+    while not asked and os.getppid() == parent and patience > 0:
         reap(codes)
         if launcher in codes:
-            ended = ended or time.monotonic()
-            late = time.monotonic() - ended > LINGER
-            if codes[launcher] < 0 or late or not psutil.Process().children():
-                break
+            patience = patience - TICK if codes[launcher] >= 0 and psutil.Process().children() else 0
         time.sleep(TICK)
     end_all(grace, codes)
     code = codes.get(launcher, -signal.SIGTERM)

@@ -17,14 +17,17 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
+import torch
+
 from cookbook.checkpoint.store import STATE
 from cookbook.config import Config
-from cookbook.engine.environment import engine_environment, free_port, is_free
+from cookbook.config.rules import View, gpus_needed
+from cookbook.engine.diagnose import ENGINE_LOG, require_success
+from cookbook.engine.environment import PROGRAMS, engine_environment, free_port, is_free, search_path
 from cookbook.engine.failures import EngineError
-from cookbook.engine.processes import Engine, sigterm_exits
+from cookbook.engine.guardian import Engine, sigterm_exits
 from cookbook.engine.records import ENGINE_METRICS, add_completions
 from cookbook.engine.supervisor import Patience, Supervisor
-from cookbook.engine.verdict import ENGINE_LOG, require_success
 from cookbook.runs import ROOT, Run, named
 
 log = logging.getLogger(__name__)
@@ -32,6 +35,38 @@ log = logging.getLogger(__name__)
 PROGRAM = "cosmos-rl"
 PORT, REDIS_PORT = 8000, 12800
 RESULTS = ("safetensors", "checkpoints", "best")
+
+
+def choose_engine(wanted: str = "auto") -> str:
+    """Returns "local" or "cosmos-rl": what is wanted, where "auto" is cosmos-rl on a machine that can run it.
+
+    Raises ValueError for an engine that does not exist.
+    """
+    if wanted in ("local", PROGRAM):
+        return wanted
+    if wanted != "auto":
+        raise ValueError(f"engine is {wanted!r}; it is one of auto, local, {PROGRAM}")
+    programs = all(shutil.which(name, path=search_path()) for name in (PROGRAM, *PROGRAMS))
+    return PROGRAM if programs and torch.cuda.is_available() else "local"
+
+
+def on_gpus(config: Config, gpus: int) -> Config:
+    """Returns the configuration of a run on that many GPUs of one machine, the batch of a step as large as before.
+
+    Rollouts that have GPUs of their own keep them; the policy gets the others.
+    """
+    gpus = max(1, gpus - gpus_needed(View(config))[1])
+    share = max(1, config["train.train_batch_per_replica"] // gpus)
+    changes = {
+        "policy.parallelism.dp_shard_size": gpus,
+        "train.train_policy.mini_batch": min(share, config["train.train_policy.mini_batch"]),
+    }
+    if config.kind == "sft":  # here the engine counts its batch for each GPU, for GRPO for all of them
+        changes["train.train_batch_per_replica"] = share
+    elif config["mode"] == "colocated":
+        changes["rollout.parallelism.dp_shard_size"] = gpus
+        changes["validation.freq"] = max(2, config["validation.freq"])  # at 1 the engine measures too early, and fails
+    return config.edit(changes)
 
 
 def launch(
@@ -45,20 +80,19 @@ def launch(
     patience: Patience | None = None,
     env: Mapping[str, str] | None = None,
     nodes: int = 1,
-    node_ips: Sequence[str] = (),
+    node_ips: str = "",
     stop_on_alarm: bool = True,
 ) -> Path | None:
     """Train. Returns the last export, `runs/NAME/safetensors/step_N`; None where the configuration asks for none.
 
     `resume` is a checkpoint's `policy` folder. A run folder that holds results is refused, unless they are resumed
     or `replace` deletes them. `env` is added to the environment. With several `nodes` this is the first one, and the
-    others join with the files of `cookbook.engine.nodes`. A severe alarm of `training.alarms` ends the run, with a
+    others join with the files of `--write-nodes`. A severe alarm of `training.alarms` ends the run, with a
     checkpoint where the controller still answers, unless `stop_on_alarm` is false.
     Raises EngineError, whose message has the first traceback and what helps; ConfigError for a key that is wrong.
     Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left, unless its guardian is killed.
     """
-    patience = patience or Patience()
-    environment = engine_environment(config, run.path, env, nodes)
+    patience, environment = patience or Patience(), engine_environment(config, run.path, env, nodes)
     port = choose_port(port or PORT, nodes)
     words = command(run.path / "config.toml", loader, port, environment["PATH"], nodes, node_ips)
     require_disk(config, run.path)
@@ -70,7 +104,7 @@ def launch(
     run.write_manifest(**facts, start=config["policy.model_name_or_path"], resume=resume)
     run.log(shown(words))
     started, outcome = time.monotonic(), "interrupted"
-    supervisor = Supervisor(run, config.kind.upper(), patience, stop_on_alarm, port=port)
+    supervisor = Supervisor(run, config.kind.upper(), patience, port, stop_on_alarm)
     try:
         with sigterm_exits(), Engine(words, environment, run.path / ENGINE_LOG, patience.stop) as engine:
             reason = supervisor.follow(engine)
@@ -89,9 +123,7 @@ def launch(
     return export
 
 
-def command(
-    config: Path, loader: str | Path, port: int, path: str, nodes: int = 1, node_ips: Sequence[str] = ()
-) -> list[str]:
+def command(config: Path, loader: str | Path, port: int, path: str, nodes: int = 1, node_ips: str = "") -> list[str]:
     """Returns the engine's command line, with `cosmos-rl` looked for on `path`. Raises EngineError."""
     program = shutil.which(PROGRAM, path=path)
     if program is None:
@@ -99,7 +131,7 @@ def command(
     if not (ROOT / loader).is_file():
         raise EngineError("install", f"{ROOT / loader}: no such loader file")
     several = ["--num-workers", str(nodes), "--worker-idx", "0"] if nodes > 1 else []
-    several += ["--node-ip-list", ";".join(node_ips)] if node_ips else []
+    several += ["--node-ip-list", node_ips] if node_ips else []
     return [program, "--config", named(config), "--port", str(port), *several, named(ROOT / loader)]
 
 

@@ -10,12 +10,13 @@ error in eight copies, three times each, with torchrun's own traceback at the en
 
 import math
 import re
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
-from cookbook.engine.failures import failure_kind
+from cookbook.engine.failures import Reason, failure_kind
 
 # torchrun puts "[rank0]:" before a worker's line, torch's own handler a second one with a space
 RANK = re.compile(r"\[rank(\d+)\]:((?:\[rank\d+\]: ?)*)")
@@ -35,6 +36,7 @@ FATAL = {"memory", "disk", "nccl"}  # what no process of the engine survives, th
 CHATTER = re.compile(r"Soft throttle still engaged|heartbeat")  # said every few seconds, also when nothing moves
 
 TRACE_START = re.compile(r"\s*(?:Original )?Traceback \(most recent call last\):")
+TRACE_END = re.compile(rf'\s*$|"""|====|----|{RECORD.pattern}|{TRACE_START.pattern}')
 # what breaks because something else broke: torchrun's own, peers that vanish, wrappers around the real one
 CASCADE = re.compile(
     r"ChildFailedError|SignalException|DistBackendError|DistStoreError|DistNetworkError|ConnectionError|"
@@ -74,14 +76,6 @@ def bare_text(line: str) -> str:
     return re.sub(r"^\[cosmos\] .*? - cosmos - [A-Z]+ - |^[A-Z]+:cosmos:", "", split(line)[1]).strip()
 
 
-@dataclass(frozen=True)
-class Sign:
-    """Something bad that was seen at a time: a return code, or the kind of an error."""
-
-    at: float
-    code: str
-
-
 @dataclass
 class RunLog:
     """What a log has said so far. Times are those of its lines, in seconds of the reader's clock."""
@@ -95,8 +89,8 @@ class RunLog:
     bad_losses: int = 0  # in a row
     exported: set[str] = field(default_factory=set)
     ready: bool = False
-    dead: Sign | None = None  # the first process that failed
-    fatal: Sign | None = None  # an error that nothing survives, until a step follows it
+    dead: Reason | None = None  # the first process that failed
+    fatal: Reason | None = None  # an error that nothing survives, until a step follows it
 
     def take(self, line: str, now: float = 0.0) -> Step | None:
         """Take in one line. Returns the step that it reports, None for any other line."""
@@ -105,36 +99,28 @@ class RunLog:
             self.moved = now
         text, step = split(line)[1], parse_step(line)
         if step:
-            self._take_step(step, now)
+            self.step, self.step_line, self.fatal = step, self.lines, None
+            self.step_times.append(now)
+            self.loss = step.values.get("Loss", step.values.get("Average loss", self.loss))  # SFT's name, GRPO's name
+            self.bad_losses = 0 if math.isfinite(self.loss) else self.bad_losses + 1
         elif match := EXPORT.search(line):
             self.exported.add(Path(match[1]).name)
         elif (match := DEAD.search(line)) and not self.dead:
-            self.dead = Sign(now, match[1])
+            self.dead = Reason("worker", f"a process of the engine failed with return code {match[1]}", now)
         self.ready = self.ready or READY in line
         if EXCEPTION.match(text) and (kind := failure_kind(text)) in FATAL and not self.fatal:
-            self.fatal = Sign(now, kind)
+            self.fatal = Reason(kind, text, now)
         return step
 
-    def _take_step(self, step: Step, now: float) -> None:
-        self.step, self.step_line, self.fatal = step, self.lines, None
-        self.step_times.append(now)
-        self.loss = step.values.get("Loss", step.values.get("Average loss", self.loss))  # SFT's name, GRPO's name
-        self.bad_losses = 0 if math.isfinite(self.loss) else self.bad_losses + 1
 
-    @property
-    def place(self) -> str:
-        """How far it is, in words."""
-        return f"at step {self.step.number} of {self.step.total}" if self.step else "before the first step"
-
-
-@dataclass
+@dataclass(frozen=True)
 class Trace:
     """One traceback: the line of the log it starts on, the rank that printed it ("" for no rank), and its text."""
 
     at: int
     rank: str
     lines: list[str]
-    error: str = ""  # the line that names the exception
+    error: str  # the line that names the exception
 
     def text(self) -> str:
         """Returns it as it was printed; the middle of a long one is left out."""
@@ -145,27 +131,17 @@ class Trace:
 
 def traces(lines: Iterable[str]) -> list[Trace]:
     """Returns all tracebacks in the order in which they begin; those of ranks that talk at once are told apart."""
-    found: list[Trace] = []
-    running: dict[str, Trace] = {}
+    ranks: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for number, (rank, text) in enumerate(map(split, lines), start=1):
-        trace = running.get(rank)
-        if TRACE_START.match(text):
-            running[rank] = Trace(number, rank, [text.strip()])
-            found.append(running[rank])
-        elif trace and not _take(trace, text):
-            del running[rank]
-    return [trace for trace in found if trace.error]
-
-
-def _take(trace: Trace, text: str) -> bool:
-    """Add a line to a traceback. Returns False where the traceback has ended."""
-    own = len(trace.lines) - trace.lines.index(trace.error) if trace.error else 0
-    if not text.strip() or RECORD.match(text) or own >= MESSAGE or text.startswith(('"""', "====", "----")):
-        return False
-    if not trace.error and not text.startswith(" "):
-        trace.error = text
-    trace.lines.append(text)
-    return True
+        ranks[rank].append((number, text))
+    found = []
+    for rank, told in ranks.items():
+        for start in (i for i, (_, text) in enumerate(told) if TRACE_START.match(text)):
+            rest = list(takewhile(lambda text: not TRACE_END.match(text), (text for _, text in told[start + 1 :])))
+            frames = list(takewhile(lambda text: text.startswith(" "), rest))
+            if error := rest[len(frames) :][:MESSAGE]:
+                found.append(Trace(told[start][0], rank, [told[start][1].strip(), *frames, *error], error[0]))
+    return sorted(found, key=lambda trace: trace.at)
 
 
 def root_cause(found: Sequence[Trace], after: int = 0) -> Trace | None:

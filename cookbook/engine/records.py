@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -68,9 +68,9 @@ def read_engine_metrics(path: str | Path) -> list[dict]:
 
     `path` is as for runs.read_metrics. So a resumed run, which reports its first steps again, has no step twice.
     """
-    steps: dict[int, dict] = {}
+    steps: dict[int, dict] = defaultdict(dict)
     for row in read_metrics(path):
-        steps.setdefault(row["step"], {}).update(_translate(row))
+        steps[row["step"]] |= _translate(row)
     return [steps[step] for step in sorted(steps)]
 
 
@@ -87,13 +87,13 @@ def add_completions(run: Path, size: int) -> None:
     write_rows([row | told.get(row["step"], {}) for row in read_metrics(run)], run / METRICS)
 
 
-def _figures(rows: Sequence[dict]) -> dict[str, float]:
+def _figures(rows: list[dict]) -> dict[str, float]:
     """Returns what the completions of one step tell."""
     groups = defaultdict(set)
     for row in rows:
         groups[row["id"]].add(round(row["reward"], 6))
-    parts = rows[0].keys() - {"step", "id", "output", "reference", "reward"}
-    values = {f"train/reward_{part}": sum(row[part] for row in rows) / len(rows) for part in sorted(parts)}
+    parts = sorted(rows[0].keys() - {"step", "id", "output", "reference", "reward"})
+    values = {f"train/reward_{part}": sum(row[part] for row in rows) / len(rows) for part in parts}
     return values | {"train/zero_variance_share": sum(len(found) == 1 for found in groups.values()) / len(groups)}
 
 

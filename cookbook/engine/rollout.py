@@ -5,11 +5,10 @@ Why: cosmos-rl 0.4.7 has two backends for language, vLLM, which is not there wit
 and lets `rollout.backend = "transformers"` mean this backend.
 
 With `mode = "colocated"` the policy's own model generates, so `train.force_use_hf` must be true; otherwise a copy on
-GPUs of its own does, whose weights the engine replaces after each step: each GPU holds a whole one.
-
-Completions go back as text, special tokens left out, and the trainer tokenizes them again (grpo_trainer.py:1155). So
-the token that ends a completion is never trained, and a word that was sampled in unusual pieces is trained in the usual
-ones. With `train.train_policy.rollout_as_token_ids = true` the trainer gets the sampled tokens, the end included.
+GPUs of its own does, a whole one on each, whose weights the engine replaces after each step. Completions go back as
+text, special tokens left out, and the trainer tokenizes them again (grpo_trainer.py:1155): so the token that ends one
+is never trained, and a word that was sampled in unusual pieces is trained in the usual ones. With
+`train.train_policy.rollout_as_token_ids = true` the trainer gets the sampled tokens, the end included.
 
 A rollout must see what the trainer sees, or the policy is graded on another clip than it answered to. So a prompt is
 what the engine's own packer makes of it for the trainer: token ids, pixels, and rotary positions, for transformers
@@ -18,7 +17,7 @@ with FSDP every process must make the same number of forward passes.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -50,10 +49,8 @@ class TransformersRollout(RolloutBase):
             "collect_rollout_logprobs, use_decoupled_loss and use_rollout_logprobs_for_loss must be false":
                 self.config.train.train_policy.collect_rollout_logprobs,
         }  # fmt: skip
-        if any(wrong.values()):
-            raise ValueError(
-                f'rollout.backend = "{BACKEND}": {"; ".join(key for key, is_so in wrong.items() if is_so)}'
-            )
+        if found := "; ".join(key for key, is_so in wrong.items() if is_so):
+            raise ValueError(f'rollout.backend = "{BACKEND}": {found}')
 
     def init_engine(self, quantization: str, seed: int | None, load_format: str, **_: Any) -> None:
         """Called by the engine before the first weights arrive. Loads the model; colocated, only its shapes."""
@@ -92,31 +89,27 @@ class TransformersRollout(RolloutBase):
         self, payloads, stream, data_packer, data_fetcher, is_validation: bool = False, *_: Any, **__: Any
     ) -> list[RolloutResult]:
         """Called by the engine with a batch of prompts. Returns one RolloutResult for each."""
-        tokenizer = data_packer.tokenizer
-        settings = sampling(self.config, is_validation)
+        tokenizer, settings = data_packer.tokenizer, sampling(self.config, is_validation)
         settings.eos_token_id, settings.pad_token_id = self._ends(tokenizer), tokenizer.pad_token_id
         settings.suppress_tokens = unsayable(self.model_config, len(tokenizer))
         prompts = [data_packer.get_policy_input(payload.prompt) for payload in payloads]
         rows = complete(self.model, prompts, settings, tokenizer.pad_token_id)
-        each = len(rows) // len(payloads)
-        groups = [rows[i : i + each] for i in range(0, len(rows), each)]
-        if each == 1:  # where the likeliest tokens are taken, one completion is all there is
-            part = self.config.validation if is_validation else self.config.rollout
-            groups = [group * part.n_generation for group in groups]
-        texts = [tokenizer.batch_decode(group, skip_special_tokens=True) for group in groups]
-        ids = [None] * len(groups)
-        if self.config.train.train_policy.rollout_as_token_ids:
+        each, wanted = len(rows) // len(payloads), self.config.validation if is_validation else self.config.rollout
+        as_ids, results = self.config.train.train_policy.rollout_as_token_ids, []
+        for i, payload in enumerate(payloads):
+            # where the likeliest tokens are taken, one completion is all there is
+            group = rows[i * each : (i + 1) * each] * (wanted.n_generation // each)
+            texts = tokenizer.batch_decode(group, skip_special_tokens=True)
             # [token]: the engine has room for the likeliest tokens of each place
-            ids = [[[[token] for token in tokens] for tokens in group] for group in groups]
-        prompts = [payload.prompt for payload in payloads]
-        return [RolloutResult(prompt=p, completions=t, completion_token_ids=i) for p, t, i in zip(prompts, texts, ids)]
+            ids = [[[token] for token in tokens] for tokens in group] if as_ids else None
+            results.append(RolloutResult(prompt=payload.prompt, completions=texts, completion_token_ids=ids))
+        return results
 
     def _ends(self, tokenizer) -> list[int]:
         """Returns the tokens that end a completion: those of the model's generation_config.json, where it has one."""
-        try:
+        ends = None
+        with suppress(OSError):
             ends = GenerationConfig.from_pretrained(self.config.policy.model_name_or_path).eos_token_id
-        except OSError:
-            ends = None
         ends = tokenizer.eos_token_id if ends is None else ends
         return ends if isinstance(ends, list) else [ends]
 
@@ -127,20 +120,17 @@ def sampling(config: Any, is_validation: bool) -> GenerationConfig:
     What [validation] leaves open is as in [rollout]. Temperature 0 takes the likeliest token: then all completions of a
     prompt are the same, so one is made.
     """
-    stated, length = config.rollout.sampling_config, config.rollout.max_response_length
-    values = {key: getattr(stated, key) for key in ("temperature", "top_p", "top_k", "repetition_penalty")}
-    count = config.rollout.n_generation
+    keys, part = ("temperature", "top_p", "top_k", "repetition_penalty"), config.rollout
+    values, length = {key: getattr(part.sampling_config, key) for key in keys}, part.max_response_length
     if is_validation:
-        checked = config.validation
-        values |= {key: getattr(checked, key) for key in values if getattr(checked, key) is not None}
-        length, count = checked.max_response_length or length, checked.n_generation
-    penalty = values.pop("repetition_penalty")
-    if values["temperature"] <= 0:
-        return GenerationConfig(max_new_tokens=length, repetition_penalty=penalty)
-    values["top_k"] = max(values["top_k"], 0)  # the engine's -1, "all tokens", is transformers' 0
-    return GenerationConfig(
-        do_sample=True, max_new_tokens=length, num_return_sequences=count, repetition_penalty=penalty, **values
-    )
+        part = config.validation
+        values |= {key: getattr(part, key) for key in keys if getattr(part, key) is not None}
+        length = part.max_response_length or length
+    settings = {"max_new_tokens": length, "repetition_penalty": values.pop("repetition_penalty")}
+    if values["temperature"] > 0:
+        values["top_k"] = max(values["top_k"], 0)  # the engine's -1, "all tokens", is transformers' 0
+        settings |= {"do_sample": True, "num_return_sequences": part.n_generation, **values}
+    return GenerationConfig(**settings)
 
 
 def prompt_batch(prompts: Sequence[Mapping[str, Any]], pad: int) -> tuple[dict[str, Tensor], Tensor]:

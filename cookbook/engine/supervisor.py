@@ -17,16 +17,17 @@ from dataclasses import dataclass
 import requests
 
 from cookbook.display.progress import Progress, choose_mode
+from cookbook.engine.failures import Reason
+from cookbook.engine.guardian import Engine
 from cookbook.engine.log_lines import MILESTONE, RunLog, Step, bare_text
-from cookbook.engine.processes import Engine
 from cookbook.engine.records import ENGINE_METRICS, read_engine_metrics, write_rows
-from cookbook.engine.verdict import Reason, death
 from cookbook.runs import METRICS, Run
 from cookbook.training.alarms import Alarm, Watcher, allowed_silence, usual_step
 
 FIGURES = {"Loss": "loss", "Reward Mean": "reward", "KL Loss Avg": "KL", "Completion Length Mean": "tokens"}
 STOP = "/api/request_stop"  # where the controller is asked to end
 REPLY_WITHIN = 10.0  # seconds that it has to answer
+SIGNS = ("checkpoints/**/*", "safetensors/**/*", ENGINE_METRICS)  # files that an engine writes while it is silent
 METRICS_EVERY = 10.0  # seconds between two rewritings of metrics.jsonl while the engine runs
 
 
@@ -63,13 +64,13 @@ def reason_to_end(state: State, now: float) -> Reason | None:
     """Returns why a run has to be ended at `now`, None where it may go on."""
     log, wait, alarm = state.log, state.patience, state.alarm
     if log.dead and now - log.dead.at > wait.dead:
-        return death(log)
+        return log.dead
     if alarm and (state.leave_by is None or now > state.leave_by):
         return Reason("nan" if alarm.name == "nan" else "alarm", str(alarm))
     if log.bad_losses >= 2:  # one may be a batch without a token to learn from
         return Reason("nan", f"the loss is {log.loss}")
     if log.fatal and now - log.fatal.at > max(wait.fatal, 3 * usual_step(log.step_times)):
-        return Reason(log.fatal.code, f"no step for {now - log.fatal.at:.0f} s after an error")
+        return Reason(log.fatal.kind, f"no step for {now - log.fatal.at:.0f} s after an error")
     if now - log.moved > state.allowed():
         kind = "stall" if log.ready else "controller"
         return Reason(kind, f"no line, no metric and no file for {now - log.moved:.0f} s")
@@ -83,92 +84,79 @@ class Supervisor:
     run: Run
     title: str  # stands before the progress
     patience: Patience
+    port: int  # where the controller is asked to end
     stop_on_alarm: bool = True
-    port: int | None = None  # where the controller is asked to end
     clock: Callable[[], float] = time.monotonic  # in seconds
 
     def __post_init__(self) -> None:
-        self._rewritten = self.clock()  # the metrics
-        self.state = State(RunLog(moved=self._rewritten), self.patience)
-        self.alarms, self._bar = Watcher(self.run), None
-        self._reported = self._read = 0  # bytes of the engine's metrics: those that are there, and those in ours
+        self.state, self.alarms = State(RunLog(moved=self.clock()), self.patience), Watcher(self.run)
+        self._rewritten, self._read = self.clock(), 0  # our metrics: when, with how many bytes of the engine's
+        self._bar: Progress | None = None
 
     def follow(self, engine: Engine) -> Reason | None:
         """Watch until the engine has ended. Returns None, or the reason to end it, or why it was asked to end."""
-        while True:
+        ended = False
+        while not ended:
             try:
                 line = engine.lines.get(timeout=self.patience.tick)
             except queue.Empty:
-                if engine.code is not None:  # its guardian was killed; what is left of it holds the pipe
-                    return self._left()
+                ended = engine.code is not None  # its guardian was killed; what is left of it holds the pipe
             else:
-                if line is None:
-                    engine.process.wait()  # it has closed the log, and is about to give the exit code
-                    return self._left()
-                self.take(line)
+                ended = line is None
+                if not ended:
+                    self.take(line)
             self.take_metrics()
-            if reason := self.check():
+            if not ended and (reason := self.check()):
                 return reason
-
-    def take(self, line: str) -> None:
-        """Take in one line of the log."""
-        before = self.state.log.step
-        if step := self.state.log.take(line, self.clock()):
-            self._show(step, before)
-        if MILESTONE.search(line):
-            self.run.log(bare_text(line))
-
-    def _show(self, step: Step, before: Step | None) -> None:
-        if self._bar is None:
-            begun = [self.clock() - step.values.get("Iteration time", 0.0)]  # the step's start: the bar's first look
-            self._bar = Progress(
-                step.total - step.number + 1,
-                self.title if step.number == 1 else f"{self.title} from step {step.number}",
-                mode=choose_mode(),
-                clock=lambda: begun.pop() if begun else self.clock(),
-            )
-        self._bar.set(**{short: step.values[name] for name, short in FIGURES.items() if name in step.values})
-        self._bar.advance(step.number - before.number if before else 1)
-
-    def check(self) -> Reason | None:
-        """Returns why the run has to be ended now, None where it may go on. Asks the controller first, where it can."""
-        now, state = self.clock(), self.state
-        may_save = state.alarm and state.alarm.name != "nan" and self.port is not None
-        if may_save and state.leave_by is None and request_stop(self.port, state.alarm.name):
-            state.leave_by = now + self.patience.leave
-            self.run.log("the controller was asked to save and end, and agreed")
-        if now - state.log.moved > state.allowed():  # files are looked at only where all else is silent
-            folders = (self.run.path / name for name in ("checkpoints", "safetensors"))
-            written = max((p.stat().st_mtime for folder in folders for p in folder.rglob("*")), default=0.0)
-            state.log.moved = max(state.log.moved, now - max(0.0, time.time() - written))
-        return reason_to_end(state, now)
-
-    def _left(self) -> Reason | None:
-        """Returns the alarm for which the engine has ended by itself, None where it was not asked to."""
+        engine.process.wait()  # it has closed the log, and is about to give the exit code
         if self.state.leave_by is None:
             return None
         last = max(self.state.log.exported, key=lambda name: int(name.partition("_")[2]), default="nothing")
         return Reason("alarm", f"{self.state.alarm}. cosmos-rl ended by itself; last export: {last}")
 
+    def take(self, line: str) -> None:
+        """Take in one line of the log."""
+        before = self.state.log.step
+        if step := self.state.log.take(line, self.clock()):
+            self._show(step, step.number - before.number if before else 1)
+        if MILESTONE.search(line):
+            self.run.log(bare_text(line))
+
+    def _show(self, step: Step, new: int) -> None:
+        if self._bar is None:
+            begun = [self.clock() - step.values.get("Iteration time", 0.0)]  # the step's start: the bar's first look
+            clock, left = (lambda: begun.pop() if begun else self.clock()), step.total - step.number + 1
+            title = self.title if step.number == 1 else f"{self.title} from step {step.number}"
+            self._bar = Progress(left, title, mode=choose_mode(), clock=clock)
+        self._bar.set(**{short: step.values[name] for name, short in FIGURES.items() if name in step.values})
+        self._bar.advance(new)
+
+    def check(self) -> Reason | None:
+        """Returns why the run has to be ended now, None where it may go on. Asks the controller first, where it can."""
+        now, state = self.clock(), self.state
+        may_save = state.alarm and state.alarm.name != "nan" and state.leave_by is None
+        if may_save and request_stop(self.port, state.alarm.name):
+            state.leave_by = now + self.patience.leave
+            self.run.log("the controller was asked to save and end, and agreed")
+        if now - state.log.moved > state.allowed():  # files are looked at only where all else is silent
+            files = (file for name in SIGNS for file in self.run.path.glob(name))
+            written = max((file.stat().st_mtime for file in files), default=0.0)
+            state.log.moved = max(state.log.moved, now - max(0.0, time.time() - written))
+        return reason_to_end(state, now)
+
     def take_metrics(self, at_end: bool = False) -> None:
-        """Bring the run's metrics.jsonl up to date with what the engine has reported so far."""
+        """Bring the run's metrics.jsonl up to date with what the engine has reported; log the alarms of new steps."""
         source = self.run.path / ENGINE_METRICS
         size = source.stat().st_size if source.is_file() else 0
-        if size != self._reported:
-            self._reported = size
-            self.state.log.moved = self.clock()
         if size != self._read and (at_end or self.clock() - self._rewritten > METRICS_EVERY):
             self._read, self._rewritten = size, self.clock()
             with contextlib.suppress(ValueError):  # its last line may be half written
-                self._write(read_engine_metrics(source))
-
-    def _write(self, rows: list[dict]) -> None:
-        """Write the metrics, log the alarms of the steps that are new, and remember a severe one."""
-        write_rows(rows, self.run.path / METRICS)
-        seen = self.alarms.rows[-1]["step"] if self.alarms.rows else 0
-        for row in rows:
-            if row["step"] > seen and (alarm := self.alarms.see(row["step"], row)) and self.stop_on_alarm:
-                self.state.alarm = alarm
+                rows = read_engine_metrics(source)
+                write_rows(rows, self.run.path / METRICS)
+                seen = self.alarms.rows[-1]["step"] if self.alarms.rows else 0
+                for row in rows:
+                    if row["step"] > seen and (alarm := self.alarms.see(row["step"], row)) and self.stop_on_alarm:
+                        self.state.alarm = alarm
 
 
 def request_stop(port: int, reason: str) -> bool:

@@ -2,7 +2,7 @@
 
 predict       let a model answer; every answer is kept
 predictions   the file of answers
-scores        accuracy, form, tasks, letters; models on the same items, what they won and lost
+scores        accuracy, form, tasks; models on the same items, what they won and lost
 statistics    intervals and paired tests
 metrics/      what an answer is worth, by its kind
 controls      the same questions with less to see, or with turned options

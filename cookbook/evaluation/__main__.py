@@ -9,7 +9,8 @@ Why: the answers are the result; a better parser or another rule needs no GPU.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cookbook.data.answers import FORMATS
@@ -19,29 +20,41 @@ from cookbook.evaluation.predictions import read
 from cookbook.evaluation.published import published_score
 
 
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """Returns a name for each file: its own without "predictions_", behind as many folders as tell it from the others.
+
+    Raises ValueError for a file that is given twice, or named as another one of its folder.
+    """
+    parts = [(*path.resolve().parent.parts, path.stem.removeprefix("predictions_")) for path in paths]
+    ends = [["/".join(part[-n:]) for n in range(1, len(part))] for part in parts]
+    seen = Counter(end for each in ends for end in each)
+    names = [next((end for end in each if seen[end] == 1), "") for each in ends]
+    if "" in names:
+        raise ValueError(f"{paths[names.index('')]}: stands there twice; give each file once, under a name of its own")
+    return names
+
+
 def score_files(paths: Sequence[Path], form: str | None = None, published: bool = False) -> dict:
     """Score stored predictions again. Returns {"models": {name: score and metrics}}, with comparisons where several.
 
-    Names are those of the files, without "predictions_". With `published`, each has what NVIDIA's rule gives too.
-    Raises ValueError for a file that is no predictions file, or files of different items.
+    With `published`, each has what NVIDIA's rule gives too. Raises ValueError for a file that is no predictions file,
+    files of different items, or of one name (`told_apart`).
     """
-    found = {path.stem.removeprefix("predictions_"): read(path, form) for path in paths}
+    found = {name: read(path, form) for name, path in zip(told_apart(paths), paths)}
     models = {name: scores.score(rows) | {"metrics": measure(rows)} for name, rows in found.items()}
     for name, rows in found.items() if published else ():
         models[name]["published"] = published_score(rows)
     return {"models": models} | (scores.compare_pairs(found) if len(found) > 1 else {})
 
 
-def _table(result: dict) -> str:
-    """Returns the scores as lines of text."""
-    lines = []
+def _table(result: dict) -> Iterator[str]:
+    """Yields the scores as lines of text."""
     for name, s in result["models"].items():
         line = "{}: {:.3f} [{:.3f}, {:.3f}] of {}".format(name, s["accuracy"], *s["ci95"], s["n"])
         line += f"; no answer read {s['unread_rate']:.3f}, wherever it stands {s['lenient_accuracy']:.3f}"
-        lines += [line + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")]
+        yield line + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")
     for pair, p in result.get("paired", {}).items():
-        lines.append(f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}")
-    return "\n".join(lines)
+        yield f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else _table(result))
+    print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else "\n".join(_table(result)))
     return 0
 
 

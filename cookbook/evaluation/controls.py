@@ -11,7 +11,6 @@ that the encoder sees; the same `predict` answers it.
 
 import hashlib
 import random
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from cookbook.data.answers import CHOICE, choices_of
 from cookbook.data.samples import MEDIA, Sample, message, text
-from cookbook.evaluation.scores import letter_bias
+from cookbook.evaluation.metrics.choices import letter_bias
+from cookbook.evaluation.scores import by_field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,13 +111,11 @@ def circular_score(rows: Sequence[Mapping[str, Any]]) -> dict:
 
     "Right in every turn" is CircularEval (MMBench, Liu et al. 2023): a guesser among four earns 1/256.
     """
-    items = defaultdict(list)
-    for row in rows:
-        items[row["id"].rpartition(TURN)[0]].append(row)
-    turned = [part for part in items.values() if len(part) > 1] or list(items.values())
+    items = list(by_field(rows, lambda row: row["id"].rpartition(TURN)[0]).values())
+    turned = [part for part in items if len(part) > 1] or items
     return {
         "n": len(items),
-        "accuracy": fmean(fmean(row["correct"] for row in part) for part in items.values()),
-        "circular": fmean(all(row["correct"] for row in part) for part in items.values()),
+        "accuracy": fmean(fmean(row["correct"] for row in part) for part in items),
+        "circular": fmean(all(row["correct"] for row in part) for part in items),
         "bias": letter_bias([row for part in turned for row in part]),
     }

@@ -8,7 +8,6 @@ the notebook and the report say the same.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from statistics import fmean
 
 from cookbook.display.tables import label
@@ -17,8 +16,7 @@ from cookbook.evaluation.scores import by_field, kept_skills
 from cookbook.evaluation.statistics import SURE, interval
 
 MUTE = 0.2  # a larger share of unread answers under a control is told: it then falls for another reason
-# what it says of the questions where a control does not fall to guessing
-MEANS = {
+MEANS = {  # what it says of the questions where a control does not fall to guessing
     "blind": "the words alone give the answer away",
     "other clips": "the answer does not hang on this clip",
     "single frame": "one frame is enough",
@@ -26,10 +24,11 @@ MEANS = {
 }
 ORDERLESS = ("single frame", "shuffled frames")  # the controls that take the order of the frames away
 STILL, FELL, NEVER = "above guessing", "guessing", "never above"
-ORDER = {
-    FELL: "without it, to guessing, as it should",
-    STILL: "without it, not to guessing: something else tells the answer",
-    NEVER: "without it, which says nothing: it is not surely above guessing with it either",
+ORDER = "{task} asks for the order of the frames: {own} falls to {accuracy} without it, "
+WITHOUT_ORDER = {
+    FELL: ORDER + "to guessing, as it should.",
+    STILL: ORDER + "not to guessing: something else tells the answer.",
+    NEVER: ORDER + "which says nothing: it is not surely above guessing with it either.",
 }
 
 
@@ -58,16 +57,12 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
-def _steps(comparison: dict) -> list[tuple[str, str, dict]]:
-    """Returns (earlier model, later model, their paired test) for each step, first to last."""
-    return [(a, b, comparison["paired"][f"{b}_vs_{a}"]) for a, b in pairwise(comparison["models"])]
-
-
 def short_answer(comparison: dict) -> str:
     """Returns the answer to "did it get better?"; only a step whose p is below 0.05 counts."""
     if not comparison["paired"]:
         return "One model, nothing to compare it with"
-    sure = [(label(later), pair["difference"]) for _, later, pair in _steps(comparison) if pair["p"] < SURE]
+    _, *later = map(label, comparison["models"])
+    sure = [(b, test["difference"]) for b, test in zip(later, comparison["paired"].values()) if test["p"] < SURE]
     up, down = (listed([name for name, by in sure if sign * by > 0]) for sign in (1, -1))
     if down:
         return f"Better with {up}, worse with {down}" if up else f"No, worse with {down}"
@@ -78,14 +73,12 @@ def short_answer(comparison: dict) -> str:
 
 def evidence(comparison: dict) -> str:
     """Returns the numbers behind the short answer in one sentence: accuracies, intervals, differences, p."""
-    told = {name: (hundred(m["accuracy"]), from_to(m["ci95"])) for name, m in comparison["models"].items()}
-    first, (share, ends) = next(iter(told.items()))
-    n = comparison["n"]
-    said = f"{label(first)} answers {share} % of {n} held-out questions right (95 % interval {ends})"
-    for earlier, later, pair in _steps(comparison):
+    told = [(label(name), hundred(m["accuracy"]), from_to(m["ci95"])) for name, m in comparison["models"].items()]
+    said = "{} answers {} % of {n} held-out questions right (95 % interval {})".format(*told[0], n=comparison["n"])
+    for (earlier, *_), (later, share, ends), pair in zip(told, told[1:], comparison["paired"].values()):
         luck = "" if pair["p"] < SURE else ", which luck alone can explain"
-        said += "; {} {} % ({}), that is ".format(label(later), *told[later])
-        said += f"{points(pair['difference'])} points against {label(earlier)} ({p_value(pair['p'])}{luck})"
+        said += f"; {later} {share} % ({ends}), that is {points(pair['difference'])} points "
+        said += f"against {earlier} ({p_value(pair['p'])}{luck})"
     return said[0].upper() + said[1:] + "."
 
 
@@ -100,20 +93,18 @@ def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]
     """
     own, found = {row["id"]: row for row in rows}, {}
     for control, asked in controls.items():
+        parts = {"all": asked} | by_field(asked)
         if any(TURN in row["id"] for row in asked):
             found[control] = circular_score(asked)
-            continue
-        if strange := [row["id"] for row in asked if row["id"] not in own]:
+        elif strange := [row["id"] for row in asked if row["id"] not in own]:
             raise ValueError(f"{control}: {strange[0]!r} was never asked with its own clip")
-        parts = {"all": asked} | by_field(asked, "task")
-        found[control] = {task: _held_against(part, own, comparison) for task, part in parts.items()}
+        else:
+            found[control] = {task: _held_against(part, own, comparison["tasks"]) for task, part in parts.items()}
     return found
 
 
-def _held_against(asked: Sequence[dict], own: Mapping[str, dict], comparison: dict) -> dict:
-    level = max(
-        sum(comparison["tasks"][row["task"]][key] for row in asked) / len(asked) for key in ("chance", "majority")
-    )
+def _held_against(asked: Sequence[dict], own: Mapping[str, dict], tasks: Mapping[str, dict]) -> dict:
+    level = max(sum(tasks[row["task"]][key] for row in asked) / len(asked) for key in ("chance", "majority"))
     without, seen = [row["correct"] for row in asked], [own[row["id"]]["correct"] for row in asked]
     low, high = interval(without)
     return {
@@ -135,30 +126,26 @@ def control_words(control: str, found: Mapping[str, dict], order: Sequence[str] 
     """
     if "bias" in found:
         turns, every, off = map(hundred, (found["accuracy"], found["circular"], found["bias"]["distance"]))
-        return (
-            f"{control}: {turns} % of the turns are right, and {every} % of {found['n']} questions in every turn; "
-            f"{off} % of the answers would have to change for each letter to be told as often as it is right."
-        )
+        said = f"{control}: {turns} % of the turns are right, and {every} % of {found['n']} questions in every turn; "
+        return said + f"{off} % of the answers would have to change for each letter to be told as often as it is right."
     shares = ("own", "accuracy", "level", "unread")
     tasks = {task: part | {key: f"{hundred(part[key])} %" for key in shares} for task, part in found.items()}
     whole, fell = tasks.pop("all"), found["all"]["accuracy"] < found["all"]["own"]
-    stay, never = ([task for task, part in tasks.items() if part["verdict"] == verdict] for verdict in (STILL, NEVER))
-    mute = [f"{task} ({part['unread']})" for task, part in tasks.items() if found[task]["unread"] > MUTE]
     falls = f"falls to {whole['accuracy']}" if fell else f"does not fall ({whole['accuracy']})"
-    words = [f"{control}: {whole['own']} {falls} on {whole['n']} questions."]
-    if stay:
-        stay = [f"{task} ({tasks[task]['accuracy']} where guessing earns {tasks[task]['level']})" for task in stay]
-        words += [f"Not to guessing: {listed(stay)}. There {MEANS.get(control, 'what was taken away is not needed')}."]
-    elif len(never) < len(tasks):
-        words += ["No task stays above guessing."]
-    if never:
-        words += [f"Says nothing for {listed(never)}: not surely above guessing with the own clip either."]
-    for task in (task for task in order if control in ORDERLESS and task in tasks):
-        change = "{own} falls to {accuracy} ".format(**tasks[task]) + ORDER[tasks[task]["verdict"]]
-        words += [f"{task} asks for the order of the frames: {change}."]
-    if mute:
-        words += [f"Unread, so wrong: {listed(mute)}; there it lost its form, which tells nothing of the words."]
-    return " ".join(words)
+    stay, never = ([task for task, part in tasks.items() if part["verdict"] == verdict] for verdict in (STILL, NEVER))
+    above = [f"{task} ({tasks[task]['accuracy']} where guessing earns {tasks[task]['level']})" for task in stay]
+    mute = [f"{task} ({part['unread']})" for task, part in tasks.items() if found[task]["unread"] > MUTE]
+    means = MEANS.get(control, "what was taken away is not needed")
+    ordered = [tasks[task] | {"task": task} for task in order if control in ORDERLESS and task in tasks]
+    said = [
+        (whole, f"{control}: {whole['own']} {falls} on {whole['n']} questions."),
+        (stay, f"Not to guessing: {listed(above)}. There {means}."),
+        (not stay and len(never) < len(tasks), "No task stays above guessing."),
+        (never, f"Says nothing for {listed(never)}: not surely above guessing with the own clip either."),
+        *((part, WITHOUT_ORDER[part["verdict"]].format(**part)) for part in ordered),
+        (mute, f"Unread, so wrong: {listed(mute)}; there it lost its form, which tells nothing of the words."),
+    ]
+    return " ".join(sentence for told, sentence in said if told)
 
 
 def skills(predictions: Mapping[str, Sequence[dict]]) -> dict[str, dict[str, dict]]:
@@ -175,6 +162,6 @@ def worse_words(found: Mapping[str, Mapping[str, dict]]) -> str:
         later, earlier = map(label, pair.split("_vs_"))
         lost = [f"{task} ({points(part['difference'])})" for task, part in tasks.items() if part["verdict"] == "lost"]
         unsure = [task for task, part in tasks.items() if part["verdict"] == "not certain"]
-        said.append(f"{later} against {earlier}: " + (f"lost {listed(lost)}" if lost else "no task is surely lost"))
-        said[-1] += f"; not certain for {listed(unsure)}" if unsure else ""
-    return ". ".join(said) + "." if said else ""
+        words = f"lost {listed(lost)}" if lost else "no task is surely lost"
+        said.append(f"{later} against {earlier}: {words}" + f"; not certain for {listed(unsure)}" * bool(unsure) + ".")
+    return " ".join(said)

@@ -1,11 +1,9 @@
 """Evaluation: every model answers the same questions under the same contract, and each answer is kept.
 
-Why: a score without its answers cannot be checked. `predict` writes predictions.jsonl, which `evaluation.scores` scores
-without a model. Generation is greedy and batched; a row's answer never depends on its neighbours, an unreadable clip
-costs its own row only, and a run that was killed goes on where it stopped.
+Why: a score without its answers cannot be checked. Generation is greedy and batched; a row's answer never depends on
+its neighbours, an unreadable clip costs its own row only, and a run that was killed goes on where it stopped.
 
     rows = predict(model, encoder, samples, "sft", path=run / "predictions_sft.jsonl")
-    python -m cookbook.evaluation score predictions.jsonl                        # again, without a model
 """
 
 import hashlib
@@ -98,16 +96,14 @@ def _windows(encoder: "Encoder", samples: Sequence[Sample], size: int, ahead: bo
     with ThreadPoolExecutor(min(READERS, cores), initializer=one_core) as pool:
         windows: deque[tuple[Sequence[Sample], list[Future]]] = deque()
         try:
-            for start in range(0, len(samples), size):
+            for start in range(0, len(samples) + ahead * size, size):  # the window behind the last one is empty
                 window = samples[start : start + size]
                 clips = dict.fromkeys(media for sample in window for media in sample.media())
                 windows.append((window, [pool.submit(read, clip) for clip in clips]))
                 if len(windows) > ahead:
-                    wait(windows[0][1])
-                    yield windows.popleft()[0]
-            for window, reading in windows:
-                wait(reading)
-                yield window
+                    window, reading = windows.popleft()
+                    wait(reading)
+                    yield window
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(cores)  # what `one_core` set holds for threads to come, too

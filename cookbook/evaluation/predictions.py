@@ -11,6 +11,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,9 @@ def kind_of(sample: Sample) -> str:
 
 
 def judge(sample: Sample, output: str, contract: Contract) -> dict:
-    """Returns the prediction row of one completion.
+    """Returns the row of one completion: the sample, the contract's hash and form, and what `read_row` adds.
 
-    Fields: id, group (the clip), task (the kind, where the data name none), kind, question, options, reference, output, video, contract (its hash),
-    answer_format, and what `read_row` makes of them: answer, correct, well_formed, lenient, lenient_correct.
+    Where the data name no task, it is the kind.
     """
     target = sample.target if sample.answer is None else None
     reference = sample.answer if target is None else contract.read_answer(target)
@@ -52,14 +52,14 @@ def judge(sample: Sample, output: str, contract: Contract) -> dict:
 
 
 def read_row(row: Mapping[str, Any], form: str | None = None) -> dict:
-    """Returns the row with its answer read again; `options` may be letters, or {letter: words}. Needs NEEDED only.
+    """Returns the row with answer, correct, well_formed, lenient and lenient_correct, read again. Needs NEEDED only.
 
     answer: the option stated where the format wants it; None, where none is, counts as wrong. lenient: wherever it
-    stands. The format is `form`, else the row's own, else think_answer. Raises ValueError for a missing field.
+    stands. The format is `form`, else the row's own, else think_answer. `options` may be {letter: words}. Raises
+    ValueError for a missing field.
     """
-    if missing := [key for key in NEEDED if key not in row]:
-        name, lacks, needs = row.get("id", "a row"), ", ".join(missing), ", ".join(NEEDED)
-        raise ValueError(f"{name}: has no {lacks}; a prediction needs {needs}")
+    if lacks := ", ".join(key for key in NEEDED if key not in row):
+        raise ValueError(f"{row.get('id', 'a row')}: has no {lacks}; a prediction needs {', '.join(NEEDED)}")
     form, options = form or row.get("answer_format") or "think_answer", row["options"]
     texts = options if isinstance(options, Mapping) else option_texts(row.get("question", ""), options)
     kind, output, wanted = row["kind"], row["output"], row["reference"]
@@ -106,6 +106,10 @@ class Store:
             save(list(self._rows.values()), self.path)  # without a torn line, and without what is tried again
         return self
 
+    def __exit__(self, kind, error, trace) -> None:
+        if self.path and kind is None:
+            save(self.rows, self.path)
+
     def add(self, sample: Sample, outputs: Sequence[str], error: str | None = None) -> None:
         """Keep what a model said to a sample; several outputs are voted on, none stand for an error."""
         rows = [judge(sample, output, self.contract) for output in outputs or [""]]
@@ -120,13 +124,8 @@ class Store:
         """The rows in the order of the samples."""
         return [self._rows[key] for key in self._keys]
 
-    def __exit__(self, kind, error, trace) -> None:
-        if self.path and kind is None:
-            save(self.rows, self.path)
 
-
-def _key(row: Mapping[str, Any]) -> tuple:
-    return row["id"], row["question"], row["reference"], row["video"]
+_key = itemgetter("id", "question", "reference", "video")
 
 
 def _line(row: Mapping[str, Any]) -> str:

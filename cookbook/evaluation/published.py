@@ -6,7 +6,6 @@ B." becomes T. What no row can show: there, answers without a letter are asked a
 and after the first clip that cannot be read every answer is compared with another question's key. And a published
 number without its data size, or ours without its interval, says little: the recipe notebooks print a card from here.
 
-    published_score(rows)["accuracy"]
     card([Published("accuracy", 0.340, n=3300, note="SFT, step 100")], read("predictions.jsonl"))
 """
 
@@ -67,10 +66,9 @@ def pearson(rows: Sequence[Row]) -> tuple[float, float, float]:
     from scipy.stats import pearsonr
 
     pairs = [(float(row["reference"]), float(row["answer"])) for row in rows if row["answer"] is not None]
-    wanted, told = zip(*pairs) if pairs else ((), ())
-    if len(pairs) < 4 or len(set(told)) < 2 or len(set(wanted)) < 2:
+    if len(pairs) < 4 or any(len(set(column)) < 2 for column in zip(*pairs)):
         return math.nan, math.nan, math.nan
-    found = pearsonr(wanted, told)
+    found = pearsonr(*zip(*pairs))
     return float(found.statistic), *map(float, found.confidence_interval())
 
 

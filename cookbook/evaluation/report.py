@@ -25,11 +25,12 @@ from cookbook.display import plots
 from cookbook.display.tables import label
 from cookbook.evaluation import findings
 from cookbook.evaluation.metrics import choices
-from cookbook.evaluation.scores import letter_bias, won_and_lost
+from cookbook.evaluation.predictions import STAMP
+from cookbook.evaluation.scores import won_and_lost
 from cookbook.training.alarms import replay
 
-COLORS = 256  # of a frame strip: a palette halves the file, and nobody sees the difference at this size
-QUALITY = 80  # of a frame strip as JPEG, which is the smaller one for filmed clips
+# of a frame strip: a palette halves the file, and nobody sees it at this size; filmed clips are smaller as JPEG
+COLORS, QUALITY = 256, 80
 CHOICES = {"mcq": "Multiple choice", "binary": "Yes or no", "ordinal": "Grades"}  # kinds that have a confusion
 
 Rows = Sequence[Mapping[str, Any]]
@@ -79,12 +80,9 @@ class Report:
 
     def models(self) -> list[dict]:
         """Returns each model's name, colour, score, and what made its rows: weights, contract, decoding."""
-        return [
-            {"name": label(name), "color": color, "contract": self.comparison["contracts"][name]}
-            | {key: self.rows[name][0].get(key) for key in ("weights", "decoding")}
-            | found
-            for (name, found), color in zip(self.comparison["models"].items(), cycle(plots.MODEL_COLORS))
-        ]
+        scores, colors = self.comparison["models"].items(), cycle(plots.MODEL_COLORS)
+        made = {name: {key: rows[0].get(key) for key in STAMP} for name, rows in self.rows.items()}
+        return [made[name] | found | {"name": label(name), "color": next(colors)} for name, found in scores]
 
     def confusions(self) -> list[dict]:
         """Returns for each kind of question with options: its columns, and each model's confusion and letter bias."""
@@ -95,7 +93,7 @@ class Report:
                 tables = {name: choices.confusion(rows) for name, rows in parts.items()}
                 columns = {told for table in tables.values() for line in table.values() for told in line}
                 columns = [*sorted(columns - {choices.NONE}), choices.NONE]  # what could not be read comes last
-                bias = {name: letter_bias(rows)["distance"] for name, rows in parts.items()}
+                bias = {name: choices.letter_bias(rows)["distance"] for name, rows in parts.items()}
                 found.append({"title": title, "n": n, "columns": columns, "tables": tables, "bias": bias})
         return found
 
@@ -119,20 +117,16 @@ class Report:
 
 def sort_items(predictions: Mapping[str, Rows]) -> dict[str, list[int]]:
     """Returns the positions of the items worth showing under four headings, two for gains, two for losses."""
-    names = [label(name) for name in predictions]
-    last, before_last = names[-1], names[-2:][0]
-    gained, kept = f"{last} is right where {before_last} was wrong", f"{before_last} learned it, {last} kept it"
-    lost, wrong = f"{last} is wrong where {before_last} was right", f"{last} is still wrong"
+    *_, old, new = [label(name) for name in predictions] * 2  # a model alone is its own predecessor
+    gained, kept = f"{new} is right where {old} was wrong", f"{old} learned it, {new} kept it"
+    lost, wrong = f"{new} is wrong where {old} was right", f"{new} is still wrong"
     kinds: dict[str, list[int]] = {gained: [], kept: [], lost: [], wrong: []}
     for i, rows in enumerate(zip(*predictions.values())):
-        rights = [row["correct"] for row in rows]
-        *earlier, before, after = rights[0], *rights  # a model alone is its own predecessor
-        if after and not before:
-            kinds[gained].append(i)
-        elif after and not all(earlier):
-            kinds[kept].append(i)
-        elif not after:
+        *earlier, before, after = [row["correct"] for row in rows] * 2
+        if not after:
             kinds[lost if before else wrong].append(i)
+        elif not all((*earlier, before)):
+            kinds[kept if before else gained].append(i)
     return kinds
 
 
@@ -160,8 +154,7 @@ def flatten(nested: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(value, dict) and value:
             yield from flatten(value, f"{prefix}{key}.")
         else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            yield f"{prefix}{key}", text
+            yield prefix + key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _inline(picture: bytes, form: str = "png") -> str:

@@ -2,27 +2,20 @@
 
 Why: a comparison is worth something only if every model answered the same questions under the same contract, and if
 they are two models: rows that differ are refused, and a base model that passes as its own SFT. And "71 %" does not say
-where a model got better: so subgroups, letters that it likes, items won and lost, skills kept.
-evaluation.ipynb and `cookbook.evaluation.report` use it:
+where a model got better: so subgroups, items won and lost, skills kept. For evaluation.ipynb and the report:
 
     comparison = compare({"base": base_rows, "sft": sft_rows, "rl": rl_rows}, train_rows)
-    kept_skills(base_rows, rl_rows)["signal"]["verdict"]
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from itertools import combinations, pairwise, zip_longest
-from statistics import fmean, median
 from typing import Any
 
-import numpy as np
-
 from cookbook.data.contract import ContractError
-from cookbook.data.samples import Sample
 from cookbook.evaluation import statistics
-from cookbook.evaluation.metrics.choices import Row, ratio
-from cookbook.evaluation.metrics.structures import numbers
+from cookbook.evaluation.metrics.choices import Row
 
 # What makes two rows one item. The id is not enough: another seed shuffles the options under the same id.
 IDENTITY = ("id", "question", "reference")
@@ -48,10 +41,9 @@ def score(rows: Sequence[dict]) -> dict:
     """Score one model's predictions.
 
     Returns {"n", "accuracy", "ci95": [low, high], "clusters", "ci95_clustered", "format_rate", "unread_rate",
-    "lenient_accuracy", "errors", "tasks": {task: {"n", "accuracy", "ci95"}}}. All shares are in [0, 1]. ci95 is
-    Wilson's; ci95_clustered draws whole clips. unread_rate: no answer found where the format wants it (counted as
-    wrong). lenient_accuracy: with answers that stand elsewhere. errors: rows that could not be asked. Raises ValueError
-    where there are no rows.
+    "lenient_accuracy", "errors", "tasks": {task: {"n", "accuracy", "ci95"}}}, shares in [0, 1]. ci95 is Wilson's;
+    ci95_clustered draws whole clips. unread_rate: no answer found where the format wants it (counted as wrong).
+    lenient_accuracy: with answers that stand elsewhere. errors: rows not asked. Raises ValueError for no rows.
     """
     if not rows:
         raise ValueError("no predictions to score")
@@ -88,10 +80,9 @@ def require_same_contract(predictions: dict[str, Sequence[dict]], free: Collecti
     """
     found = {}
     for name, rows in predictions.items():
-        found[name], *others = {row.get("contract") for row in rows} or {None}
+        found[name], *others = several = {row.get("contract") for row in rows} or {None}
         if others:
-            several = ", ".join(map(str, [found[name], *others]))
-            raise ContractError(f"{name}: its rows were made under several contracts: {several}")
+            raise ContractError(f"{name}: its rows were made under several contracts: {', '.join(map(str, several))}")
     bound = {name: contract for name, contract in found.items() if contract and name not in free}
     for (a, one), (b, other) in pairwise(bound.items()):
         if one != other:
@@ -102,8 +93,8 @@ def require_same_contract(predictions: dict[str, Sequence[dict]], free: Collecti
 def require_different_models(predictions: dict[str, Sequence[dict]]) -> None:
     """Raises ValueError where two names stand for one model: a base that passes as SFT shows no gain and no loss.
 
-    One model are two with the same weights hash; where no hash is known, two that say the same, word for word, to
-    ten items or more. Rows asked in another way (`decoding`, or on other media) may come from one model.
+    One model are two of equal weights hash or, where none is known, two that say the same, word for word, to ten items
+    or more. Rows asked in another way (`decoding`, or on other media) may come from one model.
     """
     for a, b in combinations(predictions, 2):
         pairs = list(zip(predictions[a], predictions[b]))
@@ -111,13 +102,13 @@ def require_different_models(predictions: dict[str, Sequence[dict]]) -> None:
             continue
         one, other = ({row.get("weights") for row in predictions[name]} for name in (a, b))
         said = [(x.get("output"), y.get("output")) for x, y in pairs]
-        why = hint = ""
         if None not in (one | other or {None}):
-            why = f"their weights are equal ({one.pop()})" if one == other else ""
-        elif len(said) >= FEW and any(x for x, _ in said) and all(x == y for x, y in said):
+            equal, why, hint = one == other, f"their weights are equal ({min(one)})", ""
+        else:
+            equal = len(said) >= FEW and any(x for x, _ in said) and all(x == y for x, y in said)
             why = f"all {len(said)} answers are equal, word for word"
             hint = "; if they are really two models, keep their weights hashes with the rows"
-        if why:
+        if equal:
             raise ValueError(f"{a} and {b} are one model: {why}. Was {b}'s checkpoint loaded?{hint}")
 
 
@@ -140,18 +131,16 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
     """Score models on the same items, oldest first (base, sft, rl), and pair each with the one before it.
 
     Returns {"n", "chance", "majority", "tasks": {task: {"n", "chance", "majority"}}, "models": {name: score},
-    "contracts": {name: hash}, "paired": {"sft_vs_base": fields of Paired, …}, "clustered": {"sft_vs_base": fields of
-    Clustered, …}}. `train_rows` need "task" and "reference" only; they give the majority level. Models in `free` may
-    have another contract. Raises ValueError where there are no models or no rows, the models did not answer the same
-    items, or two are one model; ContractError where contracts differ.
+    "contracts": {name: hash}, "paired": {"sft_vs_base": fields of Paired, …}, "clustered": {the same: of Clustered}}.
+    `train_rows` need "task" and "reference" only, for the majority level. Models in `free` may have another contract.
+    Raises ValueError for no models or rows, other items, or one model under two names; ContractError for contracts.
     """
     if not predictions:
         raise ValueError("no models to compare")
     pairs, rows = compare_pairs(predictions, free), next(iter(predictions.values()))
 
     def levels(part: Sequence[dict]) -> dict:
-        chance, majority = statistics.chance(part), statistics.majority(part, train_rows)
-        return {"n": len(part), "chance": chance, "majority": majority}
+        return {"n": len(part), "chance": statistics.chance(part), "majority": statistics.majority(part, train_rows)}
 
     return {
         **levels(rows),
@@ -166,52 +155,10 @@ def subgroups(rows: Sequence[Row], by: str | Callable[[Row], Any]) -> dict[str, 
     return {value: _share(part) for value, part in by_field(rows, by).items()}
 
 
-def by_category(rows: Sequence[Row], train: Sequence[Sample]) -> dict[str, dict]:
-    """Returns, for each task: n, score, ci95 and habit, the score of always giving the usual training answer.
-
-    The score of a number is the mean absolute error (less is better), the usual answer the median, and an answer that
-    cannot be read counts as 0. Others have accuracy and the most frequent answer.
-    """
-    table = {}
-    for category, part in by_field(rows).items():
-        seen, wanted = [s.answer for s in train if s.task == category], [row["reference"] for row in part]
-        if part[0]["kind"] == "number":
-            own = [numbers([row])["mean_absolute_error"] for row in part]
-            ci95 = statistics.clustered_interval(own, [row["group"] for row in part])
-            habit = fmean(abs(median(map(float, seen)) - float(reference)) for reference in wanted)
-        else:
-            own = [row["correct"] for row in part]
-            ci95 = statistics.interval(own)
-            habit = wanted.count(max(sorted(set(seen)), key=seen.count)) / len(part)
-        table[category] = {"n": len(part), "score": fmean(own), "ci95": ci95, "habit": habit}
-    return table
-
-
-def letter_bias(rows: Sequence[Row]) -> dict:
-    """Returns how much a model likes some options: letters {option: {right, told, recall}}, distance, recall_std.
-
-    right and told are shares of the rows; distance is half the sum of their differences (0: answers as often as right,
-    1: always where it never is right). recall_std is the standard deviation of the recalls (RStd, Zheng et al. 2024):
-    0 for a model that knows each letter equally well. Best on the rows of `circular`, where each is right as often.
-    """
-    options = sorted({option for row in rows for option in row["options"]})
-    wanted, told = Counter(row["reference"] for row in rows), Counter(row["answer"] for row in rows)
-    hits = Counter(row["reference"] for row in rows if row["correct"])
-    letters = {
-        o: {"right": wanted[o] / len(rows), "told": told[o] / len(rows), "recall": ratio(hits[o], wanted[o])}
-        for o in options
-    }
-    recalls = [found["recall"] for found in letters.values() if found["recall"] is not None]
-    read = sum(told[o] for o in options) or 1
-    distance = sum(abs(wanted[o] / len(rows) - told[o] / read) for o in options) / 2
-    return {"letters": letters, "distance": distance, "recall_std": float(np.std(recalls))}
-
-
 def won_and_lost(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[tuple[Row, Row]]]:
     """Returns (row before, row after) of the items that the later model won and lost: {"won": […], "lost": […]}."""
-    changed = [pair for pair in zip(before, after) if pair[0]["correct"] != pair[1]["correct"]]
-    won, lost = ([(a, b) for a, b in changed if b["correct"] == right] for right in (True, False))
-    return {"won": won, "lost": lost}
+    kinds, pairs = {"won": (False, True), "lost": (True, False)}, list(zip(before, after))
+    return {kind: [(a, b) for a, b in pairs if (a["correct"], b["correct"]) == was] for kind, was in kinds.items()}
 
 
 def kept_skills(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict]:

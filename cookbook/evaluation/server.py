@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -122,8 +123,7 @@ def predict_server(
 def llm_judge(rows: Sequence[Mapping[str, Any]], url: str, model: str, prompt: str = PROMPT, **options: Any) -> dict:
     """Returns n, mean (of the grades that were given, 1 to 5), worst (ungraded counted as 1), ungraded, grades, judge.
 
-    grades is {id: grade or None}: an answer that was never read gets 1 without asking. A mean that leaves a large share
-    `ungraded` says little.
+    grades is {id: grade or None}: an answer that was never read gets 1 without asking. Look at the share `ungraded`.
     """
     if not rows:
         raise ValueError("no predictions to judge")
@@ -133,12 +133,10 @@ def llm_judge(rows: Sequence[Mapping[str, Any]], url: str, model: str, prompt: s
             return 1
         # a tag in the answer would let it speak as the judge
         words = {key: str(row.get(key, "")).translate(UNTAG) for key in ("question", "reference", "answer")}
-        try:
-            said = chat(url, model, [{"role": "user", "content": prompt.format(**words)}], temperature=0.0, **options)
-        except ServerError:
-            return None
-        found = GRADE.findall(said)
-        return int(found[-1]) if found else None
+        asked = [{"role": "user", "content": prompt.format(**words)}]
+        with suppress(ServerError, IndexError):  # no answer, or none with a grade
+            return int(GRADE.findall(chat(url, model, asked, temperature=0.0, **options))[-1])
+        return None
 
     with ThreadPoolExecutor(WORKERS) as pool:
         grades = list(pool.map(grade, rows))

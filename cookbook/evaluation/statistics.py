@@ -22,8 +22,7 @@ VALUES = 4_000_000  # drawn at once: some 100 MB
 def interval(correct: Sequence[bool]) -> tuple[float, float]:
     """Returns the 95 % Wilson score interval (low, high) of the share of right answers, both in [0, 1].
 
-    Wilson (1927) stays inside [0, 1] and is honest for small samples and for shares near 0 or 1.
-    Raises ValueError where there is no answer.
+    Wilson (1927) is honest for small samples and for shares near 0 or 1. Raises ValueError where there is no answer.
     """
     if not len(correct):
         raise ValueError("an interval needs at least one answer, found none")
@@ -49,8 +48,7 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
     """Compare two models that answered the same items in the same order, by the exact McNemar test.
 
     Were the models equally good, each item on which they disagree would be won or lost with probability 1/2 (McNemar
-    1947; exact binomial form, two-sided). With no such item p is 1. Raises ValueError where the lengths differ or
-    nothing was answered.
+    1947; exact binomial form, two-sided). Raises ValueError where the lengths differ or nothing was answered.
     """
     if len(before) != len(after):
         raise ValueError(f"paired answers are needed: found {len(before)} before and {len(after)} after")
@@ -151,10 +149,7 @@ def paired_clustered(
 
 
 def chance(rows: Sequence[dict]) -> float:
-    """Returns the accuracy to expect from blind guessing: the mean of 1 / number of options, 0 for a row without any.
-
-    Raises ValueError where there are no rows.
-    """
+    """Returns the accuracy of blind guessing, the mean of 1 / options (0 without any). ValueError for no rows."""
     if not rows:
         raise ValueError("the chance level needs at least one row, found none")
     return sum(1 / len(row["options"]) for row in rows if row["options"]) / len(rows)
@@ -164,7 +159,7 @@ def majority(rows: Sequence[dict], train_rows: Sequence[dict]) -> float:
     """Returns the accuracy on `rows` of always giving the most frequent training answer of the row's task.
 
     A model below it has learned less than the habit. Of equally frequent answers the first in sorted order counts.
-    Both need "task" and "reference". Raises ValueError where there are no rows, or a task has no training row.
+    Raises ValueError where there are no rows, or a task has no training row.
     """
     if not rows:
         raise ValueError("the majority level needs at least one row, found none")

@@ -31,14 +31,15 @@ LENGTH, NORM, LOSS = "rollout/completion_length_mean", "optimizer/grad_norm", "t
 ACCURACY, VAL_LOSS = "val/accuracy", "val/avg_loss"
 
 Rows = Sequence[dict]
+Check = Callable[[Rows], str | None]  # the numbers in words, None where all is well
 
 
 @dataclass(frozen=True)
 class Rule:
-    """When an alarm goes off: `check` returns its numbers in words, or None."""
+    """When an alarm goes off, why that may be, and what to turn."""
 
     name: str
-    check: Callable[[Rows], str | None]
+    check: Check
     cause: str
     knob: str
     read: str = RL
@@ -54,21 +55,35 @@ def _values(rows: Rows, key: str) -> list[float]:
     return [row[key] for row in rows if row.get(key) is not None and not (idle and row.get(EQUAL) == 1)]
 
 
-def _edges(rows: Rows, key: str) -> tuple[float, float] | None:
-    """Returns the means of the first and of the last window; None where they would overlap."""
-    values = _values(rows, key)
-    return (mean(values[:WINDOW]), mean(values[-WINDOW:])) if len(values) >= 2 * WINDOW else None
+def _ends(values: list[float], part: int) -> tuple[float, float]:
+    """Returns the means of the first and of the last `part` values."""
+    return mean(values[:part]), mean(values[-part:])
 
 
-def _recent(rows: Rows, key: str) -> float | None:
-    values = _values(rows, key)[-WINDOW:]
-    return mean(values) if len(values) == WINDOW else None
-
-
-def _share_above(key: str, limit: float, words: str) -> Callable[[Rows], str | None]:
+def _share_above(key: str, limit: float, words: str) -> Check:
     def check(rows: Rows) -> str | None:
-        share = _recent(rows, key)
-        return words.format(share) if share is not None and share > limit else None
+        last = _values(rows, key)[-WINDOW:]
+        return words.format(mean(last)) if len(last) == WINDOW and mean(last) > limit else None
+
+    return check
+
+
+def _kl_above(limit: float) -> Check:
+    def check(rows: Rows) -> str | None:
+        last = sorted(_values(rows, KL)[-WINDOW:])
+        if len(last) < WINDOW or mean(last[:-1]) <= limit:  # k3 has a long tail: one peak is no distance
+            return None
+        return f"the KL of the last {WINDOW} steps is {mean(last[:-1]):.2f} without its peak, above {limit}"
+
+    return check
+
+
+def _fallen(key: str, share: float, what: str) -> Check:
+    def check(rows: Rows) -> str | None:
+        if len(values := _values(rows, key)) < 2 * WINDOW:
+            return None
+        first, now = _ends(values, WINDOW)
+        return f"{what} fell from {first:.3g} to {now:.3g}" if now < share * first else None
 
     return check
 
@@ -77,16 +92,6 @@ def not_a_number(rows: Rows) -> str | None:
     """Goes off for a value that is NaN or infinite in the last row."""
     bad = [key for key, value in rows[-1].items() if isinstance(value, float) and not math.isfinite(value)]
     return f"{bad[0]} is {rows[-1][bad[0]]}" if bad else None
-
-
-def _kl_above(limit: float) -> Callable[[Rows], str | None]:
-    def check(rows: Rows) -> str | None:
-        last = sorted(_values(rows, KL)[-WINDOW:])
-        if len(last) < WINDOW or mean(last[:-1]) <= limit:  # k3 has a long tail: one peak is no distance
-            return None
-        return f"the KL of the last {WINDOW} steps is {mean(last[:-1]):.2f} without its peak, above {limit}"
-
-    return check
 
 
 def never_earned(rows: Rows) -> str | None:
@@ -101,13 +106,9 @@ def flat_reward(rows: Rows) -> str | None:
     values, right = _values(rows, REWARD)[-LONG:], _values(rows, "train/reward_single_choice")[-LONG:]
     if len(values) < LONG or (right and mean(right) > 0.8):
         return None
-    early, late = values[: LONG // 2], values[LONG // 2 :]
-    noise = math.sqrt((stdev(early) ** 2 + stdev(late) ** 2) / (LONG // 2))
-    return (
-        f"reward {mean(early):.3f}, then {mean(late):.3f} over {LONG} steps"
-        if mean(late) - mean(early) < noise
-        else None
-    )
+    early, late = _ends(values, LONG // 2)
+    noise = math.sqrt((stdev(values[: LONG // 2]) ** 2 + stdev(values[LONG // 2 :]) ** 2) / (LONG // 2))
+    return f"reward {early:.3f}, then {late:.3f} over {LONG} steps" if late - early < noise else None
 
 
 def reward_lost(rows: Rows) -> str | None:
@@ -117,14 +118,6 @@ def reward_lost(rows: Rows) -> str | None:
         return None
     first, now = mean(values[:-WINDOW][:WINDOW]), mean(values[-WINDOW:])
     return f"the reward was {first:.3f}, and is {now:.3f}" if now < 0.1 * first else None
-
-
-def _fallen(key: str, share: float, what: str) -> Callable[[Rows], str | None]:
-    def check(rows: Rows) -> str | None:
-        edges = _edges(rows, key)
-        return f"{what} fell from {edges[0]:.3g} to {edges[1]:.3g}" if edges and edges[1] < share * edges[0] else None
-
-    return check
 
 
 def format_lost(rows: Rows) -> str | None:
@@ -148,10 +141,12 @@ def gradients_explode(rows: Rows) -> str | None:
 
 def reward_without_accuracy(rows: Rows) -> str | None:
     """Goes off where the reward rises and the held-out accuracy has fallen twice."""
-    right, edges = _values(rows, ACCURACY), _edges(rows, REWARD)
-    if len(right) < 3 or not edges or edges[1] <= edges[0] or max(right[-2:]) > max(right) - 0.05:
+    right, values = _values(rows, ACCURACY), _values(rows, REWARD)
+    if len(right) < 3 or len(values) < 2 * WINDOW or max(right[-2:]) > max(right) - 0.05:
         return None
-    return f"held-out accuracy {max(right):.3f}, now {right[-1]:.3f}; reward {edges[0]:.3f}, now {edges[1]:.3f}"
+    first, now = _ends(values, WINDOW)
+    said = f"held-out accuracy {max(right):.3f}, now {right[-1]:.3f}; reward {first:.3f}, now {now:.3f}"
+    return said if now > first else None
 
 
 def validation_rises(rows: Rows) -> str | None:
@@ -168,9 +163,8 @@ def loss_spike(rows: Rows) -> str | None:
     if len(values) < 10 or _values(rows, REWARD):
         return None
     usual, now = median(values[-23:-3]), min(values[-3:])
-    return (
-        f"the loss was {usual:.3f}, and is at least {now:.3f} for three steps" if now > max(3 * usual, SPIKE) else None
-    )
+    said = f"the loss was {usual:.3f}, and is at least {now:.3f} for three steps"
+    return said if now > max(3 * usual, SPIKE) else None
 
 
 def flat_loss(rows: Rows) -> str | None:
@@ -178,8 +172,7 @@ def flat_loss(rows: Rows) -> str | None:
     values = _values(rows, LOSS)
     if len(values) < 20 or _values(rows, REWARD):
         return None
-    part = len(values) // 4
-    first, last = mean(values[:part]), mean(values[-part:])
+    first, last = _ends(values, len(values) // 4)
     return f"loss {first:.3f}, and now {last:.3f}" if last > 0.98 * first else None
 
 

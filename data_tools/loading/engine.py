@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from cookbook.config import Config, ConfigError
 from cookbook.data.samples import DataError, Sample
 from cookbook.engine import bridge, records
-from cookbook.engine.rewards import EngineReward, reference_text
+from cookbook.engine.reward_calls import EngineReward, reference_text
 from cookbook.training.rewards import are_ours, reward_weights
 from data_tools.loading.samples import contract
 
@@ -31,7 +31,7 @@ Load = Callable[[Config], dict[str, list[Sample]]]
 class EngineDataset(Dataset):
     """Samples as cosmos-rl's Qwen2_5_VLM_DataPacker takes them: whole conversations for SFT, prompts for GRPO."""
 
-    for_our_rewards = False  # whether references are what cookbook.engine.rewards.EngineReward takes
+    for_our_rewards = False  # whether references are what cookbook.engine.reward_calls.EngineReward takes
 
     def __init__(self, samples: Sequence[Sample], config: Config) -> None:
         """Raises DataError where SFT has no answer to learn from, or the engine could not batch the samples."""

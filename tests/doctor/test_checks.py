@@ -246,11 +246,15 @@ def test_a_cache_that_has_the_weights_needs_no_room_for_them(tmp_path, monkeypat
     assert probed("HF_HOME", tmp_path, HF_HOME=str(tmp_path)).status == WARNING
 
 
-def test_a_question_that_fails_is_a_no():
-    def unresolved():
-        raise OSError
+@pytest.mark.parametrize(("answer", "status"), [("127.0.0.1", OK), (OSError("Name or service not known"), MISSING)])
+def test_a_name_without_an_address_is_a_no(monkeypatch, tmp_path, answer, status):
+    def ask(name):
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
 
-    assert checks.answer(lambda: "127.0.0.1") == "127.0.0.1" and checks.answer(unresolved) is None
+    monkeypatch.setattr("socket.gethostbyname", ask)
+    assert probed("host name", tmp_path).status == status
 
 
 def test_the_checkout_has_its_tiny_base(monkeypatch, tmp_path):
@@ -263,7 +267,10 @@ def test_the_checkout_has_its_tiny_base(monkeypatch, tmp_path):
     assert probed("tiny base", tmp_path).status == MISSING
 
 
-@pytest.mark.parametrize(("found", "judged"), [(0.9, "a 0.9"), (1, "b 1"), (2, "c 2"), (None, "none")])
-def test_a_number_is_judged_by_the_first_limit_that_it_is_below(found, judged):
-    levels = ((1, MISSING, "a {}", "mend"), (2, WARNING, "b {}"), (3, OK, "c {}"))
-    assert checks.at_least(levels, (WARNING, "none"), found)[1] == judged
+@pytest.mark.parametrize(
+    ("found", "judged"),
+    [(0.9, "a 0.9"), (1, "b 1"), (2, "c 2"), (None, "none"), (0, "a 0"), ("", "a "), (False, "a False"), ("x", "b x")],
+)
+def test_what_is_found_is_judged_by_the_first_limit_that_it_is_below(found, judged):
+    levels = ((0, WARNING, "none"), (1, MISSING, "a {}", "mend"), (2, WARNING, "b {}"), (3, OK, "c {}"))
+    assert checks.level(levels, found)[1] == judged

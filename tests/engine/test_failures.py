@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 
 from cookbook.engine.failures import failure_kind
+from cookbook.runs import ROOT
 
 
 def test_kinds_are_told_apart():
     assert failure_kind("nothing known", "stall") == "stall"
     assert failure_kind("in __getitem__\nMemory: CUDA out of memory") == "memory"
+    for file in ("training/rewards.py", "engine/reward_calls.py"):  # ours, however they are called
+        assert failure_kind(f'File "/x/cookbook/{file}", line 9, in overlong') == "reward"
+        assert (ROOT / "cookbook" / file).is_file()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 
 from cookbook.display import plots
 from cookbook.engine import records
-from cookbook.engine.rewards import EngineReward, reference_text
+from cookbook.engine.reward_calls import EngineReward, reference_text
 from cookbook.runs import ROOT, read_metrics
 
 ASSETS = ROOT / "tests/assets/engine"

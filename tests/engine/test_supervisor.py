@@ -97,7 +97,7 @@ def test_a_severe_alarm_ends_the_run_at_once_or_when_the_controller_took_too_lon
 
 def test_files_that_are_written_count_as_life(tmp_path):
     now = [0.0]
-    supervisor = Supervisor(Run(tmp_path, seed=0), "SFT", Patience(), clock=lambda: now[0])
+    supervisor = Supervisor(Run(tmp_path, seed=0), "SFT", Patience(), 8000, clock=lambda: now[0])
     for line in steps(5):
         now[0] += 60
         supervisor.take(line)

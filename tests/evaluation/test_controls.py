@@ -19,8 +19,8 @@ from cookbook.evaluation.controls import (
     single_frame,
     with_frames,
 )
+from cookbook.evaluation.metrics.choices import letter_bias, mcq
 from cookbook.evaluation.predict import predict
-from cookbook.evaluation.scores import letter_bias
 from cookbook.model.vision_tower import batch_vision
 from data_tools import road_vqa
 
@@ -118,9 +118,10 @@ def rotated(answer_of) -> list[dict]:
 
 
 def test_a_model_that_always_says_c_is_found_out():
-    found = circular_score(rotated(lambda i, ref: "C"))
+    rows = rotated(lambda i, ref: "C")
+    found = circular_score(rows)
     assert (found["n"], found["accuracy"], found["circular"]) == (10, 0.25, 0.0)
-    assert found["bias"]["distance"] == 0.75 and found["bias"]["letters"]["C"]["told"] == 1.0
+    assert found["bias"]["distance"] == 0.75 and mcq(rows)["options"]["C"]["told"] == 40
     assert found["bias"]["recall_std"] == pytest.approx((3 / 16) ** 0.5)  # recalls 0 0 1 0
 
 

@@ -132,15 +132,17 @@ def test_texts_by_hand():
 
 
 def test_bleu_and_rouge_of_known_sentences():
+    def measured(told, wanted):
+        return texts.text(made("text", [(wanted, told)]))
+
     same = "the cat sat on the mat today"
-    assert texts.bleu([same], [same])["bleu"] == pytest.approx(100)
+    assert measured(same, same)["bleu"] == pytest.approx(100)
     # 1-grams 6/7, 2-grams 5/6, 3-grams 4/5, 4-grams 3/4, equal lengths: (6/7 · 5/6 · 4/5 · 3/4)^¼ = (3/7)^¼
-    found = texts.bleu(["the cat sat on the mat yesterday"], [same])["bleu"]
-    assert found == pytest.approx(100 * (3 / 7) ** 0.25)
+    assert measured("the cat sat on the mat yesterday", same)["bleu"] == pytest.approx(100 * (3 / 7) ** 0.25)
     # 4 words against 6, 4 shared in order: precision 1, recall 4/6; pairs: 2 of 3 and of 5
-    found = texts.rouge(["the cat the mat"], ["the cat sat on the mat"])
+    found = measured("the cat the mat", "the cat sat on the mat")
     assert found["rouge1"] == pytest.approx(0.8) and found["rougeL"] == pytest.approx(0.8)
-    assert texts.rouge(["two cars stopping"], ["two car stops"])["rouge1"] == pytest.approx(1)  # stems
+    assert measured("two cars stopping", "two car stops")["rouge1"] == pytest.approx(1)  # stems
     assert found["rouge2"] == pytest.approx(2 * (2 / 3) * (2 / 5) / (2 / 3 + 2 / 5))
 
 

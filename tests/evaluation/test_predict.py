@@ -13,7 +13,7 @@ import torch
 
 from cookbook.data.contract import Contract, ContractError
 from cookbook.data.samples import Sample, message, text
-from cookbook.evaluation.__main__ import main, score_files
+from cookbook.evaluation.__main__ import main, score_files, told_apart
 from cookbook.evaluation.predict import _windows, predict, weights_hash
 from cookbook.evaluation.predictions import judge, kind_of, read, read_row, save, vote
 from cookbook.model import generation
@@ -293,6 +293,20 @@ def test_several_files_are_compared_and_formats_can_be_given(tmp_path, capsys):
     assert "sft_vs_base: won 2, lost 0" in capsys.readouterr().out
     bare = save(STORED[2:3], tmp_path / "bare.jsonl")
     assert [score_files([bare], form)["models"]["bare"]["accuracy"] for form in (None, "text")] == [0, 1]
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    better = [row | {"output": "<answer>B</answer>"} for row in STORED]
+    places = {"one/evaluation": STORED, "two/evaluation": better, "two/again": STORED}
+    files = [save(rows, tmp_path / place / "predictions_sft.jsonl") for place, rows in places.items()]
+    found = score_files(files[:2])
+    assert list(found["models"]) == ["one/evaluation/sft", "two/evaluation/sft"]
+    assert found["paired"]["two/evaluation/sft_vs_one/evaluation/sft"]["won"] == 2
+    base = save(STORED, tmp_path / "base.jsonl")
+    assert told_apart([files[1], files[2], base]) == ["evaluation/sft", "again/sft", "base"]
+    for twice in ([base, base], [base, save(STORED, tmp_path / "predictions_base.jsonl")]):
+        with pytest.raises(ValueError, match=r"base\.jsonl: stands there twice; give each file once"):
+            score_files(twice)
 
 
 def test_options_may_come_with_their_words():

@@ -9,6 +9,7 @@ import numpy as np
 import official_layouts as made
 import pytest
 from PIL import Image
+from small_recipes import defined
 
 from cookbook.config import Config, lint
 from cookbook.data.contract import Contract
@@ -17,7 +18,6 @@ from cookbook.data.vision import image_tokens
 from cookbook.evaluation.metrics import measure
 from cookbook.evaluation.metrics.structures import numbers
 from cookbook.evaluation.predictions import judge
-from cookbook.evaluation.scores import by_category
 from cookbook.runs import ROOT
 from data_tools import formats, warehouse_vqa
 from data_tools.region_masks import COLORS, decode, draw_marks, encode
@@ -325,6 +325,7 @@ def test_every_category_has_its_own_score_and_the_habit_that_is_its_bar(world, t
     for split in ("train", "test"):
         warehouse_vqa.convert(world, tmp_path / "out", split, brief=True)
     train = formats.read(tmp_path / "out/train", "llava")
+    by_category = defined("warehouse_spatial", "by_category")
     before, after = (by_category(scored(*x), train) for x in ((0.1, 5), (0.95, 0.1)))
     assert set(after) == set(warehouse_vqa.CATEGORIES) and all(found["n"] == 40 for found in after.values())
     assert (before["distance"]["score"], after["distance"]["score"]) == pytest.approx((5, 0.1))

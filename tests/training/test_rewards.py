@@ -12,7 +12,7 @@ import pytest
 from cookbook.config import Config, ConfigError
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text
-from cookbook.engine.rewards import EngineReward, reference_text
+from cookbook.engine.reward_calls import EngineReward, reference_text
 from cookbook.evaluation.predictions import judge
 from cookbook.training import rewards
 from cookbook.training.rewards import (

@@ -4,17 +4,20 @@ choices       one of a few options: multiple choice, yes or no, a grade
 structures    nearly right: a number, a span of time, a JSON caption, how many of what
 texts         free text: shared words, and meaning
 
-Why: accuracy is right for multiple choice and wrong for a caption. Each kind of row has one function from rows to
-figures. An answer that could not be read counts as wrong, or as the worst value there is. Your own is a function too:
+Why: accuracy is right for multiple choice and wrong for a caption. An answer that could not be read counts as wrong, or
+as the worst value there is. Each kind of row has one function from rows to figures, and your own is one too:
 
     measure(rows, {"brief": lambda rows: {"words": fmean(len(row["output"].split()) for row in rows)}})["brief"]
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import eq
 
 from cookbook.data.quantities import iou, number, span
 from cookbook.evaluation.metrics import choices, structures, texts
 from cookbook.evaluation.metrics.choices import Row
+from cookbook.evaluation.metrics.structures import fields, same, tally
+from cookbook.evaluation.metrics.texts import relaxed
 
 Metric = Callable[[Sequence[Row]], dict]
 
@@ -28,6 +31,14 @@ KINDS: dict[str, Metric] = {
     "json": structures.captions,
     "counts": structures.counts,
 }
+# where an answer need not be the reference letter by letter: (answer, reference) -> does it count as right?
+RIGHT: dict[str, Callable[[str, str], bool]] = {
+    "number": lambda told, wanted: number(told) is not None and number(told) == number(wanted),
+    "text": lambda told, wanted: relaxed(told) == relaxed(wanted),
+    "span": lambda told, wanted: iou(span(told), span(wanted)) >= 0.5,
+    "json": lambda told, wanted: all(same(fields(told).get(key), value) for key, value in fields(wanted).items()),
+    "counts": lambda told, wanted: tally(told) == tally(wanted),
+}
 
 
 def measure(rows: Sequence[Row], custom: Mapping[str, Metric] | None = None) -> dict[str, dict]:
@@ -35,13 +46,13 @@ def measure(rows: Sequence[Row], custom: Mapping[str, Metric] | None = None) -> 
 
     Raises ValueError for a kind that nothing measures, or a name that a kind has.
     """
-    kinds = sorted({row["kind"] for row in rows})
+    custom, kinds = custom or {}, sorted({row["kind"] for row in rows})
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ValueError(f"no metric for the kind {', '.join(map(repr, unknown))}; known are {', '.join(KINDS)}")
-    if taken := KINDS.keys() & (custom or {}).keys():
+    if taken := KINDS.keys() & custom.keys():
         raise ValueError(f"a metric of your own cannot be named {', '.join(sorted(taken))}: that is a kind")
     found = {kind: KINDS[kind]([row for row in rows if row["kind"] == kind]) for kind in kinds}
-    return found | {name: metric(rows) for name, metric in (custom or {}).items()}
+    return found | {name: metric(rows) for name, metric in custom.items()}
 
 
 def right(kind: str, answer: str | None, reference: str | None) -> bool:
@@ -50,17 +61,4 @@ def right(kind: str, answer: str | None, reference: str | None) -> bool:
     Texts: the same words (case, punctuation and articles aside). Spans: half of both together is shared (IoU 0.5).
     JSON and counts: every field is equal.
     """
-    if answer is None or reference is None:
-        return False
-    if kind == "number":
-        return (told := number(answer)) is not None and told == number(reference)
-    if kind == "text":
-        return texts.relaxed(answer) == texts.relaxed(reference)
-    if kind == "span":
-        return iou(span(answer), span(reference)) >= 0.5
-    if kind == "json":
-        told, wanted = structures.fields(answer), structures.fields(reference)
-        return all(structures.same(told.get(key), value) for key, value in wanted.items())
-    if kind == "counts":
-        return structures.tally(answer) == structures.tally(reference)
-    return answer == reference
+    return None not in (answer, reference) and RIGHT.get(kind, eq)(answer, reference)

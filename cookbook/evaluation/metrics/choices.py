@@ -49,6 +49,19 @@ def mcq(rows: Sequence[Row]) -> dict:
     }
 
 
+def letter_bias(rows: Sequence[Row]) -> dict:
+    """Returns how much a model likes some options: distance and recall_std, both 0 for one that likes none.
+
+    distance is half the sum of the differences between how often an option is told and is right: 1 for an answer that
+    never is right. recall_std is the standard deviation of the recalls (RStd, Zheng et al. 2024). Best on the rows of
+    `circular`, where each option is right as often.
+    """
+    options = mcq(rows)["options"].values()
+    read = sum(option["told"] for option in options) or 1
+    distance = sum(abs(option["n"] / len(rows) - option["told"] / read) for option in options) / 2
+    return {"distance": distance, "recall_std": float(np.std([o["recall"] for o in options if o["n"]]))}
+
+
 def ratio(part: float, whole: float) -> float | None:
     """Returns part / whole, None where there is nothing to divide by."""
     return part / whole if whole else None
@@ -57,9 +70,8 @@ def ratio(part: float, whole: float) -> float | None:
 def binary(rows: Sequence[Row]) -> dict:
     """Returns n, accuracy, unread, positive, precision, recall, f1, balanced_accuracy, mcc, and the confusion.
 
-    `positive` is the answer to be found: Yes or True where that is an option, else the first. Answers that could not
-    be read count as the opposite of their reference. Balanced accuracy is the mean of both recalls; what needs a
-    class that never occurs is None.
+    `positive` is the answer to be found: Yes or True where that is an option, else the first. What could not be read
+    counts as the opposite of its reference; what needs a class that never occurs is None.
     """
     from sklearn import metrics
 
@@ -86,9 +98,8 @@ def binary(rows: Sequence[Row]) -> dict:
 def ordinal(rows: Sequence[Row]) -> dict:
     """Returns n, accuracy, within_1, unread, mean_error, mean_absolute_error, spearman and pearson.
 
-    Both correlations and both errors leave out what could not be read (`unread` says how much); accuracy and within_1
-    count it as wrong. mean_error is answer minus reference: above 0 the model is generous. A correlation is None where
-    all answers, or all references, are the same: a model that always says 4 has none.
+    Correlations and errors leave out what could not be read; accuracy and within_1 count it as wrong. mean_error is
+    answer minus reference: above 0 the model is generous. A model that always says 4 has no correlation: None.
     """
     from scipy import stats
 
@@ -116,25 +127,22 @@ def error_correlation(rows: Sequence[Row], properties: Mapping[str, Callable[[Ro
     nothing varies. "wrong" has each value's share of errors, or a number's means. With twenty properties one has a p
     below 0.05 by luck.
     """
-    wrong = np.array([not row["correct"] for row in rows])
-    found = [(name, *_goes_with(wrong, np.array([of(row) for row in rows]))) for name, of in properties.items()]
-    found.sort(key=lambda line: (-np.nan_to_num(line[1], nan=-1), line[0]))
-    lines = [[name, f"{v:.2f}", f"{p:.1g}", said] if v == v else [name, "–", "–", said] for name, v, p, said in found]
-    return Table(["property", "strength", "p", "wrong"], lines)
-
-
-def _goes_with(wrong: np.ndarray, values: np.ndarray) -> tuple[float, float, str]:
-    """Returns strength, p (both nan where nothing varies), and the errors in words."""
     from scipy.stats import chi2_contingency, pointbiserialr
     from scipy.stats.contingency import association, crosstab
 
-    varies = wrong.any() and not wrong.all() and len(set(values.tolist())) > 1
-    if values.dtype.kind in "iuf":
-        means = [f"{values[part].mean():.3g}" if part.any() else "none" for part in (wrong, ~wrong)]
-        r, p = pointbiserialr(wrong, values) if varies else (np.nan, np.nan)
-        return abs(r), p, "{} on average where wrong, {} where right".format(*means)
-    (words, _), cells = crosstab(values.astype(str), wrong, levels=(None, (True, False)))
-    said = ", ".join(f"{word} {n[0] / n.sum():.2f} of {n.sum()}" for word, n in zip(words, cells))
-    if not varies:
-        return np.nan, np.nan, said
-    return association(cells, method="cramer"), chi2_contingency(cells, correction=False).pvalue, said
+    wrong, found = np.array([not row["correct"] for row in rows]), []
+    for name, of in properties.items():
+        values = np.array([of(row) for row in rows])
+        varies, strength, p = len(set(wrong.tolist())) > 1 < len(set(values.tolist())), -1.0, 1.0
+        if values.dtype.kind in "iuf":
+            means = [f"{values[part].mean():.3g}" if part.any() else "none" for part in (wrong, ~wrong)]
+            said = "{} on average where wrong, {} where right".format(*means)
+            if varies:
+                strength, p = map(abs, pointbiserialr(wrong, values))
+        else:
+            (words, _), cells = crosstab(values.astype(str), wrong, levels=(None, (True, False)))
+            said = ", ".join(f"{word} {n[0] / n.sum():.2f} of {n.sum()}" for word, n in zip(words, cells))
+            if varies:
+                strength, p = association(cells, method="cramer"), chi2_contingency(cells, correction=False).pvalue
+        found.append((-strength, name, *([f"{strength:.2f}", f"{p:.1g}"] if varies else ["–", "–"]), said))
+    return Table(["property", "strength", "p", "wrong"], [list(line[1:]) for line in sorted(found)])

@@ -1,8 +1,8 @@
 """Metrics of answers that can be nearly right: a number, a span of time, a JSON caption, how many of what.
 
 Why: 3.4 for 3.5 metres is wrong for an exact match and nearly perfect for a forklift, and a mean over the fields of a
-caption hides the one that got worse, so `compare_fields` judges each. Reading is tolerant; what cannot be read is the
-worst value.
+caption hides the one that got worse, so each has its own figures. Reading is tolerant; what cannot be read is the worst
+value. recipes/av_caption_vqa.ipynb tests each field, recipes/warehouse_spatial.ipynb measures distances.
 """
 
 import ast
@@ -10,12 +10,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from statistics import fmean
 from typing import Any
 
 from cookbook.data.quantities import iou, number, span
-from cookbook.evaluation import statistics
 from cookbook.evaluation.metrics.choices import Row, ratio
 
 PLURAL = re.compile(r"(?<=s|x|h)es$|(?<=[^us])s$")  # buses is bus, cars is car; words of another plural stay
@@ -30,9 +29,9 @@ def numbers(rows: Sequence[Row]) -> dict:
     """
     if not rows:
         raise ValueError("no predictions to measure")
-    if wrong := next((row["id"] for row in rows if number(row["reference"]) is None), None):
-        raise ValueError(f"{wrong}: its reference is no number")
-    told, wanted = [number(row["answer"]) for row in rows], [number(row["reference"]) for row in rows]
+    told, wanted = ([number(row[key]) for row in rows] for key in ("answer", "reference"))
+    if None in wanted:
+        raise ValueError(f"{rows[wanted.index(None)]['id']}: its reference is no number")
     errors = [abs((t or 0.0) - w) for t, w in zip(told, wanted)]
     relative = [error / abs(w) for error, w in zip(errors, wanted) if w]
     near = [t is not None and error <= NEAR * abs(w) for t, w, error in zip(told, wanted, errors)]
@@ -52,15 +51,15 @@ def spans(rows: Sequence[Row]) -> dict:
     The absolute error is the mean over start and end; the relative one divides it by the length of the true span, as
     the temporal-localization recipe does. Both leave out what could not be read; IoU counts it as 0.
     """
-    pairs = [(span(row["reference"]), span(row["answer"])) for row in rows]
-    if wrong := next((row["id"] for row, (true, _) in zip(rows, pairs) if true is None), None):
-        raise ValueError(f"{wrong}: its reference is no span of time, such as '3.2 - 5'")
-    shared = [iou(a, b) for a, b in pairs]
-    errors = [((abs(a[0] - b[0]) + abs(a[1] - b[1])) / 2, a[1] - a[0]) for a, b in pairs if b]
+    told, wanted = ([span(row[key]) for row in rows] for key in ("answer", "reference"))
+    if None in wanted:
+        raise ValueError(f"{rows[wanted.index(None)]['id']}: its reference is no span of time, such as '3.2 - 5'")
+    shared = list(map(iou, wanted, told))
+    errors = [((abs(a[0] - b[0]) + abs(a[1] - b[1])) / 2, a[1] - a[0]) for a, b in zip(wanted, told) if b]
     relative = [error / length for error, length in errors if length]
     return {
         "n": len(rows),
-        "unread": sum(b is None for _, b in pairs) / len(rows),
+        "unread": told.count(None) / len(rows),
         "mean_iou": fmean(shared),
         "iou_50": fmean([value >= 0.5 for value in shared]),
         "mean_absolute_error": fmean([error for error, _ in errors]) if errors else None,
@@ -75,12 +74,9 @@ def fields(words: str) -> dict[str, Any]:
     """
     start, end = words.find("{"), words.rfind("}")
     for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(words[start : end + 1])
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(found, dict):
-            return {str(key): value for key, value in found.items()}
+        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            if isinstance(found := read(words[start : end + 1]), dict):
+                return {str(key): value for key, value in found.items()}
     return {}
 
 
@@ -88,11 +84,10 @@ def same(a: Any, b: Any) -> bool:
     """Whether two values say the same: texts without regard to case and space, "true" as True, lists in any order."""
 
     def flat(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return sorted(str(flat(v)) for v in value)
         if isinstance(value, dict):
             return {str(k): flat(v) for k, v in value.items()}
-        return " ".join(str(value).lower().split())
+        listed = isinstance(value, list | tuple)
+        return sorted(str(flat(v)) for v in value) if listed else " ".join(str(value).lower().split())
 
     return flat(a) == flat(b)
 
@@ -125,50 +120,13 @@ def captions(rows: Sequence[Row]) -> dict:
     }
 
 
-@dataclass(frozen=True)
-class Field:
-    """One field before and after: accuracies, what the constant answer earns, and whether the change is sure."""
-
-    name: str
-    before: float
-    after: float
-    ci95: tuple[float, float]  # of the accuracy after
-    constant: float
-    p: float
-    verdict: str  # "better", "worse" or "no sure change"
-
-
-def compare_fields(before: Sequence[Row], after: Sequence[Row]) -> list[Field]:
-    """Returns a verdict for every field, worst change first (McNemar's test); a missing field is wrong.
-
-    Raises ValueError where the rows are not of the same clips.
-    """
-    if [row["id"] for row in before] != [row["id"] for row in after]:
-        raise ValueError("the two models did not caption the same clips")
-    found = []
-    for name, figures in captions(after)["fields"].items():
-        old, new = (field_right(rows, name) for rows in (before, after))
-        test, ci95 = statistics.paired(old, new), statistics.interval(new)
-        verdict = "no sure change" if test.p >= statistics.SURE else "better" if test.difference > 0 else "worse"
-        found.append(Field(name, fmean(old), fmean(new), ci95, figures["majority"], test.p, verdict))
-    return sorted(found, key=lambda field: field.after - field.before)
-
-
-def field_right(rows: Sequence[Row], name: str) -> list[bool]:
-    """Returns for each row whose reference has the field whether its answer has it right."""
-    pairs = [(fields(row["reference"]), fields(row["answer"] or "")) for row in rows]
-    return [name in told and same(told[name], true[name]) for true, told in pairs if name in true]
-
-
 def tally(words: str) -> Counter[str]:
     """Returns how many of each thing: of {"car": 2}, ["car", "car"], "2 cars, 1 person" or a bare number."""
     if told := fields(words):
         return Counter({str(k).lower(): int(v) for k, v in told.items() if str(v).lstrip("-").isdigit()})
     if listed := re.search(r"\[.*\]", words, re.DOTALL):
-        try:
+        with suppress(ValueError):
             return Counter(str(thing).lower() for thing in json.loads(listed[0]))
-        except ValueError:
-            pass
     if bare := re.fullmatch(r"\D*(\d+)[.\s]*", words):
         return Counter({"": int(bare[1])})
     parts = (re.search(r"(\d+)\s+(\S.*?)\W*$", part) for part in re.split(r"[,;\n]|\band\b", words.lower()))
@@ -182,11 +140,8 @@ def counts(rows: Sequence[Row]) -> dict:
     detection without boxes. Sums over all items (micro).
     """
     pairs = [(tally(row["reference"]), tally(row["answer"] or "")) for row in rows]
-    cells = {"found": Counter(), "missed": Counter(), "invented": Counter()}
-    for true, told in pairs:
-        cells["found"] += true & told
-        cells["missed"] += true - told
-        cells["invented"] += told - true
+    sums = zip(*((true & told, true - told, told - true) for true, told in pairs))
+    cells = {key: sum(each, Counter()) for key, each in zip(("found", "missed", "invented"), sums)}
     found, missed, invented = (each.total() for each in cells.values())
     off = [((true - told) + (told - true)).total() for true, told in pairs]
     things = sorted({name for both in pairs for part in both for name in part})

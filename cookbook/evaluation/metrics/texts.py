@@ -2,7 +2,7 @@
 
 Why: the guide asks for them, and each sees only a part. BLEU and ROUGE count shared words; the similarity compares
 meanings, yet gives "stops" and "does not stop" nearly the same score. Read them beside exact match and beside what two
-people would score. The embedding model comes in wordllama's wheel, so that nothing is downloaded.
+people would score.
 """
 
 import logging
@@ -29,39 +29,27 @@ def relaxed(words: str) -> str:
 def text(rows: Sequence[Row]) -> dict:
     """Returns n, unread, exact, relaxed, bleu, bleu_signature, rouge1, rouge2, rougeL (F, mean) and similarity.
 
-    Shares and ROUGE are in [0, 1], BLEU (of the whole set) is in [0, 100], similarity is a mean cosine in [-1, 1].
-    What could not be read counts as the empty text.
+    Shares and ROUGE are in [0, 1], BLEU (of the whole set) is in [0, 100] and compares under one signature only,
+    similarity is a mean cosine in [-1, 1]. What could not be read counts as the empty text.
     """
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics import BLEU
+
     if not rows:
         raise ValueError("no predictions to measure")
     told, wanted = [row["answer"] or "" for row in rows], [row["reference"] for row in rows]
+    bleu, rouge = BLEU(), RougeScorer(ROUGE, use_stemmer=True)  # Porter's stems, as published figures have it
+    shared = [rouge.score(target=b, prediction=a) for a, b in zip(told, wanted)]
     return {
         "n": len(rows),
         "unread": sum(row["answer"] is None for row in rows) / len(rows),
         "exact": sum(a.strip() == b.strip() for a, b in zip(told, wanted)) / len(rows),
         "relaxed": sum(relaxed(a) == relaxed(b) for a, b in zip(told, wanted)) / len(rows),
-        **bleu(told, wanted),
-        **rouge(told, wanted),
+        "bleu": bleu.corpus_score(told, [wanted]).score,
+        "bleu_signature": str(bleu.get_signature()),
+        **{name: float(np.mean([scores[name].fmeasure for scores in shared])) for name in ROUGE},
         "similarity": float(np.mean(similarity(told, wanted))),
     }
-
-
-def bleu(told: Sequence[str], wanted: Sequence[str]) -> dict:
-    """Returns corpus BLEU in [0, 100] and sacrebleu's signature, which makes the figure comparable."""
-    from sacrebleu.metrics import BLEU
-
-    metric = BLEU()
-    score = metric.corpus_score(list(told), [list(wanted)]).score
-    return {"bleu": score, "bleu_signature": str(metric.get_signature())}
-
-
-def rouge(told: Sequence[str], wanted: Sequence[str]) -> dict:
-    """Returns the mean F-measures of ROUGE-1, -2 and -L in [0, 1], with Porter stemming as published ones have it."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(ROUGE, use_stemmer=True)
-    scores = [scorer.score(target=b, prediction=a) for a, b in zip(told, wanted)]
-    return {name: float(np.mean([s[name].fmeasure for s in scores])) for name in ROUGE}
 
 
 def similarity(told: Sequence[str], wanted: Sequence[str], embed: Embed | None = None) -> list[float]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cookbook.engine.nodes import write_start_files
+from cookbook.engine.__main__ import START_FILES, main, write_start_files
 from cookbook.runs import ROOT
 
 
@@ -23,3 +23,12 @@ def test_start_files_for_several_machines_are_bash_and_use_flags_that_exist(tmp_
     if found is None:
         pytest.skip("cosmos-rl is not installed")
     assert flags and all(f'"{flag}"' in found.read_text() for flag in flags)
+
+
+def test_one_machine_needs_no_start_files_and_is_told_so_in_one_line(tmp_path, capsys):
+    words = ["--config", "configs/sft_8gpu.toml", "--run", "mine/sft", "data_tools/llava_sft.py"]
+    assert main([*words, "--write-nodes", str(tmp_path / "start")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--nodes 2" in line and not (tmp_path / "start").exists()
+    assert main([*words, "--write-nodes", str(tmp_path / "start"), "--nodes", "2"]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "start" / name) for name in START_FILES]

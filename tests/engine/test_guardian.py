@@ -87,7 +87,7 @@ def test_our_own_process_may_be_ended(scene, number):
     wait(lambda: not scene.remains())
 
 
-def wait(condition, seconds: float = 30) -> None:
+def wait(condition, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

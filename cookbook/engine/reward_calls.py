@@ -41,15 +41,13 @@ class EngineReward:
     contract: Contract
     keeps: bool = True  # each completion for generations.jsonl
 
-    def __call__(
-        self, to_be_evaluated: str, reference: str | None = None, *args, **kwargs
-    ) -> tuple[float, dict[str, float]]:
+    def __call__(self, to_be_evaluated: str, reference: str | None = None, *_, **engine) -> tuple[float, dict]:
         """Returns (total, parts by the names of our metrics): the engine logs those as train/reward_NAME."""
         sample, lost = _sample(reference), 0.0
-        if OVERLONG in self.weights:  # the engine hands over its configuration and its tokenizer
-            tokens, engine = count_tokens(to_be_evaluated, kwargs["tokenizer"]), kwargs["config"]
-            keys = engine.train.train_policy.overlong_reward
-            lost = overlong(tokens, engine.rollout.max_response_length, keys.buffer_length, keys.penalty_factor)
+        if OVERLONG in self.weights:
+            tokens, config = count_tokens(to_be_evaluated, engine["tokenizer"]), engine["config"]
+            keys = config.train.train_policy.overlong_reward
+            lost = overlong(tokens, config.rollout.max_response_length, keys.buffer_length, keys.penalty_factor)
         earned = reward(to_be_evaluated, sample, self.weights, self.contract, lost)
         if self.keeps:
             row = {"id": sample.id, "output": to_be_evaluated, "reference": sample.answer, "reward": earned.total}
