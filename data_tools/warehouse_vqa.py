@@ -154,7 +154,6 @@ def _draw(picture: Path, masks: list, place: Path) -> None:
 class Converted:
     """What a conversion did: rows written by category, and what was left out, with its reason."""
 
-    path: Path
     written: Counter = field(default_factory=Counter)
     problems: Problems = field(default_factory=list)
 
@@ -197,7 +196,7 @@ def convert(
     fresh(home)
     marks = home / "marks"
     marks.mkdir(parents=True)
-    done, shelf, ids = Converted(home), Shelf(home), set()
+    done, shelf, ids = Converted(), Shelf(home), set()
     with (home / FILE).open("w", encoding="utf-8") as file:
         for place, (name, row) in enumerate(rows(source / f"{split}.json", done.problems)):
             if wanted is not None and place not in wanted:
