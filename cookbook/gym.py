@@ -8,8 +8,8 @@ that exist already tell how many prompts of a step will teach anything.
     python -m cookbook.gym --config configs/tiny_rl.toml --loader data_tools/road_vqa.py    # exit 1 where gold fails
 """
 
-import argparse
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import comb
@@ -65,16 +65,6 @@ def odd_answers(sample: Sample, contract: Contract) -> list[tuple[str, bool, str
         ("look-alike letters", False, write("", "\u0410\u0412\u0421")),  # Cyrillic
         ("nothing", False, ""),
     ]
-
-
-def odd_table(sample: Sample, weights: Weights, contract: Contract) -> Table:
-    """Returns what each odd answer around this sample earns, part by part."""
-    rows = []
-    for name, right, completion in odd_answers(sample, contract):
-        earned = reward(completion, sample, weights, contract)
-        parts = [f"{value:g}" for value in earned.parts.values()]
-        rows.append((name, "yes" if right else "no", f"{earned.total:g}", *parts))
-    return Table(("completion", "right?", "total", *weights), rows, "odd answers")
 
 
 def constant_policies(samples: Sequence[Sample], weights: Weights, contract: Contract) -> dict[str, float]:
@@ -195,7 +185,11 @@ def gym(config: Config, samples: Sequence[Sample], contract: Contract, rows: Seq
         poor = [(sample.id, f"{earned.total:g}") for sample, earned in failures[:10]]
         found.append(Table(("sample", "total"), poor, "right answers that earn less"))
     if first := next((s for s in samples if len(s.options) > 1 and s.answer in s.options), None):
-        found.append(odd_table(first, weights, contract))
+        odd = []
+        for name, right, completion in odd_answers(first, contract):
+            earned = reward(completion, first, weights, contract)
+            odd.append((name, "yes" if right else "no", *(f"{v:g}" for v in (earned.total, *earned.parts.values()))))
+        found.append(Table(("completion", "right?", "total", *weights), odd, "odd answers"))
     means = [(name, f"{mean:.2f}") for name, mean in constant_policies(samples, weights, contract).items()]
     found.append(Table(("policy", "mean reward"), means, "policies that look at nothing"))
     known = {s.id: s for s in samples}
@@ -210,9 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 where a right answer cannot earn full marks, 2 where there is nothing to try."""
     from data_tools import loading  # loaders import half the project
 
-    parser = argparse.ArgumentParser(
-        prog="python -m cookbook.gym", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser("python -m cookbook.gym", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="the TOML file of the training")
     parser.add_argument("--loader", required=True, help="the loader file that the training takes")
     parser.add_argument("--generations", type=Path, help="generations.jsonl, or predictions of training prompts")

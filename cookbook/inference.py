@@ -42,7 +42,7 @@ class Loaded:
     """Which weights answered, and under which contract."""
 
     folder: str
-    sha256: str  # the first twelve digits, of the shard below
+    sha256: str  # the first twelve digits of what sha256sum prints of the shard below
     shard: str
     contract: str  # its hash
     contract_file: str
@@ -104,12 +104,13 @@ def ask(
     out = generate(model.eval(), to(model, prompt), max_new_tokens)
     completion = encoder.tokenizer.decode(out.tokens[0][out.mask[0]], skip_special_tokens=True)
     thought, choices = THOUGHT.search(completion), choices_of(question)[1]
-    reasoning = thought[1].strip() if thought else None
     answer = bound.read_answer(completion, tuple(choices), choices)
     shard, dtype = min(folder.glob("*.safetensors")), str(model.dtype).removeprefix("torch.")
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
-    loaded = Loaded(named(folder), _sha256(shard)[:12], shard.name, bound.hash, file, dtype, device)
-    return Answer(loaded, question, completion, reasoning, answer, bool(out.ended[0]))
+    with shard.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        digest = hashlib.sha256(content).hexdigest()[:12]  # some seconds for a shard of 4 GB
+    loaded = Loaded(named(folder), digest, shard.name, bound.hash, file, dtype, device)
+    return Answer(loaded, question, completion, thought and thought[1].strip(), answer, bool(out.ended[0]))
 
 
 def choose_contract(folder: Path, given: str | Path | None) -> tuple[Contract, str]:
@@ -121,12 +122,6 @@ def choose_contract(folder: Path, given: str | Path | None) -> tuple[Contract, s
     if given:
         Contract.load(file).require(found, named(folder))
     return found, own.name
-
-
-def _sha256(file: Path) -> str:
-    """Returns what sha256sum prints of a file; some seconds for a shard of 4 GB."""
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return hashlib.sha256(content).hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:

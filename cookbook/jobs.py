@@ -60,21 +60,24 @@ def job(
     if data and name == NAME:
         raise ValueError(f"{NAME!r} is the job of the toy road; give yours another name: -p job mine")
     file, before = config_file(name, step, config), _earlier(name)
+    toy = file == CONFIGS[step] and not (data or before)
     chosen = Config.load(file)
-    if base and step == "sft":
-        chosen = chosen.edit({START: base})
+    if step == "sft":
+        chosen = chosen.edit({START: base}) if base else chosen
+    elif toy or (runs.path(name) / "sft").is_dir():  # RL goes on from the job's own SFT
+        chosen = chosen.edit({START: named(runs.path(name) / "sft")})
+    elif base or file == CONFIGS[step]:
+        chosen = chosen.edit({START: base or BASE})
     if data or (before and file == CONFIGS[step]):
         same = not data or before.get("data") == place_of(data)
         loader = loader or (before.get("loader", "") if same else "")
         contract = contract or (before.get("contract", "") if same or step == "rl" else "")
         chosen = fitted(chosen, name, data or before["data"], format=format, loader=loader, contract=contract)
     else:
-        asked = {pipeline.LOADER: loader or (LOADER if file in CONFIGS.values() else ""), "custom.contract": contract}
+        asked = {pipeline.LOADER: loader or (LOADER if toy else ""), "custom.contract": contract}
         chosen = chosen.edit({key: said for key, said in asked.items() if said})
-    if step == "rl":
-        chosen = chosen.edit({START: _start(name, chosen, base)})
-        if _is_toy(chosen) and not (runs.path(name) / "data" / loading.PASSPORT).is_file():
-            job(name, "sft", seed)  # SFT's start can count tokens before SFT ends
+    if toy and step == "rl" and not (runs.path(name) / "data" / loading.PASSPORT).is_file():
+        job(name, "sft", seed)  # SFT's start can count tokens before SFT ends
     return pipeline.prepare(chosen.edit(changes or {}), name, seed=seed, base=base)
 
 
@@ -100,24 +103,15 @@ def _earlier(name: str) -> dict[str, str]:
     """Returns the data, loader and contract of the job's earlier run; {} without one, and for the toy road."""
     for step in CONFIGS:
         file = runs.path(name) / step / "config.toml"
-        if file.is_file() and not _is_toy(found := Config.load(file)):
-            return {"data": found[DATASET]} | {k: found.table("custom")[k] for k in ("loader", "contract")}
+        custom = Config.load(file).table("custom") if file.is_file() else {}
+        if custom.get("loader", LOADER) != LOADER:
+            return {"data": Config.load(file)[DATASET]} | {key: custom[key] for key in ("loader", "contract")}
     return {}
 
 
 def is_toy(name: str) -> bool:
     """Returns whether a job of that name, without other parameters, is one of the toy road."""
     return not (FOLDER / name).is_dir() and not _earlier(name)
-
-
-def _is_toy(config: Config) -> bool:
-    return config.table("custom").get("loader", LOADER) == LOADER
-
-
-def _start(name: str, config: Config, base: str) -> str:
-    """Returns what RL goes on from: the job's SFT; other data without one begin at the base."""
-    sft = runs.path(name) / "sft"
-    return named(sft) if _is_toy(config) or sft.is_dir() else base or config[START] or BASE
 
 
 def contract() -> Contract:

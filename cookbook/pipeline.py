@@ -26,7 +26,7 @@ from cookbook.config import Config, require
 from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
-from cookbook.data.samples import Sample
+from cookbook.data.samples import Sample, require_targets
 from cookbook.engine.launch import PROGRAM, choose_engine, launch, on_gpus
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.evaluation.predict import predict
@@ -161,6 +161,8 @@ def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = 
     `gpus` are for cosmos-rl; 0 takes all. With `stop_on_alarm` a severe alarm of cookbook.watch ends the run:
     TrainingStopped, on cosmos-rl EngineError.
     """
+    if job.step == "sft":
+        require_targets(job.splits["train"])
     if choose_engine(engine) == PROGRAM:
         return _launch(job, gpus or torch.cuda.device_count(), stop_on_alarm)
     model, encoder = open_model(job.start, job.contract)

@@ -154,7 +154,6 @@ def _draw(picture: Path, masks: list, place: Path) -> None:
 class Converted:
     """What a conversion did: rows written by category, and what was left out, with its reason."""
 
-    path: Path
     written: Counter = field(default_factory=Counter)
     problems: Problems = field(default_factory=list)
 
@@ -167,20 +166,22 @@ class Converted:
 def pick(path: Path, per_category: int, seed: int) -> set[int] | None:
     """Returns the places of at most `per_category` rows of each category, drawn evenly; None for all of them.
 
-    One pass over the file that keeps places only (reservoir sampling).
+    One pass over the file that keeps places only (reservoir sampling). What is no row of a category is among them: it
+    is told when its turn comes.
     """
     if per_category < 0:
         return None
-    rng, seen, kept = random.Random(seed), Counter(), {name: [] for name in CATEGORIES}
+    rng, seen, kept, odd = random.Random(seed), Counter(), {name: [] for name in CATEGORIES}, set()
     for place, (_, row) in enumerate(rows(path, [])):
         if (category := row.get("category") if isinstance(row, Mapping) else None) not in list(CATEGORIES):
+            odd.add(place)
             continue
         seen[category] += 1
         if len(kept[category]) < per_category:
             kept[category].append(place)
         elif (spot := rng.randrange(seen[category])) < per_category:
             kept[category][spot] = place
-    return {place for places in kept.values() for place in places}
+    return odd.union(*kept.values())
 
 
 def convert(
@@ -195,15 +196,10 @@ def convert(
     fresh(home)
     marks = home / "marks"
     marks.mkdir(parents=True)
-    done, shelf, ids = Converted(home), Shelf(home), set()
+    done, shelf, ids = Converted(), Shelf(home), set()
     with (home / FILE).open("w", encoding="utf-8") as file:
         for place, (name, row) in enumerate(rows(source / f"{split}.json", done.problems)):
-            if (
-                wanted is not None
-                and place not in wanted
-                and isinstance(row, Mapping)
-                and row.get("category") in list(CATEGORIES)
-            ):
+            if wanted is not None and place not in wanted:
                 continue
             with skipping(done.problems, name):
                 if isinstance(row, Mapping) and str(row.get("id")) in ids:

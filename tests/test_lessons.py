@@ -6,7 +6,7 @@ import pytest
 
 from cookbook import lessons
 from cookbook.config import Config
-from cookbook.lessons import LESSONS, Lesson, Variant, table, teach
+from cookbook.lessons import LESSONS, Lesson, table, teach
 from cookbook.pipeline import Job
 
 SMALL = Config.load("configs/tiny_rl.toml").edit({
@@ -34,7 +34,7 @@ FOUND = {
 def test_a_claim_is_checked_and_the_table_says_so(lesson):
     ok, other = FOUND[lesson]
     for figures, said in ((ok, "yes"), (other, "NO")):
-        blank = dict.fromkeys(("reward", "kl", "tokens", "zero_variance", "accuracy", "format", "usual"), 0.0)
+        blank = dict.fromkeys(("reward", "kl", "tokens", "zero_variance", "accuracy", "usual"), 0.0)
         found = {label: blank | one for label, one in zip(LESSONS[lesson].variants, figures)}
         rows = table(lesson, found, seed=7).rows
         assert [row[2] for row in rows] == list(LESSONS[lesson].variants)
@@ -54,13 +54,14 @@ def test_runs_of_a_lesson_leave_their_figures(samples, contract, monkeypatch, ru
         chosen_from.append(len(found))
         return found[:8]
 
-    variants = {"a": Variant(), "b c": Variant({"train.optm_lr": 1e-3}, choose)}
+    monkeypatch.setattr(lessons.videophy2, "even", choose)
+    variants = {"a": {}, "b c": {"train.optm_lr": 1e-3, lessons.BALANCE: True}}
     monkeypatch.setitem(LESSONS, "small", Lesson("a moves", variants, ("kl", "accuracy"), lambda f: True, job, 1))
     found = teach("job0", "small", 0)
     assert found == json.loads((runs / "job0/lessons/small.json").read_text()) and chosen_from == [len(samples)]
     assert (runs / "job0/lessons/small/b_c/metrics.jsonl").read_text().count("\n") == 1
     for figures in found.values():
-        assert all(0 <= figures[key] <= 1 for key in ("accuracy", "format", "usual", "zero_variance"))
+        assert all(0 <= figures[key] <= 1 for key in ("accuracy", "usual", "zero_variance"))
     monkeypatch.setitem(LESSONS, "small", Lesson("never", variants, ("kl",), lambda f: False, job, 1))
     assert lessons.main(["--only", "small", "--seeds", "0", "--name", "job"]) == 1
     assert capsys.readouterr().out.count("NO") == 4

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from cookbook import checkpoint, jobs, new
 from cookbook.config import Config, lint
 from cookbook.evaluation.predict import weights_hash
-from cookbook.runs import ROOT, read_jsonl
+from cookbook.runs import FOLDER, ROOT, read_jsonl
 from cookbook.tutorial import execute
 from data_tools import formats, road_vqa
 from data_tools.worlds import road
@@ -18,6 +18,14 @@ from data_tools.worlds import road
 CLIPS = 24
 WHOLE = {"llava", "hf_sft", "saved", "samples_jsonl"}  # a question with choices and a written answer
 SHORT = {"steps": 2, "generations": 4, "engine": "local", "control_questions": 4}
+
+
+@pytest.fixture
+def runs(tmp_path_factory, monkeypatch):
+    """Jobs go to a temporary folder with nothing else in it, in the notebooks' kernels too."""
+    folder = tmp_path_factory.mktemp("runs")
+    monkeypatch.setenv(FOLDER, str(folder))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -45,18 +53,61 @@ def manifest(runs, step):
 
 
 def nothing_of_the_toy_road(runs):
-    return not list(runs.rglob("*.mp4")) and not list(runs.rglob("world.json"))
+    return not list((runs / "mine").rglob("*.mp4")) and {p.name for p in runs.iterdir()} <= {"mine", ".cache"}
 
 
 @pytest.mark.parametrize("form", sorted(WHOLE))
-def test_a_format_goes_from_data_to_report(runs, tmp_path, clips, form):
-    data = dataset(clips, tmp_path.parent / "x", form)
-    run(tmp_path / "out", "mine", data)
+def test_questions_with_written_answers_go_from_data_to_report(runs, tmp_path, clips, form):
+    data = dataset(clips, tmp_path / "own", form)
+    run(tmp_path, "mine", data)
     sft, rl = manifest(runs, "sft"), manifest(runs, "rl")
     assert (sft["data"], sft["start"], rl["start"]) == (str(data), jobs.BASE, str(runs / "mine/sft"))
     assert (sft["steps"], rl["steps"], sft["contract"]) == (2, 2, rl["contract"])
     comparison = json.loads((runs / "mine/evaluation/comparison.json").read_text())
     assert list(comparison["models"]) == ["base", "sft", "rl"] and (runs / "mine/report.html").is_file()
-    asked = {row["group"] for row in read_jsonl(runs / "mine/evaluation/predictions_rl.jsonl")}
+    asked = {row["id"] for row in read_jsonl(runs / "mine/evaluation/predictions_rl.jsonl")}
     assert asked and not asked & {row["id"] for row in read_jsonl(runs / "mine/rl/generations.jsonl")}
     assert nothing_of_the_toy_road(runs)
+
+
+def test_questions_without_written_answers_are_for_rl_alone_and_the_base_is_the_one_named(runs, tmp_path, clips):
+    data, base = dataset(clips, tmp_path / "own", "hf_rl"), tmp_path / "other-base"
+    shutil.copytree(ROOT / jobs.BASE, base)
+    weights = next(base.glob("*.safetensors"))
+    save_file({name: tensor * 1.01 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
+    with pytest.raises(PapermillExecutionError, match="end without an answer"):
+        run(tmp_path, "mine", data, ("sft",))
+    run(tmp_path, "mine", data, ("data", "rl", "evaluation"), base=str(base))
+    assert manifest(runs, "rl")["start"] == str(base)
+    rows = read_jsonl(runs / "mine/evaluation/predictions_base.jsonl")
+    assert {row["weights"] for row in rows} == {weights_hash(checkpoint.load(base)[0])}
+    assert nothing_of_the_toy_road(runs)
+
+
+def test_captions_are_learned_measured_as_such_and_rl_says_what_could_pay_for_them(runs, tmp_path, clips):
+    data = dataset(clips, tmp_path, "av_folder")
+    run(tmp_path, "mine", data, ("data", "sft"))
+    with pytest.raises(PapermillExecutionError, match='What works on these samples: reward = "rouge_l: 1"'):
+        run(tmp_path, "mine", data, ("rl",))
+    run(tmp_path, "mine", data, ("rl", "evaluation"), reward="rouge_l")
+    assert manifest(runs, "rl")["start"] == str(runs / "mine/sft")
+    assert nothing_of_the_toy_road(runs)
+
+
+def test_a_job_is_written_and_runs_from_its_folder(runs, tmp_path, clips, monkeypatch, capsys):
+    monkeypatch.setattr(jobs, "FOLDER", tmp_path / "jobs")
+    data = dataset(clips, tmp_path / "own", "llava")
+    assert new.main(["mine", "--data", str(data)]) == 0
+    folder = tmp_path / "jobs/mine"
+    assert {file.name for file in folder.iterdir()} == {"README.md", "contract.yaml", "rl.toml", "sft.toml"}
+    for step in ("sft", "rl"):
+        config = Config.load(folder / f"{step}.toml")
+        assert not [finding for finding in lint(config) if finding.level == "error"]
+        work = jobs.job("mine", step)
+        assert (work.loader, work.base) == ("data_tools/llava_sft.py", jobs.BASE if step == "sft" else work.start)
+    assert work.start == str(runs / "mine/sft")  # the SFT that is to come, and no other job's
+    told = capsys.readouterr().out
+    assert "python -m cookbook.tutorial --job mine" in told and "RL pays for single_choice" in told
+    assert new.main(["mine", "--data", str(data)]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert new.main(["other", "--data", str(tmp_path / "nowhere")]) == 1 and not (tmp_path / "jobs/other").exists()

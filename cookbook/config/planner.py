@@ -70,8 +70,7 @@ class Plan:
 def _parameters(view: View) -> tuple[float, str]:
     """Returns the model's parameters, and where the number comes from."""
     name = view["policy.model_name_or_path"]
-    files = list((ROOT / name).glob("**/*.safetensors"))
-    if files:
+    if files := list((ROOT / name).glob("**/*.safetensors")):
         return sum(f.stat().st_size for f in files) / 2, f"{name}: the size of its files, two bytes a parameter"
     return PARAMETERS_7B, f"{name} has {PARAMETERS_7B / 1e9:.2f} B parameters, as Cosmos-Reason1-7B"
 

@@ -8,7 +8,7 @@ belongs to and which label it carries, so that splitting and balancing can never
     sample.prompt       # without the last assistant turn, for rollouts and evaluation
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,3 +92,9 @@ def video(path: str | Path) -> dict[str, str]:
 def message(role: str, *parts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns one turn of a conversation."""
     return {"role": role, "content": list(parts)}
+
+
+def require_targets(samples: Iterable[Sample]) -> None:
+    """Raises DataError where a sample has no written answer: SFT has nothing to learn from it."""
+    if bare := [sample.id for sample in samples if sample.target is None]:
+        raise DataError(f"{len(bare)} samples, such as {bare[0]}, end without an answer; SFT has nothing to learn")

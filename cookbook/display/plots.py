@@ -9,6 +9,7 @@ are the rows of metrics.jsonl. A key that is missing leaves its line out, or its
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -26,6 +27,7 @@ from cookbook.runs import KL_ALARM
 BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0598C", "#8A8F98"
 MODEL_COLORS = (GREY, BLUE, VERMILION, GREEN, PURPLE)  # by place: base, SFT, RL, …
 INK = "#30343B"
+EQUAL, CUT = "groups of equal rewards", "completions cut at the limit"  # panels whose values are shares
 PERCENT = "\u2009%"  # with a thin space
 FRAME_HEIGHT, GAP = 112, 4  # pixels
 
@@ -40,7 +42,6 @@ STYLE = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#E6E8EB",
-    "legend.frameon": True,
     "legend.framealpha": 0.75,
     "legend.edgecolor": "none",
     "legend.fontsize": 8.5,
@@ -86,7 +87,7 @@ def _window(metrics: Sequence[dict], key: str) -> int:
     return len(series(metrics, key)[0]) // 10 // 2 * 2 + 1
 
 
-def _curve(ax: Axes, metrics: Sequence[dict], key: str, window: int, name: str = "", color: str = BLUE,
+def _curve(ax: Axes, metrics: Sequence[dict], window: int, key: str, name: str = "", color: str = BLUE,
            line: str = "-") -> None:  # fmt: skip
     """Draw a key's values light and their moving mean bold; draws nothing where the key is missing."""
     steps, values = series(metrics, key)
@@ -98,17 +99,16 @@ def _curve(ax: Axes, metrics: Sequence[dict], key: str, window: int, name: str =
     ax.plot(steps, smooth(values, window), line, color=color, linewidth=1.9, marker=marker, label=name)
 
 
-def _finish(ax: Axes, title: str, columns: int = 0, share: bool = False) -> None:
-    """Title a panel and show its legend (none with 0 columns), or say that nothing was logged; a `share` is in %."""
+def _panel(ax: Axes, title: str, *curves: tuple[str, ...], metrics: Sequence[dict] = (), window: int = 1) -> None:
+    """Draw curves, (key, name, color, line) each, under a title, or say that nothing was logged."""
+    for curve in curves:
+        _curve(ax, metrics, window, *curve)
     ax.set_title(title)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if not ax.lines:
         ax.text(0.5, 0.5, "not logged", transform=ax.transAxes, ha="center", va="center", color=GREY)
         ax.set(xticks=[], yticks=[])
-        return
-    if columns:
-        ax.legend(ncols=columns)
-    if share:
+    elif title in (EQUAL, CUT):
         ax.set_ylim(-0.03, 1.03)
         ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=PERCENT))
 
@@ -127,11 +127,11 @@ def sft_curve(metrics: Sequence[dict]) -> Figure:
     figure = NotebookFigure(figsize=(7.6, 3.6), dpi=120, layout="constrained")
     ax = figure.subplots()
     window = _window(metrics, "train/loss_avg")
-    _curve(ax, metrics, "train/loss_avg", window, "training")
+    _curve(ax, metrics, window, "train/loss_avg", "training")
     steps, values = series(metrics, "val/avg_loss")
     if len(values):
         ax.plot(steps, values, "o-", color=VERMILION, markersize=4.5, linewidth=1.4, label="validation")
-    _finish(ax, "SFT loss (nats per token)")
+    _panel(ax, "SFT loss (nats per token)")
     ax.set_xlabel("step")
     if ax.lines:
         ax.set_ylim(bottom=0)
@@ -139,48 +139,40 @@ def sft_curve(metrics: Sequence[dict]) -> Figure:
     return figure
 
 
-def _reward_panel(ax: Axes, metrics: Sequence[dict], window: int) -> None:
-    """Draw the mean reward with its band of ± one standard deviation, and its parts."""
-    rows = [row for row in metrics if None not in map(row.get, ("train/reward_mean", "train/reward_std"))]
-    steps, mean = series(rows, "train/reward_mean")
-    mean, std = smooth(mean, window), smooth(series(rows, "train/reward_std")[1], window)
-    if rows:
-        ax.fill_between(steps, mean - std, mean + std, color=BLUE, alpha=0.12, linewidth=0, label="± std")
-    _curve(ax, metrics, "train/reward_mean", window, "total")
-    _curve(ax, metrics, "train/reward_single_choice", window, "right answer", VERMILION, "--")
-    _curve(ax, metrics, "train/reward_format", window, "format", GREEN, ":")
-    if ax.lines:
-        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
-    _finish(ax, "reward", columns=2)
-
-
 @matplotlib.rc_context(STYLE)
 def rl_curves(metrics: Sequence[dict]) -> Figure:
     """Returns six panels over the steps: reward, KL, groups of equal rewards, entropy, length, cut share.
 
-    Where the cut share was not logged its panel shows the loss.
+    Around the mean reward lies a band of ± one standard deviation. Where the cut share was not logged its panel shows
+    the loss.
     """
     figure = NotebookFigure(figsize=(10, 5.8), dpi=120, layout="constrained")
     (reward, kl, equal), (entropy, length, cut) = figure.subplots(2, 3)
     window = _window(metrics, "train/reward_mean")
-    _reward_panel(reward, metrics, window)
-    _curve(kl, metrics, "train/kl_loss_avg", window, "KL")
+    if rows := [row for row in metrics if None not in map(row.get, ("train/reward_mean", "train/reward_std"))]:
+        steps, mean = series(rows, "train/reward_mean")
+        mean, std = smooth(mean, window), smooth(series(rows, "train/reward_std")[1], window)
+        reward.fill_between(steps, mean - std, mean + std, color=BLUE, alpha=0.12, linewidth=0, label="± std")
+    task = ("train/reward_single_choice", "right answer", VERMILION, "--")
+    form = ("train/reward_format", "format", GREEN, ":")
+    longest = ("rollout/completion_length_max", "longest", VERMILION, "--")
+    panel = partial(_panel, metrics=metrics, window=window)
+    panel(reward, "reward", ("train/reward_mean", "total"), task, form)
+    panel(kl, "KL to the SFT model", ("train/kl_loss_avg", "KL"))
+    panel(equal, EQUAL, ("train/zero_variance_share",))
+    panel(entropy, "entropy (nats per token)", ("train/entropy",))
+    panel(length, "completion length (tokens)", longest, ("rollout/completion_length_mean", "mean"))
+    has_loss, has_cut = (len(series(metrics, key)[0]) > 0 for key in ("train/loss_avg", "rollout/cut_share"))
+    panel(cut, *(("loss", ("train/loss_avg",)) if has_loss and not has_cut else (CUT, ("rollout/cut_share",))))
+    if reward.lines:
+        reward.set_ylim(bottom=min(0, reward.get_ylim()[0]))
     if kl.lines:
         kl.axhline(KL_ALARM, color=VERMILION, linestyle="--", linewidth=1.2, label=f"alarm at {KL_ALARM}")
         kl.set_ylim(bottom=0)
-    _finish(kl, "KL to the SFT model", columns=1)
-    _curve(equal, metrics, "train/zero_variance_share", window)
-    _finish(equal, "groups of equal rewards", share=True)
-    _curve(entropy, metrics, "train/entropy", window)
-    _finish(entropy, "entropy (nats per token)")
-    _curve(length, metrics, "rollout/completion_length_max", window, "longest", VERMILION, "--")
-    _curve(length, metrics, "rollout/completion_length_mean", window, "mean")
-    _finish(length, "completion length (tokens)", columns=1)
-    has_loss, has_cut = (len(series(metrics, key)[0]) > 0 for key in ("train/loss_avg", "rollout/cut_share"))
-    shows_loss = has_loss and not has_cut
-    _curve(cut, metrics, "train/loss_avg" if shows_loss else "rollout/cut_share", window)
-    _finish(cut, "loss" if shows_loss else "completions cut at the limit", share=not shows_loss)
-    for ax in (entropy, cut, length):
+    for ax in (reward, kl, length):
+        if ax.lines:
+            ax.legend(ncols=2 if ax is reward else 1)
+    for ax in (entropy, length, cut):
         ax.set_xlabel("step")
     if handles := _window_legend(window):
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
@@ -247,15 +239,15 @@ def frame_strip(video: str | Path, fps: float, count: int = 8) -> Image.Image:
     return strip
 
 
-def contact_sheet(clips: Sequence[tuple[str, str | Path]], fps: float = 2.0, count: int = 8) -> Image.Image:
-    """Returns the frame strips of (title, video) pairs one below the other, each under its title.
+def contact_sheet(clips: Sequence[tuple[str, str | Path]]) -> Image.Image:
+    """Returns the strips at 2 frames a second of (title, video) pairs one below the other, each under its title.
 
     Raises ValueError where there are no clips, VideoError where one cannot be read.
     """
     if not clips:
         raise ValueError("a contact sheet needs at least one clip, found none")
     font, line, margin = ImageFont.load_default(13), 18, 8
-    strips = [(title.split("\n"), frame_strip(video, fps, count)) for title, video in clips]
+    strips = [(title.split("\n"), frame_strip(video, 2.0)) for title, video in clips]
     width = max(max(strip.width, *(round(font.getlength(text)) for text in title)) for title, strip in strips)
     height = sum(len(title) * line + strip.height + margin for title, strip in strips)
     sheet, top = Image.new("RGB", (width + 2 * margin, height + margin), "white"), margin

@@ -117,7 +117,6 @@ def choose_mode() -> str:
 
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
     return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

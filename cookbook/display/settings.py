@@ -44,17 +44,15 @@ class Parameter:
         """Returns the parameter with this value; an int may stand for a float. Raises TypeError."""
         if self.type is float and type(value) is int:
             value = float(value)
-        if type(value) is not self.type:
-            found, wanted = type(value).__name__, self.type.__name__
-            raise TypeError(f"{self.name} is {value!r} ({found}), but takes {wanted}. {self._remedy(value)}")
-        return replace(self, value=value)
-
-    def _remedy(self, value: object) -> str:
-        if self.type is bool:
-            return f"Write -p {self.name} True or -p {self.name} False, with a capital letter."
-        if self.type is str:
-            return f"Write -r {self.name} {value}: with -r instead of -p papermill keeps it as text."
-        return f"The default is {self.default!r}."
+        if type(value) is self.type:
+            return replace(self, value=value)
+        remedies = {
+            bool: f"Write -p {self.name} True or -p {self.name} False, with a capital letter.",
+            str: f"Write -r {self.name} {value}: with -r instead of -p papermill keeps it as text.",
+        }
+        found, wanted = type(value).__name__, self.type.__name__
+        remedy = remedies.get(self.type, f"The default is {self.default!r}.")
+        raise TypeError(f"{self.name} is {value!r} ({found}), but takes {wanted}. {remedy}")
 
 
 class Settings:
@@ -95,9 +93,8 @@ class Settings:
 def check_settings() -> Settings:
     """Returns the notebook's parameters with the values they have now, checked.
 
-    Works in JupyterLab, under papermill and under nbval. Raises ValueError for a name that the parameters
-    cell does not declare and for a parameters cell that papermill could not read, TypeError for a value of
-    the wrong type, RuntimeError outside of a notebook.
+    Works in JupyterLab, under papermill and under nbval. Raises what `validate` does, ValueError for a parameters cell
+    that has not run or that papermill could not read, RuntimeError outside of a notebook.
     """
     shell = get_ipython()
     if shell is None:
@@ -124,8 +121,7 @@ def validate(declared: str, given: Mapping[str, object]) -> Settings:
 def read_parameters(source: str) -> dict[str, Parameter]:
     """Returns the parameters that a cell declares, by name. Raises ValueError for a line of another form."""
     lines = source.splitlines()
-    parameters = [_read_line(node, lines[node.lineno - 1]) for node in ast.parse(source).body]
-    return {p.name: p for p in parameters}
+    return {p.name: p for p in (_read_line(node, lines[node.lineno - 1]) for node in ast.parse(source).body)}
 
 
 def _read_line(node: ast.stmt, line: str) -> Parameter:
@@ -183,8 +179,7 @@ def find_cells(cells: Iterable[str]) -> tuple[str, str]:
 
 def _executed_cells(shell) -> list[str]:
     """Returns the source of the cells that the kernel ran, oldest first: it does not know which notebook it runs."""
-    history = [cell for cell in shell.history_manager.input_hist_parsed if cell]
-    if history:
+    if history := list(filter(None, shell.history_manager.input_hist_parsed)):
         return history
     # nbval runs every cell once and without history; but the sources are kept for tracebacks
     names = [name for name in linecache.cache if name.startswith(get_tmp_directory())]

@@ -32,10 +32,7 @@ class Table:
     title: str = ""
 
     def __repr__(self) -> str:
-        lines = [[str(cell) for cell in row] for row in (self.head, *self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        aligned = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines]
-        return "\n".join([self.title] * bool(self.title) + aligned)
+        return "\n".join([self.title] * bool(self.title) + _aligned((self.head, *self.rows)))
 
     def _repr_html_(self) -> str:
         lines = ["".join(f"<th {LEFT}>{html.escape(str(cell))}</th>" for cell in self.head)]
@@ -61,6 +58,13 @@ def verdicts(held: Mapping[str, bool], strict: bool = False) -> None:
         print("held    " if holds else "NOT held", words)
     if strict and (not_held := [words for words, holds in held.items() if not holds]):
         raise AssertionError("; ".join(not_held))
+
+
+def _aligned(rows: Sequence[Sequence[object]]) -> list[str]:
+    """Returns a line for each row, its cells below those of the others."""
+    lines = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
 
 
 def _html(cell: object) -> str:
@@ -93,13 +97,10 @@ class Check:
 
 def as_text(rows: Iterable[Sequence[str]]) -> str:
     """Returns rows of (status, name, found, fix) as lines; a fix stands below what it mends."""
-    rows = list(rows)
-    first, second = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
     lines = []
-    for status, name, found, fix in rows:
-        lines.append(f"{status:{first}}  {name:{second}}  {found}".rstrip())
-        lines += [" " * (first + second + 4) + f"-> {line}" for line in fix.splitlines()]
-    return "\n".join(lines)
+    for *looked_at, fix in rows:
+        lines += [looked_at, *(("", "", f"-> {line}") for line in fix.splitlines())]
+    return "\n".join(_aligned(lines))
 
 
 def as_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -159,10 +159,7 @@ class Clips:
 
     @cached_property
     def _indexes(self) -> list[dict[str, list[str]]]:
-        """{name: paths} for each folder, by the path, the file's name, and that up to its first dot, as the engine
-
-        renames the clips of the subset `av`.
-        """
+        """{name: paths} of each folder: by path, by file name, and by that up to its first dot (clips of `av`)."""
         return [_index(folder) for folder in self.folders]
 
 

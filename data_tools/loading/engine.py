@@ -19,7 +19,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from cookbook.config import Config, ConfigError
-from cookbook.data.samples import DataError, Sample
+from cookbook.data.samples import DataError, Sample, require_targets
 from cookbook.engine import bridge, records
 from cookbook.engine.reward_calls import EngineReward, reference_text
 from cookbook.training.rewards import are_ours, reward_weights
@@ -31,14 +31,15 @@ Load = Callable[[Config], dict[str, list[Sample]]]
 class EngineDataset(Dataset):
     """Samples as cosmos-rl's Qwen2_5_VLM_DataPacker takes them: whole conversations for SFT, prompts for GRPO."""
 
-    for_our_rewards = False  # whether references are what cookbook.engine.reward_calls.EngineReward takes
+    def __init__(self, samples: Sequence[Sample], config: Config, for_our_rewards: bool = False) -> None:
+        """`for_our_rewards`: whether references are what cookbook.engine.reward_calls.EngineReward takes.
 
-    def __init__(self, samples: Sequence[Sample], config: Config) -> None:
-        """Raises DataError where SFT has no answer to learn from, or the engine could not batch the samples."""
-        self.samples, self.kind = list(samples), config.kind
+        Raises DataError where SFT has no answer to learn from, or the engine could not batch the samples.
+        """
+        self.samples, self.kind, self.for_our_rewards = list(samples), config.kind, for_our_rewards
         self.contract = contract(config)
-        if self.kind == "sft" and (bare := [r.id for r in self.samples if r.target is None]):
-            raise DataError(f"{len(bare)} samples, such as {bare[0]}, end without an answer; SFT has nothing to learn")
+        if self.kind == "sft":
+            require_targets(self.samples)
         media = {tuple(sorted({kind for kind, _ in r.media()})) for r in self.samples}
         if len(media) > 1 and config["train.train_policy.mini_batch"] > 1:  # its collate function asserts otherwise
             kinds = ", ".join(" and ".join(kinds) or "text only" for kinds in sorted(media))
@@ -95,16 +96,13 @@ def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
             reward_fns = [EngineReward(reward_weights(config), contract(config))]
 
         def dataset(split: str) -> EngineDataset:
-            made = EngineDataset(splits()[split], config)
-            made.for_our_rewards = ours
-            return made
+            return EngineDataset(splits()[split], config, ours)
 
         if args.check:
             print(preview(splits(), config))
             return
         if os.environ.get("COSMOS_ROLE") == "Controller":  # the one role whose end the launcher notices
-            for split in ("train", "validation"):
-                dataset(split)
+            dataset("train"), dataset("validation")
     except (DataError, ConfigError) as error:
         parser.exit(1, f"{error}\n")
 

@@ -139,7 +139,8 @@ def load(config: Config, format: str, **options: Any) -> Splits:
     elif folder := _own(config, format, "validation"):
         validation = formats.read(folder, format, problems, **options)
     else:
-        train, validation = hold_out(train, _held_out(config)) if train else ([], [])
+        usual, size = HELD_OUT if config["validation.enable"] else 0, config[f"{TRAIN}.test_size"]
+        train, validation = hold_out(train, usual if size is None else size) if train else ([], [])
     return finish(config, _place(config, TRAIN, format), train, validation, problems, test)
 
 
@@ -233,8 +234,3 @@ def _own(config: Config, format: str, split: str) -> Path | None:
     place = Path(_place(config, TRAIN, format))
     apart = (place / "train").is_dir() and split not in {name for name, _ in _splits(config, TRAIN)}
     return place / split if apart and (place / split).is_dir() else None
-
-
-def _held_out(config: Config) -> float:
-    usual = HELD_OUT if config["validation.enable"] else 0
-    return usual if (size := config[f"{TRAIN}.test_size"]) is None else size

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
-from cookbook.runs import ROOT
+from cookbook.runs import ROOT, path
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.clips import CACHE
 from data_tools.passport.dataset import passport, read_layout
@@ -33,7 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--contract", type=Path, default=CONTRACT, help="what the model sees (default %(default)s)")
     parser.add_argument("--video-suffix", default=VIDEO_SUFFIX)
     parser.add_argument("--label-suffix", default=LABEL_SUFFIX)
-    parser.add_argument("--cache", type=Path, default=CACHE, help="where facts of clips are kept (default %(default)s)")
+    parser.add_argument(
+        "--cache", type=Path, default=path(CACHE), help="where facts of clips are kept (default %(default)s)"
+    )
     parser.add_argument("--workers", type=int, default=2)
     return parser
 

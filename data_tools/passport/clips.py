@@ -7,7 +7,7 @@ them a minute.
 
     facts = inspect("clip.mp4")                       # one clip, in this process
     facts.frames, facts.findings
-    inspect_all(paths, folder=dataset, cache=CACHE)   # many, in worker processes, in the order given
+    inspect_all(paths, folder=dataset)                # many, in worker processes, in the order given
 
 Scripts that call `inspect_all` need the usual `if __name__ == "__main__":`, since workers import the main module;
 where they cannot start, the clips are read in this process, with a warning in the log.
@@ -36,7 +36,7 @@ from data_tools.passport.findings import ERROR, Finding, Limits, error, judge
 from data_tools.passport.reader import Content, read_image, read_video
 
 Chunks = list[list[Path]]  # what a worker takes at a time
-CACHE = runs.path(".cache/clips")
+CACHE = ".cache/clips"  # below runs/, wherever that is when clips are read
 CHUNK = 16  # clips a worker takes at a time: few enough to share the work evenly, enough to hide the hand-over
 WATCHDOG = 3  # times the patience: hashing and decoding keep to it each, unless the decoder itself never returns
 READER = f"1 PyAV {av.__version__}"  # raise the number when `reader` finds other facts in the same bytes
@@ -189,10 +189,11 @@ def inspect_all(
 ) -> list[ClipFacts]:
     """Inspect files in `workers` processes; with 0, in this one. Returns their facts in the order of `paths`.
 
-    `cache` is a folder, None for none. A file that crashes or hangs the decoder gets the finding "crash", and the
-    others are read all the same.
+    `cache` is a folder (by default one below runs/), None for none. A file that crashes or hangs the decoder gets the
+    finding "crash", and the others are read all the same.
     """
     paths = [Path(path) for path in paths]
+    cache = runs.path(cache) if cache == CACHE else cache
     store = ClipCache(cache) if cache is not None else None
     task = partial(inspect, kind=kind, folder=folder, limits=limits)
     if workers := min(workers, len(paths)):

@@ -16,7 +16,7 @@ from cookbook.display import plots
 from data_tools.formats.source import shown
 from data_tools.passport.result import Passport
 
-PALETTE = (plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.GREY)
+PALETTE = (*plots.MODEL_COLORS[1:], plots.GREY)
 MOST_BARS = 12  # labels or options that are drawn; the others stand together as "other"
 BINS = 30
 

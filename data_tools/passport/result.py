@@ -97,8 +97,7 @@ class Passport:
         """Returns one line; the facts of thousands of clips are for `as_dict`."""
         return f"Passport({self.hash}: {len(self.findings)} findings, {len(self.quarantine)} samples in quarantine)"
 
-    def _repr_markdown_(self) -> str:
-        return self.markdown()
+    _repr_markdown_ = markdown
 
 
 def read_quarantine(path: str | Path) -> dict[str, dict[str, str]]:

@@ -141,13 +141,8 @@ def build(out: Path, counts: Mapping[str, int], violations: Mapping[str, float],
     return build_world(out, VERSION, counts, seed, write, violations=dict(violations))
 
 
-def main() -> None:
-    """Command line: build a world."""
+if __name__ == "__main__":
     shares = {"type": float, "nargs": 2, "default": (0.5, 0.05), "metavar": ("TRAIN", "TEST")}
     args = command_line(__doc__, dict.fromkeys(SPLITS, 0), violations=shares)
     train, test = args.violations
     build(args.out, args.counts, {"train": train, "validation": train, "test": test}, args.seed)
-
-
-if __name__ == "__main__":
-    main()

@@ -96,11 +96,6 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
     return build_world(out, VERSION, counts, seed, write)
 
 
-def main() -> None:
-    """Command line: build a world."""
+if __name__ == "__main__":
     args = command_line(__doc__, dict(zip(SPLITS, (400, 150, 300))))
     build(args.out, args.counts, args.seed)
-
-
-if __name__ == "__main__":
-    main()

@@ -104,11 +104,6 @@ def build(out: Path, counts: Mapping[str, int], seed: int = 0, kinds: Sequence[s
     return build_world(out, VERSION, counts, seed, write, kinds=list(kinds))
 
 
-def main() -> None:
-    """Command line: build a world."""
+if __name__ == "__main__":
     args = command_line(__doc__, dict(zip(SPLITS, (300, 100))))
     build(args.out, args.counts, args.seed)
-
-
-if __name__ == "__main__":
-    main()

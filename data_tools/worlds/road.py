@@ -324,11 +324,6 @@ def build(out: Path, counts: dict[str, int], seed: int = 0) -> Path:
     return build_world(out, VERSION, counts, seed, write, size=SIZE, frames=FRAMES, fps=FPS)
 
 
-def main() -> None:
-    """Command line: build a world."""
+if __name__ == "__main__":
     args = command_line(__doc__, dict(zip(SPLITS, (600, 60, 200))))
     build(args.out, args.counts, args.seed)
-
-
-if __name__ == "__main__":
-    main()

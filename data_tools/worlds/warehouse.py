@@ -124,11 +124,6 @@ def _row(number: int, split: str, seed: int, images: Path, rng: np.random.Genera
     }
 
 
-def main() -> None:
-    """Command line: build a world."""
+if __name__ == "__main__":
     args = command_line(__doc__, dict(zip(SPLITS, (600, 40, 150))))
     build(args.out, args.counts, args.seed)
-
-
-if __name__ == "__main__":
-    main()

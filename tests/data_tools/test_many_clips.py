@@ -50,6 +50,11 @@ def test_a_clip_that_changed_is_read_again_even_with_the_same_size_and_time(tmp_
     assert not inspect_all([path], cache=tmp_path / "cache", workers=0)[0].usable
 
 
+def test_the_cache_lies_where_runs_lie_when_clips_are_read(tmp_path, runs):
+    inspect_all([make.write(tmp_path / "a.mp4")], workers=0)
+    assert len((runs / clips.CACHE / "clips.jsonl").read_text().splitlines()) == 1
+
+
 def test_the_cache_keeps_judgements_out(tmp_path):
     path = make.write(tmp_path / "a.mp4")
     inspect_all([path], cache=tmp_path / "cache", workers=0)

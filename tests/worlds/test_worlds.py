@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import runpy
 import sys
 
 import pytest
@@ -23,7 +24,7 @@ def test_every_world_builds_the_splits_that_the_shell_names(name, tmp_path, monk
     counts = dict.fromkeys(world.SPLITS, 0) | {"train": 4}
     words = [word for split, count in counts.items() for word in (f"--{split}", str(count))]
     monkeypatch.setattr(sys, "argv", ["world", str(tmp_path / "out"), *words, "--seed", "2"])
-    world.main()
+    runpy.run_path(world.__file__, run_name="__main__")
     stamp = json.loads((tmp_path / "out" / STAMP).read_text())
     assert (stamp["counts"], stamp["seed"]) == ({"train": 4}, 2)
 
