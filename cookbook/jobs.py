@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cookbook import pipeline, runs
+from cookbook import checkpoint, pipeline, runs
 from cookbook.checkpoint import CheckpointError
 from cookbook.config import Config, ConfigError
 from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, RESPONSE
 from cookbook.data.answers import FORMATS
 from cookbook.data.contract import Contract
-from cookbook.data.samples import Sample
+from cookbook.data.samples import DataError, Sample
 from cookbook.pipeline import DATASET, START, Job
 from cookbook.runs import ROOT, named
 from data_tools import loading
@@ -219,3 +219,24 @@ def _sizes(config: Config, samples: int, prompt: int, answer: int) -> dict[str, 
     batch *= config[GENERATIONS]
     length = max(config[LENGTH], prompt + response)
     return {BATCH: batch, MINI: min(config[MINI], batch), RESPONSE: response, LENGTH: length}
+
+
+def questions(data: str, format: str, loader: str, contract: str, split: str) -> tuple[list[Sample], Contract]:
+    """Returns (samples, contract) of a dataset for an evaluation: its test split where there is one, else all.
+
+    `contract` is a file, or a checkpoint that carries its own. Raises DataError, or CheckpointError without a contract.
+    """
+    data, file = place_of(data), ROOT / contract
+    if not file.is_file() and not (file := checkpoint.resolve(contract) / checkpoint.CONTRACT).is_file():
+        raise CheckpointError(f"{contract}: carries no {checkpoint.CONTRACT}; name one with --contract")
+    loader = loader or loading.loader_for(data, format)
+    held_out = {f"{loading.TRAIN}.{key}": None for key in ("subset", "split", "test_size")} | {
+        "validation.enable": False
+    }
+    custom = {"contract": str(file), "loader": loader}
+    config = Config.load(CONFIGS["sft"]).edit(held_out | {DATASET: data, "custom": custom})
+    splits = loading.loader(loader).load(config)
+    if split and split not in splits:
+        raise DataError(f"{data}: has no split {split}; it has {', '.join(splits)}")
+    found = splits[split] if split else splits.get("test") or splits["train"] + splits["validation"]
+    return found, Contract.load(file)

@@ -22,6 +22,8 @@ import torch
 
 from cookbook import checkpoint, runs
 from cookbook.checkpoint.lineage import lineage, tree
+from cookbook.checkpoint.merge import merge
+from cookbook.checkpoint.store import ADAPTER
 from cookbook.config import Config, require
 from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
@@ -203,7 +205,11 @@ def _launch(job: Job, gpus: int, stop_on_alarm: bool) -> Path:
     run = _begin(replace(job, config=config))
     export = launch(config, job.loader, run, replace=True, stop_on_alarm=stop_on_alarm)
     job.contract.save(export / checkpoint.CONTRACT)
-    return export
+    if not (export / ADAPTER).is_file():
+        return export
+    adapter = run.path / "adapter" / export.name  # the export becomes whole weights, for all that follows
+    adapter.parent.mkdir(exist_ok=True)
+    return merge(export.rename(adapter), export, config[START])
 
 
 # ---- evaluate ---------------------------------------------------------------------------------------------------

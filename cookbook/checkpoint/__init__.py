@@ -18,5 +18,6 @@ from cookbook.checkpoint.store import (  # noqa: F401
     load,
     on_disk,
     require_contract,
+    resolve,
     write,
 )

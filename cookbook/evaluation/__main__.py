@@ -1,13 +1,18 @@
-"""Score stored predictions again, without a model: one file alone, several compared with the one before.
+"""Let a model answer a dataset, and score stored answers again without a model.
 
-Why: the answers are the result; a better parser or another rule needs no GPU.
+Why: the answers are the result: they are kept as they come, on several GPUs or from a server, and a run that was killed
+goes on. A better parser or another rule then needs no GPU.
 
+    python -m cookbook.evaluation predict --model runs/mine/sft --data FOLDER --out sft.jsonl --gpus 4
+    python -m cookbook.evaluation predict --model NAME --data FOLDER --out sft.jsonl --server http://localhost:8000/v1
+    python -m cookbook.evaluation score base.jsonl sft.jsonl rl.jsonl            # compared, each with the step before
     python -m cookbook.evaluation score predictions.jsonl --json
-    python -m cookbook.evaluation score base.jsonl sft.jsonl rl.jsonl            # compared, oldest first
 """
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,8 +21,11 @@ from pathlib import Path
 from cookbook.data.answers import FORMATS
 from cookbook.evaluation import scores
 from cookbook.evaluation.metrics import measure
-from cookbook.evaluation.predictions import read
+from cookbook.evaluation.predictions import read, save
 from cookbook.evaluation.published import published_score
+from cookbook.runs import read_jsonl
+
+STEPS = ("base", "sft", "rl")  # the order in which files of these names are compared, however they are given
 
 
 def told_apart(paths: Sequence[Path]) -> list[str]:
@@ -40,6 +48,9 @@ def score_files(paths: Sequence[Path], form: str | None = None, published: bool 
     With `published`, each has what NVIDIA's rule gives too. Raises ValueError for a file that is no predictions file,
     files of different items, or of one name (`told_apart`).
     """
+    stems = [path.stem.removeprefix("predictions_") for path in paths]
+    if set(stems) <= set(STEPS):
+        paths = sorted(paths, key=lambda path: STEPS.index(path.stem.removeprefix("predictions_")))
     found = {name: read(path, form) for name, path in zip(told_apart(paths), paths)}
     models = {name: scores.score(rows) | {"metrics": measure(rows)} for name, rows in found.items()}
     for name, rows in found.items() if published else ():
@@ -57,18 +68,96 @@ def _table(result: dict) -> Iterator[str]:
         yield f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0, or 2 with one line on stderr where the files cannot be scored."""
-    parser = argparse.ArgumentParser(prog="python -m cookbook.evaluation", description=__doc__.split("\n")[0])
-    score = parser.add_subparsers(required=True, metavar="score").add_parser("score", help="score stored predictions")
-    score.add_argument("files", nargs="+", type=Path, help="predictions.jsonl, one or several models; oldest first")
+def predict_file(given: argparse.Namespace) -> str:
+    """Let a model answer, as the command line asks; answers that `given.out` has already are kept. Returns a summary.
+
+    Raises ValueError, OSError or RuntimeError for what cannot be used, for a part that failed, and for a server.
+    """
+    from cookbook import jobs, pipeline  # scoring needs neither torch nor any data
+    from cookbook.evaluation.predict import predict
+    from cookbook.evaluation.server import predict_server
+
+    samples, contract = jobs.questions(
+        given.data, given.format, given.loader, given.contract or given.model, given.split
+    )
+    samples = samples[: given.questions]
+    part, parts = map(int, given.part.split("/"))
+    path = given.out if parts == 1 else _part(given.out, part, parts)
+    name, limit = given.name or given.out.stem.removeprefix("predictions_"), given.limit or contract.max_new_tokens
+    how = {"limit": limit, "path": path, "temperature": given.temperature}
+    if given.server:
+        rows = predict_server(given.server, given.model, samples, contract, name, **how)
+    elif given.gpus > 1 and parts == 1:
+        rows = _spread(given, [sample.id for sample in samples])
+    else:
+        rows = predict(*pipeline.open_model(given.model, contract), samples[part::parts], name, given.size, **how)
+    failed = sum(bool(row.get("error")) for row in rows)
+    return f"{len(rows)} answers in {path}" + (
+        f", {failed} of them errors: the same command asks again" if failed else ""
+    )
+
+
+def _part(out: Path, part: int, parts: int) -> Path:
+    return out.with_name(f"{out.name}.{part}-of-{parts}")
+
+
+def _spread(given: argparse.Namespace, ids: Sequence[str]) -> list[dict]:
+    """Run one process a GPU, each with its part of the questions. Returns and writes the rows, in the order asked."""
+    running = []
+    for part in range(given.gpus):
+        command = [sys.executable, "-m", "cookbook.evaluation", *given.said, "--part", f"{part}/{given.gpus}"]
+        running.append(subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": str(part)}))
+    if failed := [str(part) for part, process in enumerate(running) if process.wait()]:
+        raise RuntimeError(f"part {', '.join(failed)} of {given.gpus} failed, as said above; the same command goes on")
+    files = [_part(given.out, part, given.gpus) for part in range(given.gpus)]
+    rows = {row["id"]: row for file in files for row in read_jsonl(file)}
+    save([rows[name] for name in ids], given.out)
+    for file in files:
+        file.unlink()
+    return [rows[name] for name in ids]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cookbook.evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, dest="command", metavar="predict|score")
+    ask = commands.add_parser("predict", help="let a model answer a dataset")
+    ask.add_argument(
+        "--model", required=True, help="a checkpoint or run folder; with --server, the server's name for it"
+    )
+    ask.add_argument("--data", required=True, help="a folder, a file or a dataset of the hub")
+    ask.add_argument("--format", default="", help="of the data; else it is found out")
+    ask.add_argument("--loader", default="", help="a file with load(config); else that of the format")
+    ask.add_argument("--contract", default="", help="prompt, form, vision limits; else the checkpoint's own")
+    ask.add_argument("--split", default="", help="test, validation or train; else test where there is one, or all")
+    ask.add_argument("--questions", type=int, help="only the first so many")
+    ask.add_argument("--out", required=True, type=Path, help="the file of the answers; it is continued")
+    ask.add_argument("--name", default="", help="of the model in the rows; else that of the file")
+    ask.add_argument("--size", type=int, default=64, help="questions answered together")
+    ask.add_argument("--limit", type=int, default=0, help="tokens of an answer; else as the contract says")
+    ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    ask.add_argument("--gpus", type=int, default=1, help="one process for each")
+    ask.add_argument("--server", default="", help="the address of an OpenAI-compatible server, ending in /v1")
+    ask.add_argument("--part", default="0/1", help=argparse.SUPPRESS)  # of one process of several
+    score = commands.add_parser("score", help="score stored answers")
+    score.add_argument("files", nargs="+", type=Path, help="one model or several; unknown names are taken oldest first")
     score.add_argument("--json", action="store_true", help="all figures, as JSON")
     score.add_argument("--format", choices=list(FORMATS), help="where an answer stands; else as each row says")
     score.add_argument("--published", action="store_true", help="also by the rule of NVIDIA's benchmark script")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0, or 2 with one line on stderr where the files cannot be used."""
+    given = _parser().parse_args(arguments)
+    given.said = sys.argv[1:] if arguments is None else arguments
     try:
+        if given.command == "predict":
+            print(predict_file(given))
+            return 0
         result = score_files(given.files, given.format, given.published)
-    except ValueError as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 2
     print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else "\n".join(_table(result)))

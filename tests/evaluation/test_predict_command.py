@@ -1,0 +1,66 @@
+"""`python -m cookbook.evaluation predict`: a dataset answered, continued, and by several processes."""
+
+import json
+
+import pytest
+
+from cookbook import jobs
+from cookbook.evaluation.__main__ import main
+from cookbook.runs import read_jsonl
+from data_tools import formats
+
+
+@pytest.fixture
+def asked(tmp_path, samples):
+    """The command for a folder with six questions, one a line, that are no split of a dataset."""
+    formats.write(samples[:6], tmp_path / "own", "samples_jsonl")
+    common = ["--data", str(tmp_path / "own"), "--contract", jobs.CONTRACT, "--limit", "12"]
+    return ["predict", "--model", jobs.BASE, *common, "--out", str(tmp_path / "base.jsonl")]
+
+
+def test_all_questions_are_answered_once_and_a_file_is_continued(asked, tmp_path, samples, capsys):
+    out = tmp_path / "base.jsonl"
+    assert main([*asked, "--questions", "4"]) == 0
+    first = read_jsonl(out)
+    assert {row["id"] for row in first} < {s.id for s in samples[:6]} and len(first) == 4
+    out.write_text(out.read_text().replace('"output": "', '"output": "kept '))
+    assert main(asked) == 0
+    rows = read_jsonl(out)
+    assert {row["id"] for row in rows} == {s.id for s in samples[:6]}
+    assert [row["output"].startswith("kept ") for row in rows] == [True] * 4 + [False] * 2
+    assert "6 answers in" in capsys.readouterr().out
+
+
+def test_two_processes_give_the_rows_of_one(asked, tmp_path):
+    assert main(asked) == 0
+    alone = read_jsonl(tmp_path / "base.jsonl")
+    (tmp_path / "base.jsonl").unlink()
+    assert main([*asked, "--gpus", "2"]) == 0
+    assert read_jsonl(tmp_path / "base.jsonl") == alone
+    assert not list(tmp_path.glob("base.jsonl.*"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"--contract": "", "--model": "models/tiny-base"}, "carries no contract.yaml; name one with --contract"),
+        ({"--data": "nowhere"}, "no such file, folder or dataset"),
+        ({"--split": "test"}, "has no split test; it has train"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(asked, changed, said, capsys):
+    assert main([*asked, *(word for pair in changed.items() for word in pair)]) == 2
+    error = capsys.readouterr().err
+    assert said in error and len(error.splitlines()) == 1
+
+
+def test_files_named_as_steps_are_compared_in_their_order(tmp_path, capsys):
+    for name, answers in {"rl": "AAA", "base": "BBB", "sft": "AAB"}.items():
+        rows = [
+            {"id": str(i), "group": str(i), "kind": "mcq", "reference": "A", "options": ["A", "B"], "weights": name,
+             "output": f"<answer>{answer}</answer>"}
+            for i, answer in enumerate(answers)
+        ]  # fmt: skip
+        (tmp_path / f"predictions_{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["score", *map(str, sorted(tmp_path.glob("*.jsonl"))), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["paired"]) == ["sft_vs_base", "rl_vs_sft"]
