@@ -16,6 +16,7 @@ from data_tools import formats, road_vqa
 from data_tools.worlds import road
 
 CLIPS = 24
+NAME = "job_of_a_test"  # nobody has a folder jobs/ of this name
 WHOLE = {"llava", "hf_sft", "saved", "samples_jsonl"}  # a question with choices and a written answer
 SHORT = {"steps": 2, "generations": 4, "engine": "local", "control_questions": 4}
 
@@ -49,24 +50,24 @@ def run(out, name, data, notebooks=("data", "sft", "rl", "evaluation"), **wanted
 
 
 def manifest(runs, step):
-    return json.loads((runs / "mine" / step / "manifest.json").read_text())
+    return json.loads((runs / NAME / step / "manifest.json").read_text())
 
 
 def nothing_of_the_toy_road(runs):
-    return not list((runs / "mine").rglob("*.mp4")) and {p.name for p in runs.iterdir()} <= {"mine", ".cache"}
+    return not list((runs / NAME).rglob("*.mp4")) and {p.name for p in runs.iterdir()} <= {NAME, ".cache"}
 
 
 @pytest.mark.parametrize("form", sorted(WHOLE))
 def test_questions_with_written_answers_go_from_data_to_report(runs, tmp_path, clips, form):
     data = dataset(clips, tmp_path / "own", form)
-    run(tmp_path, "mine", data)
+    run(tmp_path, NAME, data)
     sft, rl = manifest(runs, "sft"), manifest(runs, "rl")
-    assert (sft["data"], sft["start"], rl["start"]) == (str(data), jobs.BASE, str(runs / "mine/sft"))
+    assert (sft["data"], sft["start"], rl["start"]) == (str(data), jobs.BASE, str(runs / f"{NAME}/sft"))
     assert (sft["steps"], rl["steps"], sft["contract"]) == (2, 2, rl["contract"])
-    comparison = json.loads((runs / "mine/evaluation/comparison.json").read_text())
-    assert list(comparison["models"]) == ["base", "sft", "rl"] and (runs / "mine/report.html").is_file()
-    asked = {row["id"] for row in read_jsonl(runs / "mine/evaluation/predictions_rl.jsonl")}
-    assert asked and not asked & {row["id"] for row in read_jsonl(runs / "mine/rl/generations.jsonl")}
+    comparison = json.loads((runs / f"{NAME}/evaluation/comparison.json").read_text())
+    assert list(comparison["models"]) == ["base", "sft", "rl"] and (runs / f"{NAME}/report.html").is_file()
+    asked = {row["id"] for row in read_jsonl(runs / f"{NAME}/evaluation/predictions_rl.jsonl")}
+    assert asked and not asked & {row["id"] for row in read_jsonl(runs / f"{NAME}/rl/generations.jsonl")}
     assert nothing_of_the_toy_road(runs)
 
 
@@ -76,21 +77,21 @@ def test_questions_without_written_answers_are_for_rl_alone_and_the_base_is_the_
     weights = next(base.glob("*.safetensors"))
     save_file({name: tensor * 1.01 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     with pytest.raises(PapermillExecutionError, match="end without an answer"):
-        run(tmp_path, "mine", data, ("sft",))
-    run(tmp_path, "mine", data, ("data", "rl", "evaluation"), base=str(base))
+        run(tmp_path, NAME, data, ("sft",))
+    run(tmp_path, NAME, data, ("data", "rl", "evaluation"), base=str(base))
     assert manifest(runs, "rl")["start"] == str(base)
-    rows = read_jsonl(runs / "mine/evaluation/predictions_base.jsonl")
+    rows = read_jsonl(runs / f"{NAME}/evaluation/predictions_base.jsonl")
     assert {row["weights"] for row in rows} == {weights_hash(checkpoint.load(base)[0])}
     assert nothing_of_the_toy_road(runs)
 
 
 def test_captions_are_learned_measured_as_such_and_rl_says_what_could_pay_for_them(runs, tmp_path, clips):
     data = dataset(clips, tmp_path, "av_folder")
-    run(tmp_path, "mine", data, ("data", "sft"))
+    run(tmp_path, NAME, data, ("data", "sft"))
     with pytest.raises(PapermillExecutionError, match='What works on these samples: reward = "rouge_l: 1"'):
-        run(tmp_path, "mine", data, ("rl",))
-    run(tmp_path, "mine", data, ("rl", "evaluation"), reward="rouge_l")
-    assert manifest(runs, "rl")["start"] == str(runs / "mine/sft")
+        run(tmp_path, NAME, data, ("rl",))
+    run(tmp_path, NAME, data, ("rl", "evaluation"), reward="rouge_l")
+    assert manifest(runs, "rl")["start"] == str(runs / f"{NAME}/sft")
     assert nothing_of_the_toy_road(runs)
 
 
