@@ -31,11 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
     args = _parser().parse_args(arguments)
     try:
-        if args.command == "lineage":
-            print(tree(lineage(args.path)))
-            return 0
-        if args.command == "merge":
-            print(named(merge(args.adapter, args.out, args.base)))
+        if args.command != "verify":
+            print(tree(lineage(args.path)) if "path" in args else named(merge(args.adapter, args.out, args.base)))
             return 0
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
