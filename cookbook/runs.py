@@ -1,8 +1,7 @@
 """The run folder: everything that one run leaves, under one name, in files that any tool can read.
 
-Why: a curve that cannot be traced to its seed, versions and configuration teaches nothing, and two runs with
-one seed can only be compared when their figures hold no clock. Training loops write the folder; plots,
-evaluation and the report read it.
+Why: a curve that cannot be traced to its seed, versions and configuration teaches nothing, and two runs with one seed
+can only be compared when their figures hold no clock. Training loops write it; plots, evaluation and report read it.
 
     run = Run("tutorial/sft", seed=0)               # starts runs/tutorial/sft
     run.write_manifest(config=config, clips=480)    # manifest.json: what went in

@@ -1,9 +1,8 @@
 """The main job: on the toy road world, with the tiny base, by the two shipped configurations; and from a shell.
 
 Why: what a person clicks through in JupyterLab must be what a machine can repeat. `make tutorial` runs the notebooks
-through papermill, in order, and sums them up. Nothing is trained here; the notebooks do it, with their own defaults but
-for the longer training that two more minutes buy. The notebooks ask here for the job that they explain. `make recipes`
-runs the four recipes, and writes one page that leads to them: each sentence on it is what the run itself computed.
+through papermill, in order, and sums them up. Nothing is trained here; the notebooks do it, and ask here for the job
+that they explain. `make recipes` runs the four recipes, and writes one page that leads to them, of what they found.
 
     python -m cookbook.tutorial                      # runs/tutorial
     python -m cookbook.tutorial --name seed1 --seed 1
@@ -43,7 +42,6 @@ NOTEBOOKS = {name: {} for name in ("setup", "problem", "data", "configuration")}
     "evaluation": {"questions": -1},
 }
 RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
-FINDING = "finding"  # the tag of the cell that prints a recipe's one sentence
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # each kernel would warn that it talks to this machine without encryption
 
 
@@ -161,7 +159,7 @@ def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any]) -> Ran:
 
 def finding(book) -> str:
     """Returns what the cells tagged `finding` printed; "" where none ran."""
-    cells = [cell for cell in book.cells if FINDING in cell.metadata.get("tags", [])]
+    cells = [cell for cell in book.cells if "finding" in cell.metadata.get("tags", [])]
     return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", [])).strip()
 
 

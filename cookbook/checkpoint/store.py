@@ -59,10 +59,9 @@ def find(path: str | Path) -> Path:
         )
     require_weights(folder)
     files = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
-    for name in files:
-        if not (folder / name).is_file():
-            what = f"holds no {name}, so it is no checkpoint. Has the run before this one ended?"
-            raise CheckpointError(f"{named(folder)}: {what}")
+    if name := next((name for name in files if not (folder / name).is_file()), ""):
+        what = f"holds no {name}, so it is no checkpoint. Has the run before this one ended?"
+        raise CheckpointError(f"{named(folder)}: {what}")
     if not list(folder.glob("*.safetensors")):
         raise CheckpointError(f"{named(folder)}: holds no *.safetensors, so it has no weights")
     return folder

@@ -217,9 +217,6 @@ def are_ours(config: Config) -> bool:
     return config.kind == "grpo" and reward_weights(config).keys() <= {*PARTS, OVERLONG}
 
 
-# ---- reading ----------------------------------------------------------------------------------------------------
-
-
 def _both(read: Callable[[str], Any], completion: str, sample: Sample, contract: Contract) -> tuple[Any, Any]:
     """Returns what `read` finds in the stated answer, and in the sample's: the right one, else that of the target."""
     right = contract.read_answer(sample.target or "") if sample.answer is None else sample.answer
