@@ -101,7 +101,8 @@ def prepare(config: Config, name: str, loader: str, seed: int = 0, base: str = "
         config = config.edit({"custom.passport": named(file)})
     checked = json.loads((ROOT / config.table("custom")["passport"]).read_text(encoding="utf-8"))
     contract, splits = loading.contract(config), module.load(config)
-    return Job(name, seed, loader, config, contract, splits, checked["hash"], start, base or _origin(start))
+    base = base or (lineage(start)[0].place if (ROOT / start).exists() else start)
+    return Job(name, seed, loader, config, contract, splits, checked["hash"], start, base)
 
 
 def _bound(config: Config, name: str, loader: str, seed: int) -> tuple[Config, ModuleType]:
@@ -118,22 +119,16 @@ def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passpor
     """
     config, module = _bound(config, name, loader, seed)
     makes, out = hasattr(module, "make"), runs.path(name) / "data"
-    bound = loading.contract(config)
     whole = config.edit({"custom": {"contract": config.table("custom")["contract"]}}) if makes else config
     found = passport(
         module.load(whole),
         folder=out if makes else None,
         max_length=config["policy.model_max_length"],
-        count_tokens=token_counter(checkpoint.find(config[START]), bound),
+        count_tokens=token_counter(checkpoint.find(config[START]), loading.contract(config)),
     )
     out.mkdir(parents=True, exist_ok=True)
     found.write(out / loading.PASSPORT)
     return found
-
-
-def _origin(start: str) -> str:
-    """Returns the base that a checkpoint was trained from: itself, where nothing says more."""
-    return lineage(start)[0].place if (ROOT / start).exists() else start
 
 
 def open_model(path: str | Path, contract: Contract):
@@ -173,12 +168,8 @@ def _begin(job: Job) -> Run:
     run = Run(f"{job.name}/{job.step}", seed=job.seed)
     shutil.rmtree(run.path / "safetensors", ignore_errors=True)
     (run.path / "config.toml").write_text(job.config.text(), encoding="utf-8")
-    run.write_manifest(
-        data=job.config[DATASET],
-        passport=job.passport,
-        contract=job.contract.hash,
-        start=job.config[START],
-    )
+    data, start = job.config[DATASET], job.config[START]
+    run.write_manifest(data=data, passport=job.passport, contract=job.contract.hash, start=start)
     return run
 
 
@@ -202,15 +193,16 @@ def _launch(job: Job, gpus: int, stop_on_alarm: bool) -> Path:
 
 
 def models(job: Job) -> dict[str, str]:
-    """Returns the checkpoints to compare, by name: the base, and what the job has trained so far."""
-    trained = [step for step in STEPS.values() if (job.path / step / "safetensors").exists()]
-    return {"base": job.base} | {step: chosen(job.name, step) for step in trained}
+    """Returns the checkpoints to compare, by name: the base, and what the job has trained so far.
 
-
-def chosen(name: str, step: str) -> str:
-    """Returns the checkpoint that counts: the best by held-out accuracy where that was measured, or the last."""
-    best = best_step(f"{name}/{step}")
-    return named(runs.path(name) / step / (f"safetensors/step_{best}" if best is not None else ""))
+    Of a run that is the best by held-out accuracy where that was measured, or the last.
+    """
+    found = {"base": job.base}
+    for step in STEPS.values():
+        if (exports := job.path / step / "safetensors").exists():
+            best = best_step(job.path / step)
+            found[step] = named(exports.parent if best is None else exports / f"step_{best}")
+    return found
 
 
 def evaluate(job: Job, questions: int | None = None) -> tuple[dict, dict[str, list[dict]]]:
@@ -263,15 +255,16 @@ def report(
     order of the frames should answer. The configurations and the lineage of the last checkpoint come along.
     """
     (job.path / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
-    steps = [step for step in STEPS.values() if (job.path / step / MANIFEST).is_file()]
+    done = {step: job.path / step for step in STEPS.values() if (job.path / step / MANIFEST).is_file()}
     texts = {"Lineage": tree(lineage(list(models(job).values())[-1]))}
     return Report(
         comparison,
         rows,
-        **{step: read_metrics(job.path / step) for step in steps},
+        **{step: read_metrics(run) for step, run in done.items()},
         controls=control_rows or {},
-        manifest={step: json.loads((job.path / step / MANIFEST).read_text(encoding="utf-8")) for step in steps},
-        texts=texts | {f"{s}/config.toml": (job.path / s / "config.toml").read_text(encoding="utf-8") for s in steps},
+        manifest={step: json.loads((run / MANIFEST).read_text(encoding="utf-8")) for step, run in done.items()},
+        texts=texts
+        | {f"{s}/config.toml": (run / "config.toml").read_text(encoding="utf-8") for s, run in done.items()},
         notes=notes,
         order=order,
         clips=clips,
