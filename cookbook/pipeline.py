@@ -75,6 +75,10 @@ class Job:
         """Returns the job's folder."""
         return runs.path(self.name)
 
+    def open(self, path: str | Path):
+        """Returns (model, encoder) of a checkpoint under the job's contract, in the numbers that it trains in."""
+        return open_model(path, self.contract, self.config["train.param_dtype"])
+
     def unseen(self, count: int | None = None) -> list[Sample]:
         """Returns the first `count` samples that no training has seen: the test split, or else validation."""
         return (self.splits.get("test") or self.splits["validation"])[:count]
@@ -107,7 +111,8 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
         config = config.edit({"custom.passport": named(file)})
     checked = json.loads((ROOT / config.table("custom")["passport"]).read_text(encoding="utf-8"))
     contract, splits = loading.contract(config), module.load(config)
-    return Job(name, seed, loader, config, contract, splits, checked["hash"], start, base or _origin(start))
+    base = base or (lineage(start)[0].place if (ROOT / start).exists() else start)
+    return Job(name, seed, loader, config, contract, splits, checked["hash"], start, base)
 
 
 def _bound(config: Config, name: str, loader: str, seed: int) -> tuple[Config, ModuleType]:
@@ -139,17 +144,12 @@ def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passpor
     return found
 
 
-def _origin(start: str) -> str:
-    """Returns the base that a checkpoint was trained from: itself, where nothing says more."""
-    return lineage(start)[0].place if (ROOT / start).exists() else start
-
-
-def open_model(path: str | Path, contract: Contract):
-    """Returns (model, encoder) of a checkpoint, bound to the contract.
+def open_model(path: str | Path, contract: Contract, dtype: str = "float32"):
+    """Returns (model, encoder) of a checkpoint, bound to the contract; `dtype` is torch's name for its numbers.
 
     Raises ContractError where the checkpoint was trained under another one.
     """
-    model, processor = checkpoint.load(path)
+    model, processor = checkpoint.load(path, getattr(torch, dtype))
     checkpoint.require_contract(path, contract)
     return model, Encoder(processor, contract, model.config)
 
@@ -167,7 +167,7 @@ def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = 
         require_targets(job.splits["train"])
     if choose_engine(engine) == PROGRAM:
         return _launch(job, gpus or torch.cuda.device_count(), stop_on_alarm)
-    model, encoder = open_model(job.start, job.contract)
+    model, encoder = job.open(job.start)
     run, samples, validation = _begin(job), job.splits["train"], job.splits["validation"]
     if job.step == "sft":
         return sft(job.config, samples, validation, encoder, model, run, stop_on_alarm=stop_on_alarm)
@@ -183,12 +183,8 @@ def _begin(job: Job) -> Run:
     run = Run(f"{job.name}/{job.step}", seed=job.seed)
     shutil.rmtree(run.path / "safetensors", ignore_errors=True)
     (run.path / "config.toml").write_text(job.config.text(), encoding="utf-8")
-    run.write_manifest(
-        data=job.config[DATASET],
-        passport=job.passport,
-        contract=job.contract.hash,
-        start=job.config[START],
-    )
+    data, start = job.config[DATASET], job.config[START]
+    run.write_manifest(data=data, passport=job.passport, contract=job.contract.hash, start=start)
     return run
 
 
@@ -216,15 +212,16 @@ def _launch(job: Job, gpus: int, stop_on_alarm: bool) -> Path:
 
 
 def models(job: Job) -> dict[str, str]:
-    """Returns the checkpoints to compare, by name: the base, and what the job has trained so far."""
-    trained = [step for step in STEPS.values() if (job.path / step / "safetensors").exists()]
-    return {"base": job.base} | {step: chosen(job.name, step) for step in trained}
+    """Returns the checkpoints to compare, by name: the base, and what the job has trained so far.
 
-
-def chosen(name: str, step: str) -> str:
-    """Returns the checkpoint that counts: the best by held-out accuracy where that was measured, or the last."""
-    best = best_step(f"{name}/{step}")
-    return named(runs.path(name) / step / (f"safetensors/step_{best}" if best is not None else ""))
+    Of a run that is the best by held-out accuracy where that was measured, or the last.
+    """
+    found = {"base": job.base}
+    for step in STEPS.values():
+        if (exports := job.path / step / "safetensors").exists():
+            best = best_step(job.path / step)
+            found[step] = named(exports.parent if best is None else exports / f"step_{best}")
+    return found
 
 
 def evaluate(job: Job, questions: int | None = None) -> tuple[dict, dict[str, list[dict]]]:
@@ -236,7 +233,7 @@ def evaluate(job: Job, questions: int | None = None) -> tuple[dict, dict[str, li
     rows, limit = {}, job.contract.max_new_tokens
     for name, path in models(job).items():
         file = job.path / "evaluation" / f"predictions_{name}.jsonl"
-        rows[name] = predict(*open_model(path, job.contract), job.unseen(questions), name, limit=limit, path=file)
+        rows[name] = predict(*job.open(path), job.unseen(questions), name, limit=limit, path=file)
     return compare(rows, [judge(sample, "", job.contract) for sample in job.splits["train"]]), rows
 
 
@@ -247,7 +244,7 @@ def controls(job: Job, model_name: str, questions: int | None = None) -> dict[st
     away. Choices come once behind each letter. Writes `runs/NAME/evaluation/controls_MODEL_CONTROL.jsonl`.
     """
     items = job.unseen(questions)
-    model, encoder = open_model(models(job)[model_name], job.contract)
+    model, encoder = job.open(models(job)[model_name])
     asked = {
         "blind": (encoder, blind(items)),
         "other clips": (encoder, other_clips(items)),
@@ -278,15 +275,16 @@ def report(
     order of the frames should answer. The configurations and the lineage of the last checkpoint come along.
     """
     (job.path / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
-    steps = [step for step in STEPS.values() if (job.path / step / MANIFEST).is_file()]
+    done = {step: job.path / step for step in STEPS.values() if (job.path / step / MANIFEST).is_file()}
     texts = {"Lineage": tree(lineage(list(models(job).values())[-1]))}
     return Report(
         comparison,
         rows,
-        **{step: read_metrics(job.path / step) for step in steps},
+        **{step: read_metrics(run) for step, run in done.items()},
         controls=control_rows or {},
-        manifest={step: json.loads((job.path / step / MANIFEST).read_text(encoding="utf-8")) for step in steps},
-        texts=texts | {f"{s}/config.toml": (job.path / s / "config.toml").read_text(encoding="utf-8") for s in steps},
+        manifest={step: json.loads((run / MANIFEST).read_text(encoding="utf-8")) for step, run in done.items()},
+        texts=texts
+        | {f"{s}/config.toml": (run / "config.toml").read_text(encoding="utf-8") for s, run in done.items()},
         notes=notes,
         order=order,
         clips=clips,

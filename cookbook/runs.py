@@ -1,8 +1,7 @@
 """The run folder: everything that one run leaves, under one name, in files that any tool can read.
 
-Why: a curve that cannot be traced to its seed, versions and configuration teaches nothing, and two runs with
-one seed can only be compared when their figures hold no clock. Training loops write the folder; plots,
-evaluation and the report read it.
+Why: a curve that cannot be traced to its seed, versions and configuration teaches nothing, and two runs with one seed
+can only be compared when their figures hold no clock. Training loops write it; plots, evaluation and report read it.
 
     run = Run("tutorial/sft", seed=0)               # starts runs/tutorial/sft
     run.write_manifest(config=config, clips=480)    # manifest.json: what went in
@@ -22,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,16 +137,13 @@ def named(place: Path) -> str:
 
 def _origin() -> dict:
     """Returns what made the run: versions, commit, machine, command."""
-    versions = {"python": platform.python_version()}
-    versions |= {name: _version(distribution) for name, distribution in PACKAGES.items()}
-    return {"versions": versions, "commit": _commit(), "platform": platform.platform(), "command": _command()}
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name, package in PACKAGES.items():
+        versions[name] = next((found.version for found in distributions(name=package)), None)
+    program = Path(sys.argv[0]).name
+    # a kernel's own command line is a connection file that is gone tomorrow
+    command = "notebook" if program == "ipykernel_launcher.py" else shlex.join([program, *sys.argv[1:]])
+    return {"versions": versions, "commit": _commit(), "platform": platform.platform(), "command": command}
 
 
 def _commit() -> str | None:
@@ -159,9 +155,3 @@ def _commit() -> str | None:
         return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _command() -> str:
-    name = Path(sys.argv[0]).name
-    # a kernel's own command line is a connection file that is gone tomorrow
-    return "notebook" if name == "ipykernel_launcher.py" else shlex.join([name, *sys.argv[1:]])

@@ -3,7 +3,7 @@
 Why: what a person clicks through in JupyterLab must be what a machine can repeat. `make tutorial` runs the notebooks
 through papermill, in order, and sums them up. Nothing is trained here; the notebooks do it, with their own defaults but
 for the longer training that two more minutes buy. `make recipes` runs the four recipes, and writes one page that leads
-to them: each sentence on it is what the run itself computed.
+to them, of what they found.
 
     python -m cookbook.tutorial                      # runs/tutorial
     python -m cookbook.tutorial --name seed1 --seed 1
@@ -21,20 +21,17 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from cookbook import jobs, runs
 from cookbook.runs import ROOT, named
 
-NOTEBOOKS = ("setup", "problem", "data", "configuration", "sft", "rl", "evaluation")
-LONGER = {
-    "sft": {"epochs": 4, "clips": -1},
+NOTEBOOKS = {name: {} for name in ("setup", "problem", "data", "configuration")} | {
+    "sft": {"epochs": 4, "clips": -1},  # the defaults are shorter, to be tested in a minute
     "rl": {"steps": 30, "lesson": ""},  # the lessons have a command of their own
     "evaluation": {"questions": -1},
-}  # the defaults are shorter, to be tested in a minute
-ALL = {"evaluation": {"questions": -1, "control_questions": -1}}  # of other jobs
+}
 RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
-FINDING = "finding"  # the tag of the cell that prints a recipe's one sentence
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # each kernel would warn that it talks to this machine without encryption
 
 
@@ -43,23 +40,20 @@ def execute(source: Path, out: Path, wanted: Mapping[str, Any]) -> None:
 
     Raises PapermillExecutionError where a cell fails; what ran before it is in `out` all the same.
     """
-    import nbformat
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)
-    cells = [c.source for c in nbformat.read(source, 4).cells if "parameters" in c.metadata.get("tags", [])]
-    parameters = {key: value for key, value in wanted.items() if any(f"{key}:" in cell for cell in cells)}
+    parameters = {key: wanted[key] for key in papermill.inspect_notebook(source) if key in wanted}
     papermill.execute_notebook(
         source, out / source.name, parameters, progress_bar=False, kernel_name="python3", extra_arguments=QUIET
     )
 
 
-def run_notebooks(name: str, seed: int, engine: str, notebooks: Sequence[str] = NOTEBOOKS) -> dict[str, float]:
-    """Run the notebooks of a job into `runs/NAME/notebooks`. Returns the seconds that each took."""
+def run_notebooks(name: str, seed: int, engine: str, notebooks: Mapping[str, Mapping] = NOTEBOOKS) -> dict[str, float]:
+    """Run notebooks, with these parameters, into `runs/NAME/notebooks`. Returns the seconds that each took."""
     seconds = {}
-    for notebook in notebooks:
-        longer = LONGER.get(notebook, {}) if jobs.is_toy(name) else ALL.get(notebook, {})
+    for notebook, longer in notebooks.items():
         wanted = {"job": name, "seed": seed, "engine": engine, **longer}
         started = time.monotonic()
         execute(ROOT / f"notebooks/{notebook}.ipynb", runs.path(name) / "notebooks", wanted)
@@ -71,19 +65,15 @@ def run_notebooks(name: str, seed: int, engine: str, notebooks: Sequence[str] = 
 def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: float) -> Path:
     """Write `runs/NAME/summary.json` from the evaluation's own comparison. Returns its path."""
     comparison = json.loads((runs.path(name) / "evaluation" / "comparison.json").read_text())
+    took = {step: round(seconds[step], 1) for step in ("data", "sft", "rl", "evaluation") if step in seconds}
+    total = round(setup_seconds + sum(seconds.values()), 1)
+    models, paired = comparison["models"].items(), comparison["paired"].items()
     summary = {
         "seed": seed,
-        "chance": comparison["chance"],
-        "majority": comparison["majority"],
-        "n": comparison["n"],
-        "models": {
-            model: {key: found[key] for key in ("accuracy", "ci95", "format_rate")}
-            for model, found in comparison["models"].items()
-        },
-        "paired": {pair: {"p": found["p"]} for pair, found in comparison["paired"].items()},
-        "seconds": {"setup": setup_seconds}
-        | {step: round(seconds[step], 1) for step in ("data", "sft", "rl", "evaluation") if step in seconds}
-        | {"total": round(setup_seconds + sum(seconds.values()), 1)},
+        **{key: comparison[key] for key in ("chance", "majority", "n")},
+        "models": {model: {k: found[k] for k in ("accuracy", "ci95", "format_rate")} for model, found in models},
+        "paired": {pair: {"p": found["p"]} for pair, found in paired},
+        "seconds": {"setup": setup_seconds, **took, "total": total},
     }
     path = runs.path(name) / "summary.json"
     path.write_text(json.dumps(summary, indent=1))
@@ -93,27 +83,18 @@ def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: fl
 # ---- the recipes ------------------------------------------------------------------------------------------------
 
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>The recipes</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><meta charset="utf-8"><title>The recipes</title><meta name="viewport" content="width=device-width">
 <style>
-:root {{ color-scheme: light dark }} .failed {{ color: light-dark(#a4161a, #ff8f8f) }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em }}
-h2 {{ font-size: 1.1em }} p {{ overflow-wrap: anywhere }}
-</style></head><body>
+:root { color-scheme: light dark } .failed { color: light-dark(#a4161a, #ff8f8f) }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em }
+h2 { font-size: 1.1em } p { overflow-wrap: anywhere }
+</style>
 <h1>The recipes</h1>
 <p>Four published recipes in miniature. Each line is what the notebook found; the name leads to the whole of it.</p>
-{articles}
-</body></html>
 """
 
 
-class Ran(NamedTuple):
-    """One recipe's run: what it found, "ok" or the first line of its error, and how long it took."""
-
-    name: str
-    finding: str
-    outcome: str
-    seconds: float
+Ran = tuple[str, str, str, float]  # a recipe, what it found, "ok" or the first line of its error, and the seconds
 
 
 def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any]) -> Ran:
@@ -129,36 +110,35 @@ def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any]) -> Ran:
         outcome = (f"{error.ename}: {error.evalue}".splitlines() or ["failed"])[0]
     book = nbformat.read(out / source.name, 4)
     (out / f"{source.stem}.html").write_text(HTMLExporter().from_notebook_node(book)[0], encoding="utf-8")
-    return Ran(source.stem, finding(book), outcome, time.monotonic() - started)
+    return source.stem, finding(book), outcome, time.monotonic() - started
 
 
 def finding(book) -> str:
     """Returns what the cells tagged `finding` printed; "" where none ran."""
-    cells = [cell for cell in book.cells if FINDING in cell.metadata.get("tags", [])]
+    cells = [cell for cell in book.cells if "finding" in cell.metadata.get("tags", [])]
     return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", [])).strip()
 
 
 def page(found: Sequence[Ran]) -> str:
     """Returns the page of the recipes, which needs nothing from the network."""
-    articles = []
-    for ran in found:
-        name, words, outcome = map(html.escape, (ran.name, ran.finding or "No finding: it ended before.", ran.outcome))
-        state = "ok" if ran.outcome == "ok" else "failed"
-        articles.append(f'<h2><a href="{name}.html">{name}</a></h2>\n<p>{words}</p>')
-        articles.append(f'<p class="{state}">{outcome} · {ran.seconds:.0f} s</p>')
-    return PAGE.format(articles="\n".join(articles))
+    text = PAGE
+    for name, words, outcome, seconds in found:
+        text += f'<h2><a href="{name}.html">{name}</a></h2>\n'
+        text += f"<p>{html.escape(words or 'No finding: it ended before.')}</p>\n"
+        text += f'<p class="{"ok" if outcome == "ok" else "failed"}">{html.escape(outcome)} · {seconds:.0f} s</p>\n'
+    return text
 
 
 def run_recipes(names: Sequence[str], seed: int, engine: str) -> bool:
     """Run recipes into `runs/recipes`, and write `index.html` there. Returns whether all of their checks hold."""
     out, found = runs.path("recipes"), []
     for name in names:
-        ran = run_recipe(ROOT / f"notebooks/recipes/{name}.ipynb", out, {"seed": seed, "engine": engine})
-        print(f"{name}: {ran.outcome}, {ran.seconds:.0f} s\n  {ran.finding}", flush=True)
-        found.append(ran)
+        found.append(run_recipe(ROOT / f"notebooks/recipes/{name}.ipynb", out, {"seed": seed, "engine": engine}))
+        _, words, outcome, seconds = found[-1]
+        print(f"{name}: {outcome}, {seconds:.0f} s\n  {words}", flush=True)
     (out / "index.html").write_text(page(found), encoding="utf-8")
     print(f"index: {named(out / 'index.html')}")
-    return all(ran.outcome == "ok" for ran in found)
+    return all(outcome == "ok" for _, _, outcome, _ in found)
 
 
 def main() -> int:
@@ -180,7 +160,7 @@ def main() -> int:
         there = [step for step in jobs.CONFIGS if (jobs.FOLDER / name / f"{step}.toml").is_file()]
         if not there:
             parser.exit(1, f"jobs/{name} holds no job; make one first: python -m cookbook.new {name} --data FOLDER\n")
-        notebooks = ("data", *there, "evaluation")
+        notebooks = {name: {} for name in ("data", *there)} | {"evaluation": {"questions": -1, "control_questions": -1}}
     seconds = run_notebooks(name, args.seed, args.engine, notebooks)
     summary = summarize(name, args.seed, seconds, args.setup_seconds)
     print(summary.read_text())

@@ -11,7 +11,8 @@ from cookbook.checkpoint.verify import verify
 from cookbook.runs import named
 
 
-def _parser() -> argparse.ArgumentParser:
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m cookbook.checkpoint", description="Verify, trace, merge.")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("verify", help="one check a line; exit 1 where one is an error")
@@ -24,18 +25,10 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("adapter")
     add.add_argument("out")
     add.add_argument("--base", help="folder or name of the base (default: the one that the adapter names)")
-    return parser
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code."""
-    args = _parser().parse_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        if args.command == "lineage":
-            print(tree(lineage(args.path)))
-            return 0
-        if args.command == "merge":
-            print(named(merge(args.adapter, args.out, args.base)))
+        if args.command != "verify":
+            print(tree(lineage(args.path)) if "path" in args else named(merge(args.adapter, args.out, args.base)))
             return 0
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

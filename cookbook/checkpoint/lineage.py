@@ -41,16 +41,15 @@ def lineage(path: str | Path) -> list[Stage]:
     """
     if not (ROOT / path).exists():
         raise FileNotFoundError(f"{path}: there is no such folder")
-    stages, seen, start = [], set(), str(path)
+    stages, start = [], str(path)
     while start:
         folder = resolve(start) if (ROOT / start).exists() else None
         run = run_of(folder) if folder else None
         if run is None:
             stages.append(Stage("base", named(ROOT / start) if folder else start))
             break
-        if run in seen:
+        if named(run) in {stage.place for stage in stages}:
             raise ValueError(f"{named(run)}: its manifest leads back to itself")
-        seen.add(run)
         stage, start = _read(run, folder)
         stages.append(stage)
     return stages[::-1]

@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -90,7 +89,7 @@ def resolve(path: str | Path) -> Path:
     path = ROOT / path
     stamps = sorted((p for p in path.glob("[0-9]*") if p.name.isdigit() and p.is_dir()), key=lambda p: p.name)
     for place in (path, *reversed(stamps)):
-        if exports := sorted(_exports(place), key=_order):
+        if exports := _exports(place):
             if place in stamps[:-1]:
                 log.warning("%s holds no export; taking %s, which is older", named(stamps[-1]), place.name)
             return exports[-1]
@@ -99,10 +98,10 @@ def resolve(path: str | Path) -> Path:
     return path
 
 
-def _exports(place: Path) -> Iterator[Path]:
-    """Yields `step_N` and `final` in a folder or in its `safetensors`; `step_N.incomplete-…` is none."""
-    for folder in (place, place / "safetensors"):
-        yield from (p for p in folder.glob("*") if p.is_dir() and _order(p) >= 0)
+def _exports(place: Path) -> list[Path]:
+    """Returns `step_N` and `final` in a folder and its `safetensors`, by step; `step_N.incomplete-…` is none."""
+    found = [*place.glob("*"), *place.glob("safetensors/*")]
+    return sorted((p for p in found if p.is_dir() and _order(p) >= 0), key=_order)
 
 
 def _order(folder: Path) -> float:
@@ -186,7 +185,6 @@ def header_size(shard: Path) -> int:
 
 def keep(run: Path, count: int, best: int | None = None) -> None:
     """Delete a run's oldest exports, so that the last `count` remain, and that of the step `best`; -1 keeps all."""
-    exports = sorted((e for e in (run / "safetensors").glob("step_*") if _order(e) >= 0), key=_order)
-    for folder in exports[:-count] if count > 0 else []:
+    for folder in _exports(run / "safetensors")[:-count] if count > 0 else []:
         if _order(folder) != best:
             shutil.rmtree(folder)

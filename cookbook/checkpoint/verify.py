@@ -29,7 +29,6 @@ from cookbook.display.tables import ERROR, OK, WARNING, Check, as_html, as_text
 from cookbook.runs import MANIFEST, ROOT, named
 
 PUBLISHED = re.compile(r"(visual\.|lm_head\.|model\.(?!language_model\.|visual\.))")
-UNREADABLE = "model(?!"
 TEXT_FILES = {"tokenizer": ("tokenizer.json", "vocab.json"), "processor": ("preprocessor_config.json",)}
 
 Shards = Mapping[str, Path]  # the file of each tensor
@@ -120,17 +119,17 @@ def _against_index(folder: Path, shards: Shards, files: list[Path]) -> Iterator[
         yield f"{store.INDEX} cannot be read ({error})"
         return
     there, wanted = {file.name for file in files}, set(listed.values())
-    if absent := wanted - there:
-        yield f"the index names {_few(absent)}, not there"
-    if extra := there - wanted:
-        instead = ", and is read instead of what it names" if "model.safetensors" in extra else ""
-        yield f"{_few(extra)} is not in the index{instead}"
     holds = {name: file.name for name, file in shards.items()}
-    readable = set(holds.values())
-    if lost := {name for name, file in listed.items() if file in readable and holds.get(name) != file}:
-        yield f"{_few(lost)} not in the shard that the index names"
-    if unlisted := shards.keys() - listed.keys():
-        yield f"{_few(unlisted)} not in the index"
+    moved = {name for name, file in listed.items() if file in holds.values() and holds.get(name) != file}
+    instead = ", and is read instead of what it names" if "model.safetensors" in there - wanted else ""
+    for names, words in (
+        (wanted - there, "the index names {}, not there"),
+        (there - wanted, f"{{}} is not in the index{instead}"),
+        (moved, "{} not in the shard that the index names"),
+        (holds.keys() - listed.keys(), "{} not in the index"),
+    ):
+        if names:
+            yield words.format(_few(names))
 
 
 def _size(folder: Path, files: list[Path]) -> Iterator[Check]:
@@ -160,7 +159,7 @@ def _few(things: Collection[str]) -> str:
 def _names(shards: Shards) -> Iterator[Check]:
     """Yields whether tensors are named as published, which the engine, transformers and vLLM all read."""
     odd = [name for name in shards if not PUBLISHED.match(name)]
-    if wrong := [name for name in odd if name.startswith(UNREADABLE)]:
+    if wrong := [name for name in odd if name.startswith("model(?!")]:
         found = (
             f"{_few(wrong)}: cosmos-rl 0.4.7 wrote them with train.force_use_hf (utils/util.py, "
             "reverse_hf_checkpoint_mapping, keeps a look-ahead of transformers' mapping); nothing can read them"
@@ -181,8 +180,7 @@ def _tensors(folder: Path, shards: Shards, base: str | Path | None, whole: bool)
 
     Where the files are not `whole`, tensors that only the base has are no news.
     """
-    base = base or _start(folder)
-    before, broken, changes = _before(base), [], {}
+    (base, before), broken, changes = _start(folder, base), [], {}
     strange = shards.keys() ^ before.keys() if whole else shards.keys() - before.keys()
     for name in sorted(shards, key=shards.get):  # file by file
         tensor = _read_tensor(shards, name)
@@ -215,19 +213,14 @@ def _against_base(base: str | Path | None, before: Shards, changes: Mapping[str,
     return Check("base", OK, found)
 
 
-def _before(base: str | Path | None) -> Shards:
-    """Returns the tensors of the base, none where it is not whole or not here."""
-    with contextlib.suppress(CheckpointError):
+def _start(folder: Path, base: str | Path | None) -> tuple[str | Path | None, Shards]:
+    """Returns the base, else the start that the manifest of the export's run names; and its tensors, if it is here."""
+    with contextlib.suppress(ValueError, CheckpointError):  # a manifest that is broken, a base that is not whole
+        run = None if base else run_of(folder)
+        base = json.loads((run / MANIFEST).read_text(encoding="utf-8")).get("start") if run else base
         if base and (place := store.on_disk(base)):
-            return _read_shards(place)[0]
-    return {}
-
-
-def _start(folder: Path) -> str | None:
-    """Returns the start that the manifest of the export's run names."""
-    with contextlib.suppress(ValueError):
-        if run := run_of(folder):
-            return json.loads((run / MANIFEST).read_text(encoding="utf-8")).get("start")
+            return base, _read_shards(place)[0]
+    return base, {}
 
 
 def _loads(folder: Path) -> Check:

@@ -98,6 +98,7 @@ LEVELS = {
 def rows(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str], home: Path) -> list[Row]:
     """Returns every check of a machine with these GPUs, of which CUDA_VISIBLE_DEVICES hides `hidden` more."""
     places = {name: Path(environment.get(name) or home / ".cache" / folder) for name, folder in CACHES.items()}
+    caches = {name: lambda place=place: (room(place), (place / WEIGHTS).is_dir()) for name, place in places.items()}
     base = runs.ROOT / "models/tiny-base/model.safetensors"  # one of a few bytes is a pointer to somewhere else
     found = [
         ("Python", lambda: sys.version_info[:2]),
@@ -113,7 +114,7 @@ def rows(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str], hom
         *((f"port {number}", partial(is_free, number)) for number in (8000, 12800)),
         ("Hugging Face login", partial(token, environment, home)),
         ("Weights & Biases", partial(version, "wandb"), partial(wandb, environment, home)),
-        *((name, partial(cached, place), partial(cache, name, environment)) for name, place in places.items()),
+        *((name, look, partial(cache, name, environment)) for name, look in caches.items()),
         ("disk for runs", lambda: room(runs.path())),
         ("tiny base", lambda: base.is_file() and base.stat().st_size > 1e6),
         ("shared memory", lambda: shutil.disk_usage("/dev/shm").total / 1e9 if Path("/dev/shm").exists() else None),
@@ -300,13 +301,11 @@ def wandb(environment: Mapping[str, str], home: Path, running: str | None) -> Ju
     return OK, f"no key, so off; {drawn}"
 
 
-def cached(place: Path) -> tuple[float | None, bool]:
-    """Returns the free GB of a cache, and whether the 7B model is in it."""
-    return room(place), (place / WEIGHTS).is_dir()
-
-
 def cache(name: str, environment: Mapping[str, str], found: tuple[float | None, bool]) -> Judged:
-    """Whether a cache has room: for the 7B model, unless it is there; better for what the guide plans, GUIDE_GB."""
+    """Whether a cache has room: for the 7B model, unless it is there; better for what the guide plans, GUIDE_GB.
+
+    `found`: its free GB, and whether the 7B model is in it.
+    """
     free, has_weights = found
     words = "{:.0f} GB free" + ", in its default place below ~/.cache" * (not environment.get(name))
     fix = f"export {name}=/big/disk/{CACHES[name]}"

@@ -73,7 +73,9 @@ def predict_file(given: argparse.Namespace) -> str:
 
     Raises ValueError, OSError or RuntimeError for what cannot be used, for a part that failed, and for a server.
     """
-    from cookbook import jobs, pipeline  # scoring needs neither torch nor any data
+    import torch  # scoring needs neither torch nor any data
+
+    from cookbook import jobs, pipeline
     from cookbook.evaluation.predict import predict
     from cookbook.evaluation.server import predict_server
 
@@ -90,7 +92,10 @@ def predict_file(given: argparse.Namespace) -> str:
     elif given.gpus > 1 and parts == 1:
         rows = _spread(given, [sample.id for sample in samples])
     else:
-        rows = predict(*pipeline.open_model(given.model, contract), samples[part::parts], name, given.size, **how)
+        dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+        rows = predict(
+            *pipeline.open_model(given.model, contract, dtype), samples[part::parts], name, given.size, **how
+        )
     failed = sum(bool(row.get("error")) for row in rows)
     return f"{len(rows)} answers in {path}" + (
         f", {failed} of them errors: the same command asks again" if failed else ""

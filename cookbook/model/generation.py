@@ -7,6 +7,7 @@ once for all. All of it equals the plain forward: `tests/model/test_generation.p
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,22 +27,11 @@ class Completions:
         return self.mask.sum(1)
 
 
-@dataclass
-class Place:
+class Place(NamedTuple):
     """Where each row goes on: its next rotary position (n), and which columns of its prompt are real (n, length)."""
 
     position: Tensor
     prompt: Tensor
-
-    @classmethod
-    def after(cls, prompts: dict[str, Tensor], copies: int) -> "Place":
-        """The place after each prompt, `copies` times."""
-        position = prompts["position_ids"].amax((0, 2)) + 1
-        return cls(position.repeat_interleave(copies), prompts["attention_mask"].repeat_interleave(copies, dim=0))
-
-    def select(self, rows: Tensor) -> "Place":
-        """The same for some rows."""
-        return Place(self.position[rows], self.prompt[rows])
 
 
 def prefill(model, prompts: dict[str, Tensor], copies: int, begun=None):
@@ -52,8 +42,9 @@ def prefill(model, prompts: dict[str, Tensor], copies: int, begun=None):
     out = model.model(**prompts, past_key_values=begun, use_cache=True)
     cache = out.past_key_values
     cache.batch_repeat_interleave(copies)
-    hidden = out.last_hidden_state[:, -1:].repeat_interleave(copies, dim=0)
-    return hidden, cache, Place.after(prompts, copies)
+    after = out.last_hidden_state[:, -1:], prompts["position_ids"].amax((0, 2)) + 1, prompts["attention_mask"]
+    hidden, *place = (tensor.repeat_interleave(copies, dim=0) for tensor in after)
+    return hidden, cache, Place(*place)
 
 
 def begin_together(model, prompts: dict[str, Tensor]):
@@ -138,7 +129,7 @@ def generate(
         tokens[running, step], mask[running, step] = token, True
         left = (~torch.isin(token, ends)).nonzero()[:, 0]
         if len(left) < len(running):  # rows that ended leave the batch, so that the slow ones do not hold it up
-            running, place, token = running[left], place.select(left), token[left]
+            running, place, token = running[left], Place(*(tensor[left] for tensor in place)), token[left]
             cache.batch_select_indices(left)
         if not len(running):
             break
@@ -153,6 +144,5 @@ def token_logits(model, prompts: dict[str, Tensor], tokens: Tensor, copies: int)
     """Returns the logits (n·copies, length, vocabulary) that the model gives each completion token's place."""
     hidden, cache, place = prefill(model, prompts, copies)
     if tokens.shape[1] > 1:
-        rest = _go_on(model, tokens[:, :-1], cache, place, 0)
-        hidden = torch.cat([hidden, rest], dim=1)
+        hidden = torch.cat([hidden, _go_on(model, tokens[:, :-1], cache, place, 0)], dim=1)
     return model.lm_head(hidden).float()

@@ -8,6 +8,7 @@ The outputs are the same to float precision: `tests/model/test_vision_tower.py` 
     model = batch_vision(model)     # in place; the rest of the model is untouched
 """
 
+from itertools import groupby
 from types import MethodType
 
 import torch
@@ -49,13 +50,10 @@ def _attend(attention, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, le
         out = F.scaled_dot_product_attention(*split, scale=attention.scaling)
         return out.transpose(1, 2).reshape(len(x), end - start, -1)
 
-    parts, start = [], 0
-    while start < x.shape[1]:  # neighbouring segments of the same length go together
-        length, end = lengths[0], start
-        while lengths and lengths[0] == length:
-            end += lengths.pop(0)
+    parts, end = [], 0
+    for length, same in groupby(lengths):  # neighbouring segments of the same length go together
+        start, end = end, end + sum(same)
         parts.append(within(length, start, end))
-        start = end
     return attention.proj(torch.cat(parts, dim=1))
 
 
@@ -69,7 +67,7 @@ def _tower(visual, patches: torch.Tensor, grid: tuple[int, int, int]) -> torch.T
     x = x.view(-1, len(order), unit, x.shape[-1])[:, order].flatten(1, 2)
     for i, block in enumerate(visual.blocks):
         lengths = frames if i in visual.fullatt_block_indexes else windows
-        x = x + _attend(block.attn, block.norm1(x), cos, sin, list(lengths))
+        x = x + _attend(block.attn, block.norm1(x), cos, sin, lengths)
         x = x + block.mlp(block.norm2(x))
     merged = visual.merger(x.flatten(0, 1)).view(-1, len(order), visual.config.out_hidden_size)
     return merged[:, torch.argsort(order)]

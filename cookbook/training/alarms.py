@@ -10,8 +10,9 @@ loops and the engine's watcher ask them after each step, `cookbook.watch` for an
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from operator import lt
 from statistics import mean, median, stdev
 
 from cookbook.runs import KL_ALARM, Run
@@ -35,57 +36,65 @@ Check = Callable[[Rows], str | None]  # the numbers in words, None where all is 
 
 
 @dataclass(frozen=True)
-class Rule:
-    """When an alarm goes off, why that may be, and what to turn."""
+class Alarm:
+    """One thing that can go wrong, why it may be, what to turn; once it goes off, since when and by what numbers."""
 
     name: str
-    check: Check
+    check: Check | None = field(repr=False)  # None for what no row of the metrics shows
     cause: str
-    knob: str
-    read: str = RL
-    severe: bool = False
+    knob: str  # the key of the TOML
+    read: str = RL  # notebook#heading
+    severe: bool = False  # whether the run can only get worse from here
+    step: int = 0
+    message: str = ""
+
+    def __str__(self) -> str:
+        level = "severe" if self.severe else "warning"
+        return (
+            f"{self.name} ({level}, step {self.step}): {self.message}. {self.cause}. Try {self.knob}; see {self.read}"
+        )
 
 
 # ---- checks -----------------------------------------------------------------------------------------------------
 
 
 def _values(rows: Rows, key: str) -> list[float]:
-    """Returns the logged values. Where no group differs there is no update, and KL and entropy were not measured."""
-    idle = key in (KL, ENTROPY)
-    return [row[key] for row in rows if row.get(key) is not None and not (idle and row.get(EQUAL) == 1)]
+    """Returns the logged values: the loss of SFT only, and of steps with an update norm, KL and entropy."""
+    logged = [row for row in rows if row.get(key) is not None]
+    if key == LOSS and any(row.get(REWARD) is not None for row in rows):
+        return []
+    if key in (KL, ENTROPY):  # no update, and nothing measured, where no group differs
+        logged = [row for row in logged if row.get(EQUAL) != 1]
+    return [row[key] for row in logged if key != NORM or row[key] > 0]
 
 
-def _ends(values: list[float], part: int) -> tuple[float, float]:
+def _ends(values: list[float], part: int = WINDOW) -> tuple[float, float]:
     """Returns the means of the first and of the last `part` values."""
     return mean(values[:part]), mean(values[-part:])
 
 
-def _share_above(key: str, limit: float, words: str) -> Check:
+def _compare(
+    key: str, least: int, two: Callable[[list[float]], tuple[float, float]], off: Callable[..., bool], words: str
+) -> Check:
+    """Returns the check of one metric: from `least` values on, whether `two` numbers, before and now, are `off`."""
+
     def check(rows: Rows) -> str | None:
-        last = _values(rows, key)[-WINDOW:]
-        return words.format(mean(last)) if len(last) == WINDOW and mean(last) > limit else None
-
-    return check
-
-
-def _kl_above(limit: float) -> Check:
-    def check(rows: Rows) -> str | None:
-        last = sorted(_values(rows, KL)[-WINDOW:])
-        if len(last) < WINDOW or mean(last[:-1]) <= limit:  # k3 has a long tail: one peak is no distance
+        if len(values := _values(rows, key)) < least:
             return None
-        return f"the KL of the last {WINDOW} steps is {mean(last[:-1]):.2f} without its peak, above {limit}"
+        before, now = two(values)
+        return words.format(before, now) if off(before, now) else None
 
     return check
+
+
+def _above(key: str, limit: float, words: str, peaks: int = 0) -> Check:
+    """Returns the check of the last steps' mean, without so many of its highest values, against a limit."""
+    return _compare(key, WINDOW, lambda v: (limit, mean(sorted(v[-WINDOW:])[: WINDOW - peaks])), lt, words)
 
 
 def _fallen(key: str, share: float, what: str) -> Check:
-    def check(rows: Rows) -> str | None:
-        if len(values := _values(rows, key)) < 2 * WINDOW:
-            return None
-        first, now = _ends(values, WINDOW)
-        return f"{what} fell from {first:.3g} to {now:.3g}" if now < share * first else None
-
-    return check
+    words = what + " fell from {:.3g} to {:.3g}"
+    return _compare(key, 2 * WINDOW, _ends, lambda first, now: now < share * first, words)
 
 
 def not_a_number(rows: Rows) -> str | None:
@@ -107,36 +116,8 @@ def flat_reward(rows: Rows) -> str | None:
     if len(values) < LONG or (right and mean(right) > 0.8):
         return None
     early, late = _ends(values, LONG // 2)
-    noise = math.sqrt((stdev(values[: LONG // 2]) ** 2 + stdev(values[LONG // 2 :]) ** 2) / (LONG // 2))
+    noise = math.hypot(stdev(values[: LONG // 2]), stdev(values[LONG // 2 :])) / math.sqrt(LONG // 2)
     return f"reward {early:.3f}, then {late:.3f} over {LONG} steps" if late - early < noise else None
-
-
-def reward_lost(rows: Rows) -> str | None:
-    """Goes off where the reward is a tenth of what it was in the beginning."""
-    values = _values(rows, REWARD)
-    if len(values) <= WINDOW:
-        return None
-    first, now = mean(values[:-WINDOW][:WINDOW]), mean(values[-WINDOW:])
-    return f"the reward was {first:.3f}, and is {now:.3f}" if now < 0.1 * first else None
-
-
-def format_lost(rows: Rows) -> str | None:
-    """Goes off where a format that was kept is kept by less than half."""
-    values = _values(rows, FORMAT)
-    if len(values) < 2 * WINDOW:
-        return None
-    best = max(mean(values[i : i + WINDOW]) for i in range(len(values) - WINDOW + 1))
-    now = mean(values[-WINDOW:])
-    return f"the format is kept by {now:.0%}, and was by {best:.0%}" if best > 0.8 and now < 0.5 else None
-
-
-def gradients_explode(rows: Rows) -> str | None:
-    """Goes off where the usual norm of three steps is ten times that before them."""
-    values = [v for v in _values(rows, NORM) if v > 0]
-    if len(values) < WINDOW + 3:
-        return None
-    before, now = median(values[:-3]), median(values[-3:])
-    return f"the gradient norm is {now:.3g}, and was {before:.3g}" if now > 10 * before else None
 
 
 def reward_without_accuracy(rows: Rows) -> str | None:
@@ -157,77 +138,55 @@ def validation_rises(rows: Rows) -> str | None:
     return f"validation loss {min(values):.3f} at its best, now {values[-1]:.3f}"
 
 
-def loss_spike(rows: Rows) -> str | None:
-    """Goes off where three steps of SFT in a row lose three times what was usual in the twenty before them."""
-    values = _values(rows, LOSS)
-    if len(values) < 10 or _values(rows, REWARD):
-        return None
-    usual, now = median(values[-23:-3]), min(values[-3:])
-    said = f"the loss was {usual:.3f}, and is at least {now:.3f} for three steps"
-    return said if now > max(3 * usual, SPIKE) else None
-
-
-def flat_loss(rows: Rows) -> str | None:
-    """Goes off where the loss of SFT is after 20 steps what it was."""
-    values = _values(rows, LOSS)
-    if len(values) < 20 or _values(rows, REWARD):
-        return None
-    first, last = _ends(values, len(values) // 4)
-    return f"loss {first:.3f}, and now {last:.3f}" if last > 0.98 * first else None
-
-
+# k3 has a long tail: one peak is no distance
+FAR = f"the KL of the last {WINDOW} steps is {{1:.2f}} without its peak, above {{0}}"
 RULES = (
-    Rule("nan", not_a_number, "The update was too large, or a clip is broken", "train.optm_lr", severe=True),
-    Rule("kl", _kl_above(KL_ALARM), "Nothing holds the policy near its start", "train.train_policy.kl_beta"),
-    Rule("kl-runaway", _kl_above(KL_RUNAWAY), "The policy has left its start: rate too high, or no KL term",
-         "train.optm_lr", severe=True),
-    Rule("equal-groups", _share_above(EQUAL, 0.9, "in {:.0%} of the last groups all earn the same"),
-         "All right or all wrong: the prompts are too easy or too hard",
-         "rollout.n_generation"),
-    Rule("never-earned", never_earned, "Prompt and reward may disagree: run python -m cookbook.gym",
-         "train.train_policy.reward_function"),
-    Rule("reward-flat", flat_reward, "Too few groups teach, or the steps are too small", "train.optm_lr"),
-    Rule("reward-lost", reward_lost, "The policy is broken: the rate is too high", "train.optm_lr", severe=True),
-    Rule("entropy-collapse", _fallen(ENTROPY, 0.2, "entropy"), "The policy has stopped trying other answers",
-         "train.train_policy.epsilon_high"),
-    Rule("shorter", _fallen(LENGTH, 0.5, "mean completion length"),
-         "The reasoning is being dropped: it earns nothing, or short completions weigh more",
-         "train.train_policy.loss_type"),
-    Rule("cut", _share_above(CUT, 0.2, "{:.0%} of the last completions are cut at the limit"),
-         "What is cut earns nothing, whatever it would have said",
-         "rollout.max_response_length"),
-    Rule("format-lost", format_lost, "The format is not paid for, or the rate is too high", "train.optm_lr",
-         severe=True),
-    Rule("gradients", gradients_explode, "The rate is too high, or a batch is odd", "train.optm_grad_norm_clip"),
-    Rule("reward-not-accuracy", reward_without_accuracy,
-         "The reward is being gamed, or the training prompts are learned by heart",
-         "train.train_policy.reward_function"),
-    Rule("overfitting", validation_rises, "The training answers are being learned by heart", "train.epoch", SFT),
-    Rule("loss-spike", loss_spike, "The update was too large, or the data changed", "train.optm_lr", SFT, severe=True),
-    Rule("loss-flat", flat_loss, "Nothing is learned: the rate is too low, or no label counts", "train.optm_lr", SFT),
+    Alarm("nan", not_a_number, "The update was too large, or a clip is broken", "train.optm_lr", severe=True),
+    Alarm("kl", _above(KL, KL_ALARM, FAR, peaks=1),
+          "Nothing holds the policy near its start", "train.train_policy.kl_beta"),
+    Alarm("kl-runaway", _above(KL, KL_RUNAWAY, FAR, peaks=1),
+          "The policy has left its start: rate too high, or no KL term", "train.optm_lr", severe=True),
+    Alarm("equal-groups", _above(EQUAL, 0.9, "in {1:.0%} of the last groups all earn the same"),
+          "All right or all wrong: the prompts are too easy or too hard", "rollout.n_generation"),
+    Alarm("never-earned", never_earned, "Prompt and reward may disagree: run python -m cookbook.gym",
+          "train.train_policy.reward_function"),
+    Alarm("reward-flat", flat_reward, "Too few groups teach, or the steps are too small", "train.optm_lr"),
+    Alarm("reward-lost",
+          _compare(REWARD, WINDOW + 1, lambda v: (mean(v[:-WINDOW][:WINDOW]), mean(v[-WINDOW:])),
+                   lambda first, now: now < 0.1 * first, "the reward was {:.3f}, and is {:.3f}"),
+          "The policy is broken: the rate is too high", "train.optm_lr", severe=True),
+    Alarm("entropy-collapse", _fallen(ENTROPY, 0.2, "entropy"), "The policy has stopped trying other answers",
+          "train.train_policy.epsilon_high"),
+    Alarm("shorter", _fallen(LENGTH, 0.5, "mean completion length"),
+          "The reasoning is being dropped: it earns nothing, or short completions weigh more",
+          "train.train_policy.loss_type"),
+    Alarm("cut", _above(CUT, 0.2, "{1:.0%} of the last completions are cut at the limit"),
+          "What is cut earns nothing, whatever it would have said", "rollout.max_response_length"),
+    Alarm("format-lost",
+          _compare(FORMAT, 2 * WINDOW,
+                   lambda v: (max(mean(v[i : i + WINDOW]) for i in range(len(v) - WINDOW + 1)), mean(v[-WINDOW:])),
+                   lambda best, now: best > 0.8 and now < 0.5, "the format is kept by {1:.0%}, and was by {0:.0%}"),
+          "The format is not paid for, or the rate is too high", "train.optm_lr", severe=True),
+    Alarm("gradients",
+          _compare(NORM, WINDOW + 3, lambda v: (median(v[:-3]), median(v[-3:])),
+                   lambda before, now: now > 10 * before, "the gradient norm is {1:.3g}, and was {0:.3g}"),
+          "The rate is too high, or a batch is odd", "train.optm_grad_norm_clip"),
+    Alarm("reward-not-accuracy", reward_without_accuracy,
+          "The reward is being gamed, or the training prompts are learned by heart",
+          "train.train_policy.reward_function"),
+    Alarm("overfitting", validation_rises, "The training answers are being learned by heart", "train.epoch", SFT),
+    Alarm("loss-spike",
+          _compare(LOSS, 10, lambda v: (median(v[-23:-3]), min(v[-3:])), lambda usual, now: now > max(3 * usual, SPIKE),
+                   "the loss was {:.3f}, and is at least {:.3f} for three steps"),
+          "The update was too large, or the data changed", "train.optm_lr", SFT, severe=True),
+    Alarm("loss-flat",
+          _compare(LOSS, 20, lambda v: _ends(v, len(v) // 4), lambda first, last: last > 0.98 * first,
+                   "loss {:.3f}, and now {:.3f}"),
+          "Nothing is learned: the rate is too low, or no label counts", "train.optm_lr", SFT),
 )  # fmt: skip
 
 
 # ---- what has gone off -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """One thing that goes wrong: since when, by what numbers, why it may be, what to turn, where to read."""
-
-    name: str
-    severe: bool  # whether the run can only get worse from here
-    step: int
-    message: str
-    cause: str
-    knob: str  # the key of the TOML
-    read: str  # notebook#heading
-
-    def __str__(self) -> str:
-        level = "severe" if self.severe else "warning"
-        return (
-            f"{self.name} ({level}, step {self.step}): {self.message}. {self.cause}. Try {self.knob}; see {self.read}"
-        )
 
 
 class TrainingStopped(RuntimeError):
@@ -241,7 +200,7 @@ class TrainingStopped(RuntimeError):
 def standing(rows: Rows) -> list[Alarm]:
     """Returns the alarms that stand at the last row."""
     found = ((rule, rule.check(rows)) for rule in RULES) if rows else ()
-    return [Alarm(r.name, r.severe, rows[-1]["step"], said, r.cause, r.knob, r.read) for r, said in found if said]
+    return [replace(rule, step=rows[-1]["step"], message=said) for rule, said in found if said]
 
 
 def replay(rows: Rows) -> list[Alarm]:
@@ -266,10 +225,11 @@ def allowed_silence(times: Sequence[float]) -> float:
 def stalled(times: Sequence[float], now: float) -> Alarm | None:
     """Returns an alarm where the last step is longer ago than is allowed; None before the second."""
     waited = now - times[-1] if len(times) > 1 else 0.0
-    if waited <= allowed_silence(times):
-        return None
     said = f"nothing for {waited:.0f} s, and a step took {usual_step(times):.1f} s"
-    return Alarm("stall", True, len(times), said, "A process has died, or waits for another", "rollout.batch_size", RL)
+    stall = Alarm(
+        "stall", None, "A process has died, or waits for another", "rollout.batch_size", RL, True, len(times), said
+    )
+    return stall if waited > allowed_silence(times) else None
 
 
 class Watcher:

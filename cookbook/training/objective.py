@@ -97,7 +97,10 @@ def policy_loss(
     joschu.net/blog/kl-approx.html). `weight` (n, 1) weighs each completion's loss. `whole`: one ratio a completion, the
     geometric mean of its tokens' (GSPO). `unbiased_kl`: the estimate times the ratio (DeepSeek-V3.2).
     """
-    ratio = (completion_mean(logp - old, mask) if whole else logp - old).clamp(-FARTHEST, FARTHEST).exp()
+    ratio = logp - old
+    if whole:
+        ratio = ((ratio * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp_min(1)).expand_as(ratio)
+    ratio = ratio.clamp(-FARTHEST, FARTHEST).exp()
     clipped = ratio.clamp(1 - low, 1 + high)
     gain = torch.minimum(ratio * advantage, clipped * advantage)
     if not whole:
@@ -107,12 +110,6 @@ def policy_loss(
     if unbiased_kl:
         kl = kl * (logp - old).clamp(-FARTHEST, FARTHEST).exp()
     return ((beta * kl - gain) * (mask * weight)).sum(), (kl * mask).sum()
-
-
-def completion_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Returns the mean over each completion's tokens, at every one of them (n, length)."""
-    mean = (values * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp_min(1)
-    return mean.expand_as(values)
 
 
 def completion_weights(objective: Objective, lengths: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ and differ from its own where `tests/training/test_rewards.py` has a table: "(A)
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cookbook.config import Config, ConfigError
 from cookbook.data.answers import choose
@@ -57,10 +58,8 @@ def well_formed(completion: str, sample: Sample, contract: Contract) -> float:
 
 def binary(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns 1.0 where answer and reference both say yes, or both no; "true" and "false" count as such."""
-    said, right = (
-        choose(words, list(YES_NO)) for words in (_stated(completion, contract), reference(sample, contract))
-    )
-    return float(said is not None and right is not None and YES_NO[said] == YES_NO[right])
+    said, right = _both(lambda words: choose(words, list(YES_NO)), completion, sample, contract)
+    return float(None not in (said, right) and YES_NO[said] == YES_NO[right])
 
 
 def ordinal(completion: str, sample: Sample, contract: Contract) -> float:
@@ -70,16 +69,16 @@ def ordinal(completion: str, sample: Sample, contract: Contract) -> float:
         if stated is None or sample.answer not in sample.options:
             return 0.0
         return NEAR.get(abs(sample.options.index(stated) - sample.options.index(sample.answer)), 0.0)
-    said, right = number(_stated(completion, contract)), number(reference(sample, contract))
-    return NEAR.get(abs(said - right), 0.0) if said is not None and right is not None else 0.0
+    said, right = _both(number, completion, sample, contract)
+    return 0.0 if None in (said, right) else NEAR.get(abs(said - right), 0.0)
 
 
 def numeric(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns 1.0 where the answer states one number, and that within the tolerance of the reference."""
-    said, right = number(_stated(completion, contract)), number(reference(sample, contract))
-    if said is None or right is None:
-        return 0.0
-    return float(abs(said - right) <= sample.extra.get("tolerance", TOLERANCE * abs(right)))
+    said, right = _both(number, completion, sample, contract)
+    return float(
+        None not in (said, right) and abs(said - right) <= sample.extra.get("tolerance", TOLERANCE * abs(right))
+    )
 
 
 def span_iou(completion: str, sample: Sample, contract: Contract) -> float:
@@ -87,12 +86,12 @@ def span_iou(completion: str, sample: Sample, contract: Contract) -> float:
 
     What `quantities.span` does not read earns 0.0.
     """
-    return iou(span(_stated(completion, contract)), span(reference(sample, contract)))
+    return iou(*_both(span, completion, sample, contract))
 
 
 def rouge_l(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns ROUGE-L F1 of answer and reference: their longest common subsequence of words (Lin 2004)."""
-    said, right = (_words(t) for t in (_stated(completion, contract), reference(sample, contract)))
+    said, right = _both(lambda words: re.findall(r"\w+", words.lower()), completion, sample, contract)
     common = _common(said[: 4 * LONGEST], right)
     return 2 * common / (len(said) + len(right)) if common else 0.0
 
@@ -178,11 +177,6 @@ def reward_weights(config: Config) -> dict[str, float]:
     return dict(stated) if isinstance(stated, dict) else dict.fromkeys(names, 1.0)
 
 
-def reference(sample: Sample, contract: Contract) -> str:
-    """Returns what a sample is compared with: its answer, else what its written answer states, else ""."""
-    return sample.answer if sample.answer is not None else _stated(sample.target or "", contract)
-
-
 # ---- the proof: a reward that the right answer cannot earn in full trains nothing, whatever the curve says --------
 
 
@@ -208,11 +202,8 @@ def require_gold(samples: Sequence[Sample], weights: Weights, contract: Contract
     if not failures:
         return
     sample, earned = failures[0]
-    poor = ", ".join(
-        f"{name} {value:g}"
-        for name, value in earned.parts.items()
-        if value < 1 and weights[name] > 0 and name != OVERLONG
-    )
+    paid = ((name, value) for name, value in earned.parts.items() if weights[name] > 0 and name != OVERLONG)
+    poor = ", ".join(f"{name} {value:g}" for name, value in paid if value < 1)
     names = ", ".join(s.id for s, _ in failures[:5]) + (", …" if len(failures) > 5 else "")
     raise RewardError(
         f"{len(failures)} of {len(samples)} samples ({names}): the right answer earns {earned.total:g} of "
@@ -226,15 +217,10 @@ def are_ours(config: Config) -> bool:
     return config.kind == "grpo" and reward_weights(config).keys() <= {*PARTS, OVERLONG}
 
 
-# ---- reading ----------------------------------------------------------------------------------------------------
-
-
-def _stated(completion: str, contract: Contract) -> str:
-    return contract.read_answer(completion) or ""
-
-
-def _words(words: str) -> list[str]:
-    return re.findall(r"\w+", words.lower())
+def _both(read: Callable[[str], Any], completion: str, sample: Sample, contract: Contract) -> tuple[Any, Any]:
+    """Returns what `read` finds in the stated answer, and in the sample's: the right one, else that of the target."""
+    right = contract.read_answer(sample.target or "") if sample.answer is None else sample.answer
+    return read(contract.read_answer(completion) or ""), read(right or "")
 
 
 def _common(a: list[str], b: list[str]) -> int:

@@ -64,7 +64,14 @@ class Validation:
         Returns whether the accuracy is higher than at any step before.
         """
         if self.probes and step in self.times:
-            self.run.keep_generations(self._probe_rows(model, step))
+            texts = answers(model, self.encoder, self.probes, self.limit, self.size)
+            for sample, text in zip(self.probes, texts):
+                lost = penalty(text, self.config, self.encoder.tokenizer)
+                earned = reward(text, sample, reward_weights(self.config), self.encoder.contract, lost)
+                self.run.keep_generations([
+                    {"kind": PROBE, "step": step, "id": sample.id, "question": sample.question,
+                     "reference": sample.answer, "output": text, "reward": earned.total, **earned.parts}
+                ])  # fmt: skip
         if values is None or not self.every or not (step % self.every == 0 or step == self.steps):
             return False
         values[METRIC] = self.accuracy(model)
@@ -81,19 +88,6 @@ class Validation:
     def note_best(self, step: int, value: float) -> None:
         """Write best.json: {"step", "metric", "value"}."""
         (self.run.path / BEST).write_text(json.dumps({"step": step, "metric": METRIC, "value": value}) + "\n")
-
-    def _probe_rows(self, model, step: int) -> list[dict]:
-        weights = reward_weights(self.config)
-        texts = answers(model, self.encoder, self.probes, self.limit, self.size)
-        earned = [
-            reward(text, s, weights, self.encoder.contract, penalty(text, self.config, self.encoder.tokenizer))
-            for text, s in zip(texts, self.probes)
-        ]
-        return [
-            {"kind": PROBE, "step": step, "id": s.id, "question": s.question, "reference": s.answer, "output": text,
-             "reward": r.total, **r.parts}
-            for s, text, r in zip(self.probes, texts, earned)
-        ]  # fmt: skip
 
 
 def best_step(run: str | Path) -> int | None:

@@ -60,7 +60,7 @@ def steps(count: int, loss: float = 1.5) -> list[str]:
 
 
 READY = "Controller is ready at"
-ALARM = Alarm("kl-runaway", True, 7, "the KL is 2", "the rate is too high", "train.optm_lr", "rl")
+ALARM = Alarm("kl-runaway", None, "the rate is too high", "train.optm_lr", "rl", True, 7, "the KL is 2")
 
 
 @pytest.mark.parametrize("log, wait, kind", [

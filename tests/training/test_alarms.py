@@ -174,8 +174,8 @@ def test_knob_and_paragraph_exist(rule):
 
 
 def test_an_alarm_reads_as_one_line():
-    line = str(Alarm("kl", False, 7, "the KL is 0.2", "No leash", "train.train_policy.kl_beta", alarms.RL))
-    assert line.startswith(
+    alarm = Alarm("kl", None, "No leash", "train.train_policy.kl_beta", step=7, message="the KL is 0.2")
+    assert str(alarm).startswith(
         "kl (warning, step 7): the KL is 0.2. No leash. Try train.train_policy.kl_beta; see notebook"
     )
 
