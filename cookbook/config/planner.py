@@ -179,8 +179,7 @@ def plan(
     if fits and peak * 1.09 + 1.4 > gpu_gib:
         why = [f"tight: {_used(peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more"]
     elif not fits and advise:
-        known = {"gpus": gpus, "gpu_gib": gpu_gib, "samples": samples, "tokens": tokens, "gpu": gpu}
-        why.append(_advice(config, known))
+        why.append(_advice(config, gpus=gpus, gpu_gib=gpu_gib, samples=samples, tokens=tokens, gpu=gpu))
     return Plan(
         fits=fits,
         gpus=gpus_needed(view),
@@ -229,7 +228,7 @@ def _layout(view: View, size: int) -> dict[str, int]:
     return {f"{half}.dp_shard_size": size for half in halves}
 
 
-def _advice(config: Config, known: dict[str, Any]) -> str:
+def _advice(config: Config, **known: Any) -> str:
     """Returns the first change, from small to large, with which the plan fits."""
     view = View(config)
     spread = [_layout(view, n) for n in VISIBLE if n + gpus_needed(view)[1] <= known["gpus"]]

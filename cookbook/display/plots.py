@@ -115,10 +115,9 @@ def _panel(ax: Axes, title: str, *curves: tuple[str, ...], metrics: Sequence[dic
 
 def _window_legend(window: int) -> list[Line2D]:
     """Returns the legend entries for the light and the bold lines; none where nothing was smoothed."""
-    if window == 1:
-        return []
     light = Line2D([], [], color=INK, alpha=0.4, linewidth=0.9, label="light: each step")
-    return [light, Line2D([], [], color=INK, linewidth=1.9, label=f"bold: mean of {window} steps")]
+    bold = Line2D([], [], color=INK, linewidth=1.9, label=f"bold: mean of {window} steps")
+    return [light, bold] if window > 1 else []
 
 
 @matplotlib.rc_context(STYLE)

@@ -14,7 +14,7 @@ import inspect
 import linecache
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,7 +94,12 @@ def check_settings() -> Settings:
     shell = get_ipython()
     if shell is None:
         raise RuntimeError("check_settings() reads the cells of a notebook; elsewhere use validate()")
-    declared, injected = find_cells(_executed_cells(shell))
+    # the cells that the kernel ran, oldest first: it does not know which notebook it runs
+    cells = list(filter(None, shell.history_manager.input_hist_parsed))
+    if not cells:  # nbval runs every cell once and without history; but the sources are kept for tracebacks
+        names = [name for name in linecache.cache if name.startswith(get_tmp_directory())]
+        cells = ["".join(linecache.getlines(name)) for name in names]
+    declared, injected = find_cells(cells)
     stored = (n.id for n in ast.walk(ast.parse(injected)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
     names = [*read_parameters(declared), *stored]
     return validate(declared, {name: shell.user_ns[name] for name in names if name in shell.user_ns})
@@ -142,8 +147,7 @@ def _read_line(node: ast.stmt, line: str) -> Parameter:
     return replace(accepted, default=accepted.value)
 
 
-def _unknown(name: str, parameters: Iterable[str]) -> str:
-    parameters = list(parameters)
+def _unknown(name: str, parameters: Collection[str]) -> str:
     nearest = difflib.get_close_matches(name, parameters, n=1, cutoff=0.5)
     question = f"; did you mean {nearest[0]}?" if nearest else "."
     return f"{name} is no parameter of this notebook{question} Its parameters: {', '.join(parameters)}"
@@ -170,15 +174,6 @@ def find_cells(cells: Iterable[str]) -> tuple[str, str]:
     if declared is None:
         raise ValueError(f"the parameters cell has not run. Run it first; its form is {FORM}")
     return declared, injected
-
-
-def _executed_cells(shell) -> list[str]:
-    """Returns the source of the cells that the kernel ran, oldest first: it does not know which notebook it runs."""
-    if history := list(filter(None, shell.history_manager.input_hist_parsed)):
-        return history
-    # nbval runs every cell once and without history; but the sources are kept for tracebacks
-    names = [name for name in linecache.cache if name.startswith(get_tmp_directory())]
-    return ["".join(linecache.getlines(name)) for name in names]
 
 
 def show_source(thing) -> None:

@@ -38,9 +38,8 @@ def engine_environment(
         **(extra or {}),
         METRICS_TO: str(run / ENGINE_METRICS),
         COMPLETIONS_TO: str(run / GENERATIONS),
+        **({"COOKBOOK_LOOPBACK": "1"} if nodes == 1 else {}),  # nobody outside this machine has business with it
     }
-    if nodes == 1:
-        environment["COOKBOOK_LOOPBACK"] = "1"  # nobody outside this machine has business with it
     find_redis(environment["PATH"])
     return {**environment, **wandb_environment(config, environment)}
 

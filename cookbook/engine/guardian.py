@@ -89,9 +89,6 @@ def sigterm_exits() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-# ---- the guardian's own -----------------------------------------------------------------------------------------
-
-
 def reap(codes: dict[int, int]) -> None:
     """Collect ended children, adopted ones too, and note their exit codes by process id."""
     with contextlib.suppress(ChildProcessError):

@@ -125,8 +125,7 @@ def launch(
 
 def command(config: Path, loader: str | Path, port: int, path: str, nodes: int = 1, node_ips: str = "") -> list[str]:
     """Returns the engine's command line, with `cosmos-rl` looked for on `path`. Raises EngineError."""
-    program = shutil.which(PROGRAM, path=path)
-    if program is None:
+    if (program := shutil.which(PROGRAM, path=path)) is None:
         raise EngineError("install", f"{PROGRAM} not found on PATH")
     if not (ROOT / loader).is_file():
         raise EngineError("install", f"{ROOT / loader}: no such loader file")

@@ -64,8 +64,7 @@ def split(line: str) -> tuple[str, str]:
 
 def parse_step(line: str) -> Step | None:
     """Returns the step that a line reports, SFT's or GRPO's; None for any other line."""
-    match = STEP.search(split(line)[1])
-    if not match:
+    if not (match := STEP.search(split(line)[1])):
         return None
     values = {name.strip(): float(value.rstrip(".")) for name, value in FIGURE.findall(match[3])}
     return Step(int(match[1]), int(match[2]), values) if values else None

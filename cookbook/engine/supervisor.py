@@ -3,9 +3,6 @@
 Why: the launcher of cosmos-rl waits for ever for a replica that died, and so would we. Signs of life are lines of the
 log, rows of metrics and files that are written; where none comes, where a process has failed, or where the loss is
 no number, the run is ended. For another severe alarm the controller is asked first to save and to end by itself.
-
-    supervisor = Supervisor(run, "SFT", Patience())
-    reason = supervisor.follow(engine)          # None: it ended by itself; else why it has to be ended
 """
 
 import contextlib
