@@ -48,8 +48,7 @@ class Config:
         try:
             return cls(tomlkit.parse(text), name)
         except tomlkit.exceptions.TOMLKitError as error:
-            line = getattr(error, "line", 1)
-            raise ConfigError(f"{name}:{line}: not valid TOML ({error})") from None
+            raise ConfigError(f"{name}:{getattr(error, 'line', 1)}: not valid TOML ({error})") from None
 
     @classmethod
     def read(cls, path: Path, name: str = "") -> "Config":

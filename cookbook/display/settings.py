@@ -22,7 +22,7 @@ from ipykernel.compiler import get_tmp_directory
 from IPython import get_ipython
 from IPython.display import display
 
-from cookbook.display.tables import Bold, Code, Table
+from cookbook.display.tables import AsTable, Bold, Code, Table
 
 TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list)}
 FORM = "one literal a line: name: type = value  # help"
@@ -55,7 +55,7 @@ class Parameter:
         raise TypeError(f"{self.name} is {value!r} ({found}), but takes {wanted}. {remedy}")
 
 
-class Settings:
+class Settings(AsTable):
     """The parameters of this run, by name: `settings.epochs`; `dict(settings)` gives name → value."""
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
@@ -77,12 +77,6 @@ class Settings:
         changed = ("" if p.value == p.default else f"default {p.default!r}" for p in self._parameters)
         rows = [(p.name, Code(repr(p.value)), Bold(words), p.help) for p, words in zip(self._parameters, changed)]
         return Table(("name", "value", "changed", "meaning"), rows)
-
-    def __repr__(self) -> str:
-        return repr(self._table())
-
-    def _repr_html_(self) -> str:
-        return self._table()._repr_html_()
 
 
 def check_settings() -> Settings:

@@ -80,11 +80,10 @@ def find_redis(path: str | None = None) -> Path:
 
 def is_free(port: int) -> bool:
     """Returns whether a server could listen on a port of this machine, on all its addresses as the engine does."""
-    try:
+    with contextlib.suppress(OSError):
         socket.create_server(("0.0.0.0", port)).close()  # one that was closed a moment ago is free
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def free_port(start: int) -> int:

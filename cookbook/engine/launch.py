@@ -4,7 +4,6 @@ Why: the engine alone drops a crashed run in silence or waits for ever, leaves r
 to a folder named by the clock. Here a run is good or raises, its folder reads like the local engine's, and
 afterwards no process of it is left.
 
-    export = launch(Config.load("configs/sft.toml"), "data_tools/llava_sft.py", Run("mine/sft", seed=0))
     python -m cookbook.engine --config configs/sft.toml --run mine/sft data_tools/llava_sft.py
 """
 

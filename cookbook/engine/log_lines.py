@@ -3,9 +3,8 @@
 Why: the log is the only place where cosmos-rl tells the truth (its exit code does not), and eight ranks print one
 error in eight copies, three times each, with torchrun's own traceback at the end.
 
-    log = RunLog()                                          # what it has said so far, line by line
-    log.take("… - INFO - Step: 2/12, Loss: 6.17863, …")     # Step(number=2, total=12, values={"Loss": 6.17863, …})
-    root_cause(traces(lines), after=411)                    # the one traceback to show
+    RunLog().take("… - INFO - Step: 2/12, Loss: 6.17863, …")    # Step(number=2, total=12, values={"Loss": 6.17863, …})
+    root_cause(traces(lines), after=411)                        # the one traceback to show
 """
 
 import math

@@ -7,7 +7,6 @@ With `mode = "colocated"` the policy's own model generates; otherwise a copy on 
 each, whose weights the engine replaces after each step. Completions go back as text, and the trainer tokenizes them
 again (grpo_trainer.py:1155): so the token that ends one is never trained, and a word that was sampled in unusual pieces
 is trained in the usual ones. With `train.train_policy.rollout_as_token_ids = true` it gets the sampled tokens.
-
 A rollout must see what the trainer sees, or the policy is graded on another clip than it answered to. So a prompt is
 what the engine's own packer makes of it: token ids, pixels, and rotary positions, for transformers would compute others
 (CONTRIBUTING.md). All prompts of a call go in one batch: with FSDP every process must make as many forward passes.

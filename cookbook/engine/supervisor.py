@@ -161,10 +161,8 @@ def request_stop(port: int, reason: str) -> bool:
 
     dispatcher/run_web_panel.py:496 of 0.4.7; a controller that does not answer, or refuses with 409, did not agree.
     """
-    with requests.Session() as direct:
+    with requests.Session() as direct, contextlib.suppress(OSError, ValueError, KeyError):
         direct.trust_env = False  # no proxy knows this machine's loopback
-        try:
-            reply = direct.post(f"http://127.0.0.1:{port}{STOP}", json={"reason": reason}, timeout=REPLY_WITHIN)
-            return reply.ok and bool(reply.json()["accepted"])
-        except (OSError, ValueError, KeyError):
-            return False
+        reply = direct.post(f"http://127.0.0.1:{port}{STOP}", json={"reason": reason}, timeout=REPLY_WITHIN)
+        return reply.ok and bool(reply.json()["accepted"])
+    return False

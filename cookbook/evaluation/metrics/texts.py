@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cookbook.data.answers import plain
-from cookbook.evaluation.metrics.choices import Row
+from cookbook.evaluation.metrics.choices import Row, pairs
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
@@ -34,9 +34,7 @@ def text(rows: Sequence[Row]) -> dict:
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics import BLEU
 
-    if not rows:
-        raise ValueError("no predictions to measure")
-    told, wanted = [row["answer"] or "" for row in rows], [row["reference"] for row in rows]
+    wanted, told = pairs(rows, unread="")
     bleu, rouge = BLEU(), RougeScorer(ROUGE, use_stemmer=True)  # Porter's stems, as published figures have it
     shared = [rouge.score(target=b, prediction=a) for a, b in zip(told, wanted)]
     return {
