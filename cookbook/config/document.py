@@ -102,8 +102,7 @@ class Config:
 
     def line(self, key: str) -> int:
         """Returns the line on which a dotted key stands; of a missing key the line of its nearest table, else 1."""
-        best, found, table, quoted = 0, 1, "", False
-        parts = key.split(".")
+        best, found, table, quoted, parts = 0, 1, "", False, key.split(".")
         for number, text in enumerate(self.text().splitlines(), 1):
             inside, quoted = quoted, quoted ^ (text.count('"""') % 2 == 1) ^ (text.count("'''") % 2 == 1)
             match = None if inside else re.match(r"\s*(?:\[+([^\]]+)\]+|([\w\-.\"' ]+?)\s*=)", text)

@@ -66,8 +66,10 @@ def predict(
             for start in range(0, len(readable), size):
                 part = readable[start : start + size]
                 out = generate(model, to(model, encoder.prompt_batch(part)), limit, temperature, draws, generator)
-                rows = [tokens[mask] for tokens, mask in zip(out.tokens, out.mask)]
-                texts = encoder.tokenizer.batch_decode(rows, skip_special_tokens=True)
+                texts = [
+                    encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)
+                    for tokens, mask in zip(out.tokens, out.mask)
+                ]
                 for i, sample in enumerate(part):
                     store.add(sample, texts[i * draws : (i + 1) * draws])
             bar.advance(len(window))

@@ -106,8 +106,7 @@ def ordinal(rows: Sequence[Row]) -> dict:
     pairs(rows)
     read = [(float(r["reference"]), float(r["answer"])) for r in rows if r["answer"] is not None]
     wanted, told = np.array(read).reshape(-1, 2).T
-    error = told - wanted
-    varied = len(read) > 1 and np.ptp(wanted) > 0 and np.ptp(told) > 0
+    error, varied = told - wanted, len(read) > 1 and np.ptp(wanted) > 0 and np.ptp(told) > 0
     return {
         "n": len(rows),
         "accuracy": float((error == 0).sum()) / len(rows),
