@@ -90,8 +90,7 @@ def ask(
     Raises CheckpointError for a path that holds no whole weights, ContractError for two contracts that differ,
     VideoError for a clip or image that cannot be read. A relative path of those counts from where the process stands.
     """
-    folder = checkpoint.on_disk(model_path)
-    if folder is None:
+    if (folder := checkpoint.on_disk(model_path)) is None:
         raise CheckpointError(f"{model_path}: no such folder, and no model of this name has been downloaded")
     bound, file = choose_contract(folder, contract)
     # the clip first: one that cannot be read is told before a large model is loaded

@@ -3,8 +3,7 @@
 Why: "mind the KL" and "balance your labels" are easily said. Here each is two or three short runs that differ in one
 thing, and a sentence that is checked. `rl.ipynb` names them, and runs one.
 
-    python -m cookbook.lessons --seeds 0 1 2              # all lessons; the table of LOG.md
-    python -m cookbook.lessons --only kl --seeds 0        # one of them
+    python -m cookbook.lessons --seeds 0 1 2    # the table of LOG.md; with --only kl one of them
 """
 
 import json

@@ -90,8 +90,7 @@ def convert(
 def read_shares(words: str) -> dict[str, float]:
     """Returns {"train": 0.8, "validation": 0.2} of the text "train=0.8,validation=0.2"."""
     try:
-        pairs = [part.split("=") for part in words.split(",")]
-        return {name.strip(): float(share) for name, share in pairs}
+        return {name.strip(): float(share) for name, share in (part.split("=") for part in words.split(","))}
     except ValueError:
         raise argparse.ArgumentTypeError(f"{words!r} is not of the form train=0.8,validation=0.1,test=0.1") from None
 

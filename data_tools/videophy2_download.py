@@ -10,7 +10,7 @@ Leaves CLIPS/NAME-HASH.mp4 and prints what could not be fetched; exit code 1 whe
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,10 +53,9 @@ def addresses(path: Path, problems: Problems) -> list[str]:
     return list(found)
 
 
-def download(urls: Iterable[str], folder: Path, workers: int = 8) -> Problems:
+def download(urls: Sequence[str], folder: Path, workers: int = 8) -> Problems:
     """Fetch all clips, several at a time. Returns (address, reason) of those that failed."""
     folder.mkdir(parents=True, exist_ok=True)
-    urls = list(urls)
     with ThreadPoolExecutor(workers) as pool:
         return [(url, why) for url, why in zip(urls, pool.map(lambda url: fetch(url, folder), urls)) if why]
 

@@ -3,16 +3,14 @@
 Why: cosmos-rl drops unknown keys in silence, so a misspelt learning rate trains with the default, and a night of eight
 GPUs is gone. Nothing here imports torch or cosmos_rl. notebooks/configuration.ipynb walks through it; in this order:
 
-    document      one file: read, looked up and edited by dotted key, its comments kept
+    document      one file: read, looked up and edited by dotted key; two compared: key | default | custom | why
     schema        which keys the engine has, what they take, and what was meant instead
     rules         `lint`: what is wrong, by line, with the fix; `require` refuses it
     planner       `plan`: memory, steps, hours, disk
-    difference    key | default | custom | why
     __main__      python -m cookbook.config lint configs/*.toml
 """
 
-from cookbook.config.difference import difference
-from cookbook.config.document import Config, ConfigError
+from cookbook.config.document import Config, ConfigError, difference
 from cookbook.config.planner import layouts, plan
 from cookbook.config.rules import lint, require
 from cookbook.config.schema import Finding

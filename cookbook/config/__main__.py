@@ -36,17 +36,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read(path: Path) -> Config:
-    """Read a file as it is: the lint says what is wrong with its keys. Raises ConfigError."""
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such configuration file")
-    return Config.parse(path.read_text(encoding="utf-8"), str(path))
-
-
 def _lint(path: Path, **known: int | None) -> list[str]:
     """Returns what is wrong with a file, a line each."""
     try:
-        found = lint(_read(path), **known)
+        found = lint(Config.read(path), **known)
     except ConfigError as error:
         return [str(error)]
     return [f"{path}:{finding}" + ("" if finding.level == "error" else f" ({finding.level})") for finding in found]
@@ -62,9 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1 if lines else 0
     try:
         if command == "diff":
-            print(difference(_read(args["default"]), _read(args["custom"])).markdown())
+            print(difference(Config.read(args["default"]), Config.read(args["custom"])).markdown())
             return 0
-        found = plan(_read(args.pop("file")), **args)
+        found = plan(Config.read(args.pop("file")), **args)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,7 +1,8 @@
-"""One configuration file: read, looked up and edited by dotted key, with its comments kept.
+"""One configuration file: read, looked up and edited by dotted key, its comments kept; and two of them compared.
 
 config = Config.load("configs/tiny_sft.toml").edit({"train.epoch": 50})
 config["train.optm_lr"]
+difference(Config.load("configs/tiny_sft.toml"), config)
 """
 
 import re
@@ -12,6 +13,7 @@ from typing import Any
 import tomlkit
 
 from cookbook.config import schema
+from cookbook.display.tables import Table
 from cookbook.runs import ROOT
 
 
@@ -46,8 +48,14 @@ class Config:
         try:
             return cls(tomlkit.parse(text), name)
         except tomlkit.exceptions.TOMLKitError as error:
-            line = getattr(error, "line", 1)
-            raise ConfigError(f"{name}:{line}: not valid TOML ({error})") from None
+            raise ConfigError(f"{name}:{getattr(error, 'line', 1)}: not valid TOML ({error})") from None
+
+    @classmethod
+    def read(cls, path: Path, name: str = "") -> "Config":
+        """Read a file without a check of its keys: `lint` says what is wrong with them. Raises ConfigError."""
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such configuration file")
+        return cls.parse(path.read_text(encoding="utf-8"), name or str(path))
 
     @classmethod
     def load(cls, path: str | Path) -> "Config":
@@ -56,14 +64,10 @@ class Config:
         Raises ConfigError where the file is missing, is not TOML, or holds a key that the engine would drop or a
         value that it would refuse.
         """
-        path = ROOT / path
-        if not path.is_file():
-            raise ConfigError(f"{path}: no such configuration file")
-        return cls.parse(path.read_text(encoding="utf-8"), path.name)._checked()
+        return cls.read(ROOT / path, Path(path).name)._checked()
 
     def _checked(self) -> "Config":
-        found = list(schema.check(self.stated, self.kind, self.line))
-        if found:
+        if found := list(schema.check(self.stated, self.kind, self.line)):
             raise ConfigError("\n".join(f"{self.name}:{f}" for f in found))
         return self
 
@@ -98,8 +102,7 @@ class Config:
 
     def line(self, key: str) -> int:
         """Returns the line on which a dotted key stands; of a missing key the line of its nearest table, else 1."""
-        best, found, table, quoted = 0, 1, "", False
-        parts = key.split(".")
+        best, found, table, quoted, parts = 0, 1, "", False, key.split(".")
         for number, text in enumerate(self.text().splitlines(), 1):
             inside, quoted = quoted, quoted ^ (text.count('"""') % 2 == 1) ^ (text.count("'''") % 2 == 1)
             match = None if inside else re.match(r"\s*(?:\[+([^\]]+)\]+|([\w\-.\"' ]+?)\s*=)", text)
@@ -111,3 +114,34 @@ class Config:
             if here == parts[: len(here)] and len(here) > best:
                 best, found = len(here), number
         return found
+
+
+def difference(default: Config, custom: Config) -> Table:
+    """Returns key | default | custom | why of every key whose value differs, in the default's order, new keys last.
+
+    Values stand as TOML would write them. The why of a changed value is the comment beside it in the custom file; the
+    why of keys that it leaves out is a comment line `# key, key: reason`.
+    """
+    keys = dict.fromkeys([*default.stated, *custom.stated])
+    rows = [
+        (key, _written(default, key, "not stated"), _written(custom, key, "removed"), _why(custom, key))
+        for key in keys
+        if default.stated.get(key) != custom.stated.get(key)
+    ]
+    return Table(("key", "default", "custom", "why"), rows)
+
+
+def _written(config: Config, key: str, absent: str) -> str:
+    return tomlkit.item(config.stated[key]).as_string() if key in config.stated else absent
+
+
+def _why(config: Config, key: str) -> str:
+    if key not in config.stated:
+        lines = re.findall(r"^# *([\w, ]+): (.+)$", config.text(), re.MULTILINE)
+        return next((why for names, why in lines if key.split(".")[-1] in names.split(", ")), "")
+    item = config.document
+    for part in key.split("."):
+        item = item[part]
+    if isinstance(item, bool):  # tomlkit gives a plain one, without its comment
+        return config.text().splitlines()[config.line(key) - 1].partition("#")[2].strip()
+    return item.trivia.comment.lstrip("# ")

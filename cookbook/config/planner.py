@@ -4,8 +4,6 @@ Why: "does it fit, and will it be done by tomorrow?" is answered today by trying
 runs of an 8.29 B Qwen2.5-VL (random weights) in cosmos-rl 0.4.7 on NVIDIA H200s, with gradient checkpointing, SDPA
 attention, float32 master weights, one sample a mini-batch and two mini-batches a step; tests/config/test_planner.py
 holds those runs. Everything else that a plan takes for granted stands in its `assumptions`.
-
-    plan(Config.load("configs/sft.toml"), gpus=4, gpu_gib=80, samples=10_000, tokens=2000).why
 """
 
 import math
@@ -17,7 +15,7 @@ from typing import Any
 from cookbook.config.document import Config
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
-from cookbook.display.tables import Table
+from cookbook.display.tables import AsTable, Table
 from cookbook.runs import ROOT
 
 GIB = 2**30
@@ -34,7 +32,7 @@ CACHE_BYTES = 28 * 2 * 4 * 128 * 2  # keys and values of one token: layers x 2 x
 
 
 @dataclass(frozen=True, repr=False)
-class Plan:
+class Plan(AsTable):
     """What a configuration asks for. `why` says what does not fit and what to turn first, or where it is tight."""
 
     fits: bool
@@ -59,12 +57,6 @@ class Plan:
         for name, lines in (("why", self.why), ("taken for granted", self.assumptions)):
             rows += zip_longest((name,), lines, fillvalue="") if lines else ()
         return Table(("", "plan"), rows)
-
-    def __repr__(self) -> str:
-        return repr(self._table())
-
-    def _repr_html_(self) -> str:
-        return self._table()._repr_html_()
 
 
 def _parameters(view: View) -> tuple[float, str]:
@@ -179,8 +171,7 @@ def plan(
     if fits and peak * 1.09 + 1.4 > gpu_gib:
         why = [f"tight: {_used(peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more"]
     elif not fits and advise:
-        known = {"gpus": gpus, "gpu_gib": gpu_gib, "samples": samples, "tokens": tokens, "gpu": gpu}
-        why.append(_advice(config, known))
+        why.append(_advice(config, gpus=gpus, gpu_gib=gpu_gib, samples=samples, tokens=tokens, gpu=gpu))
     return Plan(
         fits=fits,
         gpus=gpus_needed(view),
@@ -229,7 +220,7 @@ def _layout(view: View, size: int) -> dict[str, int]:
     return {f"{half}.dp_shard_size": size for half in halves}
 
 
-def _advice(config: Config, known: dict[str, Any]) -> str:
+def _advice(config: Config, **known: Any) -> str:
     """Returns the first change, from small to large, with which the plan fits."""
     view = View(config)
     spread = [_layout(view, n) for n in VISIBLE if n + gpus_needed(view)[1] <= known["gpus"]]

@@ -84,13 +84,8 @@ def steps_per_epoch(view: View, samples: int) -> float:
     return samples // (view[BATCH] * ranks * replicas)
 
 
-def _guessed(config: Config) -> str:
-    """Returns what the engine's workers run where the file does not state a type."""
-    policy = config.document.unwrap()["train"].get("train_policy")
-    signs = ("temperature", "epsilon_low", "epsilon_high", "kl_beta", "use_remote_reward")
-    return "run SFT" if policy is not None and not any(key in policy for key in signs) else "guess RL"
-
-
+# by one of these keys the engine's workers know RL, where the file does not state a type
+SIGNS_OF_RL = {"temperature", "epsilon_low", "epsilon_high", "kl_beta", "use_remote_reward"}
 # what the engine does where the file leaves a key out
 STOPS_OR_MISLEADS = {
     "train.output_dir": "the engine stops with a KeyError; write where results go",
@@ -107,7 +102,9 @@ SURPRISES = {
 def check_defaults(view: View) -> Iterator[Finding]:
     """Yields keys that must be written down, because what the engine does without them is not what people expect."""
     kind, model = "train.train_policy.type", "policy.model_name_or_path"
-    then = f"the launcher then starts RL, and the workers {_guessed(view.config)}"
+    policy = view.config.document.unwrap()["train"].get("train_policy")
+    guess = "run SFT" if policy is not None and SIGNS_OF_RL.isdisjoint(policy) else "guess RL"
+    then = f"the launcher then starts RL, and the workers {guess}"
     errors = STOPS_OR_MISLEADS | {
         kind: f'{then}; write type = "{view.config.kind}" below [train.train_policy]',
         model: f"the engine then trains {view[model]}; write the model's name or folder",
@@ -141,9 +138,8 @@ def check_values(view: View) -> Iterator[Finding]:
     """Yields numbers outside what makes sense."""
     limits = AT_LEAST | (AT_LEAST_RL if view.is_rl else {})
     for key, least in limits.items():
-        value = view[key] if view.stated(key) else None
-        if value is not None and value < least:
-            yield view.error(key, f"is {value}; it must be at least {least}")
+        if view.stated(key) and view[key] is not None and view[key] < least:
+            yield view.error(key, f"is {view[key]}; it must be at least {least}")
     for key in ABOVE_ZERO_RL if view.is_rl else ():
         if view.stated(key) and view[key] <= 0:
             yield view.error(key, f"is {view[key]}; it must be above 0")
@@ -276,18 +272,16 @@ def _divisor(number: int, near: int) -> int:
 RULES = (check_defaults, check_values, check_combinations, check_gpus, check_batches, check_lengths)
 
 
-def lint(
-    config: Config, *, gpus: int | None = None, samples: int | None = None, tokens: int | None = None
-) -> list[Finding]:
+def lint(config: Config, **known: int | None) -> list[Finding]:
     """Returns everything that is wrong with a configuration, in the order of its lines; an empty list when it is good.
 
-    `gpus`: visible GPUs of one node (None: any node). `samples`: items in the training set. `tokens`: of the longest
+    What may be known: `gpus`, visible on one node; `samples`, items in the training set; `tokens` of the longest
     sample, vision and text; in RL of its prompt.
     """
     found = list(schema.check(config.stated, config.kind, config.line))
     if not isinstance(config.document.get("train"), dict):
         return [Finding(1, "train", "there is no [train] table: the engine stops with a KeyError; add one")]
-    view = View(config, frozenset(f.key for f in found), gpus, samples, tokens)
+    view = View(config, frozenset(f.key for f in found), **known)
     for rule in RULES:
         found += rule(view)
     return sorted(found, key=lambda f: (f.line, f.level))
@@ -300,7 +294,6 @@ def require(config: Config, *, kind: str | None = None, **known: int | None) -> 
     """
     if kind and config.kind != kind:
         raise ConfigError(f'{config.name}: [train.train_policy] type is "{config.kind}", and must be "{kind}" here')
-    errors = [f"{config.name}:{f}" for f in lint(config, **known) if f.level == "error"]
-    if errors:
+    if errors := [f"{config.name}:{f}" for f in lint(config, **known) if f.level == "error"]:
         raise ConfigError("\n".join(errors))
     return config

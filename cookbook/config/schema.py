@@ -149,8 +149,7 @@ def refusal(key: str, value: Any, kind: str) -> str | None:
     if _takes(node, value):
         return None
     options = node.get("anyOf") or node.get("oneOf") or [node]
-    names = dict.fromkeys(TYPES[o["type"]][1] for o in options if o["type"] != "null")
-    return "takes " + " or ".join(names)
+    return "takes " + " or ".join(dict.fromkeys(TYPES[o["type"]][1] for o in options if o["type"] != "null"))
 
 
 def _nearest(key: str, kind: str) -> str:

@@ -70,14 +70,7 @@ def browse(encoder: Encoder, samples: Sequence[Sample]):
     """Returns a widget that shows one sample after the other; an extra: all it shows can be printed without it."""
     import ipywidgets
 
-    slider = ipywidgets.IntSlider(0, 0, len(samples) - 1, description="sample")
-    out = ipywidgets.Output()
+    def show(sample: int) -> None:
+        display(seen(encoder, samples[sample]), read(encoder, samples[sample]))
 
-    def show(change: dict) -> None:
-        with out:
-            out.clear_output(wait=True)
-            display(seen(encoder, samples[change["new"]]), read(encoder, samples[change["new"]]))
-
-    slider.observe(show, names="value")
-    show({"new": 0})
-    return ipywidgets.VBox([slider, out])
+    return ipywidgets.interactive(show, sample=ipywidgets.IntSlider(0, 0, len(samples) - 1))

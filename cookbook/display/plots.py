@@ -3,8 +3,8 @@
 Why: a reader sees a run go wrong sooner than he computes it. All have Okabe and Ito's colours, which colour-blind
 people can tell apart. The notebooks show these figures, `cookbook.evaluation.report` embeds them.
 
-Every figure is returned, never shown: no pyplot, so no open figures pile up and no user's settings change. `metrics`
-are the rows of metrics.jsonl. A key that is missing leaves its line out, or its panel saying so.
+Every figure is returned, never shown: no pyplot, so no open figures pile up and no user's settings change. Their look
+is plots.mplstyle. `metrics` are the rows of metrics.jsonl; a missing key leaves its line out, or its panel saying so.
 """
 
 import io
@@ -26,27 +26,12 @@ from cookbook.runs import KL_ALARM
 
 BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0598C", "#8A8F98"
 MODEL_COLORS = (GREY, BLUE, VERMILION, GREEN, PURPLE)  # by place: base, SFT, RL, …
-INK = "#30343B"
+INK = "#30343B"  # as in the style sheet
 EQUAL, CUT = "groups of equal rewards", "completions cut at the limit"  # panels whose values are shares
 PERCENT = "\u2009%"  # with a thin space
 FRAME_HEIGHT, GAP = 112, 4  # pixels
 
-STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#B4B8BF",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E8EB",
-    "legend.framealpha": 0.75,
-    "legend.edgecolor": "none",
-    "legend.fontsize": 8.5,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
-}
+STYLE = matplotlib.rc_params_from_file(Path(__file__).with_suffix(".mplstyle"), use_default_template=False)
 
 
 class NotebookFigure(Figure):
@@ -115,18 +100,16 @@ def _panel(ax: Axes, title: str, *curves: tuple[str, ...], metrics: Sequence[dic
 
 def _window_legend(window: int) -> list[Line2D]:
     """Returns the legend entries for the light and the bold lines; none where nothing was smoothed."""
-    if window == 1:
-        return []
     light = Line2D([], [], color=INK, alpha=0.4, linewidth=0.9, label="light: each step")
-    return [light, Line2D([], [], color=INK, linewidth=1.9, label=f"bold: mean of {window} steps")]
+    bold = Line2D([], [], color=INK, linewidth=1.9, label=f"bold: mean of {window} steps")
+    return [light, bold] if window > 1 else []
 
 
 @matplotlib.rc_context(STYLE)
 def sft_curve(metrics: Sequence[dict]) -> Figure:
     """Returns the training loss over the steps, and the validation loss where it was measured."""
     figure = NotebookFigure(figsize=(7.6, 3.6), dpi=120, layout="constrained")
-    ax = figure.subplots()
-    window = _window(metrics, "train/loss_avg")
+    ax, window = figure.subplots(), _window(metrics, "train/loss_avg")
     _curve(ax, metrics, window, "train/loss_avg", "training")
     steps, values = series(metrics, "val/avg_loss")
     if len(values):
@@ -186,11 +169,9 @@ def accuracy_bars(comparison: dict) -> Figure:
     Every group carries its own two lines, what guessing earns and what the most frequent answer earns: with two options
     a guess is right half of the time, with four a quarter. `comparison` is that of scores.compare.
     """
-    models = comparison["models"]
-    groups = ["all", *comparison["tasks"]]
+    models, groups = comparison["models"], ["all", *comparison["tasks"]]
     figure = NotebookFigure(figsize=(max(7.6, 1.0 + 1.7 * len(groups)), 3.9), dpi=120, layout="constrained")
-    ax = figure.subplots()
-    width = 0.8 / len(models)
+    ax, width = figure.subplots(), 0.8 / len(models)
     for i, (name, found) in enumerate(models.items()):
         parts = [found, *(found["tasks"][task] for task in groups[1:])]
         x = np.arange(len(groups)) - 0.4 + width * (i + 0.5)
@@ -226,8 +207,7 @@ def frame_strip(video: str | Path, fps: float, count: int = 8) -> Image.Image:
     """
     frames, rate = read_frames(video, fps)
     picked = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
-    height, width = frames.shape[-2:]
-    width = max(1, round(width * FRAME_HEIGHT / height))
+    width = max(1, round(frames.shape[-1] * FRAME_HEIGHT / frames.shape[-2]))
     font, line = ImageFont.load_default(11), 16
     strip = Image.new("RGB", (len(picked) * (width + GAP) - GAP, FRAME_HEIGHT + line), "white")
     draw = ImageDraw.Draw(strip)

@@ -7,9 +7,6 @@ changes with every run. So one line of text is shown in one of four ways; tqdm d
     terminal  the same on stderr
     lines     papermill, pipes, logs: now and then a line, with the time left
     quiet     nbconvert and nbval, whose outputs are kept or compared: the last line only, and no times in it
-
-    for batch in (bar := progress(batches, "SFT")):
-        bar.set(loss=train(batch))
 """
 
 import os
@@ -29,7 +26,7 @@ KEEPERS = {"jupyter-nbconvert", "nbconvert", "pytest", "py.test"}
 
 
 def progress(items: Collection | int, description: str) -> "Progress":
-    """Returns a `Progress` over `items`, or over range(items), that shows itself as this place needs.
+    """Returns a `Progress` over `items`, or over range(items): `for batch in (bar := progress(batches, "SFT"))`.
 
     Raises TypeError for items without a length: without one there is no time left to tell.
     """

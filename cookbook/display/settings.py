@@ -14,7 +14,7 @@ import inspect
 import linecache
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ipykernel.compiler import get_tmp_directory
 from IPython import get_ipython
 from IPython.display import display
 
-from cookbook.display.tables import Bold, Code, Table
+from cookbook.display.tables import AsTable, Bold, Code, Table
 
 TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list)}
 FORM = "one literal a line: name: type = value  # help"
@@ -55,7 +55,7 @@ class Parameter:
         raise TypeError(f"{self.name} is {value!r} ({found}), but takes {wanted}. {remedy}")
 
 
-class Settings:
+class Settings(AsTable):
     """The parameters of this run, by name: `settings.epochs`; `dict(settings)` gives name → value."""
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
@@ -83,12 +83,6 @@ class Settings:
         rows = [(p.name, Code(repr(p.value)), Bold(words), p.help) for p, words in zip(self._parameters, changed)]
         return Table(("name", "value", "changed", "meaning"), rows)
 
-    def __repr__(self) -> str:
-        return repr(self._table())
-
-    def _repr_html_(self) -> str:
-        return self._table()._repr_html_()
-
 
 def check_settings() -> Settings:
     """Returns the notebook's parameters with the values they have now, checked.
@@ -99,7 +93,12 @@ def check_settings() -> Settings:
     shell = get_ipython()
     if shell is None:
         raise RuntimeError("check_settings() reads the cells of a notebook; elsewhere use validate()")
-    declared, injected = find_cells(_executed_cells(shell))
+    # the cells that the kernel ran, oldest first: it does not know which notebook it runs
+    cells = list(filter(None, shell.history_manager.input_hist_parsed))
+    if not cells:  # nbval runs every cell once and without history; but the sources are kept for tracebacks
+        names = [name for name in linecache.cache if name.startswith(get_tmp_directory())]
+        cells = ["".join(linecache.getlines(name)) for name in names]
+    declared, injected = find_cells(cells)
     stored = (n.id for n in ast.walk(ast.parse(injected)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
     names = [*read_parameters(declared), *stored]
     return validate(declared, {name: shell.user_ns[name] for name in names if name in shell.user_ns})
@@ -147,8 +146,7 @@ def _read_line(node: ast.stmt, line: str) -> Parameter:
     return replace(accepted, default=accepted.value)
 
 
-def _unknown(name: str, parameters: Iterable[str]) -> str:
-    parameters = list(parameters)
+def _unknown(name: str, parameters: Collection[str]) -> str:
     nearest = difflib.get_close_matches(name, parameters, n=1, cutoff=0.5)
     question = f"; did you mean {nearest[0]}?" if nearest else "."
     return f"{name} is no parameter of this notebook{question} Its parameters: {', '.join(parameters)}"
@@ -175,15 +173,6 @@ def find_cells(cells: Iterable[str]) -> tuple[str, str]:
     if declared is None:
         raise ValueError(f"the parameters cell has not run. Run it first; its form is {FORM}")
     return declared, injected
-
-
-def _executed_cells(shell) -> list[str]:
-    """Returns the source of the cells that the kernel ran, oldest first: it does not know which notebook it runs."""
-    if history := list(filter(None, shell.history_manager.input_hist_parsed)):
-        return history
-    # nbval runs every cell once and without history; but the sources are kept for tracebacks
-    names = [name for name in linecache.cache if name.startswith(get_tmp_directory())]
-    return ["".join(linecache.getlines(name)) for name in names]
 
 
 def show_source(thing) -> None:

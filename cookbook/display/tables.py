@@ -47,6 +47,16 @@ class Table:
         return "\n".join([*title, head, "|" + "---|" * len(self.head), *rows])
 
 
+class AsTable:
+    """What shows itself as the table that its `_table` makes."""
+
+    def __repr__(self) -> str:
+        return repr(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table()._repr_html_()
+
+
 def label(model: str) -> str:
     """Returns a model's name as people write it: "sft" is SFT, "rl" is RL, others stay as they are."""
     return model.upper() if model in ("sft", "rl") else model

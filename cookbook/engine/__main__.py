@@ -6,8 +6,6 @@ The first runs this command, which watches and judges; the others run plain cosm
 the same path, on a disk that they share. The files stand in configs/nodes/, with @names@ for what a job fills in.
 
 python -m cookbook.engine --config configs/sft.toml --run mine/sft data_tools/llava_sft.py
-python -m cookbook.engine --config configs/sft.toml --run mine/sft --resume runs/mine/sft/checkpoints/step_40/policy \
-    data_tools/llava_sft.py
 python -m cookbook.engine --config configs/sft_8gpu.toml --run mine/sft --nodes 2 --write-nodes start LOADER.py
 sbatch start/job.slurm           # or: bash start/head.sh on one, bash start/worker.sh 1 FIRST_IP on the other
 """

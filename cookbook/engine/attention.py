@@ -4,8 +4,6 @@ Why: flash-attn has no wheel for every torch, and compiling it takes an hour. Th
 functions that raise NotImplementedError where it is missing (policy/kernel/modeling_utils.py:121), and its transformers
 models (`force_use_hf`) are told to use it whatever is installed (policy/model/hf_models/patch.py:39). PyTorch has the
 same kernels. Nothing is replaced where flash-attn is installed. Used by `cookbook.engine.bridge`.
-
-    install_attention()
 """
 
 from itertools import pairwise

@@ -4,7 +4,6 @@ Why: cosmos-rl's exit code is 0 after some crashes, and its log has the same tra
 which ranks died. A run is good only where the launcher ended with 0, no process failed, the last step was reported,
 and the export of that step is whole on disk. Of one that was started without our launcher there is only the log.
 
-    require_success(log, code, config, run.path, None, 81.0)     # the last export, or EngineError with the root cause
     python -m cookbook.engine.diagnose engine.log                # exit 1 where the run did not end well
     print(diagnose("engine.log") or "ended well")
 """

@@ -38,9 +38,8 @@ def engine_environment(
         **(extra or {}),
         METRICS_TO: str(run / ENGINE_METRICS),
         COMPLETIONS_TO: str(run / GENERATIONS),
+        **({"COOKBOOK_LOOPBACK": "1"} if nodes == 1 else {}),  # nobody outside this machine has business with it
     }
-    if nodes == 1:
-        environment["COOKBOOK_LOOPBACK"] = "1"  # nobody outside this machine has business with it
     find_redis(environment["PATH"])
     return {**environment, **wandb_environment(config, environment)}
 
@@ -81,11 +80,10 @@ def find_redis(path: str | None = None) -> Path:
 
 def is_free(port: int) -> bool:
     """Returns whether a server could listen on a port of this machine, on all its addresses as the engine does."""
-    try:
+    with contextlib.suppress(OSError):
         socket.create_server(("0.0.0.0", port)).close()  # one that was closed a moment ago is free
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def free_port(start: int) -> int:

@@ -2,9 +2,6 @@
 
 Why: cosmos-rl ends with exit code 0 after a crash, waits for ever after another, and prints the same traceback three
 times. A person wants one sentence, the one traceback that came first, and a line that says what to change.
-
-    raise EngineError("disk", "no space left on device")     # the message ends with the line for this kind
-    failure_kind("torch.OutOfMemoryError: CUDA out of memory")    # "memory"
 """
 
 import re
@@ -118,5 +115,4 @@ class EngineError(RuntimeError):
 
 def failure_kind(text: str, otherwise: str = "worker") -> str:
     """Returns the kind of failure that a traceback or the end of a log speaks of."""
-    matches = (kind for kind, (pattern, _) in FAILURES.items() if pattern and re.search(pattern, text))
-    return next(matches, otherwise)
+    return next((kind for kind, (pattern, _) in FAILURES.items() if pattern and re.search(pattern, text)), otherwise)

@@ -5,10 +5,6 @@ sessions of their own, its redis turns into a daemon that wipes its own environm
 the rest stays. Linux lets one process adopt every orphan below it (a "subreaper"): so a process stands between us and
 the engine, and all that the engine starts, in whatever way, stays its descendant. Where our process is gone, even by
 `kill -9`, it ends the engine and itself. Only `kill -9` of the guardian itself leaves the engine running.
-
-    with Engine(command, environment, log, grace=10.0) as engine:    # python -m cookbook.engine.guardian PID GRACE …
-        line = engine.lines.get()      # None when all of it has ended
-    engine.code                        # the launcher's exit code
 """
 
 import contextlib
@@ -36,7 +32,7 @@ class Engine(contextlib.AbstractContextManager):
     """A running engine: its lines as they come, and its end."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, grace: float) -> None:
-        """Start it. Each line goes to `log` behind the seconds since the start, and into `lines`.
+        """Start it. Each line goes to `log` behind the seconds since the start, and into `lines`, None behind the last.
 
         `grace` are the seconds between SIGTERM and SIGKILL.
         """
@@ -87,9 +83,6 @@ def sigterm_exits() -> Iterator[None]:
     finally:
         if can:
             signal.signal(signal.SIGTERM, before)
-
-
-# ---- the guardian's own -----------------------------------------------------------------------------------------
 
 
 def reap(codes: dict[int, int]) -> None:

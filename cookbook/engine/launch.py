@@ -4,7 +4,6 @@ Why: the engine alone drops a crashed run in silence or waits for ever, leaves r
 to a folder named by the clock. Here a run is good or raises, its folder reads like the local engine's, and
 afterwards no process of it is left.
 
-    export = launch(Config.load("configs/sft.toml"), "data_tools/llava_sft.py", Run("mine/sft", seed=0))
     python -m cookbook.engine --config configs/sft.toml --run mine/sft data_tools/llava_sft.py
 """
 
@@ -125,8 +124,7 @@ def launch(
 
 def command(config: Path, loader: str | Path, port: int, path: str, nodes: int = 1, node_ips: str = "") -> list[str]:
     """Returns the engine's command line, with `cosmos-rl` looked for on `path`. Raises EngineError."""
-    program = shutil.which(PROGRAM, path=path)
-    if program is None:
+    if (program := shutil.which(PROGRAM, path=path)) is None:
         raise EngineError("install", f"{PROGRAM} not found on PATH")
     if not (ROOT / loader).is_file():
         raise EngineError("install", f"{ROOT / loader}: no such loader file")

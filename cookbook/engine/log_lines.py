@@ -3,9 +3,8 @@
 Why: the log is the only place where cosmos-rl tells the truth (its exit code does not), and eight ranks print one
 error in eight copies, three times each, with torchrun's own traceback at the end.
 
-    log = RunLog()                                          # what it has said so far, line by line
-    log.take("… - INFO - Step: 2/12, Loss: 6.17863, …")     # Step(number=2, total=12, values={"Loss": 6.17863, …})
-    root_cause(traces(lines), after=411)                    # the one traceback to show
+    RunLog().take("… - INFO - Step: 2/12, Loss: 6.17863, …")    # Step(number=2, total=12, values={"Loss": 6.17863, …})
+    root_cause(traces(lines), after=411)                        # the one traceback to show
 """
 
 import math
@@ -64,8 +63,7 @@ def split(line: str) -> tuple[str, str]:
 
 def parse_step(line: str) -> Step | None:
     """Returns the step that a line reports, SFT's or GRPO's; None for any other line."""
-    match = STEP.search(split(line)[1])
-    if not match:
+    if not (match := STEP.search(split(line)[1])):
         return None
     values = {name.strip(): float(value.rstrip(".")) for name, value in FIGURE.findall(match[3])}
     return Step(int(match[1]), int(match[2]), values) if values else None

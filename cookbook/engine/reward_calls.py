@@ -3,8 +3,6 @@
 Why: both engines must pay the same, so the functions are those of `cookbook.training.rewards`. The engine hands a
 reward nothing of a sample but one text: it is JSON of all that a reward reads. Each completion is kept for the run's
 generations.jsonl, because the engine keeps none. Used by the loader files, through `data_tools.loading.engine.serve`.
-
-    launch_worker(..., reward_fns=[EngineReward(reward_weights(config), contract)])
 """
 
 import json

@@ -1,19 +1,15 @@
 """The rollout backend "transformers": what generates the completions of GRPO where vLLM is not installed.
 
 Why: cosmos-rl 0.4.7 has two backends for language, vLLM, which is not there with a plain pip install, and `example_hf`
-(rollout/example_custom_rollout/example_custom_rollout.py), which reads text only. Importing this imports the engine,
-and lets `rollout.backend = "transformers"` mean this backend.
+(rollout/example_custom_rollout/example_custom_rollout.py), which reads text only. To import this registers it.
 
-With `mode = "colocated"` the policy's own model generates, so `train.force_use_hf` must be true; otherwise a copy on
-GPUs of its own does, a whole one on each, whose weights the engine replaces after each step. Completions go back as
-text, special tokens left out, and the trainer tokenizes them again (grpo_trainer.py:1155): so the token that ends one
-is never trained, and a word that was sampled in unusual pieces is trained in the usual ones. With
-`train.train_policy.rollout_as_token_ids = true` the trainer gets the sampled tokens, the end included.
-
+With `mode = "colocated"` the policy's own model generates; otherwise a copy on GPUs of its own does, a whole one on
+each, whose weights the engine replaces after each step. Completions go back as text, and the trainer tokenizes them
+again (grpo_trainer.py:1155): so the token that ends one is never trained, and a word that was sampled in unusual pieces
+is trained in the usual ones. With `train.train_policy.rollout_as_token_ids = true` it gets the sampled tokens.
 A rollout must see what the trainer sees, or the policy is graded on another clip than it answered to. So a prompt is
-what the engine's own packer makes of it for the trainer: token ids, pixels, and rotary positions, for transformers
-would compute others (CONTRIBUTING.md). All prompts of a call go in one left-padded batch, however many a process has:
-with FSDP every process must make the same number of forward passes.
+what the engine's own packer makes of it: token ids, pixels, and rotary positions, for transformers would compute others
+(CONTRIBUTING.md). All prompts of a call go in one batch: with FSDP every process must make as many forward passes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +22,7 @@ from cosmos_rl.rollout.rollout_base import RolloutBase, RolloutRegistry
 from cosmos_rl.rollout.schema import RolloutResult
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 
 BACKEND = "transformers"  # the configurations' rollout.backend
@@ -138,18 +135,14 @@ def prompt_batch(prompts: Sequence[Mapping[str, Any]], pad: int) -> tuple[dict[s
 
     Ids and mask are (prompts, length), positions (3, prompts, length); clips and images follow one another.
     """
-    length = max(len(prompt["input_ids"]) for prompt in prompts)
-    ids = torch.full((len(prompts), length), pad)
-    mask, positions = torch.zeros_like(ids), torch.ones(3, *ids.shape, dtype=torch.long)
-    for i, prompt in enumerate(prompts):
-        start = length - len(prompt["input_ids"])
-        ids[i, start:], mask[i, start:] = torch.tensor(prompt["input_ids"]), 1
-        positions[:, i, start:] = prompt["position_ids"][:, 0]
-    batch = {"input_ids": ids, "attention_mask": mask}
+    ids, left = [torch.tensor(prompt["input_ids"]) for prompt in prompts], {"batch_first": True, "padding_side": "left"}
+    batch = {"input_ids": pad_sequence(ids, padding_value=pad, **left)}
+    batch["attention_mask"] = pad_sequence([torch.ones_like(row) for row in ids], **left)
+    positions = pad_sequence([prompt["position_ids"][:, 0].T for prompt in prompts], padding_value=1, **left)
     for name in MEDIA_KEYS:
         if found := [prompt[name] for prompt in prompts if prompt[name] is not None]:
             batch[name] = torch.cat(found)
-    return batch, positions
+    return batch, positions.permute(2, 0, 1)
 
 
 @contextmanager

@@ -3,9 +3,6 @@
 Why: the launcher of cosmos-rl waits for ever for a replica that died, and so would we. Signs of life are lines of the
 log, rows of metrics and files that are written; where none comes, where a process has failed, or where the loss is
 no number, the run is ended. For another severe alarm the controller is asked first to save and to end by itself.
-
-    supervisor = Supervisor(run, "SFT", Patience())
-    reason = supervisor.follow(engine)          # None: it ended by itself; else why it has to be ended
 """
 
 import contextlib
@@ -164,10 +161,8 @@ def request_stop(port: int, reason: str) -> bool:
 
     dispatcher/run_web_panel.py:496 of 0.4.7; a controller that does not answer, or refuses with 409, did not agree.
     """
-    with requests.Session() as direct:
+    with requests.Session() as direct, contextlib.suppress(OSError, ValueError, KeyError):
         direct.trust_env = False  # no proxy knows this machine's loopback
-        try:
-            reply = direct.post(f"http://127.0.0.1:{port}{STOP}", json={"reason": reason}, timeout=REPLY_WITHIN)
-            return reply.ok and bool(reply.json()["accepted"])
-        except (OSError, ValueError, KeyError):
-            return False
+        reply = direct.post(f"http://127.0.0.1:{port}{STOP}", json={"reason": reason}, timeout=REPLY_WITHIN)
+        return reply.ok and bool(reply.json()["accepted"])
+    return False

@@ -5,8 +5,6 @@ readers are extra installs. PyAV comes with the engine. Which frames are taken i
 GRPO shows the trainer each clip once per completion (policy/trainer/llm_trainer/grpo_trainer.py:1180), and the engine
 decodes it each time: so what was read last is kept, as far as the memory given for it goes.
 Used by `cookbook.engine.bridge`, in every role.
-
-    install_reader()
 """
 
 import json

@@ -2,9 +2,6 @@
 
 Why: a table lets everybody read what he hoped for. The rules by which figures become words stand here, once, so that
 the notebook and the report say the same.
-
-    short_answer(comparison), evidence(comparison)
-    found = against_controls(rows["rl"], controls, comparison)      # then control_words(name, found[name])
 """
 
 from collections.abc import Mapping, Sequence

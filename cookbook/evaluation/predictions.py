@@ -2,9 +2,6 @@
 
 Why: the answers are the result. A row holds all that scoring needs, so that a better parser or a new metric never asks
 for the GPU again. `predict` and `server.predict_server` make them.
-
-    row = judge(sample, "<answer>B</answer>", contract)
-    rows = read("predictions.jsonl")
 """
 
 import json

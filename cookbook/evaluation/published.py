@@ -5,8 +5,6 @@ is in its intelligent-transportation recipe) takes the first capital letter of t
 B." becomes T. What no row can show: there, answers without a letter are asked again up to ten times, hotter each time,
 and after the first clip that cannot be read every answer is compared with another question's key. And a published
 number without its data size, or ours without its interval, says little: the recipe notebooks print a card from here.
-
-    card([Published("accuracy", 0.340, n=3300, note="SFT, step 100")], read("predictions.jsonl"))
 """
 
 import math

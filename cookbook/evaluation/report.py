@@ -64,12 +64,8 @@ class Report:
         before, last = ([*self.rows.values()] * 2)[-2:]
         page = environment.get_template("report.html.j2").render(
             report=self,
-            comparison=self.comparison,
-            models=self.models(),
-            skills=findings.skills(self.rows),
             lost=won_and_lost(before, last)["lost"],
             held=findings.against_controls(last, self.controls, self.comparison),
-            confusions=self.confusions(),
             alarms=replay(self.rl),
             facts=dict(flatten(self.manifest)),
             findings=findings,

@@ -2,9 +2,7 @@
 
 Why: a comparison is worth something only if every model answered the same questions under the same contract, and if
 they are two models: rows that differ are refused, and a base model that passes as its own SFT. And "71 %" does not say
-where a model got better: so subgroups, items won and lost, skills kept. For evaluation.ipynb and the report:
-
-    comparison = compare({"base": base_rows, "sft": sft_rows, "rl": rl_rows}, train_rows)
+where a model got better: so subgroups, items won and lost, skills kept. For evaluation.ipynb and the report.
 """
 
 from collections import defaultdict

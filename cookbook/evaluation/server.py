@@ -5,7 +5,6 @@ Why: an 8-GPU server answers while this process has no GPU. It must honour the c
 in other words, which BLEU cannot; grades compare only under the same judge and prompt, so both stand in the result.
 Judges favour long answers and their own style: check a sample by hand.
 
-    rows = predict_server("http://localhost:8000/v1", "my-model", samples, contract, "sft")
     measure(rows, {"judge": lambda rows: llm_judge(rows, "http://localhost:8000/v1", "my-judge")})
 """
 

@@ -134,9 +134,7 @@ class Clustered:
     clusters: int
 
 
-def paired_clustered(
-    before: Sequence[float], after: Sequence[float], groups: Sequence[str], draws: int = DRAWS
-) -> Clustered:
+def paired_clustered(before: Sequence[float], after: Sequence[float], groups: Sequence[str]) -> Clustered:
     """Compare two models on the same items, which come in groups; for any score, not only right or wrong.
 
     Raises ValueError where the lengths differ or nothing was answered.
@@ -144,7 +142,7 @@ def paired_clustered(
     if len(before) != len(after):
         raise ValueError(f"paired answers are needed: found {len(before)} before and {len(after)} after")
     difference = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
-    ci95, p = clustered_interval(difference, groups, draws), sign_flips(difference, groups, draws)
+    ci95, p = clustered_interval(difference, groups), sign_flips(difference, groups)
     return Clustered(float(difference.mean()), ci95, p, clusters=len(set(map(str, groups))))
 
 

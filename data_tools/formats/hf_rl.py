@@ -70,8 +70,7 @@ def _samples(row: dict[str, Any], name: str, find: Find, tail: str) -> Iterator[
         asked = prompt(pair["question"], choices) + tail
         messages = conversation([{"role": "user", "content": [part, text(asked)]}], Path)
         one = row | {PAIRS: pair, "id": row.get("id", name) if len(several) == 1 else f"{row.get('id', name)}-{number}"}
-        known = {"answer": answer, "options": tuple(choices)}
-        yield make_sample(one, messages, name, group, {part["type"]}, **known)
+        yield make_sample(one, messages, name, group, {part["type"]}, answer=answer, options=tuple(choices))
 
 
 def _checked(pair: object) -> tuple[dict[str, str], str]:

@@ -52,8 +52,7 @@ def read(
             if system and messages[0]["role"] != "system":
                 messages = (message("system", text(system)), *messages)
             used = {"conversations", *(key for kind in MEDIA for key in MEDIA_KEYS[kind])}
-            spare = f"{file.stem}-{number:06d}"
-            samples.append(make_sample(item, messages, spare, root, used))
+            samples.append(make_sample(item, messages, f"{file.stem}-{number:06d}", root, used))
     return samples
 
 

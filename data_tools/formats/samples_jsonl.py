@@ -62,6 +62,5 @@ def write(samples: Iterable[Sample], path: Place, problems: Problems | None = No
         kept = {name: value for name, value in row.items() if value or (isinstance(value, str) and name != "task")}
         return {"id": sample.id, "group": sample.group, "messages": messages} | kept
 
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in make_rows(samples, one, problems)]
-    write_text(file, "".join(lines))
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in make_rows(samples, one, problems)))
     return Counter()

@@ -90,7 +90,6 @@ def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
     try:
         config = Config.load(Path(args.config).resolve())
         splits = cache(lambda: load(config))
-
         ours = reward_fns is None and are_ours(config)
         if ours:
             reward_fns = [EngineReward(reward_weights(config), contract(config))]

@@ -65,12 +65,11 @@ def items_of(samples: Mapping[str, Sequence[Sample]]) -> list[Item]:
 def check_samples(items: Sequence[Item]) -> Check:
     """Yields samples that are no conversations, say nothing, or state an answer that is not among the options."""
     for item in items:
-        sample = item.sample
+        sample, target = item.sample, item.target
         if item.broken:
             words = f"its messages are not in the chat format ({item.broken})"
             yield Finding("sample", ERROR, words, item.name, item.split), [item]
             continue
-        target = item.target
         if target is None and sample.answer is None:
             words = "has neither a target to learn nor a reference answer"
             yield Finding("empty-target", ERROR, words, item.name, item.split), [item]

@@ -94,8 +94,7 @@ class _Tally:
 
 def read_video(path: Path, patience: float = 120.0) -> Content:
     """Decode every frame of a clip, for at most `patience` seconds. Returns what was found; never raises."""
-    start = time.monotonic()
-    found: dict = {}
+    start, found = time.monotonic(), {}
     try:
         with av.open(os.path.abspath(path), options=CLIP_OPTIONS) as container:
             found["container"] = container.format.name
@@ -121,9 +120,8 @@ def read_image(path: Path) -> Content:
     try:
         with Image.open(path) as image:
             image.load()
-            found = {"container": image.format.lower(), "codec": image.mode, "frames": 1, "stated": 1}
-            found |= {"width": image.width, "height": image.height}
-            found["rotation"] = EXIF_TURNS.get(image.getexif().get(274), 0)
+            found = {"container": image.format.lower(), "width": image.width, "height": image.height, "frames": 1}
+            found |= {"stated": 1, "codec": image.mode, "rotation": EXIF_TURNS.get(image.getexif().get(274), 0)}
             found["look"] = _tiny(av.VideoFrame.from_image(image.convert("RGB"))).hex()
     except Exception as error:  # damaged bytes can make a decoder raise anything
         found = {"error": _words(error), "recognised": "cannot identify" not in str(error)}
@@ -133,7 +131,6 @@ def read_image(path: Path) -> Content:
 def _header(container: av.container.InputContainer) -> dict:
     """Returns what the file says of its first video stream."""
     stream = container.streams.video[0]
-    rate = stream.average_rate or stream.guessed_rate
     if stream.duration and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
     else:
@@ -144,7 +141,7 @@ def _header(container: av.container.InputContainer) -> dict:
         "height": stream.height,
         "stated": stream.frames,
         "stated_seconds": seconds,
-        "fps": float(rate or 0),
+        "fps": float(stream.average_rate or stream.guessed_rate or 0),
     }
 
 

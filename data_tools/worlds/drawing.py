@@ -19,13 +19,9 @@ ORDER = ("red", "blue", "yellow", "white", "black", "purple", "orange", "pink") 
 COLORS = {name: region_masks.COLORS[name] for name in ORDER}
 
 
-def background(size: int, color, rng: np.random.Generator | None = None, grain: float = 0.0) -> np.ndarray:
-    """Returns a float image (size, size, 3) of one colour, with optional pixel noise of that standard deviation."""
-    image = np.empty((size, size, 3), np.float32)
-    image[:] = color
-    if rng is not None and grain:
-        image += rng.normal(0, grain, (size, size, 1)).astype(np.float32)
-    return image
+def background(size: int, color, rng: np.random.Generator, grain: float) -> np.ndarray:
+    """Returns a float image (size, size, 3) of one colour, with pixel noise of that standard deviation."""
+    return np.full((size, size, 3), color, np.float32) + rng.normal(0, grain, (size, size, 1)).astype(np.float32)
 
 
 def _cover(low: float, high: float, size: int) -> np.ndarray:

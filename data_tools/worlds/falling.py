@@ -70,8 +70,7 @@ def render(score: int, rng: np.random.Generator) -> np.ndarray:
 def scores(count: int, shares: Mapping[int, float], rng: np.random.Generator) -> list[int]:
     """Returns `count` scores in the stated shares, as near as whole numbers come, shuffled."""
     edges = np.round(np.cumsum(list(shares.values())) * count).astype(int)
-    found = np.repeat(list(shares), np.diff([0, *edges]))
-    return rng.permutation(found).tolist()
+    return rng.permutation(np.repeat(list(shares), np.diff([0, *edges]))).tolist()
 
 
 def build(out: Path, counts: Mapping[str, int], seed: int = 0) -> Path:

@@ -4,8 +4,6 @@ Why: WTS must be asked for, and its clips are long. Here a seeded script decides
 writes WTS's own layout with multiple choice about each fact, so that `data_tools/wts_vqa.py` reads both.
 
     python -m data_tools.worlds.junction OUT --train 300 --val 100 --seed 0
-
-The clips are drawn at 112 pixels; how many of them the model gets is the contract's choice.
 """
 
 import json

@@ -17,16 +17,16 @@ NONE = "(none)"  # the answer that could not be read
 POSITIVE = ("yes", "true", "positive", "1")
 
 
-def _pairs(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """Returns (references, answers), NONE where there is no answer. Raises ValueError where there are no rows."""
+def pairs(rows: Sequence[Row], unread: str = NONE) -> tuple[list[str], list[str]]:
+    """Returns (references, answers), `unread` where there is no answer. Raises ValueError where there are no rows."""
     if not rows:
         raise ValueError("no predictions to measure")
-    return [row["reference"] for row in rows], [NONE if row["answer"] is None else row["answer"] for row in rows]
+    return [row["reference"] for row in rows], [unread if row["answer"] is None else row["answer"] for row in rows]
 
 
 def confusion(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     """Returns {reference: {answer: how often}}; unread answers stand under "(none)"."""
-    wanted, told = _pairs(rows)
+    wanted, told = pairs(rows)
     labels, cells = [*sorted(set(wanted) | set(told) - {NONE}), NONE], Counter(zip(wanted, told))
     return {w: {t: cells[w, t] for t in labels} for w in sorted(set(wanted))}
 
@@ -36,7 +36,7 @@ def mcq(rows: Sequence[Row]) -> dict:
 
     `options` has for each one: n (how often it is right), told (how often it was the answer), recall and precision.
     """
-    wanted, told = _pairs(rows)
+    wanted, told = pairs(rows)
     right, answers, hits = Counter(wanted), Counter(told), Counter(w for w, t in zip(wanted, told) if w == t)
     options = sorted(right.keys() | answers.keys() - {NONE})
     table = {o: (right[o], answers[o], ratio(hits[o], right[o]), ratio(hits[o], answers[o])) for o in options}
@@ -75,7 +75,7 @@ def binary(rows: Sequence[Row]) -> dict:
     """
     from sklearn import metrics
 
-    wanted, told = _pairs(rows)
+    wanted, told = pairs(rows)
     options = list(dict.fromkeys(o for row in rows for o in row.get("options") or [row["reference"]]))
     positive = next((o for o in options if o.lower() in POSITIVE), options[0])
     w = np.array([x == positive for x in wanted])
@@ -103,11 +103,10 @@ def ordinal(rows: Sequence[Row]) -> dict:
     """
     from scipy import stats
 
-    _pairs(rows)
+    pairs(rows)
     read = [(float(r["reference"]), float(r["answer"])) for r in rows if r["answer"] is not None]
     wanted, told = np.array(read).reshape(-1, 2).T
-    error = told - wanted
-    varied = len(read) > 1 and np.ptp(wanted) > 0 and np.ptp(told) > 0
+    error, varied = told - wanted, len(read) > 1 and np.ptp(wanted) > 0 and np.ptp(told) > 0
     return {
         "n": len(rows),
         "accuracy": float((error == 0).sum()) / len(rows),

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from cookbook.data.answers import plain
-from cookbook.evaluation.metrics.choices import Row
+from cookbook.evaluation.metrics.choices import Row, pairs
 
-Embed = Callable[[list[str]], np.ndarray]  # n texts -> (n, width)
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
@@ -35,9 +34,7 @@ def text(rows: Sequence[Row]) -> dict:
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics import BLEU
 
-    if not rows:
-        raise ValueError("no predictions to measure")
-    told, wanted = [row["answer"] or "" for row in rows], [row["reference"] for row in rows]
+    wanted, told = pairs(rows, unread="")
     bleu, rouge = BLEU(), RougeScorer(ROUGE, use_stemmer=True)  # Porter's stems, as published figures have it
     shared = [rouge.score(target=b, prediction=a) for a, b in zip(told, wanted)]
     return {
@@ -52,12 +49,9 @@ def text(rows: Sequence[Row]) -> dict:
     }
 
 
-def similarity(told: Sequence[str], wanted: Sequence[str], embed: Embed | None = None) -> list[float]:
-    """Returns the cosine of the embeddings of each pair; 1 for equal texts, 0 where one of them is empty.
-
-    `embed` is another model than the one that ships.
-    """
-    a, b = (np.asarray((embed or _wordllama())(list(words)), dtype=float) for words in (told, wanted))
+def similarity(told: Sequence[str], wanted: Sequence[str]) -> list[float]:
+    """Returns the cosine of the embeddings of each pair; 1 for equal texts, 0 where one of them is empty."""
+    a, b = (np.asarray(_wordllama()(list(words)), dtype=float) for words in (told, wanted))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = (a * b).sum(1) / np.where(norms > 0, norms, 1)
     words = [(x.strip(), y.strip()) for x, y in zip(told, wanted)]
@@ -65,8 +59,8 @@ def similarity(told: Sequence[str], wanted: Sequence[str], embed: Embed | None =
 
 
 @cache
-def _wordllama() -> Embed:
-    """Returns the embedding model that lies in the wheel of wordllama (256 values, 16 MB)."""
+def _wordllama() -> Callable[[list[str]], np.ndarray]:
+    """Returns the embedding model, n texts -> (n, 256), that lies in the wheel of wordllama (16 MB)."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     import wordllama
