@@ -22,7 +22,8 @@ DOORS = ["inference", "watch", "pipeline", "gym", "jobs", "new", "tutorial", "le
 ROAD = ["pipeline.py", "runs.py", "data", "model", "training", "checkpoint/store.py", "evaluation/predict.py",
         "evaluation/predictions.py", "evaluation/scores.py", "evaluation/statistics.py"]  # fmt: skip
 LOOPS = {"sft", "grpo"}
-LIMITS = {"road": 3_800, "cookbook": 10_000, "data_tools": 5_600}  # lines at most
+# lines at most: before `jobs` and `new` came, and `predict` over several GPUs, it was 10,000 and 5,600
+LIMITS = {"road": 3_800, "cookbook": 10_550, "data_tools": 5_700}
 
 
 def files(*places: str) -> list[Path]:

@@ -15,7 +15,7 @@ SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])
 def direction(recipe: str, seed: int, out) -> dict:
     """Returns what the notebook found; its own check cell has passed, or this raises."""
     name = f"slow_{recipe}_seed{seed}"
-    execute(ROOT / f"notebooks/recipes/{recipe}.ipynb", out, {"run_name": name, "seed": seed, "engine": "local"})
+    execute(ROOT / f"notebooks/recipes/{recipe}.ipynb", out, {"job": name, "seed": seed, "engine": "local"})
     return json.loads((runs.path(name) / "direction.json").read_text())
 
 
