@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from papermill import PapermillExecutionError
@@ -17,7 +18,7 @@ from data_tools.worlds import road
 
 CLIPS = 24
 NAME = "job_of_a_test"  # nobody has a folder jobs/ of this name
-WHOLE = {"llava", "hf_sft", "saved", "samples_jsonl"}  # a question with choices and a written answer
+WHOLE = ("llava", "hf_sft", "saved", "samples_jsonl")  # a question with choices and a written answer
 SHORT = {"steps": 2, "generations": 4, "engine": "local", "control_questions": 4}
 
 
@@ -49,26 +50,32 @@ def run(out, name, data, notebooks=("data", "sft", "rl", "evaluation"), **wanted
         execute(ROOT / f"notebooks/{notebook}.ipynb", out, {"job": name, "data": str(data)} | SHORT | wanted)
 
 
-def manifest(runs, step):
-    return json.loads((runs / NAME / step / "manifest.json").read_text())
+def manifest(runs, name, step):
+    return json.loads((runs / name / step / "manifest.json").read_text())
 
 
-def nothing_of_the_toy_road(runs):
-    return not list((runs / NAME).rglob("*.mp4")) and {p.name for p in runs.iterdir()} <= {NAME, ".cache"}
+def nothing_of_the_toy_road(runs, *names):
+    return not list(runs.rglob("*.mp4")) and {place.name for place in runs.iterdir()} == {*names, ".cache"}
 
 
-@pytest.mark.parametrize("form", sorted(WHOLE))
-def test_questions_with_written_answers_go_from_data_to_report(runs, tmp_path, clips, form):
-    data = dataset(clips, tmp_path / "own", form)
-    run(tmp_path, NAME, data)
-    sft, rl = manifest(runs, "sft"), manifest(runs, "rl")
-    assert (sft["data"], sft["start"], rl["start"]) == (str(data), jobs.BASE, str(runs / f"{NAME}/sft"))
-    assert (sft["steps"], rl["steps"], sft["contract"]) == (2, 2, rl["contract"])
-    comparison = json.loads((runs / f"{NAME}/evaluation/comparison.json").read_text())
-    assert list(comparison["models"]) == ["base", "sft", "rl"] and (runs / f"{NAME}/report.html").is_file()
-    asked = {row["id"] for row in read_jsonl(runs / f"{NAME}/evaluation/predictions_rl.jsonl")}
-    assert asked and not asked & {row["id"] for row in read_jsonl(runs / f"{NAME}/rl/generations.jsonl")}
-    assert nothing_of_the_toy_road(runs)
+def test_questions_with_written_answers_go_from_data_to_report_in_every_format(runs, tmp_path, clips, monkeypatch):
+    """Two formats at a time, one core each; a job has the format's name."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def whole_road(form: str) -> None:
+        name, data = f"{NAME}_{form}", dataset(clips, tmp_path / form, form)
+        run(tmp_path / f"{form}_out", name, data)
+        sft, rl = manifest(runs, name, "sft"), manifest(runs, name, "rl")
+        assert (sft["data"], sft["start"], rl["start"]) == (str(data), jobs.BASE, str(runs / name / "sft"))
+        assert (sft["steps"], rl["steps"], sft["contract"]) == (2, 2, rl["contract"])
+        comparison = json.loads((runs / name / "evaluation/comparison.json").read_text())
+        assert list(comparison["models"]) == ["base", "sft", "rl"] and (runs / name / "report.html").is_file()
+        asked = {row["id"] for row in read_jsonl(runs / name / "evaluation/predictions_rl.jsonl")}
+        assert asked and not asked & {row["id"] for row in read_jsonl(runs / name / "rl/generations.jsonl")}
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(whole_road, WHOLE))
+    assert nothing_of_the_toy_road(runs, *(f"{NAME}_{form}" for form in WHOLE))
 
 
 def test_questions_without_written_answers_are_for_rl_alone_and_the_base_is_the_one_named(runs, tmp_path, clips):
@@ -79,10 +86,10 @@ def test_questions_without_written_answers_are_for_rl_alone_and_the_base_is_the_
     with pytest.raises(PapermillExecutionError, match="end without an answer"):
         run(tmp_path, NAME, data, ("sft",))
     run(tmp_path, NAME, data, ("data", "rl", "evaluation"), base=str(base))
-    assert manifest(runs, "rl")["start"] == str(base)
+    assert manifest(runs, NAME, "rl")["start"] == str(base)
     rows = read_jsonl(runs / f"{NAME}/evaluation/predictions_base.jsonl")
     assert {row["weights"] for row in rows} == {weights_hash(checkpoint.load(base)[0])}
-    assert nothing_of_the_toy_road(runs)
+    assert nothing_of_the_toy_road(runs, NAME)
 
 
 def test_captions_are_learned_measured_as_such_and_rl_says_what_could_pay_for_them(runs, tmp_path, clips):
@@ -91,8 +98,8 @@ def test_captions_are_learned_measured_as_such_and_rl_says_what_could_pay_for_th
     with pytest.raises(PapermillExecutionError, match='What works on these samples: reward = "rouge_l: 1"'):
         run(tmp_path, NAME, data, ("rl",))
     run(tmp_path, NAME, data, ("rl", "evaluation"), reward="rouge_l")
-    assert manifest(runs, "rl")["start"] == str(runs / f"{NAME}/sft")
-    assert nothing_of_the_toy_road(runs)
+    assert manifest(runs, NAME, "rl")["start"] == str(runs / f"{NAME}/sft")
+    assert nothing_of_the_toy_road(runs, NAME)
 
 
 def test_a_job_is_written_and_runs_from_its_folder(runs, tmp_path, clips, monkeypatch, capsys):

@@ -28,6 +28,7 @@ BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0598C
 MODEL_COLORS = (GREY, BLUE, VERMILION, GREEN, PURPLE)  # by place: base, SFT, RL, …
 INK = "#30343B"  # as in the style sheet
 EQUAL, CUT = "groups of equal rewards", "completions cut at the limit"  # panels whose values are shares
+RIGHT = "held-out accuracy"
 PERCENT = "\u2009%"  # with a thin space
 FRAME_HEIGHT, GAP = 112, 4  # pixels
 
@@ -93,7 +94,7 @@ def _panel(ax: Axes, title: str, *curves: tuple[str, ...], metrics: Sequence[dic
     if not ax.lines:
         ax.text(0.5, 0.5, "not logged", transform=ax.transAxes, ha="center", va="center", color=GREY)
         ax.set(xticks=[], yticks=[])
-    elif title in (EQUAL, CUT):
+    elif title in (EQUAL, CUT, RIGHT):
         ax.set_ylim(-0.03, 1.03)
         ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=PERCENT))
 
@@ -124,13 +125,12 @@ def sft_curve(metrics: Sequence[dict]) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def rl_curves(metrics: Sequence[dict]) -> Figure:
-    """Returns six panels over the steps: reward, KL, groups of equal rewards, entropy, length, cut share.
+    """Returns eight panels over the steps: reward, accuracy, KL, loss; equal rewards, entropy, length, cut share.
 
-    Around the mean reward lies a band of ± one standard deviation. Where the cut share was not logged its panel shows
-    the loss.
+    Around the mean reward lies a band of ± one standard deviation.
     """
-    figure = NotebookFigure(figsize=(10, 5.8), dpi=120, layout="constrained")
-    (reward, kl, equal), (entropy, length, cut) = figure.subplots(2, 3)
+    figure = NotebookFigure(figsize=(13, 5.8), dpi=120, layout="constrained")
+    (reward, right, kl, loss), (equal, entropy, length, cut) = figure.subplots(2, 4)
     window = _window(metrics, "train/reward_mean")
     if rows := [row for row in metrics if None not in map(row.get, ("train/reward_mean", "train/reward_std"))]:
         steps, mean = series(rows, "train/reward_mean")
@@ -141,12 +141,13 @@ def rl_curves(metrics: Sequence[dict]) -> Figure:
     longest = ("rollout/completion_length_max", "longest", VERMILION, "--")
     panel = partial(_panel, metrics=metrics, window=window)
     panel(reward, "reward", ("train/reward_mean", "total"), task, form)
+    panel(right, RIGHT, ("val/accuracy",))
     panel(kl, "KL to the SFT model", ("train/kl_loss_avg", "KL"))
+    panel(loss, "policy loss", ("train/loss_avg",))
     panel(equal, EQUAL, ("train/zero_variance_share",))
     panel(entropy, "entropy (nats per token)", ("train/entropy",))
     panel(length, "completion length (tokens)", longest, ("rollout/completion_length_mean", "mean"))
-    has_loss, has_cut = (len(series(metrics, key)[0]) > 0 for key in ("train/loss_avg", "rollout/cut_share"))
-    panel(cut, *(("loss", ("train/loss_avg",)) if has_loss and not has_cut else (CUT, ("rollout/cut_share",))))
+    panel(cut, CUT, ("rollout/cut_share",))
     if reward.lines:
         reward.set_ylim(bottom=min(0, reward.get_ylim()[0]))
     if kl.lines:
@@ -155,7 +156,7 @@ def rl_curves(metrics: Sequence[dict]) -> Figure:
     for ax in (reward, kl, length):
         if ax.lines:
             ax.legend(ncols=2 if ax is reward else 1)
-    for ax in (entropy, length, cut):
+    for ax in (equal, entropy, length, cut):
         ax.set_xlabel("step")
     if handles := _window_legend(window):
         figure.legend(handles=handles, loc="outside lower center", ncols=2)

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from cookbook.display.tables import label
 from cookbook.evaluation.controls import TURN, circular_score
-from cookbook.evaluation.scores import by_field, kept_skills
+from cookbook.evaluation.scores import LEAST, by_field, kept_skills
 from cookbook.evaluation.statistics import SURE, interval
 
 MUTE = 0.2  # a larger share of unread answers under a control is told: it then falls for another reason
@@ -54,10 +54,24 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
-def short_answer(comparison: dict) -> str:
-    """Returns the answer to "did it get better?"; only a step whose p is below 0.05 counts."""
+def short_answer(comparison: dict, kept: Mapping[str, Mapping[str, dict]] | None = None) -> str:
+    """Returns the answer to "did it get better?"; only a step whose p is below 0.05 counts.
+
+    Below LEAST questions nothing is called gained or lost; models that are not surely above guessing say nothing; tasks
+    that were lost (`kept`: what `skills` found) are named, whatever the mean does.
+    """
     if not comparison["paired"]:
         return "One model, nothing to compare it with"
+    if comparison["n"] < LEAST:
+        return f"Cannot be said: {comparison['n']} questions, and {LEAST} are the least"
+    guess = max(comparison.get("chance", 0), comparison.get("majority", 0))
+    if guess and all(found["ci95"][0] <= guess for found in comparison["models"].values()):
+        return "Cannot be said: no model is surely above guessing"
+    lost = {task for tasks in (kept or {}).values() for task, part in tasks.items() if part["verdict"] == "lost"}
+    return _steps(comparison) + (f", but {listed(sorted(lost))} fell" if lost else "")
+
+
+def _steps(comparison: dict) -> str:
     _, *later = map(label, comparison["models"])
     sure = [(b, test["difference"]) for b, test in zip(later, comparison["paired"].values()) if test["p"] < SURE]
     up, down = (listed([name for name, by in sure if sign * by > 0]) for sign in (1, -1))
@@ -66,6 +80,25 @@ def short_answer(comparison: dict) -> str:
     if up and len(sure) == len(comparison["paired"]):
         return "Yes, better at every step" if len(sure) > 1 else "Yes, better"
     return f"Better with {up}; the rest is not certain" if up else "Not for certain"
+
+
+def goals(comparison: dict, gain: float, accuracy: float) -> list[str]:
+    """Returns a sentence for each part of the goal that problem.ipynb sets: what was asked, what came, held or missed.
+
+    The first trained model is `gain` above the base, the last step is sure (p < 0.05), and ends at `accuracy` or more.
+    """
+    names, pairs = list(comparison["models"]), list(comparison["paired"].values())
+    if not pairs:
+        return []
+    last = comparison["models"][names[-1]]["accuracy"]
+    parts = [
+        (f"{label(names[1])} {points(gain)} points above {names[0]}", points(pairs[0]["difference"]),
+         pairs[0]["difference"] >= gain),
+        (f"{label(names[-1])} surely better than {label(names[-2])}", p_value(pairs[-1]["p"]),
+         pairs[-1]["p"] < SURE and pairs[-1]["difference"] > 0),
+        (f"{label(names[-1])} at {hundred(accuracy)} % or more", f"{hundred(last)} %", last >= accuracy),
+    ]  # fmt: skip
+    return [f"{'reached' if held else 'MISSED'}: {asked} ({came})" for asked, came, held in parts]
 
 
 def evidence(comparison: dict) -> str:
@@ -158,7 +191,7 @@ def worse_words(found: Mapping[str, Mapping[str, dict]]) -> str:
     for pair, tasks in found.items():
         later, earlier = map(label, pair.split("_vs_"))
         lost = [f"{task} ({points(part['difference'])})" for task, part in tasks.items() if part["verdict"] == "lost"]
-        unsure = [task for task, part in tasks.items() if part["verdict"] == "not certain"]
+        unsure = [task for task, part in tasks.items() if part["verdict"] in ("not certain", "too few")]
         words = f"lost {listed(lost)}" if lost else "no task is surely lost"
         said.append(f"{later} against {earlier}: {words}" + f"; not certain for {listed(unsure)}" * bool(unsure) + ".")
     return " ".join(said)

@@ -19,6 +19,7 @@ from cookbook.evaluation.metrics.choices import Row
 IDENTITY = ("id", "question", "reference")
 FEW = 10  # rows: below, two models may well say the same without being the same
 MARGIN = 0.05  # a loss of less is not worth naming
+LEAST = 20  # questions: below, nothing is called gained or lost
 
 
 def _share(rows: Sequence[Row]) -> dict:
@@ -163,7 +164,8 @@ def kept_skills(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict]:
     """Returns whether post-training kept each task of a regression set: {task: {verdict, difference, ci95, n}}.
 
     "lost": the 95 % interval of the difference lies below 0. "kept": it lies above -MARGIN. "not certain": else;
-    ask more questions. The interval draws whole clips. Raises ValueError where the rows are not of the same items.
+    ask more questions. "too few": below LEAST of them, whatever they say. The interval draws whole clips. Raises
+    ValueError where the rows are not of the same items.
     """
     if [a["id"] for a in before] != [b["id"] for b in after]:
         raise ValueError("a regression set needs the same items in the same order, before and after")
@@ -176,5 +178,6 @@ def kept_skills(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict]:
         if low == high == 0:
             low = -statistics.interval([False] * len(pairs))[1]
         verdict = "lost" if high < 0 else "kept" if low > -MARGIN else "not certain"
+        verdict = "too few" if len(pairs) < LEAST else verdict
         found[task] = {"verdict": verdict, "difference": step.difference, "ci95": [low, high], "n": len(pairs)}
     return found

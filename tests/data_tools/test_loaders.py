@@ -107,7 +107,7 @@ def test_the_loaders_options(av, tmp_path):
     ("words", "told"),
     [
         ('subsets = "[:9]"', r"x\.toml:\d+: custom\.subsets: this loader does not read it; did you mean subset"),
-        ("zzz = 3", r"it reads contract, passport, subset"),
+        ("zzz = 3", r"it reads contract, loader, passport, subset, test_share"),
         ("subset = 3", "is 3; it is a text in quotes"),
     ],
 )

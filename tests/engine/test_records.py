@@ -25,7 +25,7 @@ def test_recorded_metrics_merge_by_step_and_draw(tmp_path):
     rl = records.read_engine_metrics(ASSETS / "metrics_grpo.jsonl")
     assert [row["step"] for row in rl] == list(range(1, 9)) and "optimizer/grad_norm" in rl[0]
     titles = {ax.get_title("left"): bool(ax.lines) for ax in plots.rl_curves(rl).axes}
-    drawn = {"reward", "KL to the SFT model", "entropy (nats per token)", "completion length (tokens)", "loss"}
+    drawn = {"reward", "KL to the SFT model", "entropy (nats per token)", "completion length (tokens)", "policy loss"}
     assert {title for title, has in titles.items() if has} == drawn
 
 

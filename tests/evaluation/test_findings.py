@@ -34,6 +34,24 @@ def test_the_short_answer_counts_sure_steps_only(steps, answer):
     assert findings.short_answer(made_up(*steps)) == answer
 
 
+def test_the_short_answer_claims_nothing_on_few_questions_or_below_guessing_and_names_what_fell():
+    better = made_up((0.3, 1e-9), (0.05, 0.01))
+    assert findings.short_answer(better | {"n": 19}) == "Cannot be said: 19 questions, and 20 are the least"
+    assert findings.short_answer(better | {"chance": 0.72}) == "Cannot be said: no model is surely above guessing"
+    assert findings.short_answer(better | {"majority": 0.69}) == "Yes, better at every step"
+    fell = {"rl_vs_sft": {"rules": {"verdict": "lost"}, "cause": {"verdict": "kept"}}}
+    assert findings.short_answer(better, fell) == "Yes, better at every step, but rules fell"
+
+
+def test_a_goal_that_is_missed_is_said_to_be_missed():
+    assert findings.goals(made_up((0.3, 1e-9), (0.05, 0.2)), 0.2, 0.85) == [
+        "reached: SFT +20.0 points above base (+30.0)",
+        "MISSED: RL surely better than SFT (p = 0.200)",
+        "MISSED: RL at 85.0 % or more (75.0 %)",
+    ]
+    assert findings.goals(made_up(), 0.2, 0.85) == []
+
+
 def test_the_evidence_is_one_sentence_of_computed_numbers():
     assert findings.evidence(made_up((0.3, 1e-9), (-0.021, 0.31))) == (
         "Base answers 40.0 % of 400 held-out questions right (95 % interval 35.0–45.0); "

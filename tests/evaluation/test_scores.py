@@ -187,8 +187,8 @@ def test_a_lost_skill_is_named_a_kept_one_too_and_little_data_is_not_enough():
     after = marked("+-+-" * 25, "old") + marked("+" * 100, "new") + marked("-+" * 5, "few") + marked("+-" * 200, "same")
     found = kept_skills(before, after)
     verdicts = {task: part["verdict"] for task, part in found.items()}
-    assert verdicts == {"old": "lost", "new": "kept", "few": "not certain", "same": "kept"}
+    assert verdicts == {"old": "lost", "new": "kept", "few": "too few", "same": "kept"}
     assert found["old"]["difference"] == -0.5 and found["old"]["ci95"][1] < -0.3
-    assert kept_skills(marked("+++"), marked("+++"))["a"]["verdict"] == "not certain"  # three items prove nothing
+    assert kept_skills(marked("+++"), marked("+++"))["a"]["verdict"] == "too few"  # three items prove nothing
     with pytest.raises(ValueError, match="same items"):
         kept_skills(marked("++"), marked("+"))
