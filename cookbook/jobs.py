@@ -31,6 +31,7 @@ NAME, LOADER = "tutorial", "data_tools/road_vqa.py"
 CONFIGS = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"}
 CONTRACT = "configs/prompts/road.yaml"
 BASE = "models/tiny-base"
+CAPTIONS = "configs/prompts/captions.yaml"  # for a configuration that names no contract
 LONGEST = 4096  # tokens that the shipped models read without being told more: longer samples are the owner's decision
 TEST_SHARE = 0.2  # of data that come without a test split
 ROOM = 16  # tokens: a written answer may be a little longer than the longest that was seen
@@ -168,7 +169,7 @@ def fitted(
     Raises DataError where the data cannot be used.
     """
     data = place_of(data)
-    own = config.table("custom")["contract"]
+    own = config.table("custom").get("contract", CAPTIONS)
     loader = loader or loading.loader_for(data, format)
     held_out = {
         f"{loading.TRAIN}.{key}": value for key, value in {"subset": None, "split": None, "test_size": 0.1}.items()

@@ -23,6 +23,7 @@ from cookbook.pipeline import START
 from cookbook.runs import ROOT, named
 from cookbook.training.rewards import WEIGHTS
 from data_tools import loading
+from data_tools.formats.source import safe_id
 
 README = """# {name}
 
@@ -43,7 +44,7 @@ def write(name: str, data: str, configs: dict[str, str], base: str = "", **how: 
     `configs` are the shipped files to begin with, by step; `how` goes to `jobs.fitted`. Raises DataError where the
     folder is there already, and for what cannot be used; then nothing is left of it.
     """
-    folder = jobs.FOLDER / name
+    folder = jobs.FOLDER / safe_id(name)
     if folder.exists():
         raise DataError(f"{named(folder)} is there already; edit it, delete it, or give another name")
     try:

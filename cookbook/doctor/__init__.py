@@ -72,6 +72,10 @@ class Report:
         missing, warnings = (sum(check.status == status for check in self.checks) for status in (MISSING, WARNING))
         return f"{len(self.checks)} checks: {missing} missing, {warnings} warnings"
 
+    def __getitem__(self, name: str) -> Check | Ability:
+        """Returns a check or an ability by its name. Raises KeyError."""
+        return {row.name: row for row in (*self.checks, *self.abilities)}[name]
+
     def __repr__(self) -> str:
         found, able = (as_text(row.cells for row in rows) for rows in (self.checks, self.abilities))
         return f"{found}\n\n{ABLE}:\n{able}\n\n{self._summary()}"

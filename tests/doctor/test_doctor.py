@@ -102,7 +102,7 @@ def test_a_report_shows_itself_as_text_and_as_a_table():
     page = as_html(("", "n", "f", "fix"), (c.cells for c in rows))
     assert "a&lt;b" in page and "<code>do this</code>" in page and "<b>missing</b>" in page
     report = doctor.Report(tuple(rows), (doctor.Ability(RUNS[0], False, "why", "make tutorial"),))
-    assert not report.ok and "longer  fine" in repr(report)
+    assert not report.ok and "longer  fine" in repr(report) and report["a<b"] is rows[0]
     assert "1 missing, 0 warnings" in repr(report) and "make tutorial" not in repr(report)
 
 
