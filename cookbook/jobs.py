@@ -115,7 +115,7 @@ def is_toy(name: str) -> bool:
     return not (FOLDER / name).is_dir() and not _earlier(name)
 
 
-def contract() -> Contract:
+def toy_contract() -> Contract:
     """Returns the contract of the main job."""
     return Contract.load(ROOT / CONTRACT)
 
@@ -222,7 +222,7 @@ def _sizes(config: Config, samples: int, prompt: int, answer: int) -> dict[str, 
     return {BATCH: batch, MINI: min(config[MINI], batch), RESPONSE: response, LENGTH: length}
 
 
-def questions(data: str, format: str, loader: str, contract: str, split: str) -> tuple[list[Sample], Contract]:
+def evaluation_samples(data: str, format: str, loader: str, contract: str, split: str) -> tuple[list[Sample], Contract]:
     """Returns (samples, contract) of a dataset for an evaluation: its test split where there is one, else all.
 
     `contract` is a file, or a checkpoint that carries its own. Raises DataError, or CheckpointError without a contract.

@@ -117,12 +117,12 @@ def teach(name: str, lesson: str, seed: int, steps: int | None = None) -> dict[s
     job, home, found = LESSONS[lesson].job(name, seed), runs.path(name) / "lessons", {}
     for label, changes in LESSONS[lesson].variants.items():
         run = Run(home / lesson / label.replace(" ", "_"), seed=seed)
-        found[label] = train(job, changes, run, steps or LESSONS[lesson].steps)
+        found[label] = train_variant(job, changes, run, steps or LESSONS[lesson].steps)
     (home / f"{lesson}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
 
 
-def train(job: Job, changes: Mapping[str, Any], run: Run, steps: int) -> dict[str, float]:
+def train_variant(job: Job, changes: Mapping[str, Any], run: Run, steps: int) -> dict[str, float]:
     """Run one variant. Returns what it came to.
 
     reward, kl, tokens: means over the last quarter of the steps; zero_variance: the share of groups that taught
@@ -149,7 +149,7 @@ def train(job: Job, changes: Mapping[str, Any], run: Run, steps: int) -> dict[st
     }
 
 
-def table(lesson: str, found: Results, seed: int = 0) -> Table:
+def results_table(lesson: str, found: Results, seed: int = 0) -> Table:
     """Returns the figures that the lesson is about, a row a variant, and whether its claim holds."""
     holds = "yes" if LESSONS[lesson].holds(found) else "NO"
     told = {label: ", ".join(f"{k} {result[k]:.3f}" for k in LESSONS[lesson].shows) for label, result in found.items()}
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     rows = []
     for lesson, seed in product(args.only, args.seeds):
-        found = table(lesson, teach(f"{args.name}{seed}", lesson, seed), seed)
+        found = results_table(lesson, teach(f"{args.name}{seed}", lesson, seed), seed)
         print(found, flush=True)
         rows += found.rows
     print("\n", Table(HEAD, rows), sep="")

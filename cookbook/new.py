@@ -38,7 +38,7 @@ Change what you like in the files here: the notebooks take them for the job of t
 """
 
 
-def write(name: str, data: str, configs: dict[str, str], base: str = "", **how: str) -> Path:
+def write_job(name: str, data: str, configs: dict[str, str], base: str = "", **how: str) -> Path:
     """Write `jobs/NAME`: a configuration for each step that the data allow, contract, README. Returns the folder.
 
     `configs` are the shipped files to begin with, by step; `how` goes to `jobs.fitted`. Raises DataError where the
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     configs = {"sft": args.config, "rl": args.rl_config}
     how = {"format": args.format, "loader": args.loader, "contract": args.contract}
     try:
-        folder = write(args.name, args.data, configs, args.base, **how)
+        folder = write_job(args.name, args.data, configs, args.base, **how)
     except (ValueError, OSError) as error:
         print(f"new: {error}", file=sys.stderr)
         return 1

@@ -96,7 +96,7 @@ def path(name: str | Path = "") -> Path:
     return ROOT / os.environ.get(FOLDER, "runs") / name
 
 
-def choose(folder: str) -> None:
+def use(folder: str) -> None:
     """Let all runs of this process lie in another folder than runs/, as COOKBOOK_RUNS does; "" changes nothing."""
     if folder:
         os.environ[FOLDER] = str(Path(folder).expanduser().resolve())

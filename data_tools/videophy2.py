@@ -90,7 +90,7 @@ def even(samples: list[Sample], seed: int = 0) -> list[Sample]:
     return kept + more
 
 
-def table(place: Path, split: str) -> Path | None:
+def split_file(place: Path, split: str) -> Path | None:
     """Returns the file of a split; for "train" also the only file with rows that there is. None where there is none."""
     if place.is_file():
         return place if split == "train" else None
@@ -103,11 +103,11 @@ def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
     stated, bound = loading.custom(config, **OPTIONS), loading.contract(config)
     place, problems = ROOT / config[f"{loading.TRAIN}.name"], []
-    if not (file := table(place, "train")):
+    if not (file := split_file(place, "train")):
         raise DataError(f"{config.name}: {place} has no train.csv (or .parquet, .jsonl) with video_url and pc")
     options = {"media": loading.media(config), **{k: stated[k] for k in ("numbered", "question") if k in stated}}
     train = read(file, bound, problems, **options)
-    if own := table(place, "validation"):
+    if own := split_file(place, "validation"):
         validation = read(own, bound, problems, **options)
     else:
         train, validation = hold_out(train, config[f"{loading.TRAIN}.test_size"] or 0) if train else ([], [])

@@ -1,9 +1,10 @@
-"""The house: what stands at the top of each package, which way imports run, and how large the road is.
+"""The house: what stands at the top of each package, which way imports run, how large the road is, what names mean.
 
 Why: a house stays a picture only where something holds it. CONTRIBUTING.md says why the folders stand as they do.
 """
 
 import ast
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,21 @@ DOORS = ["inference", "watch", "pipeline", "gym", "jobs", "new", "tutorial", "le
 ROAD = ["pipeline.py", "runs.py", "data", "model", "training", "checkpoint/store.py", "evaluation/predict.py",
         "evaluation/predictions.py", "evaluation/scores.py", "evaluation/statistics.py"]  # fmt: skip
 LOOPS = {"sft", "grpo"}
+# public names that stand in several modules, and mean the same in each
+SAME = {
+    "main": "the command of a module: arguments in, exit code out",
+    "load": "brings in what a path or a configuration names: a model to compute with, samples to train on",
+    "read": "the rows or samples of a file or folder; formats are chosen by name, and each has one",
+    "write": "samples into a format's folder; formats are chosen by name, and each has one",
+    "rows": "the rows of a dataset as its files have them, before they are samples",
+    "convert": "a dataset into the layout of another",
+    "build": "a toy world's folder",
+    "plan": "works out beforehand: what a clip will show, what a run will take",
+    "render": "draws a planned clip or picture",
+    "plan_steps": "the steps of a training, before it starts",
+    "binary": "yes-or-no answers: their metric, their reward",
+    "ordinal": "grades: their metric, their reward",
+}
 # lines at most: before `jobs` and `new` came, and `predict` over several GPUs, it was 10,000 and 5,600
 LIMITS = {"road": 3_800, "cookbook": 10_550, "data_tools": 5_700}
 
@@ -114,6 +130,17 @@ def test_no_public_function_is_long():
         and node.end_lineno - node.lineno >= 60
     ]  # fmt: skip
     assert not long
+
+
+def test_a_public_name_has_one_meaning():
+    places = defaultdict(list)
+    for module, tree in MODULES.items():
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                places[node.name].append(module)
+    several = {name: modules for name, modules in places.items() if len(modules) > 1}
+    assert not {name: modules for name, modules in several.items() if name not in SAME}
+    assert not SAME.keys() - several.keys()  # nothing in the table that no longer needs it
 
 
 def test_only_the_tutorial_and_its_loader_know_the_toy_world():

@@ -6,7 +6,7 @@ import pytest
 
 from cookbook import lessons
 from cookbook.config import Config
-from cookbook.lessons import LESSONS, Lesson, table, teach
+from cookbook.lessons import LESSONS, Lesson, results_table, teach
 from cookbook.pipeline import Job
 
 SMALL = Config.load("configs/tiny_rl.toml").edit({
@@ -36,7 +36,7 @@ def test_a_claim_is_checked_and_the_table_says_so(lesson):
     for figures, said in ((ok, "yes"), (other, "NO")):
         blank = dict.fromkeys(("reward", "kl", "tokens", "zero_variance", "accuracy", "usual"), 0.0)
         found = {label: blank | one for label, one in zip(LESSONS[lesson].variants, figures)}
-        rows = table(lesson, found, seed=7).rows
+        rows = results_table(lesson, found, seed=7).rows
         assert [row[2] for row in rows] == list(LESSONS[lesson].variants)
         assert {(row[0], row[1], row[4]) for row in rows} == {(lesson, 7, said)}
         assert all(key in row[3] for row in rows for key in LESSONS[lesson].shows)

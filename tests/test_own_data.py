@@ -40,7 +40,7 @@ def dataset(clips, folder, form):
     """Returns the data in a format: labels as they are for the guide's own, else a question a clip."""
     if form == "av_folder":
         return clips / "train"
-    asked = {s.group: s for s in road_vqa.read(clips, "train", jobs.contract()) if len(s.options) == 4}
+    asked = {s.group: s for s in road_vqa.read(clips, "train", jobs.toy_contract()) if len(s.options) == 4}
     formats.write(asked.values(), folder, form)
     return folder
 

@@ -19,5 +19,5 @@ from cookbook.checkpoint.store import (  # noqa: F401
     on_disk,
     require_contract,
     resolve,
-    write,
+    write_checkpoint,
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from cookbook.checkpoint.store import ADAPTER, CONTRACT, CheckpointError, on_disk, resolve, write
+from cookbook.checkpoint.store import ADAPTER, CONTRACT, CheckpointError, on_disk, resolve, write_checkpoint
 from cookbook.runs import ROOT, named
 
 
@@ -47,7 +47,7 @@ def merge(adapter: str | Path, out: str | Path, base: str | None = None, dtype: 
     if any("missing adapter keys" in str(w.message) for w in told):
         raise CheckpointError(f"{named(folder)}: its tensors do not fit {start}; is that the base it was trained on?")
     processor = AutoProcessor.from_pretrained(start, use_fast=True)
-    written = write(fitted.merge_and_unload(), processor, ROOT / out, dtype)
+    written = write_checkpoint(fitted.merge_and_unload(), processor, ROOT / out, dtype)
     if (folder / CONTRACT).is_file():
         shutil.copyfile(folder / CONTRACT, written / CONTRACT)
     return written

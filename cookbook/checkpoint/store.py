@@ -151,12 +151,12 @@ def require_contract(path: str | Path, contract: Contract) -> None:
 
 def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = torch.float32) -> Path:
     """Write `run/safetensors/step_N`: weights, processor, and the contract of the training. Returns that folder."""
-    folder = write(model, encoder.processor, run / "safetensors" / f"step_{step}", dtype)
+    folder = write_checkpoint(model, encoder.processor, run / "safetensors" / f"step_{step}", dtype)
     encoder.contract.save(folder / CONTRACT)
     return folder
 
 
-def write(model, processor, folder: Path, dtype: torch.dtype) -> Path:
+def write_checkpoint(model, processor, folder: Path, dtype: torch.dtype) -> Path:
     """Write weights in one shard, with their index, and the processor. What the folder held goes. Returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():

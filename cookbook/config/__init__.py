@@ -13,7 +13,7 @@ GPUs is gone. Nothing here imports torch or cosmos_rl. notebooks/configuration.i
 from cookbook.config.document import Config, ConfigError, difference
 from cookbook.config.planner import layouts, plan
 from cookbook.config.rules import lint, require
-from cookbook.config.schema import Finding
+from cookbook.config.schema import Issue
 from cookbook.data.vision import clip_tokens
 
-__all__ = ["Config", "ConfigError", "Finding", "clip_tokens", "difference", "layouts", "lint", "plan", "require"]
+__all__ = ["Config", "ConfigError", "Issue", "clip_tokens", "difference", "layouts", "lint", "plan", "require"]

@@ -73,7 +73,7 @@ class Config:
 
     def __getitem__(self, key: str) -> Any:
         """Returns the file's value, else the engine's default. Raises ConfigError for a key it does not have."""
-        leaf = schema.find(key, self.kind)
+        leaf = schema.find_key(key, self.kind)
         if leaf is None:
             raise ConfigError(f"{self.name}: the engine has no key {key!r}")
         return self.stated.get(key, leaf.get("default"))

@@ -1,8 +1,8 @@
 """The lint: what is wrong with a configuration, by line, with the fix.
 
 Why: an engine that takes any key and checks little finds out on the GPU, or never. Each rule below is a small generator
-that looks at the file's values and yields findings; `RULES` lists them. A default that bites is a finding only where
-the file leaves the key out: writing it down is consent.
+that looks at the file's values and yields issues; `RULES` lists them. A default that bites is an issue only where the
+file leaves the key out: writing it down is consent.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Any
 
 from cookbook.config import schema
 from cookbook.config.document import Config, ConfigError
-from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT, Finding
+from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT, Issue
 
 NODE = 8  # the most GPUs that the engine's launcher takes on one node
 VISIBLE = (1, 2, 4, 8)  # the numbers of visible GPUs that it takes
@@ -29,7 +29,7 @@ class View:
 
     def __getitem__(self, key: str) -> Any:
         if key in self.bad:
-            return schema.find(key, self.config.kind).get("default")
+            return schema.find_key(key, self.config.kind).get("default")
         return self.config[key]
 
     def stated(self, key: str) -> bool:
@@ -48,11 +48,11 @@ class View:
         """The tables that lay out GPUs: of the policy, and in GRPO of the rollouts."""
         return (POLICY, ROLLOUT) if self.is_rl else (POLICY,)
 
-    def error(self, key: str, message: str) -> Finding:
-        return Finding(self.config.line(key), key, message)
+    def error(self, key: str, message: str) -> Issue:
+        return Issue(self.config.line(key), key, message)
 
-    def warning(self, key: str, message: str) -> Finding:
-        return Finding(self.config.line(key), key, message, "warning")
+    def warning(self, key: str, message: str) -> Issue:
+        return Issue(self.config.line(key), key, message, "warning")
 
 
 def processes(view: View, table: str) -> int:
@@ -99,7 +99,7 @@ SURPRISES = {
 }
 
 
-def check_defaults(view: View) -> Iterator[Finding]:
+def check_defaults(view: View) -> Iterator[Issue]:
     """Yields keys that must be written down, because what the engine does without them is not what people expect."""
     kind, model = "train.train_policy.type", "policy.model_name_or_path"
     policy = view.config.document.unwrap()["train"].get("train_policy")
@@ -134,7 +134,7 @@ ABOVE_ZERO_RL = ("train.train_policy.temperature", "rollout.sampling_config.temp
                  "rollout.gpu_memory_utilization")  # fmt: skip
 
 
-def check_values(view: View) -> Iterator[Finding]:
+def check_values(view: View) -> Iterator[Issue]:
     """Yields numbers outside what makes sense."""
     limits = AT_LEAST | (AT_LEAST_RL if view.is_rl else {})
     for key, least in limits.items():
@@ -155,7 +155,7 @@ def check_values(view: View) -> Iterator[Finding]:
         yield view.error("rollout.gpu_memory_utilization", words)
 
 
-def check_combinations(view: View) -> Iterator[Finding]:
+def check_combinations(view: View) -> Iterator[Issue]:
     """Yields keys that contradict each other."""
     if view.is_rl:
         sampling, trainer = "rollout.sampling_config.temperature", "train.train_policy.temperature"
@@ -187,7 +187,7 @@ def check_combinations(view: View) -> Iterator[Finding]:
         yield view.error("train.ckpt.s3_bucket", "must be stated where train.ckpt.upload_s3 is on")
 
 
-def check_gpus(view: View) -> Iterator[Finding]:
+def check_gpus(view: View) -> Iterator[Issue]:
     """Yields layouts that cannot start: too many GPUs, a number that the launcher refuses, unequal colocated halves."""
     shard = f"{POLICY}.dp_shard_size"
     if view[shard] < 1:
@@ -221,7 +221,7 @@ def check_gpus(view: View) -> Iterator[Finding]:
             yield view.error(f"{table}.tp_size", f"is {parallel}, and the model has 28 heads; write 1, 2 or 4")
 
 
-def check_batches(view: View) -> Iterator[Finding]:
+def check_batches(view: View) -> Iterator[Issue]:
     """Yields batches that do not divide. In SFT the batch is per data-parallel rank, in GRPO it counts completions."""
     batch, mini, shard = view[BATCH], view[MINI], max(view[f"{POLICY}.dp_shard_size"], 1)
     if min(batch, mini) < 1:
@@ -249,7 +249,7 @@ def check_batches(view: View) -> Iterator[Finding]:
         yield view.error(BATCH, words)
 
 
-def check_lengths(view: View) -> Iterator[Finding]:
+def check_lengths(view: View) -> Iterator[Issue]:
     """Yields texts that do not fit into the model's length: the engine cuts them without a word."""
     room, response = view[LENGTH], view[RESPONSE] if view.is_rl else 0
     needed = (view.tokens or 0) + response
@@ -272,7 +272,7 @@ def _divisor(number: int, near: int) -> int:
 RULES = (check_defaults, check_values, check_combinations, check_gpus, check_batches, check_lengths)
 
 
-def lint(config: Config, **known: int | None) -> list[Finding]:
+def lint(config: Config, **known: int | None) -> list[Issue]:
     """Returns everything that is wrong with a configuration, in the order of its lines; an empty list when it is good.
 
     What may be known: `gpus`, visible on one node; `samples`, items in the training set; `tokens` of the longest
@@ -280,7 +280,7 @@ def lint(config: Config, **known: int | None) -> list[Finding]:
     """
     found = list(schema.check(config.stated, config.kind, config.line))
     if not isinstance(config.document.get("train"), dict):
-        return [Finding(1, "train", "there is no [train] table: the engine stops with a KeyError; add one")]
+        return [Issue(1, "train", "there is no [train] table: the engine stops with a KeyError; add one")]
     view = View(config, frozenset(f.key for f in found), **known)
     for rule in RULES:
         found += rule(view)

@@ -62,7 +62,7 @@ GONE = {"cp_rotate_method": "the engine no longer has this choice; delete the li
 
 
 @dataclass(frozen=True)
-class Finding:
+class Issue:
     """One thing that is wrong: an error must not be run, a warning is a surprise to come."""
 
     line: int
@@ -95,7 +95,7 @@ def _nodes(kind: str) -> dict[str, dict]:
 
 
 @cache
-def find(key: str, kind: str) -> dict | None:
+def find_key(key: str, kind: str) -> dict | None:
     """Returns the schema of a dotted key, {} below a table that takes any key, None where the engine has none.
 
     `kind`: "sft" or "grpo".
@@ -115,7 +115,7 @@ def _parents(key: str) -> list[str]:
 
 def is_table(key: str, kind: str) -> bool:
     """Returns whether the key names a table of keys, not a value."""
-    return "properties" in (find(key, kind) or {})
+    return "properties" in (find_key(key, kind) or {})
 
 
 def _takes(node: dict, value: Any) -> bool:
@@ -136,7 +136,7 @@ def _takes(node: dict, value: Any) -> bool:
 
 def refusal(key: str, value: Any, kind: str) -> str | None:
     """Returns what the key takes, in words, where it does not take this value; else None."""
-    node = find(key, kind)
+    node = find_key(key, kind)
     if not node:
         return None
     if is_table(key, kind):
@@ -161,27 +161,27 @@ def _nearest(key: str, kind: str) -> str:
     same = [MEANT[name]] if name in MEANT else [k for k in real if k.split(".")[-1] == name]
     beside = [k for k in real if k.rpartition(".")[0] == table]
     near = same or difflib.get_close_matches(key, beside, 1, 0.75) or difflib.get_close_matches(key, real, 1, 0.6)
-    if not near or find(near[0], kind) is None:
+    if not near or find_key(near[0], kind) is None:
         return "see configs/schema for its keys"
     best = min(near, key=lambda k: (k.split(".")[0] != key.split(".")[0], len(k)))
     place = best.rpartition(".")[0]
     return f"write {best}" + (f", below [{place}]" if place and place != table else "")
 
 
-def check(stated: Mapping[str, Any], kind: str, line: Callable[[str], int]) -> Iterator[Finding]:
+def check(stated: Mapping[str, Any], kind: str, line: Callable[[str], int]) -> Iterator[Issue]:
     """Yields unknown keys, tables in a value's place, and values of the wrong type or outside the choices.
 
     `stated` are the values of a file by dotted key, `line` tells where a key stands.
     """
     for key, value in stated.items():
-        if find(key, kind) is None:
+        if find_key(key, kind) is None:
             parent, other = next(filter(_nodes(kind).get, _parents(key)), ""), "sft" if kind == "grpo" else "grpo"
             if parent and not is_table(parent, kind):
                 message = f"{parent} {refusal(parent, {}, kind) or 'takes a value'}, not a table"
-            elif find(key, other) is not None:
+            elif find_key(key, other) is not None:
                 message = f"this key is for {other}, and train.train_policy.type says otherwise"
             else:
                 message = f"the engine has no such key and would drop it; {_nearest(key, kind)}"
-            yield Finding(line(key), key, message)
+            yield Issue(line(key), key, message)
         elif refused := refusal(key, value, kind):
-            yield Finding(line(key), key, f"{refused}, not {value!r}")
+            yield Issue(line(key), key, f"{refused}, not {value!r}")

@@ -42,7 +42,7 @@ def _stream(path: str | Path):
         raise VideoError(f"{path}: cannot be read as a video ({error or type(error).__name__})") from None
 
 
-def measure(path: str | Path) -> tuple[int, float]:
+def count_frames(path: str | Path) -> tuple[int, float]:
     """Returns (frames, frames a second). Frames are counted: a file's own figure can be wrong or missing.
 
     Raises VideoError where the file is missing, unreadable or without frames.

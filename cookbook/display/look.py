@@ -2,9 +2,9 @@
 
 Why: no count shows that a label belongs to another clip, or that the one word that matters is cut off. Looking does.
 
-    seen(encoder, sample)        # the frames after resizing, with their times
-    read(encoder, sample)        # the text with every token that is learned in colour
-    browse(encoder, samples)     # both, with a slider (in JupyterLab)
+    seen(encoder, sample)              # the frames after resizing, with their times
+    trained_tokens(encoder, sample)    # the text with every token that is learned in colour
+    browse(encoder, samples)           # both, with a slider (in JupyterLab)
 """
 
 import html
@@ -55,7 +55,7 @@ class Text:
         return f'<pre style="white-space: pre-wrap">{"".join(parts)}</pre>'
 
 
-def read(encoder: Encoder, sample: Sample) -> Text:
+def trained_tokens(encoder: Encoder, sample: Sample) -> Text:
     """Returns the text that training reads, vision tokens counted instead of repeated."""
     tokens = encoder.tokens(sample)
     pads = {encoder.config.video_token_id: "video tokens", encoder.config.image_token_id: "image tokens"}
@@ -71,6 +71,6 @@ def browse(encoder: Encoder, samples: Sequence[Sample]):
     import ipywidgets
 
     def show(sample: int) -> None:
-        display(seen(encoder, samples[sample]), read(encoder, samples[sample]))
+        display(seen(encoder, samples[sample]), trained_tokens(encoder, samples[sample]))
 
     return ipywidgets.interactive(show, sample=ipywidgets.IntSlider(0, 0, len(samples) - 1))

@@ -57,7 +57,7 @@ class Ability:
 
 
 @dataclass(frozen=True)
-class Report:
+class Examination:
     """What was found: one check a line, and what this machine can run."""
 
     checks: tuple[Check, ...]
@@ -86,14 +86,14 @@ class Report:
         return f"<p>{self._summary()}</p>{found}<p><b>{ABLE}</b></p>{able}"
 
 
-def examine() -> Report:
+def examine() -> Examination:
     """Returns the report on this machine, within seconds. Raises nothing: what cannot be examined is a warning."""
-    everyone = _safe(checks.ask, checks.parse, [])
+    everyone = _safe(checks.query_gpus, checks.parse, [])
     gpus = checks.visible(everyone, os.environ)
-    rows = checks.rows(gpus, len(everyone) - len(gpus), os.environ, Path.home())
+    rows = checks.all_checks(gpus, len(everyone) - len(gpus), os.environ, Path.home())
     found = tuple(Check(name, *_safe(probe, judge, UNKNOWN)) for name, probe, judge in rows)
     free = _safe(runs.path, checks.room, None) or 0.0
-    return Report(found, tuple(can_run(found, gpus, free * 1e9 / 2**30)))
+    return Examination(found, tuple(can_run(found, gpus, free * 1e9 / 2**30)))
 
 
 def _safe(probe: Callable[[], Any], judge: Callable[[Any], Any], otherwise: Any) -> Any:

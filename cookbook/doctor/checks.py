@@ -5,7 +5,7 @@ So neither is imported, and the GPUs are those of nvidia-smi, which the engine's
 its probe returns, so that a test can play any machine. No secret is read, only whether there is one; no path and no
 host name is told, since notebooks keep what they print.
 
-    [Check(name, *judge(probe())) for name, probe, judge in rows(gpus, 0, os.environ, Path.home())]
+    [Check(name, *judge(probe())) for name, probe, judge in all_checks(gpus, 0, os.environ, Path.home())]
 """
 
 import importlib.util
@@ -95,7 +95,7 @@ LEVELS = {
 }  # fmt: skip
 
 
-def rows(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str], home: Path) -> list[Row]:
+def all_checks(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str], home: Path) -> list[Row]:
     """Returns every check of a machine with these GPUs, of which CUDA_VISIBLE_DEVICES hides `hidden` more."""
     places = {name: Path(environment.get(name) or home / ".cache" / folder) for name, folder in CACHES.items()}
     caches = {name: lambda place=place: (room(place), (place / WEIGHTS).is_dir()) for name, place in places.items()}
@@ -167,7 +167,7 @@ class GPU:
     driver: str
 
 
-def ask() -> str:
+def query_gpus() -> str:
     """Returns what nvidia-smi says, one GPU a line; "" where there is no nvidia-smi or it fails."""
     fields = "--query-gpu=index,uuid,name,memory.total,memory.free,compute_cap,driver_version"
     command = ["nvidia-smi", fields, "--format=csv,noheader,nounits"]

@@ -21,7 +21,7 @@ from cookbook import runs
 from cookbook.config import Config, ConfigError
 from cookbook.engine.environment import engine_environment
 from cookbook.engine.failures import EngineError
-from cookbook.engine.launch import PORT, as_launched, command, launch, make_room, shown
+from cookbook.engine.launch import PORT, as_launched, as_typed, command, launch, make_room
 from cookbook.engine.supervisor import Patience
 from cookbook.runs import ROOT, Run
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         config, loader = Config.load(args.config.resolve()), args.loader.resolve()
         if args.show:
             path = engine_environment(config, run, nodes=args.nodes)["PATH"]
-            print("#", shown(command(run / "config.toml", loader, port, path, args.nodes)))
+            print("#", as_typed(command(run / "config.toml", loader, port, path, args.nodes)))
             print(as_launched(config, run, args.resume).text())
         elif args.write_nodes:
             print(*write_start_files(args.write_nodes, args.config, args.loader, args.run, args.nodes, port), sep="\n")

@@ -99,9 +99,9 @@ def launch(
     config = as_launched(config, run.path, resume)
     (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
     version = next((found.version for found in distributions(name=PROGRAM)), None)
-    facts = {"engine": PROGRAM, "engine_version": version, "engine_command": shown(words), "port": port}
+    facts = {"engine": PROGRAM, "engine_version": version, "engine_command": as_typed(words), "port": port}
     run.write_manifest(**facts, start=config["policy.model_name_or_path"], resume=resume)
-    run.log(shown(words))
+    run.log(as_typed(words))
     started, outcome = time.monotonic(), "interrupted"
     supervisor = Supervisor(run, config.kind.upper(), patience, port, stop_on_alarm)
     try:
@@ -133,7 +133,7 @@ def command(config: Path, loader: str | Path, port: int, path: str, nodes: int =
     return [program, "--config", named(config), "--port", str(port), *several, named(ROOT / loader)]
 
 
-def shown(words: Sequence[str]) -> str:
+def as_typed(words: Sequence[str]) -> str:
     """Returns a command line as a person would type it."""
     return shlex.join([Path(words[0]).name, *words[1:]])
 

@@ -82,9 +82,9 @@ def add_completions(run: Path, size: int) -> None:
     the reward which step it is for, and where it throws groups away, the numbers run ahead.
     """
     rows = [row | {"step": i // size + 1} for i, row in enumerate(read_jsonl(run / GENERATIONS))]
-    write_rows(rows, run / GENERATIONS)
+    replace_rows(rows, run / GENERATIONS)
     told = {step: _figures(list(part)) for step, part in groupby(rows, key=itemgetter("step"))}
-    write_rows([row | told.get(row["step"], {}) for row in read_metrics(run)], run / METRICS)
+    replace_rows([row | told.get(row["step"], {}) for row in read_metrics(run)], run / METRICS)
 
 
 def _figures(rows: list[dict]) -> dict[str, float]:
@@ -97,7 +97,7 @@ def _figures(rows: list[dict]) -> dict[str, float]:
     return values | {"train/zero_variance_share": sum(len(found) == 1 for found in groups.values()) / len(groups)}
 
 
-def write_rows(rows: Iterable[dict], file: Path) -> None:
+def replace_rows(rows: Iterable[dict], file: Path) -> None:
     """Write lines of JSON in one move: who reads the file meanwhile reads the old one or the new one."""
     copy = file.with_name(f".{file.name}")
     copy.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

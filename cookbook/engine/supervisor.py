@@ -17,7 +17,7 @@ from cookbook.display.progress import Progress, choose_mode
 from cookbook.engine.failures import Reason
 from cookbook.engine.guardian import Engine
 from cookbook.engine.log_lines import MILESTONE, RunLog, Step, bare_text
-from cookbook.engine.records import ENGINE_METRICS, read_engine_metrics, write_rows
+from cookbook.engine.records import ENGINE_METRICS, read_engine_metrics, replace_rows
 from cookbook.runs import METRICS, Run
 from cookbook.training.alarms import Alarm, Watcher, allowed_silence, usual_step
 
@@ -149,7 +149,7 @@ class Supervisor:
             self._read, self._rewritten = size, self.clock()
             with contextlib.suppress(ValueError):  # its last line may be half written
                 rows = read_engine_metrics(source)
-                write_rows(rows, self.run.path / METRICS)
+                replace_rows(rows, self.run.path / METRICS)
                 seen = self.alarms.rows[-1]["step"] if self.alarms.rows else 0
                 for row in rows:
                     if row["step"] > seen and (alarm := self.alarms.see(row["step"], row)) and self.stop_on_alarm:

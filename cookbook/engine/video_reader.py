@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cookbook.data.video import Recent, measure, pictures
+from cookbook.data.video import Recent, count_frames, pictures
 
 CACHE_BYTES = 512 * 2**20  # a process; a clip of 30 frames at 81,920 pixels takes 29 MB
 
@@ -40,7 +40,7 @@ def read_video(part: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any], floa
     from qwen_vl_utils.vision_process import calculate_video_frame_range, smart_nframes
 
     path = part["video"].removeprefix("file://")
-    total, rate = measure(path)
+    total, rate = count_frames(path)
     first, last, count = calculate_video_frame_range(part, total, rate)
     wanted = smart_nframes(part, total_frames=count, video_fps=rate)
     indices = torch.linspace(first, last, wanted).round().long().tolist()

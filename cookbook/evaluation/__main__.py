@@ -79,7 +79,7 @@ def predict_file(given: argparse.Namespace) -> str:
     from cookbook.evaluation.predict import predict
     from cookbook.evaluation.server import predict_server
 
-    samples, contract = jobs.questions(
+    samples, contract = jobs.evaluation_samples(
         given.data, given.format, given.loader, given.contract or given.model, given.split
     )
     samples = samples[: given.questions]

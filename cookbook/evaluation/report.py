@@ -96,7 +96,7 @@ class Report:
     def examples(self) -> list[dict]:
         """Returns the headings with their number of items, and what is shown of those that were chosen."""
         kinds = sort_items(self.rows)
-        chosen = choose(kinds, next(iter(self.rows.values())), self.clips).items()
+        chosen = choose_examples(kinds, next(iter(self.rows.values())), self.clips).items()
         shown = {kind: [self._example(i) for i in found] for kind, found in chosen if found}
         return [{"kind": kind, "total": len(kinds[kind]), "shown": found} for kind, found in shown.items()]
 
@@ -126,7 +126,7 @@ def sort_items(predictions: Mapping[str, Rows]) -> dict[str, list[int]]:
     return kinds
 
 
-def choose(kinds: Mapping[str, Sequence[int]], items: Rows, limit: int) -> dict[str, list[int]]:
+def choose_examples(kinds: Mapping[str, Sequence[int]], items: Rows, limit: int) -> dict[str, list[int]]:
     """Returns at most `limit` positions in all, by heading, chosen without looking at the models' words.
 
     The headings take turns. Each gives its first item of a clip, and then of a task, that was shown least so

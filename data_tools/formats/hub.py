@@ -178,7 +178,7 @@ def _bare(name: str) -> str:
     return name.split(".")[0] + Path(name).suffix
 
 
-def prepare(name: Place, subset: str | None) -> Path:
+def unpack_clips(name: Place, subset: str | None) -> Path:
     """Unpack the clips of a dataset into the engine's cache, once, whichever of its processes comes first.
 
     Returns the folder. Archives lie beside the rows of a local folder; the hub's are downloaded. A local folder without

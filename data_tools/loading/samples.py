@@ -193,7 +193,7 @@ def _read(config: Config, table: str, format: str, problems: Problems, options: 
         if format in BY_FILE:
             which = config[f"{table}.subset"] or ""
             if not options.get("clips"):
-                hub.prepare(place, which)
+                hub.unpack_clips(place, which)
             samples = formats.read(place, format, problems, subset=which, split=name or None, **options)
         else:
             samples = formats.read(_folder(Path(place), name), format, problems, **options)

@@ -204,7 +204,7 @@ def _question(item: Item, facts: Facts) -> tuple:
     return words, tuple(facts[medium].sha256 or str(medium[1]) for medium in item.media)
 
 
-def check_lengths(items: Sequence[Item], max_length: int | None) -> Check:
+def check_token_lengths(items: Sequence[Item], max_length: int | None) -> Check:
     """Yields every sample that is longer than `max_length`, and how much of its answer would be cut off."""
     for item in items:
         prompt, answer = item.tokens or (0, 0)

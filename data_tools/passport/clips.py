@@ -32,8 +32,8 @@ import av
 
 from cookbook import runs
 from data_tools.formats.source import Place
-from data_tools.passport.findings import ERROR, Finding, Limits, error, judge
-from data_tools.passport.reader import Content, read_image, read_video
+from data_tools.passport.findings import ERROR, Finding, Limits, error, judge_file
+from data_tools.passport.reader import Content, inspect_image, inspect_video
 
 Chunks = list[list[Path]]  # what a worker takes at a time
 CACHE = ".cache/clips"  # below runs/, wherever that is when clips are read
@@ -147,8 +147,8 @@ def inspect(
         return ClipFacts(path=path, bytes=size, findings=(late,))
     content = cache.get(sha256, kind) if cache else None
     if content is None:
-        content = read_image(path) if kind == "image" else read_video(path, limits.patience)
-    found = judge(content, path, size, limits, kind)
+        content = inspect_image(path) if kind == "image" else inspect_video(path, limits.patience)
+    found = judge_file(content, path, size, limits, kind)
     return ClipFacts(**vars(content), path=path, bytes=size, sha256=sha256, findings=found)
 
 

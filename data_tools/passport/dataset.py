@@ -84,7 +84,7 @@ def passport(
         *checks.check_duplicates(items, facts, folder),
         *checks.check_leaks(items, facts, folder, near),
         *uncounted,
-        *checks.check_lengths(items, max_length),
+        *checks.check_token_lengths(items, max_length),
     ]
     quarantine = _quarantine(found)
     out = {(q.split, q.id) for q in quarantine}

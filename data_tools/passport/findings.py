@@ -58,7 +58,7 @@ class Finding:
         return f"{where}{self.code}: {self.message}" + (" (warning)" if self.severity == WARNING else "")
 
 
-def judge(content: Content, path: Path, size: int, limits: Limits, kind: str = "video") -> tuple[Finding, ...]:
+def judge_file(content: Content, path: Path, size: int, limits: Limits, kind: str = "video") -> tuple[Finding, ...]:
     """Returns the findings of a file that could be read, errors first; `size` is in bytes."""
     found = [*_opening(content, kind), *_frames(content, kind), *_picture(content), *_size(content, size, limits)]
     return tuple(sorted([*found, *_extension(content, path)], key=lambda finding: finding.severity))

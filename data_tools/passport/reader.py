@@ -92,7 +92,7 @@ class _Tally:
         return any(abs(step - middle) > max(1, 0.1 * middle) for step in self.steps)
 
 
-def read_video(path: Path, patience: float = 120.0) -> Content:
+def inspect_video(path: Path, patience: float = 120.0) -> Content:
     """Decode every frame of a clip, for at most `patience` seconds. Returns what was found; never raises."""
     start, found = time.monotonic(), {}
     try:
@@ -112,7 +112,7 @@ def read_video(path: Path, patience: float = 120.0) -> Content:
     return Content(**found, decode_seconds=time.monotonic() - start)
 
 
-def read_image(path: Path) -> Content:
+def inspect_image(path: Path) -> Content:
     """Decode an image by Pillow, as qwen-vl-utils does. Returns what was found; never raises."""
     from PIL import Image
 

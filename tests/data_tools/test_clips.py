@@ -15,7 +15,7 @@ from cookbook.data.video import read_frames
 from cookbook.runs import ROOT
 from data_tools.passport.clips import ClipFacts, inspect
 from data_tools.passport.findings import Limits
-from data_tools.passport.reader import read_video
+from data_tools.passport.reader import inspect_video
 
 REAL = ROOT.parent / "shared" / "real_videos"
 
@@ -223,7 +223,7 @@ def test_a_link_out_of_the_folder_is_refused_unread_and_one_within_is_not(tmp_pa
 def test_time_runs_out_instead_of_hanging(tmp_path):
     path = make.write(tmp_path / "a.mp4")
     assert codes(inspect(path, limits=Limits(patience=0))) == {"slow"}
-    late = read_video(path, patience=-1)
+    late = inspect_video(path, patience=-1)
     assert not late.complete and late.frames == 0
 
 

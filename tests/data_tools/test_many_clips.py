@@ -34,7 +34,7 @@ def test_what_was_read_is_not_decoded_again(tmp_path, monkeypatch):
     paths = [make.write(tmp_path / "a.mp4"), make.flip(make.long(tmp_path / "b.mp4"), seed=1)]
     first = inspect_all(paths, cache=tmp_path / "cache", workers=2)
     paths[0].rename(tmp_path / "c.mp4")  # another name, the same content
-    monkeypatch.setattr(clips, "read_video", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(clips, "inspect_video", lambda *_: pytest.fail("decoded again"))
     second = inspect_all([tmp_path / "c.mp4", paths[1]], cache=tmp_path / "cache", workers=0)
     assert second == [changed(first[0], path=tmp_path / "c.mp4"), first[1]]
     assert len((tmp_path / "cache/clips.jsonl").read_text().splitlines()) == 2

@@ -91,7 +91,7 @@ def test_av_names_every_bad_file_and_keeps_the_good(tmp_path):
 @pytest.mark.parametrize("packed", [False, True])
 def test_sft_dataset_as_cloned_from_the_hub(packed, tmp_path, cosmos_cache):
     root = made.sft(tmp_path / "nvidia/Cosmos-Reason1-SFT-Dataset", packed)
-    hub.prepare(root, "robovqa")
+    hub.unpack_clips(root, "robovqa")
     samples = formats.read(root, subset="robovqa", split="understanding")
     assert [r.id for r in samples] == [f"understanding-{i:06d}" for i in range(3)]
     assert [r.group for r in samples] == ["clips/a1", "clips/b2", "clips/c3"]
@@ -108,7 +108,7 @@ def test_sft_dataset_as_cloned_from_the_hub(packed, tmp_path, cosmos_cache):
 
 def test_a_hub_that_cannot_be_reached_is_told_with_what_helps(monkeypatch, cosmos_cache):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for ask in (hub.prepare, lambda *name: next(hub.rows(*name, None, None))):
+    for ask in (hub.unpack_clips, lambda *name: next(hub.rows(*name, None, None))):
         with pytest.raises(DataError, match=r"nvidia/Nobody: cannot be loaded from the hub(.|\n)*hf auth login"):
             ask("nvidia/Nobody", "robovqa")
     other = hub._unreachable("nvidia/Nobody", ValueError("BuilderConfig 'x' not found"))
@@ -117,14 +117,14 @@ def test_a_hub_that_cannot_be_reached_is_told_with_what_helps(monkeypatch, cosmo
 
 def test_prepare_goes_on_where_it_was_broken_off(tmp_path, cosmos_cache):
     root = made.sft(tmp_path / "nvidia/SFT", packed=True)
-    folder = hub.prepare(root, "robovqa")
+    folder = hub.unpack_clips(root, "robovqa")
     (folder / ".prepared").unlink()
     (folder / "clips/a1.mp4").write_bytes(b"half")
-    hub.prepare(root, "robovqa")
+    hub.unpack_clips(root, "robovqa")
     assert len(formats.read(root, split="understanding")) == 3
     assert (folder / "clips/a1.mp4").stat().st_size > 100
     before = (folder / "clips/a1.mp4").stat().st_mtime_ns
-    hub.prepare(root, "robovqa")
+    hub.unpack_clips(root, "robovqa")
     assert (folder / "clips/a1.mp4").stat().st_mtime_ns == before  # not unpacked again
 
 

@@ -7,7 +7,7 @@ from cookbook.display import look
 
 def test_what_is_read_shows_exactly_what_is_learned(encoder, samples):
     for sample in samples[:5]:
-        shown = look.read(encoder, sample)
+        shown = look.trained_tokens(encoder, sample)
         assert [words for words, learned in shown.parts if learned] == [sample.target + encoder.tokenizer.eos_token]
         plain = repr(shown)
         assert f"«{sample.target}" in plain and sample.question in plain and "[16 video tokens]" in plain

@@ -12,13 +12,13 @@ from cookbook.doctor import checks
 
 def judged(name: str, found, gpus=(), hidden: int = 0, home: Path = Path("/nowhere"), **environment: str) -> Check:
     """What the row of this name says where its probe returns `found`."""
-    rows = {name: judge for name, _, judge in checks.rows(gpus, hidden, environment, home)}
+    rows = {name: judge for name, _, judge in checks.all_checks(gpus, hidden, environment, home)}
     return Check(name, *rows[name](found))
 
 
 def probed(name: str, home: Path, **environment: str) -> Check:
     """What the row of this name says of the machine with this home and environment."""
-    rows = {name: (probe, judge) for name, probe, judge in checks.rows([], 0, environment, home)}
+    rows = {name: (probe, judge) for name, probe, judge in checks.all_checks([], 0, environment, home)}
     probe, judge = rows[name]
     return Check(name, *judge(probe()))
 

@@ -67,7 +67,7 @@ def test_whatever_breaks_the_doctor_answers(monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("/secret/place")
 
-    for name in ("memory_gb", "room", "ask", "pinned", "is_free"):
+    for name in ("memory_gb", "room", "query_gpus", "pinned", "is_free"):
         monkeypatch.setattr(checks, name, broken)
     report = doctor.examine()
     found = {check.name: check for check in report.checks}
@@ -101,7 +101,7 @@ def test_a_report_shows_itself_as_text_and_as_a_table():
     ]
     page = as_html(("", "n", "f", "fix"), (c.cells for c in rows))
     assert "a&lt;b" in page and "<code>do this</code>" in page and "<b>missing</b>" in page
-    report = doctor.Report(tuple(rows), (doctor.Ability(RUNS[0], False, "why", "make tutorial"),))
+    report = doctor.Examination(tuple(rows), (doctor.Ability(RUNS[0], False, "why", "make tutorial"),))
     assert not report.ok and "longer  fine" in repr(report) and report["a<b"] is rows[0]
     assert "1 missing, 0 warnings" in repr(report) and "make tutorial" not in repr(report)
 

@@ -125,7 +125,7 @@ def test_counts_by_hand():
 
 def test_texts_by_hand():
     rows = made("text", [("The car stops.", "the car stops"), ("a b c d", "a b c d"), ("It rains", None)])
-    found = texts.text(rows)
+    found = texts.free_text(rows)
     assert (found["exact"], found["relaxed"]) == (1 / 3, 2 / 3)
     assert found["unread"] == 1 / 3
     assert "version" in found["bleu_signature"]
@@ -133,7 +133,7 @@ def test_texts_by_hand():
 
 def test_bleu_and_rouge_of_known_sentences():
     def measured(told, wanted):
-        return texts.text(made("text", [(wanted, told)]))
+        return texts.free_text(made("text", [(wanted, told)]))
 
     same = "the cat sat on the mat today"
     assert measured(same, same)["bleu"] == pytest.approx(100)

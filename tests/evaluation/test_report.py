@@ -202,7 +202,7 @@ def test_texts_stand_as_they_are_and_origins_beside_them(run, written):
 def test_examples_show_the_question_and_the_raw_words_of_every_model(run, written):
     predictions, _ = run
     _, page = written
-    chosen = report.choose(report.sort_items(predictions), predictions["base"], 6)
+    chosen = report.choose_examples(report.sort_items(predictions), predictions["base"], 6)
     shown = [i for positions in chosen.values() for i in positions]
     assert len(shown) == 6
     for i in shown:

@@ -165,7 +165,7 @@ def test_a_stall_is_ten_usual_steps_and_five_minutes():
 
 @pytest.mark.parametrize("rule", alarms.RULES, ids=lambda rule: rule.name)
 def test_knob_and_paragraph_exist(rule):
-    assert any(schema.find(rule.knob, kind) is not None for kind in ("grpo", "sft"))
+    assert any(schema.find_key(rule.knob, kind) is not None for kind in ("grpo", "sft"))
     notebook, anchor = rule.read.split("#")
     cells = json.loads((ROOT / notebook).read_text(encoding="utf-8"))["cells"]
     heads = [line for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).split("\n")]

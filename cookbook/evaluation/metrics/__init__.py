@@ -27,7 +27,7 @@ KINDS: dict[str, Metric] = {
     "ordinal": choices.ordinal,
     "number": structures.numbers,
     "span": structures.spans,
-    "text": texts.text,
+    "text": texts.free_text,
     "json": structures.captions,
     "counts": structures.counts,
 }

@@ -17,7 +17,7 @@ NONE = "(none)"  # the answer that could not be read
 POSITIVE = ("yes", "true", "positive", "1")
 
 
-def pairs(rows: Sequence[Row], unread: str = NONE) -> tuple[list[str], list[str]]:
+def answer_pairs(rows: Sequence[Row], unread: str = NONE) -> tuple[list[str], list[str]]:
     """Returns (references, answers), `unread` where there is no answer. Raises ValueError where there are no rows."""
     if not rows:
         raise ValueError("no predictions to measure")
@@ -26,7 +26,7 @@ def pairs(rows: Sequence[Row], unread: str = NONE) -> tuple[list[str], list[str]
 
 def confusion(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     """Returns {reference: {answer: how often}}; unread answers stand under "(none)"."""
-    wanted, told = pairs(rows)
+    wanted, told = answer_pairs(rows)
     labels, cells = [*sorted(set(wanted) | set(told) - {NONE}), NONE], Counter(zip(wanted, told))
     return {w: {t: cells[w, t] for t in labels} for w in sorted(set(wanted))}
 
@@ -36,7 +36,7 @@ def mcq(rows: Sequence[Row]) -> dict:
 
     `options` has for each one: n (how often it is right), told (how often it was the answer), recall and precision.
     """
-    wanted, told = pairs(rows)
+    wanted, told = answer_pairs(rows)
     right, answers, hits = Counter(wanted), Counter(told), Counter(w for w, t in zip(wanted, told) if w == t)
     options = sorted(right.keys() | answers.keys() - {NONE})
     table = {o: (right[o], answers[o], ratio(hits[o], right[o]), ratio(hits[o], answers[o])) for o in options}
@@ -75,7 +75,7 @@ def binary(rows: Sequence[Row]) -> dict:
     """
     from sklearn import metrics
 
-    wanted, told = pairs(rows)
+    wanted, told = answer_pairs(rows)
     options = list(dict.fromkeys(o for row in rows for o in row.get("options") or [row["reference"]]))
     positive = next((o for o in options if o.lower() in POSITIVE), options[0])
     w = np.array([x == positive for x in wanted])
@@ -103,7 +103,7 @@ def ordinal(rows: Sequence[Row]) -> dict:
     """
     from scipy import stats
 
-    pairs(rows)
+    answer_pairs(rows)
     read = [(float(r["reference"]), float(r["answer"])) for r in rows if r["answer"] is not None]
     wanted, told = np.array(read).reshape(-1, 2).T
     error, varied = told - wanted, len(read) > 1 and np.ptp(wanted) > 0 and np.ptp(told) > 0

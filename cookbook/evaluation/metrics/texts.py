@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cookbook.data.answers import plain
-from cookbook.evaluation.metrics.choices import Row, pairs
+from cookbook.evaluation.metrics.choices import Row, answer_pairs
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
@@ -25,7 +25,7 @@ def relaxed(words: str) -> str:
     return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", words).split())
 
 
-def text(rows: Sequence[Row]) -> dict:
+def free_text(rows: Sequence[Row]) -> dict:
     """Returns n, unread, exact, relaxed, bleu, bleu_signature, rouge1, rouge2, rougeL (F, mean) and similarity.
 
     Shares and ROUGE are in [0, 1], BLEU (of the whole set) is in [0, 100] and compares under one signature only,
@@ -34,7 +34,7 @@ def text(rows: Sequence[Row]) -> dict:
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics import BLEU
 
-    wanted, told = pairs(rows, unread="")
+    wanted, told = answer_pairs(rows, unread="")
     bleu, rouge = BLEU(), RougeScorer(ROUGE, use_stemmer=True)  # Porter's stems, as published figures have it
     shared = [rouge.score(target=b, prediction=a) for a, b in zip(told, wanted)]
     return {
