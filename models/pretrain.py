@@ -347,7 +347,7 @@ def train(args: argparse.Namespace) -> None:
         "held_out": check(model, held_clips, held_rows, 256),
     }
     print(json.dumps(figures))
-    out = checkpoint.write(model.to(torch.bfloat16), processor, Path(args.out), torch.bfloat16)
+    out = checkpoint.write_checkpoint(model.to(torch.bfloat16), processor, Path(args.out), torch.bfloat16)
     (out / "pretraining.json").write_text(json.dumps(figures, indent=1))
 
 
