@@ -24,6 +24,7 @@ from cookbook.data.samples import DataError, Sample
 from cookbook.pipeline import DATASET, START, Job
 from cookbook.runs import ROOT, named
 from data_tools import loading
+from data_tools.passport import Passport
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def job(
         same = not data or before.get("data") == place_of(data)
         loader = loader or (before.get("loader", "") if same else "")
         contract = contract or (before.get("contract", "") if same or step == "rl" else "")
-        chosen = fitted(chosen, name, data or before["data"], format=format, loader=loader, contract=contract)
+        chosen, _ = fitted(chosen, name, data or before["data"], format=format, loader=loader, contract=contract)
     else:
         asked = {pipeline.LOADER: loader or (LOADER if toy else ""), "custom.contract": contract}
         chosen = chosen.edit({key: said for key, said in asked.items() if said})
@@ -161,25 +162,23 @@ def fitted(
     loader: str = "",
     contract: str = "",
     folder: Path | None = None,
-) -> Config:
-    """Returns a configuration for other data: loader, contract, lengths and batch as these data want them.
+    found: Passport | None = None,
+) -> tuple[Config, Passport]:
+    """Returns (configuration for other data: loader, contract, lengths and batch as these want them, their passport).
 
     `data` is a folder or file (from the project's root, or from here) or a dataset of the hub. What is empty is found
     out: the loader by the format, the contract by the answers; it is written to `folder`, by default `runs/NAME/data`.
-    Raises DataError where the data cannot be used.
+    `found` is the passport of these data, where another step has just made it. Raises DataError for what cannot be used.
     """
     data = place_of(data)
     own = config.table("custom").get("contract", CAPTIONS)
     loader = loader or loading.loader_for(data, format)
-    held_out = {
-        f"{loading.TRAIN}.{key}": value for key, value in {"subset": None, "split": None, "test_size": 0.1}.items()
-    }
-    config = config.edit(held_out | {DATASET: data, "custom": {"contract": contract or own, "loader": loader}})
+    config = _bound(config, data, loader, contract or own, 0.1)
     splits = loading.loader(loader).load(config)
     if not splits.get("test"):
         config = config.edit({"custom.test_share": TEST_SHARE})
         splits = loading.loader(loader).load(config)
-    found = pipeline.check_data(config.edit({LENGTH: max(config[LENGTH], LONGEST)}), name, loader)
+    found = found or pipeline.check_data(config.edit({LENGTH: max(config[LENGTH], LONGEST)}), name, loader)
     tokens = [counted for split in found.tokens.values() for counted in split]
     prompt, answer = (max(column, default=0) for column in zip(*tokens)) if tokens else (0, 0)
     answer = answer + ROOM if answer else 0
@@ -191,7 +190,13 @@ def fitted(
         config = config.edit({"custom.contract": named(place)})
     if config.kind == "grpo" and any(sample.answer is None for sample in splits["validation"]):
         config = config.edit({"validation.enable": False})  # it counts right answers; these are whole texts
-    return config.edit(_sizes(config, found.counts["train"]["usable"], prompt, answer))
+    return config.edit(_sizes(config, found.counts["train"]["usable"], prompt, answer)), found
+
+
+def _bound(config: Config, data: str, loader: str, contract: str, held_out: float | None) -> Config:
+    """Returns the configuration with other data: all of them, but for the share that validation may hold out."""
+    parts = {f"{loading.TRAIN}.{key}": None for key in ("subset", "split")} | {f"{loading.TRAIN}.test_size": held_out}
+    return config.edit(parts | {DATASET: data, "custom": {"contract": contract, "loader": loader}})
 
 
 def place_of(data: str) -> str:
@@ -231,11 +236,8 @@ def evaluation_samples(data: str, format: str, loader: str, contract: str, split
     if not file.is_file() and not (file := checkpoint.resolve(contract) / checkpoint.CONTRACT).is_file():
         raise CheckpointError(f"{contract}: carries no {checkpoint.CONTRACT}; name one with --contract")
     loader = loader or loading.loader_for(data, format)
-    held_out = {f"{loading.TRAIN}.{key}": None for key in ("subset", "split", "test_size")} | {
-        "validation.enable": False
-    }
-    custom = {"contract": str(file), "loader": loader}
-    config = Config.load(CONFIGS["sft"]).edit(held_out | {DATASET: data, "custom": custom})
+    config = Config.load(CONFIGS["sft"]).edit({"validation.enable": False})
+    config = _bound(config, data, loader, str(file), None)
     splits = loading.loader(loader).load(config)
     if split and split not in splits:
         raise DataError(f"{data}: has no split {split}; it has {', '.join(splits)}")

@@ -57,20 +57,19 @@ def write_job(name: str, data: str, configs: dict[str, str], base: str = "", **h
 def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dict[str, str]) -> Path:
     name, begun = folder.name, {step: Config.load(file) for step, file in configs.items()}
     start = {START: base} if base else {}
-    made = {"sft": jobs.fitted(begun["sft"].edit(start), name, data, folder=folder, **how)}
+    made = {}
+    made["sft"], found = jobs.fitted(begun["sft"].edit(start), name, data, folder=folder, **how)
     bound = {key: made["sft"].table("custom")[key] for key in ("contract", "loader")}
     splits, contract = loading.loader(bound["loader"]).load(made["sft"]), Contract.load(ROOT / bound["contract"])
     written = all(sample.target is not None for sample in splits["train"])
     works = rewards_that_work(splits["train"], contract)
     if works:
-        fits = jobs.fitted(begun["rl"].edit({START: made["sft"][START]}), name, data, **bound)
+        fits, _ = jobs.fitted(begun["rl"].edit({START: made["sft"][START]}), name, data, found=found, **bound)
         made["rl"] = fits.edit({WEIGHTS: works} | ({START: named(runs.path(name) / "sft")} if written else {}))
     if not written:
         del made["sft"]
     for step, config in made.items():
-        head = (
-            f"# {step.upper()} of the job {name}, begun from {configs[step]}; what the data decided has no comment.\n"
-        )
+        head = f"# {step.upper()} of the job {name}, begun from {configs[step]}; what the data decided is bare.\n"
         text = _told(config.edit({"logging.experiment_name": f"{name}/{step}"}), begun[step])
         (folder / f"{step}.toml").write_text(head + text, encoding="utf-8")
     reasons = [] if written else ["No sample has a written answer, so there is no SFT."]

@@ -28,12 +28,16 @@ from cookbook.runs import read_jsonl
 STEPS = ("base", "sft", "rl")  # the order in which files of these names are compared, however they are given
 
 
+def _stem(path: Path) -> str:
+    return path.stem.removeprefix("predictions_")
+
+
 def told_apart(paths: Sequence[Path]) -> list[str]:
     """Returns a name for each file: its own without "predictions_", behind as many folders as tell it from the others.
 
     Raises ValueError for a file that is given twice, or named as another one of its folder.
     """
-    parts = [(*path.resolve().parent.parts, path.stem.removeprefix("predictions_")) for path in paths]
+    parts = [(*path.resolve().parent.parts, _stem(path)) for path in paths]
     ends = [["/".join(part[-n:]) for n in range(1, len(part))] for part in parts]
     seen = Counter(end for each in ends for end in each)
     names = [next((end for end in each if seen[end] == 1), "") for each in ends]
@@ -48,9 +52,8 @@ def score_files(paths: Sequence[Path], form: str | None = None, published: bool 
     With `published`, each has what NVIDIA's rule gives too. Raises ValueError for a file that is no predictions file,
     files of different items, or of one name (`told_apart`).
     """
-    stems = [path.stem.removeprefix("predictions_") for path in paths]
-    if set(stems) <= set(STEPS):
-        paths = sorted(paths, key=lambda path: STEPS.index(path.stem.removeprefix("predictions_")))
+    if set(map(_stem, paths)) <= set(STEPS):
+        paths = sorted(paths, key=lambda path: STEPS.index(_stem(path)))
     found = {name: read(path, form) for name, path in zip(told_apart(paths), paths)}
     models = {name: scores.score(rows) | {"metrics": measure(rows)} for name, rows in found.items()}
     for name, rows in found.items() if published else ():
@@ -85,7 +88,7 @@ def predict_file(given: argparse.Namespace) -> str:
     samples = samples[: given.questions]
     part, parts = map(int, given.part.split("/"))
     path = given.out if parts == 1 else _part(given.out, part, parts)
-    name, limit = given.name or given.out.stem.removeprefix("predictions_"), given.limit or contract.max_new_tokens
+    name, limit = given.name or _stem(given.out), given.limit or contract.max_new_tokens
     how = {"limit": limit, "path": path, "temperature": given.temperature}
     if given.server:
         rows = predict_server(given.server, given.model, samples, contract, name, **how)
@@ -97,9 +100,7 @@ def predict_file(given: argparse.Namespace) -> str:
             *pipeline.open_model(given.model, contract, dtype), samples[part::parts], name, given.size, **how
         )
     failed = sum(bool(row.get("error")) for row in rows)
-    return f"{len(rows)} answers in {path}" + (
-        f", {failed} of them errors: the same command asks again" if failed else ""
-    )
+    return f"{len(rows)} answers in {path}" + f", {failed} of them errors: ask again by the same command" * (failed > 0)
 
 
 def _part(out: Path, part: int, parts: int) -> Path:
@@ -108,13 +109,15 @@ def _part(out: Path, part: int, parts: int) -> Path:
 
 def _spread(given: argparse.Namespace, ids: Sequence[str]) -> list[dict]:
     """Run one process a GPU, each with its part of the questions. Returns and writes the rows, in the order asked."""
-    running = []
-    for part in range(given.gpus):
+    files, running = [_part(given.out, part, given.gpus) for part in range(given.gpus)], []
+    kept = {row["id"]: row for row in read_jsonl(given.out, torn=True)} if given.out.is_file() else {}
+    for part, file in enumerate(files):
+        if kept and not file.is_file():
+            save([kept[name] for name in ids[part :: given.gpus] if name in kept], file)
         command = [sys.executable, "-m", "cookbook.evaluation", *given.said, "--part", f"{part}/{given.gpus}"]
         running.append(subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": str(part)}))
     if failed := [str(part) for part, process in enumerate(running) if process.wait()]:
         raise RuntimeError(f"part {', '.join(failed)} of {given.gpus} failed, as said above; the same command goes on")
-    files = [_part(given.out, part, given.gpus) for part in range(given.gpus)]
     rows = {row["id"]: row for file in files for row in read_jsonl(file)}
     save([rows[name] for name in ids], given.out)
     for file in files:

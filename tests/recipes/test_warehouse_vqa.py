@@ -347,5 +347,4 @@ def test_stored_answers_of_every_category_can_be_scored_again(world, tmp_path):
     rows = [judge(s, s.target, contract) for s in formats.read(tmp_path / "out/test", "llava")]
     assert {row["kind"] for row in rows} == {kind for kind, _, _ in warehouse_vqa.CATEGORIES.values()}
     assert all(row["correct"] for row in rows)
-    found = measure(rows)
-    assert found["number"]["mean_absolute_error"] == 0 and found["mcq"]["accuracy"] == 1
+    assert (found := measure(rows))["number"]["mean_absolute_error"] == 0 and found["mcq"]["accuracy"] == 1
