@@ -168,7 +168,7 @@ def fitted(
 
     `data` is a folder or file (from the project's root, or from here) or a dataset of the hub. What is empty is found
     out: the loader by the format, the contract by the answers; it is written to `folder`, by default `runs/NAME/data`.
-    `found` is the passport of these data, where another step has just made it. Raises DataError for what cannot be used.
+    `found` is the passport of these data where another step has just made it. Raises DataError for what cannot be used.
     """
     data = place_of(data)
     own = config.table("custom").get("contract", CAPTIONS)
