@@ -231,18 +231,17 @@ def _sizes(config: Config, samples: int, prompt: int, answer: int) -> dict[str, 
 
 
 def runnable(job: Job, engine: str = "auto") -> Job:
-    """Returns the job as this engine can run it: a batch that the samples fill; for the local engine in one process.
+    """Returns the job of a published file, which is for eight GPUs, with a batch that its samples can fill.
 
-    A published file is laid out for eight GPUs. `pipeline.train` lays it out for those that cosmos-rl finds; the local
-    engine takes one, on which policy and rollouts take turns, keeps a prompt's completions together, and filters none.
+    `pipeline.train` lays it out for the GPUs that cosmos-rl finds. The local engine is one process, where policy and
+    rollouts take turns; it keeps a prompt's completions together, and filters none.
     """
     config = job.config
     if choose_engine(engine) == "local":
         config = on_gpus(config, 1)
         if config.kind == "grpo":
-            whole = math.lcm(config[MINI], config[GENERATIONS])
             alone = {"rollout.parallelism.tp_size": 1, "train.train_policy.min_filter_prefix_tokens": None}
-            config = config.edit({"mode": "colocated", MINI: whole, **alone})
+            config = config.edit({"mode": "colocated", MINI: math.lcm(config[MINI], config[GENERATIONS]), **alone})
     return replace(job, config=config.edit(_sizes(config, len(job.splits["train"]), 0, 0)))
 
 
