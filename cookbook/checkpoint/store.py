@@ -105,7 +105,7 @@ def require_finished(run: Path, exports: Sequence[Path] = ()) -> None:
     """Raises CheckpointError for the folder of a run that is not at its end; one of its `exports` may be named."""
     if outcome := unfinished(run):
         instead = f", or name an export: {named(exports[-1])}" if exports else ""
-        raise CheckpointError(f"{named(run)}: its training has not ended ({outcome}); run it again to go on{instead}")
+        raise CheckpointError(f"{named(run)}: its training did not come to its end ({outcome}); run it again{instead}")
 
 
 def _exports(place: Path) -> list[Path]:

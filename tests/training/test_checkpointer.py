@@ -130,7 +130,7 @@ def test_a_stopped_run_is_refused_with_other_settings_and_starts_over_where_aske
 def test_a_half_run_passes_for_no_finished_one_unless_its_export_is_named(runs):
     assert killed(made("sft"), 3, "after") == -signal.SIGKILL
     for use in (lambda: made("rl"), lambda: pipeline.models(made("sft")), lambda: checkpoint.load(runs / "job/sft")):
-        with pytest.raises(checkpoint.CheckpointError, match=r"has not ended \(running\); run it again to go on"):
+        with pytest.raises(checkpoint.CheckpointError, match=r"did not come to its end \(running\); run it again"):
             use()
     checkpoint.load(runs / "job/sft/safetensors/step_2")
 
