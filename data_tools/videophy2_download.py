@@ -80,7 +80,7 @@ def fetch_rows(folder: Path) -> list[Path]:
     return [split_file(folder, split) for split in HUB]
 
 
-def complete(folder: Path, workers: int = 8) -> tuple[int, Problems]:
+def fetch_missing(folder: Path, workers: int = 8) -> tuple[int, Problems]:
     """Fetch what a folder lacks of VideoPhy-2. Returns (addresses of its rows, what could not be fetched)."""
     files, problems = fetch_rows(folder), []
     urls = list(dict.fromkeys(url for file in files for url in addresses(file, problems)))
@@ -101,7 +101,7 @@ def main() -> int:
             urls = addresses(args.place, problems := [])
             count, problems = len(urls), problems + download(urls, args.clips, args.workers)
         else:
-            count, problems = complete(args.place, args.workers)
+            count, problems = fetch_missing(args.place, args.workers)
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
