@@ -58,6 +58,7 @@ from cookbook.training.validation import best_step
 from data_tools import loading
 from data_tools.loading import Splits
 from data_tools.passport import Passport, passport
+from data_tools.passport.checks import NEAR
 from data_tools.passport.tokens import token_counter
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passpor
     """Returns the passport of what the loader gives, and leaves it in `runs/NAME/data` for all later steps.
 
     Lengths are those that the configuration's model counts, where it is on this disk. Of data that the loader makes all
-    are checked, whatever part of them the configuration takes.
+    are checked, whatever part of them the configuration takes. A loader's NEAR says how near two looks may be.
     """
     config, module = _bound(config, name, loader, seed)
     makes, out = hasattr(module, "make"), runs.path(name) / "data"
@@ -156,6 +157,7 @@ def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passpor
         module.load(whole),
         folder=out if makes else None,
         max_length=config["policy.model_max_length"],
+        near=getattr(module, "NEAR", NEAR),
         count_tokens=token_counter(model, bound) if model else None,
     )
     out.mkdir(parents=True, exist_ok=True)

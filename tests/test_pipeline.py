@@ -212,3 +212,10 @@ def test_all_gpus_are_used_and_rollouts_keep_their_own(name, gpus):
     assert sum(gpus_needed(View(config))) == gpus
     assert gpus_needed(View(config))[1] == gpus_needed(View(before))[1]
     assert not [f for f in lint(config, gpus=gpus) if f.level == "error"]
+
+
+@pytest.mark.parametrize(("gpus", "each"), [(1, 256), (4, 64), (8, 32)])
+def test_a_step_of_sft_takes_as_many_samples_on_any_number_of_gpus(gpus, each):
+    """The engine counts the batch of SFT for each GPU; the published file has 32 on each of eight."""
+    config = pipeline.on_gpus(Config.load("configs/recipes/video_rewards_sft.toml"), gpus)
+    assert (config["policy.parallelism.dp_shard_size"], config["train.train_batch_per_replica"]) == (gpus, each)

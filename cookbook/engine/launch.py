@@ -58,7 +58,8 @@ def on_gpus(config: Config, gpus: int) -> Config:
     Rollouts that have GPUs of their own keep them; the policy gets the others.
     """
     gpus = max(1, gpus - gpus_needed(View(config))[1])
-    share = max(1, config["train.train_batch_per_replica"] // gpus)
+    before = max(1, config["policy.parallelism.dp_shard_size"]) if config.kind == "sft" else 1
+    share = max(1, config["train.train_batch_per_replica"] * before // gpus)
     changes = {
         "policy.parallelism.dp_shard_size": gpus,
         "train.train_policy.mini_batch": min(share, config["train.train_policy.mini_batch"]),
@@ -122,7 +123,7 @@ def launch(
     finally:
         if config.kind == "grpo":
             add_completions(run.path, config["train.train_batch_per_replica"])
-        run.write_manifest(outcome=outcome, seconds=round(time.monotonic() - started, 1))
+        run.write_manifest(outcome=outcome, seconds={"train": round(time.monotonic() - started, 1)})
         run.log(f"{PROGRAM}: {outcome}")
     return export
 
