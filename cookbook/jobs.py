@@ -238,7 +238,7 @@ def _sizes(config: Config, samples: int, prompt: int, answer: int) -> dict[str, 
 def runnable(job: Job, engine: str = "auto") -> Job:
     """Returns the job of a published file, which is for eight GPUs, with a batch that its samples can fill.
 
-    `pipeline.train` lays it out for cosmos-rl's GPUs. The local engine is one process, and keeps a prompt's completions.
+    `pipeline.train` lays it out for cosmos-rl's GPUs. The local engine is one process, and filters no completions.
     """
     config = job.config
     if choose_engine(engine) == "local":
