@@ -109,7 +109,7 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
         if not (hasattr(module, "make") and file.is_file()):  # other data may have changed since
             check_data(config, name, loader, seed)
         config = config.edit({"custom.passport": named(file)})
-    checked = json.loads((ROOT / config.table("custom")["passport"]).read_text(encoding="utf-8"))
+    checked = runs.read_json(ROOT / config.table("custom")["passport"], ("hash",))
     contract, splits = loading.contract(config), module.load(config)
     base = base or (lineage(start)[0].place if (ROOT / start).exists() else start)
     return Job(name, seed, loader, config, contract, splits, checked["hash"], start, base)
@@ -282,7 +282,7 @@ def report(
         rows,
         **{step: read_metrics(run) for step, run in done.items()},
         controls=control_rows or {},
-        manifest={step: json.loads((run / MANIFEST).read_text(encoding="utf-8")) for step, run in done.items()},
+        manifest={step: runs.read_json(run / MANIFEST) for step, run in done.items()},
         texts=texts
         | {f"{s}/config.toml": (run / "config.toml").read_text(encoding="utf-8") for s, run in done.items()},
         notes=notes,

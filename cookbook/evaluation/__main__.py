@@ -110,7 +110,7 @@ def _part(out: Path, part: int, parts: int) -> Path:
 def _spread(given: argparse.Namespace, ids: Sequence[str]) -> list[dict]:
     """Run one process a GPU, each with its part of the questions. Returns and writes the rows, in the order asked."""
     files, running = [_part(given.out, part, given.gpus) for part in range(given.gpus)], []
-    kept = {row["id"]: row for row in read_jsonl(given.out, torn=True)} if given.out.is_file() else {}
+    kept = {row["id"]: row for row in read_jsonl(given.out, True, ("id",))} if given.out.is_file() else {}
     for part, file in enumerate(files):
         if kept and not file.is_file():
             save([kept[name] for name in ids[part :: given.gpus] if name in kept], file)
