@@ -26,9 +26,10 @@ from cookbook.checkpoint.merge import merge
 from cookbook.checkpoint.store import ADAPTER
 from cookbook.config import Config, require
 from cookbook.data.answers import choices_of
-from cookbook.data.contract import Contract
+from cookbook.data.contract import Contract, ContractError
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, require_targets
+from cookbook.data.vision import narrower_limits
 from cookbook.engine.launch import PROGRAM, choose_engine, launch, on_gpus
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.evaluation.predict import predict
@@ -111,8 +112,14 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
         config = config.edit({"custom.passport": named(file)})
     checked = runs.read_json(ROOT / config.table("custom")["passport"], ("hash",))
     contract, splits = loading.contract(config), module.load(config)
+    if (folder := checkpoint.on_disk(start)) and (narrow := _narrow(folder, contract)):
+        log.log(logging.WARNING if choose_engine("auto") == PROGRAM else logging.INFO, narrow)
     base = base or (lineage(start)[0].place if (ROOT / start).exists() else start)
     return Job(name, seed, loader, config, contract, splits, checked["hash"], start, base)
+
+
+def _narrow(folder: Path, contract: Contract) -> str:
+    return narrower_limits(folder, contract.vision.min_pixels, contract.vision.max_pixels)
 
 
 def _bound(config: Config, name: str, loader: str, seed: int) -> tuple[Config, ModuleType]:
@@ -189,7 +196,12 @@ def _begin(job: Job) -> Run:
 
 
 def _launch(job: Job, gpus: int, stop_on_alarm: bool) -> Path:
-    """Run the job's training on cosmos-rl. Returns the last export, with its contract."""
+    """Run the job's training on cosmos-rl. Returns the last export, with its contract.
+
+    Raises ContractError where the start's own limits would show the engine other frames than evaluation.
+    """
+    if (folder := checkpoint.on_disk(job.start)) and (narrow := _narrow(folder, job.contract)):
+        raise ContractError(narrow)
     config = job.config
     if (ROOT / job.start).exists():
         checkpoint.require_contract(job.start, job.contract)
