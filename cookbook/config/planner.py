@@ -160,7 +160,7 @@ def plan(
     RL times rest on one run. With `advise`, a plan that does not fit names the first change that would.
     """
     told = {"gpus": gpus, "gpu_gib": gpu_gib, "samples": samples, "tokens": tokens}
-    if odd := [f"{name} = {value}" for name, value in told.items() if not (name != "gpu_gib") <= value < math.inf]:
+    if odd := [f"{name} = {value}" for name, value in told.items() if not (name != "gpu_gib") <= value < 2**40]:
         raise ConfigError(f"{config.name}: a plan needs numbers above 0, not {', '.join(odd)}")
     found = lint(config, gpus=gpus, samples=samples, tokens=tokens)
     view = sound_view(config)[0]

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from cookbook.runs import ROOT
@@ -141,9 +141,9 @@ def _takes(node: dict, value: Any) -> bool:
 def _odd_number(value: Any) -> str | None:
     """Returns what is asked for instead of a number that is none, or that no key means."""
     numbers = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)]
-    if not all(map(isfinite, numbers)):
-        return "takes a finite number"
-    return f"takes a number up to {LARGEST:,}" if any(abs(number) > LARGEST for number in numbers) else None
+    if any(LARGEST < abs(number) < inf for number in numbers):
+        return f"takes a number up to {LARGEST:,}"
+    return None if all(map(isfinite, numbers)) else "takes a finite number"
 
 
 def refusal(key: str, value: Any, kind: str) -> str | None:
