@@ -133,7 +133,7 @@ AT_LEAST_RL: dict[str, float] = {
     "train.train_policy.kl_beta": 0,
 }
 # -1 means something, or has a rule of its own
-SIGNED = ("top_k", "max_retry_for_on_policy", "dp_shard_size", "_min", "_low", "_delta")
+SIGNED = ("top_k", "max_retry_for_on_policy", f"{POLICY}.dp_shard_size", "_min", "_low", "_delta")
 ABOVE_ZERO_RL = ("train.train_policy.temperature", "rollout.sampling_config.temperature",
                  "train.train_policy.epsilon_low", "train.train_policy.epsilon_high",
                  "rollout.gpu_memory_utilization")  # fmt: skip

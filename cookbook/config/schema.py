@@ -162,6 +162,8 @@ def refusal(key: str, value: Any, kind: str) -> str | None:
         return f"takes one of {', '.join(map(repr, choices))}"
     if _takes(node, value):
         return None
+    if each := node.get("prefixItems"):
+        return f"takes a list of {len(each)}, each {TYPES[each[0]['type']][1]}"
     options = node.get("anyOf") or node.get("oneOf") or [node]
     return "takes " + " or ".join(dict.fromkeys(TYPES[o["type"]][1] for o in options if o["type"] != "null"))
 

@@ -126,7 +126,8 @@ OPEN, CLOSE, END = r"[(\[{<\"'“‘]*\s*", r"\s*[)\]}>\"'”’]*", r"\s*[.,:;!
 SO = rf"(?:{_any('so thus therefore hence then finally overall well ok okay in_conclusion final_answer')}[,:]?\s*)*"
 NAMED = r"(?:answer|choice|option|letter|selection|score|rating|grade)"
 SAID = (
-    r"\bI(?:'d|'ll| would| will)?\s+(?:choose|pick|select|answer|say|go with|(?:think|believe) (?:that )?it(?: is|'s))"
+    r"\bI(?:'d|'ll| would| will)?\s+(?:choose|pick|select|answer|say|go with|(?:rate|give) (?:it|this)|"
+    r"(?:think|believe) (?:that )?it(?: is|'s))"
 )
 SURE = rf"(?:{_any('most_likely likely probably clearly definitely just an? the option choice letter')}\s+){{0,5}}"
 _NO = _any(r"not never neither nor cannot_be can't_be rul\w+_out eliminat\w+ exclud\w+ reject\w*")
@@ -141,7 +142,10 @@ DENIED = re.compile(
     rf"(?:n't|{_any('not wrong incorrect false excluded ruled eliminated impossible unlikely out')})", re.I
 )  # fmt: skip
 # what may stand between two options that are both named: "B or maybe C", "A, B", "3-4"; blanks alone do it too
-JOINT = "or and nor to through then vs versus plus with maybe perhaps possibly probably even also but as_well_as either"
+JOINT = (
+    "or and nor to through then vs versus plus with maybe "
+    "perhaps possibly probably even also but else as_well_as either"
+)
 BETWEEN = rf"(?:[\s)\]}}>\"'”’(\[{{“‘,;/|&+~=<\\–—∨-]|{_any(JOINT + ' option choice')}\.?|\.\.+)+"
 # the words before a lone letter behind which it is an option; behind others it is a name: "car C", "lane B"
 LEADS = re.compile(
@@ -167,7 +171,7 @@ def _reader(options: tuple[str, ...]) -> SimpleNamespace:
     words, name = not digits and all(len(option) > 1 for option in options), f"(?P<name>{some})"
     # "4.5" is not 4, but "4.0" is; nor is "<4" or "-4"
     bound = r"(?![\w'’]|\.\d(?!\b)|\.[1-9])" if words else r"(?![\w'’]|[.,]\d)"
-    alone = r"(?<![<>≤≥-])" if digits else ""
+    alone = r"(?<![<>≤≥])(?<![^\d]-)(?<!^-)" if digits else ""
     # "no" and "4" are no options before a thing ("no car", "4 cars"), "A" is none where it is an article
     ends = rf"(?=\s*(?:[^\w\s]|$|\d|{_any('or and if unless for to then but otherwise maybe is')}))"
     verbs = _any("is was and or nor but seems because since rather instead remains then to through vs with plus")
@@ -181,7 +185,7 @@ def _reader(options: tuple[str, ...]) -> SimpleNamespace:
     idle = rf"\b(?!')(?!\s+{_any('doubts? problem question idea one way matter wonder clue answer')})"
     is_it = rf"{_any('it this that')}(?: is|'s|(?: must| should| would| could)? be)\b"
     named = (
-        rf"(?i:{NAMED}(?:\s+\w+){{0,3}}?\s*(?:\bis\b|\bbe\b|[:=]|->|→)|{SAID}|{is_it}"
+        rf"(?i:(?<!each )(?<!every ){NAMED}(?:\s+\w+){{0,3}}?\s*(?:\bis\b|\bbe\b|[:=]|->|→)|{SAID}|{is_it}"
         + ("" if words else rf"|\b{NAMED}")
         + ")"
     )
@@ -203,7 +207,7 @@ def _reader(options: tuple[str, ...]) -> SimpleNamespace:
         means=_is_option if not words else lambda words, at: True,
         turn=re.compile(TURN.replace("NO", no), re.I),
         verdict=re.compile("(?!)" if words or digits else rf"(?<![\w'’]){name}{VERDICT}"),
-        top=re.compile(rf"(?<=\d)\s*(?:/|(?:out )?of)\s*{max(options, key=int)}\b" if digits else "(?!)"),
+        top=re.compile(rf"(?<=\d)\s?\(?(?:/|(?:out )?of)\s?{max(options, key=int)}\b\)?" if digits else "(?!)"),
     )
 
 

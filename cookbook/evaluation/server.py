@@ -26,7 +26,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError
 
 from cookbook.data.contract import Contract
 from cookbook.data.samples import MEDIA, Sample, message, text
@@ -125,8 +124,8 @@ def _post(address: str, key: str, body: Mapping[str, Any], ends: float) -> tuple
             if len(data) > LARGEST:
                 return 1, f"its reply has more than {LARGEST:,} bytes"
             return reply.status_code, data.decode("utf-8", "replace")
-    except (requests.RequestException, HTTPError, OSError, ValueError) as error:
-        return 0, str(error)
+    except Exception as error:  # whatever a library raises: who waits must be told, and the run goes on
+        return 0, str(error) or type(error).__name__
 
 
 def openai_messages(turns: Sequence[Mapping[str, Any]]) -> list[dict]:
