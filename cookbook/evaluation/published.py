@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cookbook.data.answers import ANSWER
+from cookbook.data.answers import answer_blocks
 from cookbook.display.tables import Table
 from cookbook.evaluation import statistics
 from cookbook.evaluation.metrics.choices import Row
@@ -19,8 +19,7 @@ from cookbook.evaluation.metrics.choices import Row
 
 def first_capital(output: str) -> str:
     """Returns the letter that the benchmark reads: the first A-Z of the first closed <answer> block, or ""."""
-    block = ANSWER.search(output)
-    return next((c for c in block[1] if "A" <= c <= "Z"), "") if block else ""
+    return next((c for block in answer_blocks(output)[:1] for c in block if "A" <= c <= "Z"), "")
 
 
 def published_right(row: Row) -> bool:
