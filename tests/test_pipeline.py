@@ -211,3 +211,10 @@ def test_all_gpus_are_used_and_rollouts_keep_their_own(name, gpus):
     assert sum(gpus_needed(View(config))) == gpus
     assert gpus_needed(View(config))[1] == gpus_needed(View(before))[1]
     assert not [f for f in lint(config, gpus=gpus) if f.level == "error"]
+
+
+@pytest.mark.parametrize(("name", "gpus", "each"), [("sft_8gpu", 8, 32), ("sft_8gpu", 4, 64), ("sft_2gpu", 1, 128),
+                                                    ("sft_8gpu", 7, 36), ("tiny_sft", 4, 8)])  # fmt: skip
+def test_the_batch_of_a_step_stays_what_the_file_says_for_all_its_gpus(name, gpus, each):
+    config = pipeline.on_gpus(Config.load(f"configs/{name}.toml"), gpus)
+    assert config["train.train_batch_per_replica"] == each and each % config["train.train_policy.mini_batch"] == 0
