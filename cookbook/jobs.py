@@ -227,19 +227,25 @@ def _sizes(config: Config, samples: int, prompt: int, answer: int) -> dict[str, 
     return {BATCH: batch, MINI: min(config[MINI], batch), RESPONSE: response, LENGTH: length}
 
 
-def evaluation_samples(data: str, format: str, loader: str, contract: str, split: str) -> tuple[list[Sample], Contract]:
-    """Returns (samples, contract) of a dataset for an evaluation: its test split where there is one, else all.
+def evaluation_samples(
+    data: str, format: str, loader: str, contract: str, split: str, config: str = ""
+) -> tuple[list[Sample], Contract, str]:
+    """Returns (samples, contract, numbers) for an evaluation: a dataset's test split where there is one, else all.
 
-    `contract` is a file, or a checkpoint that carries its own. Raises DataError, or CheckpointError without a contract.
+    With `config`, a run's own, they are that run's: what it has not trained on. `contract` is a file, or a checkpoint
+    that carries its own. Raises DataError, or CheckpointError without a contract.
     """
+    if config:
+        own = Config.load(config)
+        splits, bound = loading.loader(own[pipeline.LOADER]).load(own), loading.contract(own)
+        return splits.get("test") or splits["validation"], bound, own["train.param_dtype"]
     data, file = place_of(data), ROOT / contract
     if not file.is_file() and not (file := checkpoint.resolve(contract) / checkpoint.CONTRACT).is_file():
         raise CheckpointError(f"{contract}: carries no {checkpoint.CONTRACT}; name one with --contract")
     loader = loader or loading.loader_for(data, format)
-    config = Config.load(CONFIGS["sft"]).edit({"validation.enable": False})
-    config = _bound(config, data, loader, str(file), None)
-    splits = loading.loader(loader).load(config)
+    bound = Config.load(CONFIGS["sft"]).edit({"validation.enable": False})
+    splits = loading.loader(loader).load(_bound(bound, data, loader, str(file), None))
     if split and split not in splits:
         raise DataError(f"{data}: has no split {split}; it has {', '.join(splits)}")
     found = splits[split] if split else splits.get("test") or splits["train"] + splits["validation"]
-    return found, Contract.load(file)
+    return found, Contract.load(file), "bfloat16"

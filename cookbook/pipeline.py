@@ -30,7 +30,9 @@ from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, require_targets
 from cookbook.engine.launch import PROGRAM, choose_engine, launch, on_gpus
+from cookbook.evaluation import presets
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
+from cookbook.evaluation.parallel import predict_parallel
 from cookbook.evaluation.predict import predict
 from cookbook.evaluation.predictions import judge
 from cookbook.evaluation.report import Report
@@ -144,14 +146,15 @@ def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passpor
     return found
 
 
-def open_model(path: str | Path, contract: Contract, dtype: str = "float32"):
+def open_model(path: str | Path, contract: Contract, dtype: str = "float32", seen: Contract | None = None):
     """Returns (model, encoder) of a checkpoint, bound to the contract; `dtype` is torch's name for its numbers.
 
-    Raises ContractError where the checkpoint was trained under another one.
+    `seen` is what it is asked under, where that is another (`presets.preset`). Raises ContractError where the
+    checkpoint was trained under another contract.
     """
     model, processor = checkpoint.load(path, getattr(torch, dtype))
     checkpoint.require_contract(path, contract)
-    return model, Encoder(processor, contract, model.config)
+    return model, Encoder(processor, seen or contract, model.config)
 
 
 # ---- train ------------------------------------------------------------------------------------------------------
@@ -224,16 +227,32 @@ def models(job: Job) -> dict[str, str]:
     return found
 
 
-def evaluate(job: Job, questions: int | None = None) -> tuple[dict, dict[str, list[dict]]]:
-    """Let the base and what the job has trained answer unseen questions. Returns (comparison, rows by model).
+def ask(
+    job: Job, name: str, path: str | Path, questions: int | None = None, gpus: int = 1, preset: str = ""
+) -> list[dict]:
+    """Let a checkpoint answer unseen questions, on each of `gpus` a part of them. Returns its rows, in their order.
 
-    Writes `runs/NAME/evaluation/predictions_MODEL.jsonl`; answers that stand there already, of the same weights, are
-    not asked for again.
+    `preset` says how answers are drawn (`presets.preset`). Writes `runs/NAME/evaluation/predictions_NAME.jsonl`;
+    answers that stand there already, of the same weights, are not asked for again.
     """
-    rows, limit = {}, job.contract.max_new_tokens
-    for name, path in models(job).items():
-        file = job.path / "evaluation" / f"predictions_{name}.jsonl"
-        rows[name] = predict(*job.open(path), job.unseen(questions), name, limit=limit, path=file)
+    items, (seen, how) = job.unseen(questions), presets.preset(preset, job.contract)
+    file = job.path / "evaluation" / f"predictions_{name}.jsonl"
+    if min(gpus, torch.cuda.device_count()) <= 1:
+        model, encoder = open_model(path, job.contract, job.config["train.param_dtype"], seen)
+        return predict(model, encoder, items, name, path=file, **how)
+    config = job.path / "evaluation" / "config.toml"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text(job.config.text(), encoding="utf-8")
+    said = {"--model": path, "--config": config, "--out": file, "--name": name, "--preset": preset,
+            "--questions": len(items)}  # fmt: skip
+    return predict_parallel([str(word) for pair in said.items() for word in pair], [s.id for s in items], file, gpus)
+
+
+def evaluate(
+    job: Job, questions: int | None = None, gpus: int = 1, preset: str = ""
+) -> tuple[dict, dict[str, list[dict]]]:
+    """Let the base and what the job has trained answer unseen questions. Returns (comparison, rows by model)."""
+    rows = {name: ask(job, name, path, questions, gpus, preset) for name, path in models(job).items()}
     return compare(rows, [judge(sample, "", job.contract) for sample in job.splits["train"]]), rows
 
 

@@ -19,6 +19,7 @@ import yaml
 
 from cookbook.data.answers import FORMATS, Texts, option_texts, read_answer
 from cookbook.data.samples import Message, Sample, message, text
+from cookbook.data.vision import TOTAL_PIXELS
 
 
 class ContractError(ValueError):
@@ -33,6 +34,11 @@ class Vision:
     min_pixels: int
     max_pixels: int
     max_frames: int = 768  # the limit of qwen-vl-utils
+    total_pixels: int = TOTAL_PIXELS  # of all frames together, that limit too
+
+    def stated(self) -> dict[str, float]:
+        """Returns the limits as a conversation, a file and the hash have them: the last one only where it is set."""
+        return {key: value for key, value in asdict(self).items() if (key, value) != ("total_pixels", TOTAL_PIXELS)}
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Contract:
         data, vision = _tables(Path(path))
         for found, wanted, free in (
             (data, {"system", "answer_format"}, {"max_new_tokens"}),
-            (vision, {"fps", "min_pixels", "max_pixels"}, {"max_frames"}),
+            (vision, {"fps", "min_pixels", "max_pixels"}, {"max_frames", "total_pixels"}),
         ):
             if set(found) - free != wanted:
                 raise ValueError(f"{path}: expected the keys {sorted(wanted)}, found {sorted(found)}")
@@ -70,8 +76,7 @@ class Contract:
 
     def save(self, path: str | Path) -> None:
         """Write the contract as `load` reads it; every checkpoint carries its own."""
-        data = asdict(self)
-        data["video"] = data.pop("vision")
+        data = {key: value for key, value in asdict(self).items() if key != "vision"} | {"video": self.vision.stated()}
         Path(path).write_text(yaml.safe_dump(data, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
     def require(self, other: "Contract", owner: str) -> None:
@@ -87,7 +92,8 @@ class Contract:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that change with any word or limit of what is asked, shown and read."""
-        binding = {key: value for key, value in asdict(self).items() if key != "max_new_tokens"}
+        binding = asdict(self) | {"vision": self.vision.stated()}
+        del binding["max_new_tokens"]
         return hashlib.sha256(json.dumps(binding, sort_keys=True).encode()).hexdigest()[:12]
 
     def conversation(self, messages: Sequence[Message]) -> list[dict]:
@@ -96,7 +102,7 @@ class Contract:
         What the contract says holds: a system turn of the messages gives way to the contract's, where it has one, and
         so do all limits that stand on a clip. Raises ContractError for a part of a clip.
         """
-        limits = asdict(self.vision)
+        limits = self.vision.stated()
         own = {"video": limits, "image": {key: limits[key] for key in ("min_pixels", "max_pixels")}}
 
         def bound(part: Message) -> dict:

@@ -92,7 +92,8 @@ class Encoder:
         """Returns a clip's frames as the model sees them (frames, 3, height, width; uint8), and their rate."""
         vision = self.contract.vision
         frames, fps = read_frames(path, vision.fps, vision.max_frames)
-        size = clip_size(*frames.shape[-2:], len(frames), vision.min_pixels, vision.max_pixels)
+        limits = vision.min_pixels, vision.max_pixels, vision.total_pixels
+        size = clip_size(*frames.shape[-2:], len(frames), *limits)
         return resize(frames, list(size), InterpolationMode.BICUBIC, antialias=True), fps
 
     def _tokens(self, messages: Sequence[Message], generate: bool) -> Tokens:

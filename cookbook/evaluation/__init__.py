@@ -1,6 +1,8 @@
 """What a model is worth: it answers unseen questions, the answers are scored, the scores compared and reported.
 
 predict       let a model answer; every answer is kept
+presets       how answers are drawn, by the name of a published setting
+parallel      a process a GPU
 predictions   the file of answers
 scores        accuracy, form, tasks; models on the same items, what they won and lost
 statistics    intervals and paired tests
@@ -10,5 +12,6 @@ findings      the sentences behind the numbers
 report        the page
 published     NVIDIA's rule, and a recipe's card beside the published numbers
 server        models behind a server, and a model as judge
+vllm          such a server, started for a checkpoint where vLLM is installed
 __main__      stored answers scored again, without a model
 """

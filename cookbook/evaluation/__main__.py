@@ -5,14 +5,13 @@ goes on. A better parser or another rule then needs no GPU.
 
     python -m cookbook.evaluation predict --model runs/mine/sft --data FOLDER --out sft.jsonl --gpus 4
     python -m cookbook.evaluation predict --model NAME --data FOLDER --out sft.jsonl --server http://localhost:8000/v1
+    python -m cookbook.evaluation predict --model runs/mine/sft --data FOLDER --out sft.jsonl --vllm --preset greedy
     python -m cookbook.evaluation score base.jsonl sft.jsonl rl.jsonl            # compared, each with the step before
     python -m cookbook.evaluation score predictions.jsonl --json
 """
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,9 +20,8 @@ from pathlib import Path
 from cookbook.data.answers import FORMATS
 from cookbook.evaluation import scores
 from cookbook.evaluation.metrics import measure
-from cookbook.evaluation.predictions import read, save
+from cookbook.evaluation.predictions import read
 from cookbook.evaluation.published import published_score
-from cookbook.runs import read_jsonl
 
 STEPS = ("base", "sft", "rl")  # the order in which files of these names are compared, however they are given
 
@@ -79,50 +77,33 @@ def predict_file(given: argparse.Namespace) -> str:
     import torch  # scoring needs neither torch nor any data
 
     from cookbook import jobs, pipeline
+    from cookbook.evaluation.parallel import part_file, predict_parallel
     from cookbook.evaluation.predict import predict
+    from cookbook.evaluation.presets import preset
     from cookbook.evaluation.server import predict_server
+    from cookbook.evaluation.vllm import vllm_server
 
-    samples, contract = jobs.evaluation_samples(
-        given.data, given.format, given.loader, given.contract or given.model, given.split
+    samples, contract, dtype = jobs.evaluation_samples(
+        given.data, given.format, given.loader, given.contract or given.model, given.split, given.config
     )
-    samples = samples[: given.questions]
+    samples, (seen, how) = samples[: given.questions], preset(given.preset, contract)
+    stated = {"limit": given.limit, "temperature": given.temperature}
+    how |= {key: value for key, value in stated.items() if value is not None}
     part, parts = map(int, given.part.split("/"))
-    path = given.out if parts == 1 else _part(given.out, part, parts)
-    name, limit = given.name or _stem(given.out), given.limit or contract.max_new_tokens
-    how = {"limit": limit, "path": path, "temperature": given.temperature}
+    path, name = part_file(given.out, part, parts), given.name or _stem(given.out)
     if given.server:
-        rows = predict_server(given.server, given.model, samples, contract, name, **how)
+        rows = predict_server(given.server, given.model, samples, seen, name, path=path, **how)
+    elif given.vllm:
+        with vllm_server(given.model, seen, given.gpus) as address:
+            rows = predict_server(address, given.model, samples, seen, name, path=path, **how)
     elif given.gpus > 1 and parts == 1:
-        rows = _spread(given, [sample.id for sample in samples])
+        rows = predict_parallel(given.said[1:], [sample.id for sample in samples], path, given.gpus)
     else:
-        dtype = "bfloat16" if torch.cuda.is_available() else "float32"
-        rows = predict(
-            *pipeline.open_model(given.model, contract, dtype), samples[part::parts], name, given.size, **how
-        )
+        dtype = dtype if torch.cuda.is_available() else "float32"
+        asked = pipeline.open_model(given.model, contract, dtype, seen)
+        rows = predict(*asked, samples[part::parts], name, given.size, path=path, **how)
     failed = sum(bool(row.get("error")) for row in rows)
     return f"{len(rows)} answers in {path}" + f", {failed} of them errors: ask again by the same command" * (failed > 0)
-
-
-def _part(out: Path, part: int, parts: int) -> Path:
-    return out.with_name(f"{out.name}.{part}-of-{parts}")
-
-
-def _spread(given: argparse.Namespace, ids: Sequence[str]) -> list[dict]:
-    """Run one process a GPU, each with its part of the questions. Returns and writes the rows, in the order asked."""
-    files, running = [_part(given.out, part, given.gpus) for part in range(given.gpus)], []
-    kept = {row["id"]: row for row in read_jsonl(given.out, torn=True)} if given.out.is_file() else {}
-    for part, file in enumerate(files):
-        if kept and not file.is_file():
-            save([kept[name] for name in ids[part :: given.gpus] if name in kept], file)
-        command = [sys.executable, "-m", "cookbook.evaluation", *given.said, "--part", f"{part}/{given.gpus}"]
-        running.append(subprocess.Popen(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": str(part)}))
-    if failed := [str(part) for part, process in enumerate(running) if process.wait()]:
-        raise RuntimeError(f"part {', '.join(failed)} of {given.gpus} failed, as said above; the same command goes on")
-    rows = {row["id"]: row for file in files for row in read_jsonl(file)}
-    save([rows[name] for name in ids], given.out)
-    for file in files:
-        file.unlink()
-    return [rows[name] for name in ids]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,7 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument(
         "--model", required=True, help="a checkpoint or run folder; with --server, the server's name for it"
     )
-    ask.add_argument("--data", required=True, help="a folder, a file or a dataset of the hub")
+    asked = ask.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--data", default="", help="a folder, a file or a dataset of the hub")
+    asked.add_argument("--config", default="", help="a run's config.toml instead: its data, loader and contract")
     ask.add_argument("--format", default="", help="of the data; else it is found out")
     ask.add_argument("--loader", default="", help="a file with load(config); else that of the format")
     ask.add_argument("--contract", default="", help="prompt, form, vision limits; else the checkpoint's own")
@@ -143,10 +126,12 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--out", required=True, type=Path, help="the file of the answers; it is continued")
     ask.add_argument("--name", default="", help="of the model in the rows; else that of the file")
     ask.add_argument("--size", type=int, default=64, help="questions answered together")
-    ask.add_argument("--limit", type=int, default=0, help="tokens of an answer; else as the contract says")
-    ask.add_argument("--temperature", type=float, default=0.0, help="0 is greedy")
+    ask.add_argument("--preset", default="", help="how answers are drawn, by a name of configs/generation.yaml")
+    ask.add_argument("--limit", type=int, help="tokens of an answer; else as the preset or the contract says")
+    ask.add_argument("--temperature", type=float, help="0 is greedy; else as the preset says")
     ask.add_argument("--gpus", type=int, default=1, help="one process for each")
     ask.add_argument("--server", default="", help="the address of an OpenAI-compatible server, ending in /v1")
+    ask.add_argument("--vllm", action="store_true", help="start vLLM, which must be installed, ask it, and stop it")
     ask.add_argument("--part", default="0/1", help=argparse.SUPPRESS)  # of one process of several
     score = commands.add_parser("score", help="score stored answers")
     score.add_argument("files", nargs="+", type=Path, help="one model or several; unknown names are taken oldest first")

@@ -9,7 +9,7 @@ its neighbours, an unreadable clip costs its own row only, and a run that was ki
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +24,11 @@ if TYPE_CHECKING:  # torch takes seconds, and scoring stored answers needs none 
 
 WINDOW = 2  # batches whose clips are read together, and among which samples are sorted by length
 READERS = 8  # threads that read clips, at most
+WARPS = {
+    "repetition_penalty": "RepetitionPenaltyLogitsProcessor",
+    "top_k": "TopKLogitsWarper",
+    "top_p": "TopPLogitsWarper",
+}
 VALUES = 4096  # of each weight tensor go into its hash: enough to see any training step, and quick for 7B
 
 log = logging.getLogger(__name__)
@@ -40,12 +45,13 @@ def predict(
     draws: int = 1,
     temperature: float = 0.0,
     seed: int = 0,
+    **warps: float,
 ) -> list[dict]:
     """Returns one row a sample, in their order: what was asked, what came back, is it right (`predictions.judge`).
 
     `size` is the batch, `limit` the most new tokens. With `path`, each row is written as it comes, and rows that a
     killed run has left there are not asked again. With `draws` at a temperature above 0, the most frequent answer
-    counts (self-consistency), and the row keeps all `outputs`.
+    counts (self-consistency), and the row keeps all `outputs`. `warps` are WARPS, as transformers means them.
     """
     import torch
 
@@ -54,7 +60,8 @@ def predict(
 
     model.eval()
     how = f"{draws} draws at {temperature}, seed {seed}" if temperature else "greedy"
-    how = ", ".join([how, f"{limit} tokens", *filter(None, [getattr(encoder, "variant", None)])])
+    told = [f"{key} {value}" for key, value in warps.items()]
+    how = ", ".join([how, *told, f"{limit} tokens", *filter(None, [getattr(encoder, "variant", None)])])
     stamp = {"model": name, "weights": weights_hash(model), "decoding": how}
     ahead = model.device.type != "cpu"  # on a CPU, reading and answering would only take the cores from each other
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -65,7 +72,8 @@ def predict(
             readable.sort(key=lambda s: len(encoder.tokens(s, generate=True).ids), reverse=True)  # less padding
             for start in range(0, len(readable), size):
                 part = readable[start : start + size]
-                out = generate(model, to(model, encoder.prompt_batch(part)), limit, temperature, draws, generator)
+                batch = to(model, encoder.prompt_batch(part))
+                out = generate(model, batch, limit, temperature, draws, generator, _warper(warps))
                 texts = [
                     encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)
                     for tokens, mask in zip(out.tokens, out.mask)
@@ -74,6 +82,16 @@ def predict(
                     store.add(sample, texts[i * draws : (i + 1) * draws])
             bar.advance(len(window))
     return store.rows
+
+
+def _warper(warps: Mapping[str, float]) -> Callable | None:
+    """Returns what changes the scores of the next token; None where nothing does. Raises ValueError for another key."""
+    from transformers import generation
+
+    if unknown := warps.keys() - WARPS.keys():
+        raise ValueError(f"{', '.join(unknown)}: no such setting; there are temperature, {', '.join(WARPS)}")
+    made = [getattr(generation, name)(warps[key]) for key, name in WARPS.items() if key in warps]
+    return generation.LogitsProcessorList(made) if made else None
 
 
 def _windows(encoder: "Encoder", samples: Sequence[Sample], size: int, ahead: bool) -> Iterator[Sequence[Sample]]:

@@ -15,7 +15,6 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -102,9 +101,10 @@ def predict_server(
     A clip that cannot be read, or a request that fails for good, becomes a row with its error. `options` go into every
     request, `wait` to `chat`. The weights are not known; the row has the server's model name instead.
     """
-    vision = {key: value for key, value in asdict(contract.vision).items() if key != "max_frames"}
+    vision = {key: value for key, value in contract.vision.stated().items() if key != "max_frames"}
     told = {"temperature": temperature, "max_tokens": limit, "mm_processor_kwargs": vision} | options
-    stamp = {"model": name or model, "weights": None, "decoding": f"server {model}, {temperature}, {limit} tokens"}
+    how = ", ".join([f"server {model}", str(temperature), *(f"{k} {v}" for k, v in options.items()), f"{limit} tokens"])
+    stamp = {"model": name or model, "weights": None, "decoding": how}
 
     def ask(sample: Sample) -> tuple[list[str], str | None]:
         try:

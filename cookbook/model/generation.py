@@ -6,6 +6,7 @@ costs the completions, not the prompts. Evaluation asks many prompts that begin 
 once for all. All of it equals the plain forward: `tests/model/test_generation.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -109,11 +110,14 @@ def generate(
     temperature: float = 0.0,
     copies: int = 1,
     generator: torch.Generator | None = None,
+    warp: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Completions:
     """Continue left-padded prompts, `copies` times each. Greedy at temperature 0, else sampled with `generator`.
 
+    `warp` changes the scores (rows, vocabulary) by the words so far (rows, length): transformers' LogitsProcessorList.
     Returns Completions with n·copies rows; rows of one prompt stand together.
     """
+    asked = _words(prompts).repeat_interleave(copies, dim=0)
     ends = torch.tensor(model.generation_config.eos_token_id, device=model.device)
     prompts, begun = begin_together(model, prompts)
     hidden, cache, place = prefill(model, prompts, copies, begun)
@@ -121,11 +125,14 @@ def generate(
     mask = torch.zeros_like(tokens, dtype=torch.bool)
     running = torch.arange(len(hidden), device=model.device)  # rows that have not ended
     for step in range(max_new_tokens):
-        logits = model.lm_head(hidden[:, -1]).float()
+        scores = model.lm_head(hidden[:, -1]).float()
+        scores = scores / temperature if temperature > 0 else scores
+        if warp:
+            scores = warp(torch.cat([asked[running], tokens[running, :step]], dim=1), scores)
         if temperature > 0:
-            token = torch.multinomial(torch.softmax(logits / temperature, dim=-1), 1, generator=generator)[:, 0]
+            token = torch.multinomial(torch.softmax(scores, dim=-1), 1, generator=generator)[:, 0]
         else:
-            token = logits.argmax(-1)
+            token = scores.argmax(-1)
         tokens[running, step], mask[running, step] = token, True
         left = (~torch.isin(token, ends)).nonzero()[:, 0]
         if len(left) < len(running):  # rows that ended leave the batch, so that the slow ones do not hold it up
@@ -138,6 +145,12 @@ def generate(
     ended = torch.ones(len(tokens), dtype=torch.bool, device=model.device)
     ended[running] = False
     return Completions(tokens[:, :longest], mask[:, :longest], ended)
+
+
+def _words(prompts: dict[str, Tensor]) -> Tensor:
+    """Returns the prompts' tokens, their last one where there is padding: a penalty for repeating must not see that."""
+    ids = prompts["input_ids"]
+    return torch.where(prompts["attention_mask"].bool(), ids, ids[:, -1:])
 
 
 def token_logits(model, prompts: dict[str, Tensor], tokens: Tensor, copies: int) -> Tensor:
