@@ -25,6 +25,7 @@ from cookbook.checkpoint.lineage import lineage, tree
 from cookbook.checkpoint.merge import merge
 from cookbook.checkpoint.store import ADAPTER
 from cookbook.config import Config, require
+from cookbook.config.schema import BATCH, MINI
 from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
@@ -160,6 +161,17 @@ def open_model(path: str | Path, contract: Contract, dtype: str = "float32", see
 # ---- train ------------------------------------------------------------------------------------------------------
 
 
+def trial(job: Job) -> Job:
+    """Returns an SFT job for this process alone: without the file's other GPUs, the batch no larger than its samples.
+
+    For trying a file that is written for many GPUs on a few samples, with all else as it stands there.
+    """
+    size = min(job.config[BATCH], len(job.splits["train"]))
+    mini = min(job.config[MINI], size)
+    alone = {"policy.parallelism.dp_shard_size": 1, BATCH: size - size % mini, MINI: mini}
+    return replace(job, config=job.config.edit(alone))
+
+
 def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = True) -> Path:
     """Run the job's training, SFT or GRPO as its configuration says. Returns the last export, in `runs/NAME/STEP`.
 
@@ -230,14 +242,14 @@ def models(job: Job) -> dict[str, str]:
 def ask(
     job: Job, name: str, path: str | Path, questions: int | None = None, gpus: int = 1, preset: str = ""
 ) -> list[dict]:
-    """Let a checkpoint answer unseen questions, on each of `gpus` a part of them. Returns its rows, in their order.
+    """Let a checkpoint answer unseen questions, a part on each of `gpus`, 0 for all. Returns its rows in order.
 
     `preset` says how answers are drawn (`presets.preset`). Writes `runs/NAME/evaluation/predictions_NAME.jsonl`;
     answers that stand there already, of the same weights, are not asked for again.
     """
     items, (seen, how) = job.unseen(questions), presets.preset(preset, job.contract)
     file = job.path / "evaluation" / f"predictions_{name}.jsonl"
-    if min(gpus, torch.cuda.device_count()) <= 1:
+    if (gpus := min(gpus or torch.cuda.device_count(), torch.cuda.device_count())) <= 1:
         model, encoder = open_model(path, job.contract, job.config["train.param_dtype"], seen)
         return predict(model, encoder, items, name, path=file, **how)
     config = job.path / "evaluation" / "config.toml"

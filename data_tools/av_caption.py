@@ -8,7 +8,8 @@ would teach Python's spelling.
     python data_tools/av_caption.py --config configs/recipes/av_caption_vqa_sft.toml --check
 
 `[custom] fields` takes only some of the fields, `question` replaces the whole prompt; `split` of the dataset names the
-folder, and `test_share` of it is held out where there is no folder `test`. A label without a field that is asked for, or whose value is none that the field takes, is left out and named.
+folder, and `test_share` of it is held out where there is no folder `test`. A label without a field that is asked for,
+or whose value is none that the field takes, is left out and named.
 """
 
 import json

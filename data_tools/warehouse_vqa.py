@@ -46,7 +46,7 @@ CATEGORIES = {
     "distance": ("number", "Answer in metres, as 3.5.", r"\d+(\.\d+)?"),
 }
 NUMBERED = "The second picture numbers the regions."
-FILE, LEFT_OUT, DONE = "annotations.jsonl", "left_out.txt", "converted.json"
+FILE, LEFT_OUT, DONE = "annotations.jsonl", "left_out.txt", ".converted"
 DATASET = "nvidia/PhysicalAI-Spatial-Intelligence-Warehouse"
 WANTED = ["train.json", "val.json", "train/images/*", "val/images/*"]  # neither depths nor the test without answers
 PIECE = 1 << 20  # characters read at a time

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -218,3 +219,22 @@ def test_all_gpus_are_used_and_rollouts_keep_their_own(name, gpus):
 def test_the_batch_of_a_step_stays_what_the_file_says_for_all_its_gpus(name, gpus, each):
     config = pipeline.on_gpus(Config.load(f"configs/{name}.toml"), gpus)
     assert config["train.train_batch_per_replica"] == each and each % config["train.train_policy.mini_batch"] == 0
+
+
+def test_a_file_for_many_gpus_is_tried_alone_on_few_samples(runs):
+    world(runs, train=30)
+    job = jobs.job("job", changes={"policy.parallelism.dp_shard_size": 8, pipeline.BATCH: 512, pipeline.MINI: 7})
+    alone, count = pipeline.trial(job), len(job.splits["train"])
+    assert alone.config["policy.parallelism.dp_shard_size"] == 1 and alone.config[pipeline.MINI] == 7
+    assert alone.config[pipeline.BATCH] == count - count % 7 > 0
+    assert not [f for f in lint(alone.config, gpus=1, samples=count) if f.level == "error"]
+    few = replace(job, config=job.config.edit({pipeline.BATCH: 8, pipeline.MINI: 4}))
+    assert pipeline.trial(few).config[pipeline.BATCH] == 8
+
+
+@pytest.mark.parametrize(("gpus", "there", "used"), [(0, 8, 8), (2, 8, 2), (8, 2, 2)])
+def test_answers_are_spread_over_the_gpus_that_are_there(runs, monkeypatch, gpus, there, used):
+    world(runs)
+    monkeypatch.setattr(pipeline.torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(pipeline, "predict_parallel", lambda command, ids, out, gpus: gpus)
+    assert pipeline.ask(jobs.job("job"), "base", jobs.BASE, 4, gpus) == used

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from cookbook.data.answers import ANSWER
+from cookbook.data.quantities import number
 from cookbook.display.tables import Table
 from cookbook.evaluation import statistics
 from cookbook.evaluation.metrics.choices import Row
-from cookbook.evaluation.metrics.structures import numbers
 
 
 def first_capital(output: str) -> str:
@@ -80,7 +80,12 @@ def weighted(rows: Sequence[Row]) -> tuple[float, float, float]:
     (evaluation/reasoner/metrics/metropolis_sgd_metrics.py); compute_scores.py in the data's download may differ.
     The 95 % interval is a bootstrap over pictures, of each answer's part in the mean.
     """
-    right = [numbers([row])["within_10_percent"] if row["kind"] == "number" else float(row["correct"]) for row in rows]
+
+    def near(row: Row) -> bool:
+        told, wanted = number(row["answer"]), number(row["reference"])
+        return told is not None and 0.9 * wanted <= told <= 1.1 * wanted
+
+    right = [near(row) if row["kind"] == "number" else row["correct"] for row in rows]
     tasks, sizes = [row["task"] for row in rows], Counter(row["task"] for row in rows)
     shares = {task: fmean(r for r, other in zip(right, tasks) if other == task) for task in sizes}
     parts = [(r - shares[task]) * len(rows) / (len(sizes) * sizes[task]) for r, task in zip(right, tasks)]
