@@ -126,10 +126,11 @@ def trained(name: str, step: str = "sft", seed: int = 0, engine: str = "local", 
 
     So each notebook also runs alone, with the defaults. Raises CheckpointError for another job that is not trained.
     """
-    if not (runs.path(name) / step / "safetensors").exists():
+    place = runs.path(name) / step
+    if not (place / "safetensors").exists() or runs.unfinished(place):
         if step == "rl":
             trained(name, "sft", seed, engine, gpus)
-        log.info("runs/%s/%s holds no export; training it first", name, step)
+        log.info("runs/%s/%s holds no export of a finished run; training it first", name, step)
         pipeline.train(job(name, step, seed), engine, gpus)
     return named(runs.path(name) / step)
 
@@ -140,7 +141,12 @@ def evaluated(name: str, seed: int = 0, engine: str = "local", gpus: int = 0, **
     Raises CheckpointError for another job that has trained nothing.
     """
     there = [step for step in CONFIGS if (runs.path(name) / step / "safetensors").exists()]
-    if is_toy(name) and not asked.get("data") and not asked.get("config") and "rl" not in there:
+    if (
+        is_toy(name)
+        and not asked.get("data")
+        and not asked.get("config")
+        and ("rl" not in there or runs.unfinished(runs.path(name) / "rl"))
+    ):
         trained(name, "rl", seed, engine, gpus)
         there = ["rl"]
     if not there:

@@ -12,9 +12,9 @@ once, by `prepare`, and handed down. All of a job lies under `runs/NAME/`: data,
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -30,15 +30,28 @@ from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, require_targets
-from cookbook.engine.launch import PROGRAM, choose_engine, launch, on_gpus
+from cookbook.engine.launch import AS_LAUNCHED, PROGRAM, choose_engine, launch, on_gpus
 from cookbook.evaluation import presets
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.evaluation.parallel import predict_parallel
-from cookbook.evaluation.predict import predict
+from cookbook.evaluation.predict import predict, weights_hash
 from cookbook.evaluation.predictions import judge
 from cookbook.evaluation.report import Report
 from cookbook.evaluation.scores import compare
-from cookbook.runs import MANIFEST, ROOT, Run, named, read_metrics
+from cookbook.runs import (
+    MANIFEST,
+    ROOT,
+    STATE,
+    Run,
+    RunError,
+    locked,
+    named,
+    read_manifest,
+    read_metrics,
+    require_name,
+    unfinished,
+)
+from cookbook.training.checkpointer import stops_between_steps
 from cookbook.training.grpo import grpo
 from cookbook.training.rewards import are_ours, require_gold, reward_weights
 from cookbook.training.sft import sft
@@ -99,6 +112,7 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
     start was trained from, where nothing else is said.
     Raises DataError, ConfigError or ContractError for what cannot be used.
     """
+    require_name(name)
     loader = loader or config.table("custom").get("loader") or loading.loader_for(config[DATASET])
     start = config[START] or named(runs.path(name) / "sft")
     config = config.edit(
@@ -120,8 +134,11 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
 
 def _bound(config: Config, name: str, loader: str, seed: int) -> tuple[Config, ModuleType]:
     """Returns the configuration with the data that the loader makes, if it makes any, and the loader."""
-    module = loading.loader(loader)
-    return module.make(config, runs.path(name) / "data", seed) if hasattr(module, "make") else config, module
+    module, folder = loading.loader(loader), runs.path(name) / "data"
+    if hasattr(module, "make"):
+        with locked(folder, wait=True):
+            config = module.make(config, folder, seed)
+    return config, module
 
 
 def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passport:
@@ -172,38 +189,64 @@ def trial(job: Job) -> Job:
     return replace(job, config=job.config.edit(alone))
 
 
-def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = True) -> Path:
+def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = True, fresh: bool = False) -> Path:
     """Run the job's training, SFT or GRPO as its configuration says. Returns the last export, in `runs/NAME/STEP`.
 
-    `gpus` are for cosmos-rl; 0 takes all. With `stop_on_alarm` a severe alarm of cookbook.watch ends the run:
-    TrainingStopped, on cosmos-rl EngineError.
+    A run that was stopped goes on where it was; with `fresh` it starts over. An earlier export goes when the new one
+    stands. `gpus` are for cosmos-rl; 0 takes all. With `stop_on_alarm` a severe alarm of cookbook.watch ends the run:
+    TrainingStopped, on cosmos-rl EngineError. Raises RunError where another process trains into the folder, or where
+    what was stopped there had other settings.
     """
     if job.step == "sft":
         require_targets(job.splits["train"])
-    if choose_engine(engine) == PROGRAM:
-        return _launch(job, gpus or torch.cuda.device_count(), stop_on_alarm)
-    model, encoder = job.open(job.start)
-    run, samples, validation = _begin(job), job.splits["train"], job.splits["validation"]
-    if job.step == "sft":
-        return sft(job.config, samples, validation, encoder, model, run, stop_on_alarm=stop_on_alarm)
-    return grpo(job.config, samples, encoder, model, run, job.seed, validation, stop_on_alarm=stop_on_alarm)
+    with locked(job.path / job.step):
+        if choose_engine(engine) == PROGRAM:
+            return _launch(job, gpus or torch.cuda.device_count(), stop_on_alarm, fresh)
+        model, encoder = job.open(job.start)
+        run = _begin(job, {"engine": "local", "weights": weights_hash(model)}, fresh)
+        samples, validation = job.splits["train"], job.splits["validation"]
+        with stops_between_steps():
+            if job.step == "sft":
+                return sft(job.config, samples, validation, encoder, model, run, stop_on_alarm=stop_on_alarm)
+            return grpo(job.config, samples, encoder, model, run, job.seed, validation, stop_on_alarm=stop_on_alarm)
 
 
-def _begin(job: Job) -> Run:
-    """Start the run folder of the job's training, with its configuration and manifest.
-
-    Exports of an earlier run go: a longer one's higher step would pass for the last export of this one.
-    """
+def _begin(job: Job, facts: dict[str, str], fresh: bool) -> Run:
+    """Start the run folder of the job's training, or go on in it, with its configuration and manifest."""
+    place = job.path / job.step
+    told = {"data": job.config[DATASET], "passport": job.passport, "contract": job.contract.hash, "start": job.start}
+    facts = told | facts
+    stopped = (place / STATE).is_file() or checkpoint.last_complete(place) is not None
+    go_on = bool(not fresh and stopped and unfinished(place))
+    if go_on:
+        _require_same(place, job.config, facts | {"seed": job.seed})
+    elif any(place.glob("safetensors/step_*")) and (place / MANIFEST).is_file():
+        began = datetime.fromtimestamp((place / MANIFEST).stat().st_mtime)
+        print(f"{named(place)}: this replaces the run of {began:%H:%M}, whose exports go when a new one stands")
     torch.manual_seed(job.seed)
-    run = Run(f"{job.name}/{job.step}", seed=job.seed)
-    shutil.rmtree(run.path / "safetensors", ignore_errors=True)
+    run = Run(f"{job.name}/{job.step}", seed=job.seed, go_on=go_on)
+    if not go_on:
+        run.write_manifest(exports=[])
     (run.path / "config.toml").write_text(job.config.text(), encoding="utf-8")
-    data, start = job.config[DATASET], job.config[START]
-    run.write_manifest(data=data, passport=job.passport, contract=job.contract.hash, start=start)
+    run.write_manifest(**facts, outcome="running")
     return run
 
 
-def _launch(job: Job, gpus: int, stop_on_alarm: bool) -> Path:
+def _require_same(place: Path, config: Config, facts: Mapping[str, object]) -> None:
+    """Raises RunError where the stopped run of a folder had other settings: what it would end as would be neither."""
+    told = read_manifest(place)
+    changed = {key: (told.get(key), value) for key, value in facts.items() if told.get(key) != value}
+    before = Config.read(place / "config.toml")
+    for key in before.stated | config.stated:
+        if key not in AS_LAUNCHED and before.stated.get(key) != config.stated.get(key):
+            changed[key] = before.stated.get(key), config.stated.get(key)
+    if changed:
+        differs = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
+        helps = "go on with its settings, start over (-p fresh True, or --fresh), or take another name for the job"
+        raise RunError(f"{named(place)}: holds a stopped run with other settings ({differs}); {helps}")
+
+
+def _launch(job: Job, gpus: int, stop_on_alarm: bool, fresh: bool) -> Path:
     """Run the job's training on cosmos-rl. Returns the last export, with its contract."""
     config = job.config
     if (ROOT / job.start).exists():
@@ -213,8 +256,9 @@ def _launch(job: Job, gpus: int, stop_on_alarm: bool) -> Path:
     require(config, gpus=gpus, samples=len(job.splits["train"]))
     if are_ours(config):
         require_gold(job.splits["train"], reward_weights(config), job.contract)
-    run = _begin(replace(job, config=config))
-    export = launch(config, job.loader, run, replace=True, stop_on_alarm=stop_on_alarm)
+    run = _begin(replace(job, config=config), {"engine": PROGRAM, "start": config[START]}, fresh)
+    resume = checkpoint.last_complete(run.path) if run.went_on else None
+    export = launch(config, job.loader, run, resume=resume, replace=True, stop_on_alarm=stop_on_alarm)
     job.contract.save(export / checkpoint.CONTRACT)
     if not (export / ADAPTER).is_file():
         return export
@@ -234,6 +278,7 @@ def models(job: Job) -> dict[str, str]:
     found = {"base": job.base}
     for step in STEPS.values():
         if (exports := job.path / step / "safetensors").exists():
+            checkpoint.require_finished(job.path / step)
             best = best_step(job.path / step)
             found[step] = named(exports.parent if best is None else exports / f"step_{best}")
     return found

@@ -17,38 +17,51 @@ import logging
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any, BinaryIO
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "COOKBOOK_RUNS"  # the variable that names another folder for all runs than runs/
 
 MANIFEST, METRICS, GENERATIONS, LOG = "manifest.json", "metrics.jsonl", "generations.jsonl", "log.txt"
+BEST, STATE, LOCK = "best.json", "state.pt", ".lock"
+FINISHED = "finished"  # the `outcome` of a manifest; else "running", "stopped" or what the engine says
 KL_ALARM = 0.1  # nats a token: the line in the curves of a run, and where `training.alarms` warns
 PACKAGES = {"cookbook": "cosmos-reason1-cookbook", "torch": "torch", "transformers": "transformers"}
 
 logger = logging.getLogger(__name__)
 
 
-class Run:
-    """A run that is being written. Creating one starts it."""
+class RunError(RuntimeError):
+    """A run that may not begin: its name, its folder or its settings belong to another one; the message says what."""
 
-    def __init__(self, name: str | Path, *, seed: int) -> None:
+
+class Run:
+    """A run that is being written. Creating one starts it, or goes on with it."""
+
+    def __init__(self, name: str | Path, *, seed: int, go_on: bool = False) -> None:
         """Make the folder, begin its files and write a first manifest.
 
-        A relative path counts from runs/, wherever the process stands. The manifest, metrics, generations
-        and log of an earlier run in this folder are replaced, so that two runs never mix; other files stay.
+        A relative path counts from runs/, wherever the process stands. The manifest, metrics, generations, log and
+        state of an earlier run in this folder are replaced, so that two runs never mix; other files stay. With `go_on`
+        all of them stay.
         """
         self.path = path(name)
-        self.seed = seed
+        self.seed, self.went_on = seed, go_on
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in (METRICS, GENERATIONS, LOG):
+        self._facts: dict[str, object] = read_manifest(self.path) if go_on else {}
+        for name in () if go_on else (METRICS, GENERATIONS, LOG):
             (self.path / name).write_text("")
-        self._facts = _origin() | {"seed": seed}
+        for name in () if go_on else (BEST, STATE):
+            (self.path / name).unlink(missing_ok=True)
+        self._facts |= _origin() | {"seed": seed}
         self.write_manifest()
 
     def write_manifest(self, **facts: object) -> None:
@@ -58,7 +71,24 @@ class Run:
         """
         self._facts |= facts
         text = json.dumps(self._facts, indent=2, ensure_ascii=False, default=str)
-        (self.path / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        write_whole(self.path / MANIFEST, f"{text}\n".encode())
+
+    def own(self, export: Path) -> None:
+        """Note an export as this run's; those that an earlier run left beside it go, now that it stands."""
+        names = [*self._facts.get("exports", []), export.name]
+        for folder in export.parent.iterdir():
+            if folder.name not in names:
+                shutil.rmtree(folder)
+        self.write_manifest(exports=names)
+
+    def sizes(self) -> dict[str, int]:
+        """Returns how many bytes long the metrics and generations are."""
+        return {name: (self.path / name).stat().st_size for name in (METRICS, GENERATIONS)}
+
+    def cut(self, sizes: Mapping[str, int]) -> None:
+        """Shorten metrics and generations to these lengths: what came after is written again."""
+        for name, size in sizes.items():
+            os.truncate(self.path / name, size)
 
     def log_metrics(self, step: int, **values: float) -> None:
         """Append one line to metrics.jsonl: the step, then the values in the order given, floats in full.
@@ -94,6 +124,63 @@ def path(name: str | Path = "") -> Path:
     All runs lie in runs/ of the project, or where the variable COOKBOOK_RUNS says.
     """
     return ROOT / os.environ.get(FOLDER, "runs") / name
+
+
+def require_name(name: str) -> None:
+    """Raises RunError for a job's name that leads out of runs/, or that a script or a file could not hold."""
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or not name.isprintable() or len(name) > 120:
+        raise RunError(f"{name!r} is no name for a job: its folder must lie below runs/, in letters that can be typed")
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Let one process at a time write a run's folder; with `wait` the second waits. A process that died holds nothing.
+
+    Raises RunError, naming the process that has it.
+    """
+    import fcntl  # POSIX only, as the engine is
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            told = f"{named(folder)}: is being written by {file.read() or 'another process'}"
+            raise RunError(f"{told}; wait for it, stop it, or take another name for the job") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}, since {time.strftime('%H:%M:%S')}")
+        file.flush()
+        yield
+
+
+def write_whole(file: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
+    """Write a file so that it is there whole, or as it was before: aside, flushed, renamed."""
+    part = file.with_name(f".{file.name}.part")
+    with part.open("wb") as out:
+        content(out) if callable(content) else out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(file)
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """Returns the facts of a run; {} where it has none. Raises ValueError for a file that is damaged."""
+    file = run / MANIFEST
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{file}: is damaged ({error}); run the step that wrote it again") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: is damaged (no table); run the step that wrote it again")
+    return found
+
+
+def unfinished(run: Path) -> str:
+    """Returns how a run stands that has not come to its end, "" for one that has, or that is none."""
+    outcome = read_manifest(run).get("outcome", FINISHED)
+    return "" if outcome == FINISHED else str(outcome)
 
 
 def use(folder: str) -> None:

@@ -18,6 +18,7 @@ from cookbook.checkpoint.store import (  # noqa: F401
     load,
     on_disk,
     require_contract,
+    require_finished,
     resolve,
     write_checkpoint,
 )

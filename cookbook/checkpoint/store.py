@@ -10,8 +10,10 @@ so that both engines, transformers and vLLM read it.
 
 import json
 import logging
+import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +24,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.model.vision_tower import batch_vision
-from cookbook.runs import ROOT, named
+from cookbook.runs import ROOT, named, unfinished
 
 CONTRACT = "contract.yaml"
 INDEX = "model.safetensors.index.json"
@@ -90,12 +92,20 @@ def resolve(path: str | Path) -> Path:
     stamps = sorted((p for p in path.glob("[0-9]*") if p.name.isdigit() and p.is_dir()), key=lambda p: p.name)
     for place in (path, *reversed(stamps)):
         if exports := _exports(place):
+            require_finished(place, exports)
             if place in stamps[:-1]:
                 log.warning("%s holds no export; taking %s, which is older", named(stamps[-1]), place.name)
             return exports[-1]
     if unfinished := [*path.glob("**/step_*.incomplete-*")]:
         raise CheckpointError(f"{named(unfinished[0])}: is half written. Wait for the run, or take a step before it")
     return path
+
+
+def require_finished(run: Path, exports: Sequence[Path] = ()) -> None:
+    """Raises CheckpointError for the folder of a run that is not at its end; one of its `exports` may be named."""
+    if outcome := unfinished(run):
+        instead = f", or name an export: {named(exports[-1])}" if exports else ""
+        raise CheckpointError(f"{named(run)}: its training did not come to its end ({outcome}); run it again{instead}")
 
 
 def _exports(place: Path) -> list[Path]:
@@ -151,16 +161,19 @@ def require_contract(path: str | Path, contract: Contract) -> None:
 
 def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = torch.float32) -> Path:
     """Write `run/safetensors/step_N`: weights, processor, and the contract of the training. Returns that folder."""
-    folder = write_checkpoint(model, encoder.processor, run / "safetensors" / f"step_{step}", dtype)
-    encoder.contract.save(folder / CONTRACT)
-    return folder
+    place = run / "safetensors" / f"step_{step}"
+    return write_checkpoint(model, encoder.processor, place, dtype, encoder.contract)
 
 
-def write_checkpoint(model, processor, folder: Path, dtype: torch.dtype) -> Path:
-    """Write weights in one shard, with their index, and the processor. What the folder held goes. Returns it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        old.unlink()
+def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract: Contract | None = None) -> Path:
+    """Write weights in one shard, with their index, and the processor. Returns `place`, whose earlier content is gone.
+
+    All is written aside first: `place` holds the whole new checkpoint or what it held before.
+    """
+    for left in place.parent.glob(f"{place.name}.incomplete-*"):
+        shutil.rmtree(left)
+    folder = place.with_name(f"{place.name}.incomplete-{os.getpid()}")
+    folder.mkdir(parents=True)
     weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=weights, max_shard_size="1000GB")
     processor.save_pretrained(folder)
@@ -174,7 +187,13 @@ def write_checkpoint(model, processor, folder: Path, dtype: torch.dtype) -> Path
     size = shard.stat().st_size - header_size(shard)  # the index counts the tensors only
     index = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(names, shard.name)}
     (folder / INDEX).write_text(json.dumps(index, indent=1))
-    return folder
+    if contract:
+        contract.save(folder / CONTRACT)
+    for file in folder.iterdir():
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+    shutil.rmtree(place, ignore_errors=True)
+    return folder.rename(place)
 
 
 def header_size(shard: Path) -> int:

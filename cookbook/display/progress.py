@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -25,28 +26,36 @@ LINE, LONG = 10.0, 60.0  # seconds between two plain lines: with a tenth of the 
 KEEPERS = {"jupyter-nbconvert", "nbconvert", "pytest", "py.test"}
 
 
-def progress(items: Collection | int, description: str) -> "Progress":
+def progress(items: Collection | int, description: str, done: int = 0) -> "Progress":
     """Returns a `Progress` over `items`, or over range(items): `for batch in (bar := progress(batches, "SFT"))`.
 
-    Raises TypeError for items without a length: without one there is no time left to tell.
+    The first `done` items were gone over earlier: they count, and are left out. Raises TypeError for items without a
+    length: without one there is no time left to tell.
     """
-    return Progress(items, description, mode=choose_mode())
+    return Progress(items, description, mode=choose_mode(), done=done)
 
 
 class Progress:
     """Goes over the items once and shows how far it is; where nothing is iterated, call `advance()`."""
 
     def __init__(
-        self, items: Collection | int, description: str, *, mode: str, clock: Callable[[], float] = time.monotonic
+        self,
+        items: Collection | int,
+        description: str,
+        *,
+        mode: str,
+        clock: Callable[[], float] = time.monotonic,
+        done: int = 0,
     ) -> None:
         """`mode` is "live", "terminal", "lines" or "quiet"; `clock` gives seconds."""
         self.items = range(items) if isinstance(items, int) else items
-        self.total, self.description, self.mode, self.done = len(self.items), description, mode, 0
+        self.total, self.description, self.mode, self.begun = len(self.items), description, mode, done
+        self.done = done
         self.figures: dict[str, object] = {}
         self._clock, self._start, self._bar = clock, clock(), None
         self._shown_at, self._shown = self._start, 0  # when a line was last shown, and after how many steps
         self._file = sys.stderr if mode == "terminal" else sys.stdout
-        if self.total == 0:
+        if self.total == done:
             self._end()
         elif mode in ("live", "terminal"):  # position: a bar that an error left behind takes no line
             self._bar = tqdm(total=self.total, desc=self.text(), file=self._file, bar_format=BAR, ascii=CELLS,
@@ -54,7 +63,7 @@ class Progress:
 
     def __iter__(self) -> Iterator:
         try:
-            for item in self.items:
+            for item in islice(self.items, self.begun, None):
                 yield item
                 self.advance()
         finally:
@@ -85,8 +94,8 @@ class Progress:
         elapsed = self._clock() - self._start
         parts = [f"{self.description}: {self.done} of {self.total}"]
         parts += [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items()]
-        if self.done and not ended:
-            parts.append(f"{_duration(elapsed / self.done * (self.total - self.done))} left")
+        if (done := self.done - self.begun) and not ended:
+            parts.append(f"{_duration(elapsed / done * (self.total - self.done))} left")
         elif ended and self.mode in ("lines", "terminal"):
             parts.append(f"took {_duration(elapsed)}")
         return " · ".join(parts)

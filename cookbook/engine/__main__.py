@@ -18,13 +18,15 @@ import sys
 from pathlib import Path
 
 from cookbook import runs
+from cookbook.checkpoint import last_complete
 from cookbook.config import Config, ConfigError
 from cookbook.engine.environment import engine_environment
 from cookbook.engine.failures import EngineError
 from cookbook.engine.launch import PORT, as_launched, as_typed, command, launch, make_room
 from cookbook.engine.supervisor import Patience
-from cookbook.runs import ROOT, Run
+from cookbook.runs import ROOT, Run, RunError, locked, require_name
 
+LAST = Path("last")  # what a bare --resume stands for
 START_FILES, PYTHON = ("head.sh", "worker.sh", "job.slurm"), ".venv/bin/python"
 
 
@@ -38,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     run, port = runs.path(args.run), args.port or PORT
     try:
         config, loader = Config.load(args.config.resolve()), args.loader.resolve()
+        if args.resume == LAST:
+            args.resume = last_complete(run)
+            if args.resume is None:
+                raise EngineError("checkpoint", f"{runs.named(run)}: holds no complete checkpoint to go on from")
         if args.show:
             path = engine_environment(config, run, nodes=args.nodes)["PATH"]
             print("#", as_typed(command(run / "config.toml", loader, port, path, args.nodes)))
@@ -45,13 +51,16 @@ def main(arguments: list[str] | None = None) -> int:
         elif args.write_nodes:
             print(*write_start_files(args.write_nodes, args.config, args.loader, args.run, args.nodes, port), sep="\n")
         else:
-            make_room(run, args.resume, args.replace)  # before Run begins the folder's files anew
             patience = Patience(stall=args.stall, start=max(Patience.start, args.stall or 0))
             start = {"port": args.port, "resume": args.resume and args.resume.resolve(), "replace": args.replace}
-            begun = Run(args.run, seed=config["train.seed"] or 0)
-            export = launch(config, loader, begun, **start, patience=patience, nodes=args.nodes, node_ips=args.node_ips)
+            start |= {"patience": patience, "nodes": args.nodes, "node_ips": args.node_ips}
+            require_name(args.run)
+            with locked(run):
+                make_room(run, args.resume, args.replace)  # before Run begins the folder's files anew
+                begun = Run(args.run, seed=config["train.seed"] or 0, go_on=args.resume is not None)
+                export = launch(config, loader, begun, **start)
             print(export or "finished; the configuration asks for no export")
-    except (EngineError, ConfigError) as error:
+    except (EngineError, ConfigError, RunError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -79,7 +88,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("loader", type=Path, help="the loader file, such as data_tools/llava_sft.py")
     parser.add_argument("--config", type=Path, required=True, help="the TOML file")
     parser.add_argument("--run", required=True, help="the run's name: its folder below runs/")
-    parser.add_argument("--resume", type=Path, help="a checkpoint, runs/NAME/checkpoints/step_N/policy")
+    parser.add_argument(
+        "--resume", type=Path, nargs="?", const=LAST, help="go on from the last complete checkpoint, or from this one"
+    )
     parser.add_argument("--replace", action="store_true", help="delete the results of an earlier run of this name")
     parser.add_argument("--port", type=int, help=f"the controller's port (default {PORT}, or the next free one)")
     parser.add_argument("--stall", type=float, help="seconds of silence to bear after the first step")

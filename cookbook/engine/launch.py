@@ -27,13 +27,17 @@ from cookbook.engine.failures import EngineError
 from cookbook.engine.guardian import Engine, sigterm_exits
 from cookbook.engine.records import ENGINE_METRICS, add_completions
 from cookbook.engine.supervisor import Patience, Supervisor
-from cookbook.runs import ROOT, Run, named
+from cookbook.runs import FINISHED, ROOT, Run, named
 
 log = logging.getLogger(__name__)
 
 PROGRAM = "cosmos-rl"
 PORT, REDIS_PORT = 8000, 12800
-RESULTS = ("safetensors", "checkpoints", "best")
+EXPORTS = "safetensors"
+RESULTS = (EXPORTS, "checkpoints", "best")
+# keys that `as_launched` sets, so that they say nothing about the settings of a run
+AS_LAUNCHED = ("policy.model_name_or_path", "train.timestamp", "logging.logger", "logging.wandb_run_id", "redis",
+               "train.resume")  # fmt: skip
 
 
 def choose_engine(wanted: str = "auto") -> str:
@@ -100,7 +104,8 @@ def launch(
     (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
     version = next((found.version for found in distributions(name=PROGRAM)), None)
     facts = {"engine": PROGRAM, "engine_version": version, "engine_command": as_typed(words), "port": port}
-    run.write_manifest(**facts, start=config["policy.model_name_or_path"], resume=resume)
+    start = config["policy.model_name_or_path"].removeprefix("./")
+    run.write_manifest(**facts, start=start, resume=resume, outcome="running")
     run.log(as_typed(words))
     started, outcome = time.monotonic(), "interrupted"
     supervisor = Supervisor(run, config.kind.upper(), patience, port, stop_on_alarm)
@@ -109,8 +114,10 @@ def launch(
             reason = supervisor.follow(engine)
         supervisor.take_metrics(at_end=True)
         seconds = time.monotonic() - started
-        export = require_success(supervisor.state.log, engine.code, config, run.path, reason, seconds)
-        outcome = "finished"
+        export = require_success(done := supervisor.state.log, engine.code, config, run.path, reason, seconds)
+        for earlier in set(run.path.glob(f"{EXPORTS}/*")) - {run.path / EXPORTS / name for name in done.exported}:
+            shutil.rmtree(earlier)
+        outcome = FINISHED
     except EngineError as error:
         outcome = error.kind
         raise
@@ -189,7 +196,8 @@ def make_room(run: Path, resume: Path | None, replace: bool) -> None:
     if found and not replace:
         raise EngineError("run", f"{run} holds {' and '.join(f.name for f in found)} of an earlier run")
     for folder in found:
-        shutil.rmtree(folder)
+        if folder.name != EXPORTS:  # those go when a new one stands
+            shutil.rmtree(folder)
     for file in (run / ENGINE_METRICS, *run.glob("engine*.log")):
         file.unlink(missing_ok=True)
 

@@ -9,10 +9,11 @@ loops and the engine's watcher ask them after each step, `cookbook.watch` for an
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from operator import lt
+from operator import gt, itemgetter, lt
 from statistics import mean, median, stdev
 
 from cookbook.runs import KL_ALARM, Run
@@ -21,6 +22,7 @@ WINDOW = 5  # steps that a judgement rests on: one step has other prompts than t
 SPIKE = 1.0  # nats a token: below, three times the usual loss is little
 LONG = 40  # steps before "flat" can be told from slow: the mean reward of 16 prompts scatters by 0.1
 KL_RUNAWAY = 1.0  # nats a token
+HEAD, MIDDLE, TAIL = 16, 64, 48  # rows that a check sees of a long run: the first, of those between, and the last
 STALL, SHORTEST = 10, 300.0  # a stall: usual steps without a sign of life, and the seconds that are allowed at least
 RL, SFT = "notebooks/rl.ipynb#How-to-read-the-curves", "notebooks/sft.ipynb#How-to-read-the-curve"
 
@@ -203,11 +205,46 @@ def standing(rows: Rows) -> list[Alarm]:
     return [replace(rule, step=rows[-1]["step"], message=said) for rule, said in found if said]
 
 
+class History:
+    """The rows that are looked at, so that step 10,000 costs what step 100 does: at most HEAD + MIDDLE + TAIL, and two.
+
+    These are the first and the last rows, evenly some of those between, and the best by each held-out measure.
+    """
+
+    def __init__(self) -> None:
+        self.head, self.middle, self.tail, self.best = [], [], deque(), {}
+        self.passed, self.stride = 0, 1
+
+    def add(self, row: dict) -> None:
+        """Take the row of the next step."""
+        self.tail.append(row)
+        if len(self.tail) <= TAIL:
+            return
+        old = self.tail.popleft()
+        for key, better in ((ACCURACY, gt), (VAL_LOSS, lt)):
+            if old.get(key) is not None and (key not in self.best or better(old[key], self.best[key][key])):
+                self.best[key] = old
+        if len(self.head) < HEAD:
+            self.head.append(old)
+            return
+        if self.passed % self.stride == 0:
+            self.middle.append(old)
+        self.passed += 1
+        if len(self.middle) == MIDDLE:
+            self.middle, self.stride = self.middle[::2], 2 * self.stride
+
+    def rows(self) -> list[dict]:
+        """Returns what was kept, by step."""
+        kept = {id(row): row for row in (*self.head, *self.middle, *self.best.values(), *self.tail)}
+        return sorted(kept.values(), key=itemgetter("step"))
+
+
 def replay(rows: Rows) -> list[Alarm]:
     """Returns every alarm of a run, once, at the step where it first went off."""
-    first: dict[str, Alarm] = {}
-    for end in range(1, len(rows) + 1):
-        for alarm in standing(rows[:end]):
+    first, history = {}, History()
+    for row in rows:
+        history.add(row)
+        for alarm in standing(history.rows()):
             first.setdefault(alarm.name, alarm)
     return list(first.values())
 
@@ -236,12 +273,19 @@ class Watcher:
     """Looks at a run while it is written, and logs each alarm once."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.rows, self.seen = run, [], set()
+        self.run, self.history, self.seen, self.last = run, History(), set(), 0
 
-    def see(self, step: int, values: dict[str, float]) -> Alarm | None:
+    def remember(self, rows: Sequence[dict]) -> None:
+        """Take the rows of a run that goes on for seen: what went off in them was logged then."""
+        for row in rows:
+            self.history.add(row)
+        self.seen = {alarm.name for alarm in replay(rows)}
+
+    def see(self, step: int, values: Mapping[str, float]) -> Alarm | None:
         """Log what goes off at this step. Returns the severe alarm, None where there is none."""
-        self.rows.append({"step": step, **values})
-        new = [alarm for alarm in standing(self.rows) if alarm.name not in self.seen]
+        self.history.add({"step": step, **values})
+        self.last = step
+        new = [alarm for alarm in standing(self.history.rows()) if alarm.name not in self.seen]
         for alarm in new:
             self.seen.add(alarm.name)
             self.run.log(f"ALARM {alarm}")

@@ -12,7 +12,6 @@ The keys are those of cosmos-rl; the formulas stand in cookbook/training/objecti
 """
 
 import copy
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +25,13 @@ from cookbook.config import Config, ConfigError, require
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
 from cookbook.display.progress import progress
-from cookbook.model.generation import Completions, generate, is_finite, to, token_logits
+from cookbook.model.generation import Completions, generate, to, token_logits
 from cookbook.runs import Run
-from cookbook.training.alarms import TrainingStopped, Watcher
+from cookbook.training.checkpointer import Checkpointer
 from cookbook.training.objective import Objective, advantages, completion_weights, divisor, policy_loss
 from cookbook.training.optimizer import Optimizer, batches
 from cookbook.training.rewards import Reward, penalty, require_gold, require_parts, reward, reward_weights
-from cookbook.training.validation import METRIC, Validation, best_step
+from cookbook.training.validation import Validation
 
 
 @dataclass
@@ -111,9 +110,10 @@ def grpo(
     The model as it comes in is the reference of the KL term. `[validation] enable, freq` measure greedy accuracy on
     `validation`, and keep the export of the best step; the first `probes` of them are answered greedily before, halfway
     and at the end. `mask_cut` leaves completions without an end out of the loss (DAPO's overlong filtering).
-    Leaves metrics.jsonl, generations.jsonl, log.txt, best.json and `safetensors/step_N` in the run's folder.
-    Raises ConfigError or RewardError before the first step where the set-up cannot work, and TrainingStopped, after an
-    export, where a severe alarm of cookbook.training.alarms goes off and `stop_on_alarm` is set.
+    Leaves metrics.jsonl, generations.jsonl, log.txt, best.json and `safetensors/step_N` in the run's folder; goes on
+    where that holds the state of a stopped run (`Checkpointer`). Raises ConfigError or RewardError before the first
+    step where the set-up cannot work, and TrainingStopped, after an export, where a severe alarm of
+    cookbook.training.alarms goes off and `stop_on_alarm` is set.
     """
     steps, prompts = plan_steps(config, train)
     require_gold(train, reward_weights(config), encoder.contract)
@@ -125,13 +125,14 @@ def grpo(
     optimizer = Optimizer(model, config, steps * inner)
     generator = torch.Generator(model.device).manual_seed(seed)
     plan = batches(train, prompts, config["train.epoch"], seed)[:steps]
-    save_every = config["train.ckpt.save_freq"] if config["train.ckpt.enable_checkpoint"] else 0
-    measured, watcher = Validation(config, validation, encoder, run, steps, probes), Watcher(run)
-    measured.look(model, 0)
+    measured = Validation(config, validation, encoder, run, steps, probes)
+    keeper = Checkpointer(run, config, model, encoder, optimizer, steps, generator=generator, measured=measured,
+                          stop_on_alarm=stop_on_alarm)  # fmt: skip
+    if not keeper.done:
+        measured.look(model, 0)
     run.log(f"GRPO: {len(train)} prompts, {steps} steps of {prompts} prompts x {copies} completions")
-    started = time.monotonic()
 
-    for step, samples in enumerate(bar := progress(plan, "RL"), start=1):
+    for step, samples in enumerate(bar := progress(plan, "RL", keeper.done), start=keeper.done + 1):
         # ---- rollout and rewards
         rollout = roll_out(model, encoder, samples, config, generator)
 
@@ -201,21 +202,9 @@ def grpo(
         bar.set(reward=values["train/reward_mean"], kl=values["train/kl_loss_avg"])
 
         # ---- keep what is there; end where it cannot get better
-        alarm = watcher.see(step, values)
-        stop = stop_on_alarm and alarm is not None
-        wanted = save_every and (step % save_every == 0 or step == steps or improved or stop)
-        if wanted and not (stop and not is_finite(model)):
-            folder = checkpoint.export(model, encoder, run.path, step, getattr(torch, config["train.param_dtype"]))
-            if improved:
-                measured.note_best(step, values[METRIC])
-            checkpoint.keep(run.path, config["train.ckpt.max_keep"], best_step(run.path))
-            run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
-        if stop:
-            run.write_manifest(stopped=str(alarm), steps=step)
-            raise TrainingStopped(alarm)
+        keeper.keep(step, values, improved)
 
-    run.write_manifest(seconds={"train": round(time.monotonic() - started, 1)}, steps=steps)
-    return checkpoint.find(run.path) if save_every else None
+    return keeper.end()
 
 
 def rows_of(groups: list[int], copies: int) -> list[int]:

@@ -7,20 +7,18 @@ Why: to see what SFT does, read it. The keys are those of cosmos-rl.
     a severe alarm:  an export, and the end
 """
 
-import time
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-from cookbook import checkpoint
 from cookbook.config import Config, require
 from cookbook.data.encoder import IGNORE, Encoder
 from cookbook.data.samples import Sample
 from cookbook.display.progress import progress
-from cookbook.model.generation import is_finite, to
+from cookbook.model.generation import to
 from cookbook.runs import Run
-from cookbook.training.alarms import TrainingStopped, Watcher
+from cookbook.training.checkpointer import Checkpointer
 from cookbook.training.optimizer import Optimizer, batches
 
 
@@ -66,21 +64,20 @@ def sft(
     """Train the model on the samples' targets. Returns the last export, None where none is wanted.
 
     Leaves metrics.jsonl, log.txt and `safetensors/step_N` in the run's folder.
-    Raises ConfigError before the first step where configuration and data do not fit, and TrainingStopped, after an
-    export, where a severe alarm of cookbook.training.alarms goes off and `stop_on_alarm` is set.
+    Goes on where the folder holds the state of a stopped run (`Checkpointer`). Raises ConfigError before the first step
+    where configuration and data do not fit, and TrainingStopped, after an export, where a severe alarm of
+    cookbook.training.alarms goes off and `stop_on_alarm` is set.
     """
     steps = plan_steps(config, train)
     size, mini = config["train.train_batch_per_replica"], config["train.train_policy.mini_batch"]
     plan = batches(train, size, config["train.epoch"], config["train.train_policy.dataloader_seed"])[:steps]
     optimizer = Optimizer(model, config, steps)
+    keeper = Checkpointer(run, config, model, encoder, optimizer, steps, stop_on_alarm=stop_on_alarm)
     check_every = config["validation.freq"] if config["validation.enable"] else 0
-    save_every = config["train.ckpt.save_freq"] if config["train.ckpt.enable_checkpoint"] else 0
-    watcher = Watcher(run)
     run.log(f"SFT: {len(train)} samples, {steps} steps of {size}")
     model.train()
-    started = time.monotonic()
 
-    for step, batch in enumerate(bar := progress(plan, "SFT"), start=1):
+    for step, batch in enumerate(bar := progress(plan, "SFT", keeper.done), start=keeper.done + 1):
         # ---- loss: the mean over all assistant tokens of the batch, in mini-batches that fit the memory
         parts = [to(model, encoder.training_batch(batch[i : i + mini])) for i in range(0, size, mini)]
         tokens = sum((part["labels"] != IGNORE).sum().item() for part in parts)
@@ -95,23 +92,12 @@ def sft(
         values = {"train/loss_avg": loss, "optimizer/grad_norm": norm, "optimizer/lr": optimizer.rate}
 
         # ---- look at clips that are not trained on
-        last = step == steps
-        if check_every and validation and (step % check_every == 0 or last):
+        if check_every and validation and (step % check_every == 0 or step == steps):
             values["val/avg_loss"] = validation_loss(model, encoder, validation, 2 * mini)
         run.log_metrics(step, **values)
         bar.set(loss=loss)
 
         # ---- keep what is there; end where it cannot get better
-        alarm = watcher.see(step, values)
-        stop = stop_on_alarm and alarm is not None
-        if save_every and (step % save_every == 0 or last or stop) and not (stop and not is_finite(model)):
-            dtype = getattr(torch, config["train.param_dtype"])
-            folder = checkpoint.export(model, encoder, run.path, step, dtype)
-            checkpoint.keep(run.path, config["train.ckpt.max_keep"])
-            run.log(f"Exported safetensors to {folder.relative_to(run.path)}")
-        if stop:
-            run.write_manifest(stopped=str(alarm), steps=step)
-            raise TrainingStopped(alarm)
+        keeper.keep(step, values)
 
-    run.write_manifest(seconds={"train": round(time.monotonic() - started, 1)}, steps=steps)
-    return checkpoint.find(run.path) if save_every else None
+    return keeper.end()

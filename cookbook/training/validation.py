@@ -19,10 +19,10 @@ from cookbook.config import Config, ConfigError
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
 from cookbook.model.generation import generate, to
-from cookbook.runs import GENERATIONS, Run, read_jsonl
+from cookbook.runs import BEST, GENERATIONS, Run, read_jsonl, write_whole
 from cookbook.training.rewards import penalty, reward, reward_weights
 
-METRIC, BEST, PROBE = "val/accuracy", "best.json", "probe"
+METRIC, PROBE = "val/accuracy", "probe"
 BATCH = 64  # prompts a generate call, where validation.batch_size does not say
 
 
@@ -56,7 +56,6 @@ class Validation:
             run.log("validation.enable is set, but there are no validation samples: nothing is measured")
         if self.every and any(s.answer is None for s in self.samples):
             raise ConfigError(f"{config.name}: validation.enable needs samples with an answer to compare with")
-        (run.path / BEST).unlink(missing_ok=True)  # it was that of an earlier run
 
     def look(self, model, step: int, values: dict[str, float] | None = None) -> bool:
         """Keep the probes' answers where it is time; add the accuracy to `values` where it is time for that.
@@ -87,7 +86,8 @@ class Validation:
 
     def note_best(self, step: int, value: float) -> None:
         """Write best.json: {"step", "metric", "value"}."""
-        (self.run.path / BEST).write_text(json.dumps({"step": step, "metric": METRIC, "value": value}) + "\n")
+        text = json.dumps({"step": step, "metric": METRIC, "value": value}) + "\n"
+        write_whole(self.run.path / BEST, text.encode())
 
 
 def best_step(run: str | Path) -> int | None:

@@ -258,7 +258,7 @@ def test_a_run_without_a_leash_is_stopped_with_an_export(train, tmp_path):
     alarm, run = stop.value.alarm, tmp_path / "run"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert alarm.severe and rows[-1]["step"] == alarm.step < 12
-    assert checkpoint.find(run).name == f"step_{alarm.step}"
+    assert checkpoint.find(run / f"safetensors/step_{alarm.step}")
     assert f"ALARM {alarm.name}" in (run / "log.txt").read_text()
     assert json.loads((run / "manifest.json").read_text())["stopped"] == str(alarm)
 

@@ -181,7 +181,7 @@ def test_sft_that_diverges_is_stopped_with_an_export(tmp_path, contract, samples
         sft.sft(SFT.edit(DIVERGING | {"train.optm_lr": 1e-3}), samples, [], encoder, model, run)
     rows = run.metrics()
     assert rows[-1]["step"] == stop.value.alarm.step == 16
-    assert checkpoint.find(run.path).name == "step_16"
+    assert checkpoint.find(run.path / "safetensors/step_16")
     assert json.loads((run.path / "manifest.json").read_text())["stopped"] == str(stop.value)
 
 
