@@ -24,7 +24,6 @@ from data_tools import loading
 from data_tools.formats import av_folder
 from data_tools.formats.source import Problems, parse_json, skipping
 from data_tools.loading.engine import serve
-from data_tools.loading.samples import TEST_SEED
 from data_tools.loading.splits import hold_out
 
 OPTIONS = {"fields": list, "question": str}
@@ -72,7 +71,7 @@ def load(config: Config) -> loading.Splits:
         if (place / name).is_dir() and folder not in (place, place / name):
             beside[name] = read(place / name, problems, **options)
         else:
-            train, beside[name] = hold_out(train, size, TEST_SEED if name == "test" else 0)
+            train, beside[name] = hold_out(train, size)
     return loading.finish(config, place, train, problems=problems, **beside)
 
 

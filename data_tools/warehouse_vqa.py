@@ -1,15 +1,14 @@
 """The PhysicalAI warehouse data: convert the official files, draw region masks as numbered marks, and load the result.
 
 Why: half a million questions, with their masks, do not fit into memory as one JSON file, and a picture that is missing
-must cost its own row only. Rows go through one at a time; what cannot be used is named in `left_out.txt`.
+must cost its own row only. Rows go through some at a time; what cannot be used is named in `left_out.txt`.
 
     python -m data_tools.warehouse_vqa convert DATA OUT --split train --per-category 20000 --seed 42
     cosmos-rl --config configs/recipes/warehouse_spatial_sft.toml data_tools/warehouse_vqa.py
     python data_tools/warehouse_vqa.py --config configs/recipes/warehouse_spatial_sft.toml --check
 
-DATA holds `train.json` and `train/images/*.png`, and the same for `val`; `test.json` has questions only, so `val` is
-what a model is tested on. OUT/train gets LLaVA lines, `annotations.jsonl`: each row with the picture and its marked
-copy, and for `<mask>` "Region 0", "Region 1", … as they are numbered there.
+DATA holds `train.json`, `train/images/*.png`, the same for `val`, and a `test` without answers. OUT/train gets LLaVA
+lines, `annotations.jsonl`: each row with its picture and the marked copy, "Region 0", "Region 1", … for `<mask>`.
 """
 
 import argparse
@@ -21,7 +20,9 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ FILE, LEFT_OUT, DONE = "annotations.jsonl", "left_out.txt", ".converted"
 DATASET = "nvidia/PhysicalAI-Spatial-Intelligence-Warehouse"
 WANTED = ["train.json", "val.json", "train/images/*", "val/images/*"]  # neither depths nor the test without answers
 PIECE = 1 << 20  # characters read at a time
+WINDOW = 256  # rows under way at once, in threads: to pack a picture takes most of the time
 LONGEST = 1 << 26  # characters of one row; more is no row
 SPACE = re.compile(r"[\s,]*")
 
@@ -226,17 +228,29 @@ def convert(
     marks = home / "marks"
     marks.mkdir(parents=True)
     done, shelf, ids = Converted(), Shelf(home), set()
-    with (home / FILE).open("w", encoding="utf-8") as file:
+
+    def one(name: str, row: Any, again: bool) -> tuple[dict | None, Problems]:
+        with skipping(found := [], name):
+            if again:
+                raise DataError(f"the id {shown(row['id'])} comes more than once")
+            return convert_row(row, source / split / "images", shelf, marks, brief), found
+        return None, found
+
+    def chosen() -> Iterator[tuple[str, Any, bool]]:
         for place, (name, row) in enumerate(rows(source / f"{split}.json", done.problems)):
-            if wanted is not None and place not in wanted:
-                continue
-            with skipping(done.problems, name):
-                if isinstance(row, Mapping) and str(row.get("id")) in ids:
-                    raise DataError(f"the id {shown(row['id'])} comes more than once")
-                made = convert_row(row, source / split / "images", shelf, marks, brief)
-                ids.add(made["id"])
-                done.written[made["task"]] += 1
-                file.write(json.dumps(made, ensure_ascii=False) + "\n")
+            if wanted is None or place in wanted:
+                own = str(row.get("id")) if isinstance(row, Mapping) else name
+                yield name, row, own in ids
+                ids.add(own)
+
+    waiting = chosen()
+    with (home / FILE).open("w", encoding="utf-8") as file, ThreadPoolExecutor() as pool:
+        while window := list(islice(waiting, WINDOW)):
+            for made, found in pool.map(one, *zip(*window)):
+                done.problems += found
+                if made:
+                    done.written[made["task"]] += 1
+                    file.write(json.dumps(made, ensure_ascii=False) + "\n")
     (home / LEFT_OUT).write_text("".join(f"{name}: {reason}\n" for name, reason in done.problems), encoding="utf-8")
     return done
 
@@ -248,11 +262,10 @@ def converted(source: Path, out: Path, split: str, into: str, **how: Any) -> str
     """
     done, file = Path(out) / into / DONE, (Path(source) / f"{split}.json").stat()
     asked = how | {"split": split, "bytes": file.st_size, "changed": file.st_mtime_ns}
-    if not done.is_file() or json.loads(done.read_text(encoding="utf-8"))["asked"] != asked:
+    if not done.is_file() or json.loads(done.read_text(encoding="utf-8"))[0] != asked:
         shutil.rmtree(done.parent, ignore_errors=True)
-        told = str(convert(source, out, split, into=into, **how))
-        done.write_text(json.dumps({"asked": asked, "told": told}), encoding="utf-8")
-    return json.loads(done.read_text(encoding="utf-8"))["told"]
+        done.write_text(json.dumps([asked, str(convert(source, out, split, into=into, **how))]), encoding="utf-8")
+    return json.loads(done.read_text(encoding="utf-8"))[1]
 
 
 def main(arguments: list[str]) -> int:

@@ -188,6 +188,22 @@ def test_a_damaged_folder_costs_the_damaged_rows_only_and_each_is_named(tmp_path
         assert line.startswith(f"train.json, item {number_}: ")
 
 
+def test_rows_that_are_drawn_at_once_stay_in_order_and_share_their_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(warehouse_vqa, "WINDOW", 7)
+    names = [f"r{i:02d}" for i in range(30)]
+    bad = {5: {"rle": []}, 20: {"category": "colour"}}
+    rows = [row(name, image=f"{i % 3}.png", **bad.get(i, {})) for i, name in enumerate(names)]
+    for i in range(3):
+        made.picture(tmp_path / f"data/train/images/{i}.png", i)
+    made.json_file(tmp_path / "data/train.json", [*rows, rows[0]])
+    done = warehouse_vqa.convert(tmp_path / "data", tmp_path / "out")
+    found = formats.read(tmp_path / "out/train", "llava")
+    assert [s.id for s in found] == [name for i, name in enumerate(names) if i not in bad]
+    assert [name for name, _ in done.problems] == [f"train.json, item {i}" for i in (5, 20, 30)]
+    assert len(list((tmp_path / "out/train/images").iterdir())) == 3
+    assert [[path.stem for _, path in s.media()] for s in found] == [[str(int(s.id[1:]) % 3), s.id] for s in found]
+
+
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     official(tmp_path / "data", [row("a"), row("b", image="b.png")])
     (tmp_path / "data/train/images/b.png").write_bytes(b"\x89PNG, and then nothing")
