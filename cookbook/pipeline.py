@@ -225,8 +225,6 @@ def _begin(job: Job, facts: dict[str, str], fresh: bool) -> Run:
         print(f"{named(place)}: this replaces the run of {began:%H:%M}, whose exports go when a new one stands")
     torch.manual_seed(job.seed)
     run = Run(f"{job.name}/{job.step}", seed=job.seed, go_on=go_on)
-    if not go_on:
-        run.write_manifest(exports=[])
     (run.path / "config.toml").write_text(job.config.text(), encoding="utf-8")
     run.write_manifest(**facts, outcome="running")
     return run

@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "COOKBOOK_RUNS"  # the variable that names another folder for all runs than runs/
 
 MANIFEST, METRICS, GENERATIONS, LOG = "manifest.json", "metrics.jsonl", "generations.jsonl", "log.txt"
-BEST, STATE, LOCK = "best.json", "state.pt", ".lock"
+BEST, STATE, LOCK, EXPORTS = "best.json", "state.pt", ".lock", "safetensors"
 FINISHED = "finished"  # the `outcome` of a manifest; else "running", "stopped" or what the engine says
 KL_ALARM = 0.1  # nats a token: the line in the curves of a run, and where `training.alarms` warns
 PACKAGES = {"cookbook": "cosmos-reason1-cookbook", "torch": "torch", "transformers": "transformers"}
@@ -61,7 +61,8 @@ class Run:
             (self.path / name).write_text("")
         for name in () if go_on else (BEST, STATE):
             (self.path / name).unlink(missing_ok=True)
-        self._facts |= _origin() | {"seed": seed}
+        earlier = [folder.name for folder in self.path.glob(f"{EXPORTS}/*")]
+        self._facts = {"earlier": earlier} | self._facts | _origin() | {"seed": seed}
         self.write_manifest()
 
     def write_manifest(self, **facts: object) -> None:
@@ -73,13 +74,11 @@ class Run:
         text = json.dumps(self._facts, indent=2, ensure_ascii=False, default=str)
         write_whole(self.path / MANIFEST, f"{text}\n".encode())
 
-    def own(self, export: Path) -> None:
-        """Note an export as this run's; those that an earlier run left beside it go, now that it stands."""
-        names = [*self._facts.get("exports", []), export.name]
-        for folder in export.parent.iterdir():
-            if folder.name not in names:
-                shutil.rmtree(folder)
-        self.write_manifest(exports=names)
+    def let_earlier_go(self, own: Collection[str]) -> None:
+        """Delete the exports that an earlier run left here, now that `own` stand: names like step_40."""
+        for name in set(self._facts["earlier"]) - set(own):
+            shutil.rmtree(self.path / EXPORTS / name)
+        self.write_manifest(earlier=[])
 
     def sizes(self) -> dict[str, int]:
         """Returns how many bytes long the metrics and generations are."""

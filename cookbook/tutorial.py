@@ -32,6 +32,7 @@ NOTEBOOKS = {name: {} for name in ("setup", "problem", "data", "configuration")}
     "evaluation": {"questions": -1},
 }
 RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
+PLACE = "tutorial.json"  # how far a tutorial has come, until it ends
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # each kernel would warn that it talks to this machine without encryption
 
 
@@ -50,15 +51,29 @@ def execute(source: Path, out: Path, wanted: Mapping[str, Any]) -> None:
     )
 
 
-def run_notebooks(name: str, seed: int, engine: str, notebooks: Mapping[str, Mapping] = NOTEBOOKS) -> dict[str, float]:
-    """Run notebooks, with these parameters, into `runs/NAME/notebooks`. Returns the seconds that each took."""
-    seconds = {}
+def run_notebooks(
+    name: str, seed: int, engine: str, notebooks: Mapping[str, Mapping] = NOTEBOOKS, fresh: bool = False
+) -> dict[str, float]:
+    """Run notebooks, with these parameters, into `runs/NAME/notebooks`. Returns the seconds that each took.
+
+    After a stop the same again goes on: notebooks that ended are not run again, and a training goes on inside its own.
+    With `fresh` all starts over.
+    """
+    asked = {"seed": seed, "engine": engine, "notebooks": notebooks}
+    place = runs.path(name) / PLACE
+    found = json.loads(place.read_text(encoding="utf-8")) if place.is_file() and not fresh else {}
+    seconds: dict[str, float] = found["seconds"] if found.get("asked") == asked else {}
     for notebook, longer in notebooks.items():
-        wanted = {"job": name, "seed": seed, "engine": engine, **longer}
+        if notebook in seconds:
+            print(f"{notebook}.ipynb: ended before, {seconds[notebook]:.0f} s", flush=True)
+            continue
+        wanted = {"job": name, "seed": seed, "engine": engine, "fresh": fresh, **longer}
         started = time.monotonic()
         execute(ROOT / f"notebooks/{notebook}.ipynb", runs.path(name) / "notebooks", wanted)
         seconds[notebook] = time.monotonic() - started
+        runs.write_whole(place, json.dumps({"asked": asked, "seconds": seconds}).encode())
         print(f"{notebook}.ipynb: {seconds[notebook]:.0f} s", flush=True)
+    place.unlink(missing_ok=True)
     return seconds
 
 
@@ -147,6 +162,7 @@ def main() -> int:
     parser.add_argument("--name", default=jobs.NAME, help="the job's folder below runs/")
     parser.add_argument("--seed", type=int, default=0, help="decides the clips, the order and the sampling")
     parser.add_argument("--engine", default="auto", help="local, cosmos-rl, or auto: cosmos-rl where there are GPUs")
+    parser.add_argument("--fresh", action="store_true", help="start over where an earlier one was stopped")
     parser.add_argument("--setup-seconds", type=float, default=0.0, help="what the installation took (make says it)")
     parser.add_argument("--job", metavar="NAME", help="instead: the job in jobs/NAME, from its data to its report")
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, help="instead: the recipes, all or those named")
@@ -161,7 +177,15 @@ def main() -> int:
         if not there:
             parser.exit(1, f"jobs/{name} holds no job; make one first: python -m cookbook.new {name} --data FOLDER\n")
         notebooks = {name: {} for name in ("data", *there)} | {"evaluation": {"questions": -1, "control_questions": -1}}
-    seconds = run_notebooks(name, args.seed, args.engine, notebooks)
+    from papermill import PapermillExecutionError
+
+    try:
+        seconds = run_notebooks(name, args.seed, args.engine, notebooks, args.fresh)
+    except PapermillExecutionError as error:
+        told = (f"{error.ename}: {error.evalue}".splitlines() or ["failed"])[0]
+        parser.exit(1, f"{told}\nThe notebook up to there: {named(runs.path(name) / 'notebooks')}\n")
+    except (KeyboardInterrupt, RuntimeError) as error:  # papermill's own, where its kernel has gone
+        parser.exit(130, f"stopped ({type(error).__name__}); the same command goes on from there\n")
     summary = summarize(name, args.seed, seconds, args.setup_seconds)
     print(summary.read_text())
     print(f"summary: {named(summary)}\nreport:  {named(runs.path(name) / 'report.html')}")

@@ -27,13 +27,12 @@ from cookbook.engine.failures import EngineError
 from cookbook.engine.guardian import Engine, sigterm_exits
 from cookbook.engine.records import ENGINE_METRICS, add_completions
 from cookbook.engine.supervisor import Patience, Supervisor
-from cookbook.runs import FINISHED, ROOT, Run, named
+from cookbook.runs import EXPORTS, FINISHED, ROOT, Run, named
 
 log = logging.getLogger(__name__)
 
 PROGRAM = "cosmos-rl"
 PORT, REDIS_PORT = 8000, 12800
-EXPORTS = "safetensors"
 RESULTS = (EXPORTS, "checkpoints", "best")
 # keys that `as_launched` sets, so that they say nothing about the settings of a run
 AS_LAUNCHED = ("policy.model_name_or_path", "train.timestamp", "logging.logger", "logging.wandb_run_id", "redis",
@@ -115,8 +114,7 @@ def launch(
         supervisor.take_metrics(at_end=True)
         seconds = time.monotonic() - started
         export = require_success(done := supervisor.state.log, engine.code, config, run.path, reason, seconds)
-        for earlier in set(run.path.glob(f"{EXPORTS}/*")) - {run.path / EXPORTS / name for name in done.exported}:
-            shutil.rmtree(earlier)
+        run.let_earlier_go(done.exported)
         outcome = FINISHED
     except EngineError as error:
         outcome = error.kind

@@ -120,7 +120,7 @@ class Checkpointer:
     def _export(self, step: int, values: Mapping[str, float], improved: bool) -> None:
         dtype = getattr(torch, self.config["train.param_dtype"])
         folder = checkpoint.export(self.model, self.encoder, self.run.path, step, dtype)
-        self.run.own(folder)
+        self.run.let_earlier_go([folder.name])
         if improved:
             self.measured.note_best(step, values[METRIC])
         checkpoint.keep(self.run.path, self.config["train.ckpt.max_keep"], best_step(self.run.path))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_engine import CONFIGS, FAKE, LOADER
+from fake_engine import CONFIGS, FAKE, LOADER, Scene
 
 from cookbook.config import Config
 from cookbook.engine.environment import find_redis, is_free
@@ -106,13 +106,26 @@ def test_a_folder_of_two_parts_is_not_taken_for_a_name_on_the_hub(tmp_path):
 
 
 def test_results_of_an_earlier_run_are_not_deleted_unasked(tmp_path):
-    export = tmp_path / "safetensors" / "step_900"
+    export, state = (tmp_path / name / "step_900" for name in ("safetensors", "checkpoints"))
     export.mkdir(parents=True)
+    state.mkdir(parents=True)
     with pytest.raises(EngineError, match="earlier run"):
         make_room(tmp_path, None, False)
-    assert export.exists()
+    assert export.exists() and state.exists()
     make_room(tmp_path, None, True)
-    assert not export.exists()
+    assert export.exists() and not state.exists()
+
+
+def test_an_earlier_export_goes_when_the_new_one_stands_and_not_before(tmp_path):
+    export = tmp_path / "run/safetensors/step_900"
+    export.mkdir(parents=True)
+    scene = Scene(tmp_path)
+    replace = {"port": scene.port, "replace": True}
+    with pytest.raises(EngineError):
+        launch(scene.config(), LOADER, scene.run, **replace, env=scene.environment(export="none"))
+    assert export.exists()
+    launch(scene.config(), LOADER, scene.run, **replace, env=scene.environment())
+    assert sorted(folder.name for folder in export.parent.iterdir()) == ["step_12", "step_6"]
 
 
 def test_a_missing_engine_is_named():
