@@ -32,7 +32,7 @@ def notebook(runs, tmp_path, monkeypatch):
         outputs = [output for cell in cells for output in cell.outputs]
         assert not [output for output in outputs if output.get("name") == "stderr"]
         assert not list(runs.rglob("world.json")), "a toy world was built"
-        return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in outputs)
+        return "\n".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in outputs)
 
     return run
 
@@ -73,13 +73,25 @@ def test_warehouse_spatial(notebook, runs, tmp_path):
         assert {json.loads(line)["id"] for line in lines} == {f"val{i}" for i in range(4)}
 
 
-def test_av_caption_vqa(notebook, runs, tmp_path):
-    data = tmp_path / "data"
+@pytest.fixture
+def drives(tmp_path):
+    """A folder of ten drives in the layout of the caption recipe, in three splits."""
     for first, split, count in ((0, "train", 6), (6, "validation", 2), (8, "test", 2)):
         labels = {f"{split}{i}": label(rule_violation=i % 2 == 0, driving_difficulty=1 + i % 4) for i in range(count)}
-        for i, clip in enumerate(sorted((made.av(data / split, labels) / "videos").iterdir())):
+        for i, clip in enumerate(sorted((made.av(tmp_path / "data" / split, labels) / "videos").iterdir())):
             made.clip(clip, first + i)  # no clip stands in two splits
-    told = notebook("av_caption_vqa", "av_sample", data=str(data), steps=2)
+    return str(tmp_path / "data")
+
+
+def test_the_template(notebook, runs, drives):
+    told = notebook("template", "template_sample", data=drives, questions=1)
+    assert "6 training samples, 1 test samples" in told and "SFT: 1 of 1" in told
+    lines = (runs / "template_sample/evaluation/predictions_sft.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["test0"]
+
+
+def test_av_caption_vqa(notebook, runs, drives):
+    told = notebook("av_caption_vqa", "av_sample", data=drives, steps=2)
     assert "SFT: 2 of 2" in told and "These are the toy" not in told
     scored = {line.split()[0]: line.split()[-1] for line in told.splitlines() if line.endswith(("equal", "similarity"))}
     assert len(scored) == 15 and scored["safety_analysis"] == scored["weather"] == "similarity"
