@@ -225,8 +225,10 @@ def contract_for(samples: Sequence[Sample], own: Contract) -> Contract:
 def _sizes(config: Config, samples: int, prompt: int, answer: int) -> dict[str, int]:
     """Returns batch and lengths for so many samples, the longest of so many tokens; stated values are only raised."""
     if config.kind == "sft":
-        batch = max(1, min(config[BATCH], samples))
-        return {BATCH: batch, MINI: min(config[MINI], batch), LENGTH: max(config[LENGTH], prompt + answer)}
+        shards = max(1, config["policy.parallelism.dp_shard_size"])  # the batch is that of each GPU
+        batch = max(1, min(config[BATCH], samples // shards))
+        mini = min(config[MINI], batch)
+        return {BATCH: batch - batch % mini, MINI: mini, LENGTH: max(config[LENGTH], prompt + answer)}
     batch, response = max(1, min(config[BATCH] // config[GENERATIONS], samples)), max(config[RESPONSE], answer)
     batch *= config[GENERATIONS]
     length = max(config[LENGTH], prompt + response)

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 
+import official_layouts as made
 import pytest
 import torch
 
@@ -239,3 +240,12 @@ def test_answers_are_spread_over_the_gpus_that_are_there(runs, monkeypatch, gpus
     monkeypatch.setattr(pipeline.torch.cuda, "device_count", lambda: there)
     monkeypatch.setattr(pipeline, "predict_parallel", lambda command, ids, out, gpus: gpus)
     assert pipeline.ask(jobs.job("job"), "base", jobs.BASE, 4, gpus) == used
+
+
+@pytest.mark.parametrize("gpus", [1, 4, 8])
+def test_few_samples_of_other_data_fill_a_step_of_a_file_for_eight_gpus(runs, tmp_path, gpus):
+    made.av(tmp_path / "data", {f"c{i}": {"weather": "rain", "n": i} for i in range(21)})
+    config = Config.load("configs/sft_8gpu.toml").edit({pipeline.START: jobs.BASE, "validation.enable": False})
+    config, found = jobs.fitted(config, "mine", str(tmp_path / "data"))
+    count = found.counts["train"]["usable"]
+    assert not [f for f in lint(pipeline.on_gpus(config, gpus), gpus=gpus, samples=count) if f.level == "error"]

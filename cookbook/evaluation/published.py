@@ -76,8 +76,8 @@ def pearson(rows: Sequence[Row]) -> tuple[float, float, float]:
 def weighted(rows: Sequence[Row]) -> tuple[float, float, float]:
     """Returns (mean of the tasks' shares of right answers, low, high): every task weighs the same, whatever its size.
 
-    A number is right within a tenth of its reference. So NVIDIA's cosmos-framework scores the warehouse questions
-    (evaluation/reasoner/metrics/metropolis_sgd_metrics.py); compute_scores.py in the data's download may differ.
+    A number is right within a tenth of its reference. So NVIDIA's evaluator of the warehouse questions counts, in its
+    cosmos-framework (MetropolisSGDMetrics); compute_scores.py in the data's own download we could not compare.
     The 95 % interval is a bootstrap over pictures, of each answer's part in the mean.
     """
 
