@@ -58,17 +58,17 @@ TAKES = {
 def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …, "test": …}. Raises DataError for what cannot be used.
 
-    Of a folder with `train` in it that split is read (or the one that `dataset.split` names), `validation` and `test`
-    beside it. Where they are not there, whole clips are held out: `custom.test_share`, then `dataset.test_size`.
+    Of a folder with `train` in it that split is read, `validation` and `test` beside it; where `dataset.split` names one,
+    that and `validation`. Where they are not there, clips are held out: `custom.test_share`, then `dataset.test_size`.
     """
     stated, problems = loading.custom(config, **OPTIONS), []
-    place, split = ROOT / config[f"{loading.TRAIN}.name"], config[f"{loading.TRAIN}.split"] or "train"
+    place, named = ROOT / config[f"{loading.TRAIN}.name"], config[f"{loading.TRAIN}.split"]
     options = {key: stated[key] for key in OPTIONS if key in stated}
-    folder = place / split if (place / split).is_dir() else place
+    folder = split if (split := place / (named or "train")).is_dir() else place
     train, beside = read(folder, problems, **options), {}
     held_out = {"test": stated.get("test_share", 0.0), "validation": config[f"{loading.TRAIN}.test_size"] or 0}
     for name, size in held_out.items():
-        if (place / name).is_dir() and folder not in (place, place / name):
+        if (place / name).is_dir() and folder != place and not (name == "test" and named):
             beside[name] = read(place / name, problems, **options)
         else:
             train, beside[name] = hold_out(train, size)

@@ -87,6 +87,8 @@ def test_the_test_clips_are_a_folder_or_a_share_and_never_trained_on(tmp_path):
         made.av(tmp_path / split, {f"{split}{i}": label() for i in range(count)})
     splits = av_caption.load(config(tmp_path, test_share=0.2))
     assert {name: len(part) for name, part in splits.items()} == {"train": 10, "validation": 2, "test": 3}
+    alone = av_caption.load(config(tmp_path, test_share=0.0).edit({"train.train_policy.dataset.split": "train"}))
+    assert {name: len(part) for name, part in alone.items()} == {"train": 10, "validation": 2}
     flat = {"train.train_policy.dataset.name": str(tmp_path / "train"), "train.train_policy.dataset.test_size": 3}
     splits = av_caption.load(config(tmp_path, test_share=0.2).edit(flat))
     assert {name: len(part) for name, part in splits.items()} == {"train": 5, "validation": 3, "test": 2}
