@@ -58,7 +58,7 @@ TAKES = {
 def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …, "test": …}. Raises DataError for what cannot be used.
 
-    Of a folder with `train` in it that split is read, `validation` and `test` beside it; where `dataset.split` names one,
+    Of a folder with `train` in it that is read, `validation` and `test` beside it; where `dataset.split` names a split,
     that and `validation`. Where they are not there, clips are held out: `custom.test_share`, then `dataset.test_size`.
     """
     stated, problems = loading.custom(config, **OPTIONS), []
