@@ -30,7 +30,7 @@ STRIP := $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys "me
 # only a set-up in this very call counts as its time, so an earlier figure goes before anything runs
 $(shell rm -f .venv/.setup_seconds)
 
-.PHONY: help tutorial recipes test test-slow test-gpu lab lint notebooks lock clean
+.PHONY: help tutorial recipes test test-slow test-faults test-gpu lab lint notebooks lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s  %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ test: lint ## lint, unit tests, and every notebook under nbval
 
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow tests
+
+test-faults: $(READY) ## injected faults, the slow ones too, and a table of them
+	$(BIN)/python -m pytest -m "fault and not gpu" tests
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests

@@ -9,6 +9,7 @@ data: `fitted` sets it and nothing else. `python -m cookbook.new` writes the sam
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, RESPONSE
 from cookbook.data.answers import FORMATS
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError, Sample
+from cookbook.engine.launch import choose_engine, on_gpus
 from cookbook.pipeline import DATASET, START, Job
 from cookbook.runs import ROOT, named
 from data_tools import loading
@@ -227,12 +229,27 @@ def _sizes(config: Config, samples: int, prompt: int, answer: int) -> dict[str, 
     if config.kind == "sft":
         shards = max(1, config["policy.parallelism.dp_shard_size"])  # the batch is that of each GPU
         batch = max(1, min(config[BATCH], samples // shards))
-        mini = min(config[MINI], batch)
-        return {BATCH: batch - batch % mini, MINI: mini, LENGTH: max(config[LENGTH], prompt + answer)}
+        mini = max(n for n in range(1, min(config[MINI], batch) + 1) if batch % n == 0)
+        return {BATCH: batch, MINI: mini, LENGTH: max(config[LENGTH], prompt + answer)}
     batch, response = max(1, min(config[BATCH] // config[GENERATIONS], samples)), max(config[RESPONSE], answer)
     batch *= config[GENERATIONS]
     length = max(config[LENGTH], prompt + response)
     return {BATCH: batch, MINI: min(config[MINI], batch), RESPONSE: response, LENGTH: length}
+
+
+def runnable(job: Job, engine: str = "auto") -> Job:
+    """Returns the job of a published file, which is for eight GPUs, with a batch that its samples can fill.
+
+    `pipeline.train` lays it out for the GPUs that cosmos-rl finds. The local engine is one process, where policy and
+    rollouts take turns; it keeps a prompt's completions together, and filters none.
+    """
+    config = job.config
+    if choose_engine(engine) == "local":
+        config = on_gpus(config, 1)
+        if config.kind == "grpo":
+            alone = {"rollout.parallelism.tp_size": 1, "train.train_policy.min_filter_prefix_tokens": None}
+            config = config.edit({"mode": "colocated", MINI: math.lcm(config[MINI], config[GENERATIONS]), **alone})
+    return replace(job, config=config.edit(_sizes(config, len(job.splits["train"]), 0, 0)))
 
 
 def evaluation_samples(

@@ -25,7 +25,6 @@ from cookbook.checkpoint.lineage import lineage, tree
 from cookbook.checkpoint.merge import merge
 from cookbook.checkpoint.store import ADAPTER
 from cookbook.config import Config, require
-from cookbook.config.schema import BATCH, MINI
 from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
@@ -59,6 +58,7 @@ from cookbook.training.validation import best_step
 from data_tools import loading
 from data_tools.loading import Splits
 from data_tools.passport import Passport, passport
+from data_tools.passport.checks import NEAR
 from data_tools.passport.tokens import token_counter
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passpor
     """Returns the passport of what the loader gives, and leaves it in `runs/NAME/data` for all later steps.
 
     Lengths are those that the configuration's model counts, where it is on this disk. Of data that the loader makes all
-    are checked, whatever part of them the configuration takes.
+    are checked, whatever part of them the configuration takes. A loader's NEAR says how near two looks may be.
     """
     config, module = _bound(config, name, loader, seed)
     makes, out = hasattr(module, "make"), runs.path(name) / "data"
@@ -157,6 +157,7 @@ def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passpor
         module.load(whole),
         folder=out if makes else None,
         max_length=config["policy.model_max_length"],
+        near=getattr(module, "NEAR", NEAR),
         count_tokens=token_counter(model, bound) if model else None,
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -176,17 +177,6 @@ def open_model(path: str | Path, contract: Contract, dtype: str = "float32", see
 
 
 # ---- train ------------------------------------------------------------------------------------------------------
-
-
-def trial(job: Job) -> Job:
-    """Returns an SFT job for this process alone: without the file's other GPUs, the batch no larger than its samples.
-
-    For trying a file that is written for many GPUs on a few samples, with all else as it stands there.
-    """
-    size = min(job.config[BATCH], len(job.splits["train"]))
-    mini = min(job.config[MINI], size)
-    alone = {"policy.parallelism.dp_shard_size": 1, BATCH: size - size % mini, MINI: mini}
-    return replace(job, config=job.config.edit(alone))
 
 
 def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = True, fresh: bool = False) -> Path:

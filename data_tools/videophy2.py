@@ -4,7 +4,7 @@ Why: the published recipe names a clip by its row number, and then balances the 
 sample's clip. Here a clip is named by its address (`clip_name`), whatever order the rows come in.
 
     FOLDER/train.csv  [validation.csv  test.csv]     also .parquet, .jsonl, .json; or one file by any name
-    FOLDER/videos/NAME-HASH.mp4                      as `python -m data_tools.videophy2_download` leaves them
+    FOLDER/videos/NAME-HASH.mp4                      `python -m data_tools.videophy2_download FOLDER` fetches both
 
     cosmos-rl --config configs/recipes/video_rewards_sft.toml data_tools/videophy2.py
     python data_tools/videophy2.py --config configs/recipes/video_rewards_rl.toml --check
@@ -34,6 +34,7 @@ from data_tools.loading.splits import balance, hold_out, label_of
 SCORES = ("1", "2", "3", "4", "5")
 QUESTION = "How well does this clip keep to the laws of physics?"
 TASK = "plausibility"
+SPLITS = ("train", "validation", "test")
 SUFFIXES = (".csv", ".parquet", ".jsonl", ".json")
 OPTIONS = {"balance": bool, "media": str, "numbered": bool, "question": str}
 
@@ -91,16 +92,18 @@ def even(samples: list[Sample], seed: int = 0) -> list[Sample]:
 
 
 def split_file(place: Path, split: str) -> Path | None:
-    """Returns the file of a split; for "train" also the only file with rows that there is. None where there is none."""
+    """Returns the file of a split; for "train" also the only file that no other split has. None where there is none."""
     if place.is_file():
         return place if split == "train" else None
     found = sorted(f for f in place.glob("*") if f.suffix in SUFFIXES and f.stem not in ("passport", "world"))
-    named = [f for f in found if f.stem == split or f.stem.endswith(f"_{split}")]
-    return named[0] if named else found[0] if split == "train" and len(found) == 1 else None
+    names = {f: f.stem.rpartition("_")[2] for f in found}
+    named = [f for f in found if names[f] == split]
+    free = [f for f in found if names[f] not in SPLITS]
+    return named[0] if named else free[0] if split == "train" and len(free) == 1 else None
 
 
 def load(config: Config) -> loading.Splits:
-    """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
+    """Returns train, validation, and test where there is one. Raises DataError for what cannot be used."""
     stated, bound = loading.custom(config, **OPTIONS), loading.contract(config)
     place, problems = ROOT / config[f"{loading.TRAIN}.name"], []
     if not (file := split_file(place, "train")):
@@ -111,7 +114,10 @@ def load(config: Config) -> loading.Splits:
         validation = read(own, bound, problems, **options)
     else:
         train, validation = hold_out(train, config[f"{loading.TRAIN}.test_size"] or 0) if train else ([], [])
-    splits = loading.finish(config, place, train, validation, problems)
+    # numbered clips are those of the training rows alone
+    own = None if stated.get("numbered") else split_file(place, "test")
+    test = read(own, bound, problems, **options) if own else []
+    splits = loading.finish(config, place, train, validation, problems, test)
     return splits | {"train": even(splits["train"])} if stated.get("balance") else splits
 
 

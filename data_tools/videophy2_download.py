@@ -1,14 +1,17 @@
-"""Fetch the clips of VideoPhy-2 rows, each under the name that belongs to its address.
+"""Fetch VideoPhy-2: the rows of both splits from the hub, and their clips, each under the name of its address.
 
 Why: named by row number, as in the published recipe, a clip that is there already is taken for another row's as soon as
 the rows have been balanced. Named by its address it can only be its own; a download that broke off goes on.
 
-    python -m data_tools.videophy2_download train.csv CLIPS
+    python -m data_tools.videophy2_download FOLDER              # train.jsonl, test.jsonl, videos/
+    python -m data_tools.videophy2_download train.csv CLIPS     # the clips of rows that you have
 
-Leaves CLIPS/NAME-HASH.mp4 and prints what could not be fetched; exit code 1 where that is anything.
+Leaves NAME-HASH.mp4 in FOLDER/videos or CLIPS and prints what could not be fetched; exit code 1 where that is anything.
+Where the hub asks for a login, that of `hf auth login` or HF_TOKEN is used.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +19,13 @@ from pathlib import Path
 
 import requests
 
-from data_tools.formats.hub import file_rows
+from cookbook.data.samples import DataError
+from cookbook.display.progress import progress
+from data_tools.formats.hub import file_rows, rows
 from data_tools.formats.source import Problems, shown
-from data_tools.videophy2 import clip_name
+from data_tools.videophy2 import clip_name, split_file
 
+HUB = {"train": "videophysics/videophy2_train", "test": "videophysics/videophy2_test"}
 AGENT = {"User-Agent": "Mozilla/5.0"}  # some hosts refuse Python's own name
 SECONDS = 60
 
@@ -57,19 +63,49 @@ def download(urls: Sequence[str], folder: Path, workers: int = 8) -> Problems:
     """Fetch all clips, several at a time. Returns (address, reason) of those that failed."""
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
-        return [(url, why) for url, why in zip(urls, pool.map(lambda url: fetch(url, folder), urls)) if why]
+        done = pool.map(lambda url: fetch(url, folder), urls)
+        return [(url, why) for url, why in zip(progress(urls, "clips"), done) if why]
+
+
+def fetch_rows(folder: Path) -> list[Path]:
+    """Returns the file of each split in a folder; one that is not there comes from the hub. Raises DataError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, name in HUB.items():
+        if not split_file(folder, split):
+            part = folder / f"{split}.part"
+            with part.open("w", encoding="utf-8") as file:
+                for _, _, row in rows(name, None, None, None):
+                    file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            part.replace(part.with_suffix(".jsonl"))
+    return [split_file(folder, split) for split in HUB]
+
+
+def fetch_missing(folder: Path, workers: int = 8) -> tuple[int, Problems]:
+    """Fetch what a folder lacks of VideoPhy-2. Returns (addresses of its rows, what could not be fetched)."""
+    files, problems = fetch_rows(folder), []
+    urls = list(dict.fromkeys(url for file in files for url in addresses(file, problems)))
+    return len(urls), problems + download(urls, folder / "videos", workers)
 
 
 def main() -> int:
     """Command line. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", type=Path)
-    parser.add_argument("clips", type=Path)
+    parser.add_argument("place", type=Path, metavar="FOLDER|ROWS", help="of all; or a file of rows, with CLIPS")
+    parser.add_argument("clips", type=Path, nargs="?", metavar="CLIPS", help="the folder for the clips of those rows")
     parser.add_argument("--workers", type=int, default=8)
     args = parser.parse_args()
-    urls = addresses(args.rows, problems := [])
-    problems += download(urls, args.clips, args.workers)
-    print(f"{len(urls)} addresses, {len(problems)} problems", *(f"{name}: {why}" for name, why in problems), sep="\n")
+    if not args.clips and args.place.is_file():
+        parser.error(f"{args.place} is a file of rows; name the folder for its clips as well")
+    try:
+        if args.clips:
+            urls = addresses(args.place, problems := [])
+            count, problems = len(urls), problems + download(urls, args.clips, args.workers)
+        else:
+            count, problems = fetch_missing(args.place, args.workers)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{count} addresses, {len(problems)} problems", *(f"{name}: {why}" for name, why in problems), sep="\n")
     return int(bool(problems))
 
 

@@ -9,8 +9,8 @@ reads the folder as it is downloaded, keeps all cameras of one scene in one spli
     cosmos-rl --config configs/recipes/intelligent_transportation_sft.toml data_tools/wts_vqa.py
     python data_tools/wts_vqa.py --config configs/recipes/intelligent_transportation_sft.toml --check
 
-`val` is held-out data for the evaluation; it becomes the validation of the training too where `[custom] validate`
-is true. The LLaVA file of the recipe is read by `data_tools/llava_sft.py`.
+`val` is the test split; where `[custom] validate` is true, it is the validation of the training instead.
+The LLaVA file of the recipe is read by `data_tools/llava_sft.py`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,6 +26,7 @@ from data_tools.loading.engine import serve
 
 TRIMMED = "normal_trimmed"  # scenes without an accident, in a folder of their own
 LETTERS = ("a", "b", "c", "d")
+NEAR = 0  # for the passport: clips of one fixed camera look alike on any day, so looks do not tell a leak
 LISTS = ("overhead_videos", "environment")
 # what a question is about, by its first word that stands here; for scores by kind
 TASKS = {"signal": "signal", "light": "signal", "weather": "weather", "pedestrian": "pedestrians", "vehicle": "vehicle",
@@ -99,12 +100,13 @@ def _scene(videos: Path, scene: str, entry: Mapping[str, Any], problems: Problem
 
 
 def load(config: Config) -> loading.Splits:
-    """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
-    stated = loading.custom(config, validate=bool)
+    """Returns train, validation, and val as test where it is there. Raises DataError for what cannot be used."""
+    validate = loading.custom(config, validate=bool).get("validate")
     root, problems = ROOT / config[f"{loading.TRAIN}.name"], []
     train = read(root, "train", problems)
-    validation = read(root, "val", problems) if stated.get("validate") else []
-    return loading.finish(config, root, train, validation, problems)
+    held = read(root, "val", problems) if validate or (root / "annotations" / "vqa" / "val").is_dir() else []
+    validation, test = (held, []) if validate else ([], held)
+    return loading.finish(config, root, train, validation, problems, test)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What several tests share: a small road world, and the tiny base with its encoder."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,30 @@ def stock():
 @pytest.fixture
 def encoder(processor, contract, stock) -> Encoder:
     return Encoder(processor, contract, stock.config)
+
+
+# ---- the fault campaign: what was tried and what passed, by group ----------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if mark := item.get_closest_marker("fault"):
+        report.fault = mark.args[0]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print how many faults of each group were tried and passed, where `-m fault` asked for them."""
+    if "fault" not in terminalreporter.config.option.markexpr:
+        return
+    table: dict[str, Counter] = {}
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if report.when == "call" or outcome == "error":
+                table.setdefault(report.fault, Counter())[outcome] += 1
+    terminalreporter.section("faults")
+    for group, told in sorted(table.items()):
+        terminalreporter.line(f"{group:14}  tried {told.total():4}  passed {told['passed']:4}")
+    tried, passed = (sum(f(told) for told in table.values()) for f in (Counter.total, lambda told: told["passed"]))
+    terminalreporter.line(f"{'all':14}  tried {tried:4}  passed {passed:4}")

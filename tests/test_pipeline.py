@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
 
 import official_layouts as made
 import pytest
@@ -223,17 +222,6 @@ def test_the_batch_of_a_step_stays_what_the_file_says_for_all_its_gpus(name, gpu
     assert config["train.train_batch_per_replica"] == each and each % config["train.train_policy.mini_batch"] == 0
 
 
-def test_a_file_for_many_gpus_is_tried_alone_on_few_samples(runs):
-    world(runs, train=30)
-    job = jobs.job("job", changes={"policy.parallelism.dp_shard_size": 8, pipeline.BATCH: 512, pipeline.MINI: 7})
-    alone, count = pipeline.trial(job), len(job.splits["train"])
-    assert alone.config["policy.parallelism.dp_shard_size"] == 1 and alone.config[pipeline.MINI] == 7
-    assert alone.config[pipeline.BATCH] == count - count % 7 > 0
-    assert not [f for f in lint(alone.config, gpus=1, samples=count) if f.level == "error"]
-    few = replace(job, config=job.config.edit({pipeline.BATCH: 8, pipeline.MINI: 4}))
-    assert pipeline.trial(few).config[pipeline.BATCH] == 8
-
-
 @pytest.mark.parametrize(("gpus", "there", "used"), [(0, 8, 8), (2, 8, 2), (8, 2, 2)])
 def test_answers_are_spread_over_the_gpus_that_are_there(runs, monkeypatch, gpus, there, used):
     world(runs)
@@ -249,3 +237,10 @@ def test_few_samples_of_other_data_fill_a_step_of_a_file_for_eight_gpus(runs, tm
     config, found = jobs.fitted(config, "mine", str(tmp_path / "data"))
     count = found.counts["train"]["usable"]
     assert not [f for f in lint(pipeline.on_gpus(config, gpus), gpus=gpus, samples=count) if f.level == "error"]
+
+
+@pytest.mark.parametrize(("gpus", "each"), [(1, 256), (4, 64), (8, 32)])
+def test_a_step_of_sft_takes_as_many_samples_on_any_number_of_gpus(gpus, each):
+    """The engine counts the batch of SFT for each GPU; the published file has 32 on each of eight."""
+    config = pipeline.on_gpus(Config.load("configs/recipes/video_rewards_sft.toml"), gpus)
+    assert (config["policy.parallelism.dp_shard_size"], config["train.train_batch_per_replica"]) == (gpus, each)

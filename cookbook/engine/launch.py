@@ -122,7 +122,7 @@ def launch(
     finally:
         if config.kind == "grpo":
             add_completions(run.path, config["train.train_batch_per_replica"])
-        run.write_manifest(outcome=outcome, seconds=round(time.monotonic() - started, 1))
+        run.write_manifest(outcome=outcome, seconds={"train": round(time.monotonic() - started, 1)})
         run.log(f"{PROGRAM}: {outcome}")
     return export
 

@@ -19,12 +19,12 @@ from cookbook.runs import ROOT
 
 
 @pytest.fixture
-def notebook(runs, tmp_path, monkeypatch):
+def notebook(runs, tmp_path, silent, monkeypatch):
     """Runs a recipe at full scale on a sample. Returns what its code cells printed, in one text."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so little work is not worth a second thread's waiting
 
     def run(recipe: str, job: str, **parameters) -> str:
-        wanted = {"scale": "full", "job": job, "base": "models/tiny-base", "engine": "local"} | parameters
+        wanted = {"scale": "full", "job": job, "base": str(silent), "engine": "local"} | parameters
         source, out = ROOT / f"notebooks/recipes/{recipe}.ipynb", tmp_path / f"{recipe}.ipynb"
         papermill.execute_notebook(source, out, wanted, progress_bar=False, kernel_name="python3")
         cells = [cell for cell in nbformat.read(out, 4).cells if cell.cell_type == "code"]

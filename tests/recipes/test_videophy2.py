@@ -79,6 +79,20 @@ def test_balance_repeats_a_rare_score_with_its_own_clip(tmp_path, bound):
     assert len({s.group for s in found if s.answer == "1"}) == 1  # so a split can never part the copies
 
 
+def test_the_test_rows_are_a_split_of_their_own_that_nothing_trains_on(tmp_path, bound):
+    folder(tmp_path, [4, 1, 5], "videophy2_test.csv")
+    with pytest.raises(DataError, match=r"no train\.csv"):
+        videophy2.load(config(tmp_path))  # the only file there is, but not of that split
+    made.clip(tmp_path / "videos" / videophy2.clip_name(f"{URL.format(9)}"), 9)
+    (tmp_path / "rows.csv").write_text(f"video_url,pc\n{URL.format(9)},2\n")
+    found = videophy2.load(config(tmp_path, balance=True))
+    assert {name: [s.answer for s in samples] for name, samples in found.items()} == {
+        "train": ["2"], "validation": [], "test": ["4", "1", "5"],
+    }  # fmt: skip
+    found = videophy2.load(config(tmp_path / "rows.csv", media=str(tmp_path / "videos")))
+    assert "test" not in found and len(found["train"]) == 1  # a file is one split
+
+
 def test_a_damaged_folder_is_told_row_by_row(tmp_path, bound):
     path = folder(tmp_path, [4, "", 6, 2.0, "good", 3, 5])
     (tmp_path / "videos" / videophy2.clip_name(URL.format(5))).unlink()

@@ -5,15 +5,17 @@ import os
 import tracemalloc
 from collections import Counter
 
+import numpy as np
 import official_layouts as made
 import pytest
 
+from cookbook import pipeline
 from cookbook.config import Config, clip_tokens
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
 from cookbook.runs import ROOT
 from data_tools import wts_vqa
-from data_tools.worlds import junction
+from data_tools.worlds import drawing, junction
 
 ROWS = [
     {
@@ -56,7 +58,18 @@ def test_every_question_is_asked_of_every_camera(tmp_path):
     assert (first.target, first.options, first.task) == ("B", ("A", "B", "C", "D"), "weather")
     assert len({s.id for s in found["train"]}) == 6
     assert Counter(s.group for s in found["train"]) == {"20230707_8": 4, "normal_trimmed/20230707_9": 2}
-    assert wts_vqa.load(config(tmp_path))["validation"] == []
+    assert "test" not in found
+    plain = wts_vqa.load(config(tmp_path))
+    assert plain["validation"] == [] and plain["train"] == found["train"] and plain["test"] == found["validation"]
+
+
+def test_two_days_of_one_camera_look_alike_and_are_no_leak(tmp_path, runs):
+    for split, shade in (("train", 100), ("val", 104)):
+        scene(tmp_path, f"{split}_8", split=split, cameras=1)
+        clip = next((tmp_path / "videos" / split).rglob("*.mp4"))
+        drawing.write_mp4(clip, np.full((4, 32, 32, 3), shade, np.uint8), 2)
+    bound = config(tmp_path).edit({pipeline.START: "models/tiny-base"})
+    assert pipeline.check_data(bound, "job", "data_tools/wts_vqa.py").quarantine == ()
 
 
 def test_a_damaged_folder_is_told_and_the_rest_is_read(tmp_path):

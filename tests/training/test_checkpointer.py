@@ -14,6 +14,8 @@ from cookbook.training import checkpointer
 from cookbook.training.checkpointer import Interrupted
 from data_tools import road_vqa
 
+pytestmark = pytest.mark.fault("local engine")
+
 SFT = {"train.train_batch_per_replica": 8, "train.train_policy.mini_batch": 8, "train.max_num_steps": 5,
        "train.ckpt.save_freq": 2, "validation.freq": 2}  # fmt: skip
 RL = SFT | {"train.train_batch_per_replica": 16, "train.train_policy.mini_batch": 16, "rollout.n_generation": 4,
