@@ -226,7 +226,8 @@ def contract_for(samples: Sequence[Sample], own: Contract) -> Contract:
 def _sizes(config: Config, samples: int, prompt: int, answer: int) -> dict[str, int]:
     """Returns batch and lengths for so many samples, the longest of so many tokens; stated values are only raised."""
     if config.kind == "sft":
-        batch = max(1, min(config[BATCH], samples))
+        shards = max(1, config["policy.parallelism.dp_shard_size"])  # the batch is that of each GPU
+        batch = max(1, min(config[BATCH], samples // shards))
         mini = max(n for n in range(1, min(config[MINI], batch) + 1) if batch % n == 0)
         return {BATCH: batch, MINI: mini, LENGTH: max(config[LENGTH], prompt + answer)}
     batch, response = max(1, min(config[BATCH] // config[GENERATIONS], samples)), max(config[RESPONSE], answer)

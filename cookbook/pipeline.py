@@ -287,14 +287,14 @@ def models(job: Job) -> dict[str, str]:
 def ask(
     job: Job, name: str, path: str | Path, questions: int | None = None, gpus: int = 1, preset: str = ""
 ) -> list[dict]:
-    """Let a checkpoint answer unseen questions, on each of `gpus` a part of them. Returns its rows, in their order.
+    """Let a checkpoint answer unseen questions, a part on each of `gpus`, 0 for all. Returns its rows in order.
 
     `preset` says how answers are drawn (`presets.preset`). Writes `runs/NAME/evaluation/predictions_NAME.jsonl`;
     answers that stand there already, of the same weights, are not asked for again.
     """
     items, (seen, how) = job.unseen(questions), presets.preset(preset, job.contract)
     file = job.path / "evaluation" / f"predictions_{name}.jsonl"
-    if min(gpus, torch.cuda.device_count()) <= 1:
+    if (gpus := min(gpus or torch.cuda.device_count(), torch.cuda.device_count())) <= 1:
         model, encoder = open_model(path, job.contract, job.config["train.param_dtype"], seen)
         return predict(model, encoder, items, name, path=file, **how)
     config = job.path / "evaluation" / "config.toml"

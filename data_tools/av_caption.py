@@ -8,7 +8,8 @@ would teach Python's spelling.
     python data_tools/av_caption.py --config configs/recipes/av_caption_vqa_sft.toml --check
 
 `[custom] fields` takes only some of the fields, `question` replaces the whole prompt; `split` of the dataset names the
-folder. A label without a field that is asked for, or whose value is none that the field takes, is left out and named.
+folder, and `test_share` of it is held out where there is no folder `test`. A label without a field that is asked for,
+or whose value is none that the field takes, is left out and named.
 """
 
 import json
@@ -55,20 +56,23 @@ TAKES = {
 
 
 def load(config: Config) -> loading.Splits:
-    """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used.
+    """Returns {"train": …, "validation": …, "test": …}. Raises DataError for what cannot be used.
 
-    Of a folder with `train` in it that split is read (or the one that `dataset.split` names), `validation` beside it.
+    Of a folder with `train` in it that is read, `validation` and `test` beside it; where `dataset.split` names a split,
+    that and `validation`. Where they are not there, clips are held out: `custom.test_share`, then `dataset.test_size`.
     """
     stated, problems = loading.custom(config, **OPTIONS), []
-    place, split = ROOT / config[f"{loading.TRAIN}.name"], config[f"{loading.TRAIN}.split"] or "train"
+    place, named = ROOT / config[f"{loading.TRAIN}.name"], config[f"{loading.TRAIN}.split"]
     options = {key: stated[key] for key in OPTIONS if key in stated}
-    folder = place / split if (place / split).is_dir() else place
-    train = read(folder, problems, **options)
-    if (place / "validation").is_dir() and folder != place:
-        validation = read(place / "validation", problems, **options)
-    else:
-        train, validation = hold_out(train, config[f"{loading.TRAIN}.test_size"] or 0)
-    return loading.finish(config, place, train, validation, problems)
+    folder = split if (split := place / (named or "train")).is_dir() else place
+    train, beside = read(folder, problems, **options), {}
+    held_out = {"test": stated.get("test_share", 0.0), "validation": config[f"{loading.TRAIN}.test_size"] or 0}
+    for name, size in held_out.items():
+        if (place / name).is_dir() and folder != place and not (name == "test" and named):
+            beside[name] = read(place / name, problems, **options)
+        else:
+            train, beside[name] = hold_out(train, size)
+    return loading.finish(config, place, train, problems=problems, **beside)
 
 
 def read(

@@ -1,14 +1,14 @@
 """The PhysicalAI warehouse data: convert the official files, draw region masks as numbered marks, and load the result.
 
 Why: half a million questions, with their masks, do not fit into memory as one JSON file, and a picture that is missing
-must cost its own row only. Rows go through one at a time; what cannot be used is named in `left_out.txt`.
+must cost its own row only. Rows go through some at a time; what cannot be used is named in `left_out.txt`.
 
     python -m data_tools.warehouse_vqa convert DATA OUT --split train --per-category 20000 --seed 42
     cosmos-rl --config configs/recipes/warehouse_spatial_sft.toml data_tools/warehouse_vqa.py
     python data_tools/warehouse_vqa.py --config configs/recipes/warehouse_spatial_sft.toml --check
 
-DATA holds `train.json` and `train/images/*.png` (and `val`, `test`). OUT/train gets LLaVA lines, `annotations.jsonl`:
-each row with the picture and its marked copy, and for `<mask>` "Region 0", "Region 1", … as they are numbered there.
+DATA holds `train.json`, `train/images/*.png`, the same for `val`, and a `test` without answers. OUT/train gets LLaVA
+lines, `annotations.jsonl`: each row with its picture and the marked copy, "Region 0", "Region 1", … for `<mask>`.
 """
 
 import argparse
@@ -16,10 +16,13 @@ import json
 import logging
 import random
 import re
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from PIL import Image
 from cookbook.config import Config
 from cookbook.data.samples import DataError
 from data_tools import loading
+from data_tools.formats import hub
 from data_tools.formats.sink import Shelf, fresh
 from data_tools.formats.source import Problems, inside, safe_id, shown, skipping
 from data_tools.loading.engine import serve
@@ -43,16 +47,37 @@ CATEGORIES = {
     "distance": ("number", "Answer in metres, as 3.5.", r"\d+(\.\d+)?"),
 }
 NUMBERED = "The second picture numbers the regions."
-FILE, LEFT_OUT = "annotations.jsonl", "left_out.txt"
+FILE, LEFT_OUT, DONE = "annotations.jsonl", "left_out.txt", ".converted"
+DATASET = "nvidia/PhysicalAI-Spatial-Intelligence-Warehouse"
+WANTED = ["train.json", "val.json", "train/images/*", "val/images/*"]  # neither depths nor the test without answers
 PIECE = 1 << 20  # characters read at a time
+WINDOW = 256  # rows under way at once, in threads: to pack a picture takes most of the time
 LONGEST = 1 << 26  # characters of one row; more is no row
 SPACE = re.compile(r"[\s,]*")
 
 
 def load(config: Config) -> loading.Splits:
-    """Returns {"train": …, "validation": …} of a converted folder. Raises DataError for what cannot be used."""
+    """Returns {"train": …, "validation": …, "test": …} of a converted folder; raises DataError for an unusable one."""
     loading.custom(config)
     return loading.load(config, "llava")
+
+
+def official(folder: Path) -> Path:
+    """Returns the folder with the official train and val in it: downloaded where they are missing, and unpacked, once.
+
+    What was broken off goes on. Raises DataError where the hub does not give them, or an archive is damaged.
+    """
+    begun = folder / ".downloading"
+    if begun.is_file() or not all((folder / f"{split}.json").is_file() for split in ("train", "val")):
+        folder.mkdir(parents=True, exist_ok=True)
+        begun.touch()
+        hub.snapshot(DATASET, WANTED, folder)
+        begun.unlink()
+    for archive in sorted(folder.glob("*/images/*.tar.gz")):
+        if not (done := archive.with_name(f"{archive.name}.unpacked")).is_file():
+            hub.extract(archive, archive.parent)
+            done.touch()
+    return folder
 
 
 def rows(path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
@@ -185,31 +210,62 @@ def pick(path: Path, per_category: int, seed: int) -> set[int] | None:
 
 
 def convert(
-    source: Path, out: Path, split: str = "train", per_category: int = -1, seed: int = 42, brief: bool = False
+    source: Path,
+    out: Path,
+    split: str = "train",
+    per_category: int = -1,
+    seed: int = 42,
+    brief: bool = False,
+    into: str = "",
 ) -> Converted:
-    """Convert one split of the official data into `out/SPLIT` (`val` becomes `validation`). Returns what was done.
+    """Convert one split of the official data into `out/INTO`, by default its own name, `val` `validation`.
 
-    Raises DataError where the file is missing or no list, or the place is taken.
+    Returns what was done. Raises DataError where the file is missing or no list, or the place is taken.
     """
-    source, home = Path(source), Path(out) / ("validation" if split == "val" else split)
+    source, home = Path(source), Path(out) / (into or ("validation" if split == "val" else split))
     wanted = pick(source / f"{split}.json", per_category, seed)
     fresh(home)
     marks = home / "marks"
     marks.mkdir(parents=True)
     done, shelf, ids = Converted(), Shelf(home), set()
-    with (home / FILE).open("w", encoding="utf-8") as file:
+
+    def one(name: str, row: Any, again: bool) -> tuple[dict | None, Problems]:
+        with skipping(found := [], name):
+            if again:
+                raise DataError(f"the id {shown(row['id'])} comes more than once")
+            return convert_row(row, source / split / "images", shelf, marks, brief), found
+        return None, found
+
+    def chosen() -> Iterator[tuple[str, Any, bool]]:
         for place, (name, row) in enumerate(rows(source / f"{split}.json", done.problems)):
-            if wanted is not None and place not in wanted:
-                continue
-            with skipping(done.problems, name):
-                if isinstance(row, Mapping) and str(row.get("id")) in ids:
-                    raise DataError(f"the id {shown(row['id'])} comes more than once")
-                made = convert_row(row, source / split / "images", shelf, marks, brief)
-                ids.add(made["id"])
-                done.written[made["task"]] += 1
-                file.write(json.dumps(made, ensure_ascii=False) + "\n")
+            if wanted is None or place in wanted:
+                own = str(row.get("id")) if isinstance(row, Mapping) else name
+                yield name, row, own in ids
+                ids.add(own)
+
+    waiting = chosen()
+    with (home / FILE).open("w", encoding="utf-8") as file, ThreadPoolExecutor() as pool:
+        while window := list(islice(waiting, WINDOW)):
+            for made, found in pool.map(one, *zip(*window)):
+                done.problems += found
+                if made:
+                    done.written[made["task"]] += 1
+                    file.write(json.dumps(made, ensure_ascii=False) + "\n")
     (home / LEFT_OUT).write_text("".join(f"{name}: {reason}\n" for name, reason in done.problems), encoding="utf-8")
     return done
+
+
+def converted(source: Path, out: Path, split: str, into: str, **how: Any) -> str:
+    """Convert one split as `convert` does, where that does not stand complete already. Returns what was done, a line.
+
+    What broke off, or was made of another file or in another way, is deleted and made again.
+    """
+    done, file = Path(out) / into / DONE, (Path(source) / f"{split}.json").stat()
+    asked = how | {"split": split, "bytes": file.st_size, "changed": file.st_mtime_ns}
+    if not done.is_file() or json.loads(done.read_text(encoding="utf-8"))[0] != asked:
+        shutil.rmtree(done.parent, ignore_errors=True)
+        done.write_text(json.dumps([asked, str(convert(source, out, split, into=into, **how))]), encoding="utf-8")
+    return json.loads(done.read_text(encoding="utf-8"))[1]
 
 
 def main(arguments: list[str]) -> int:
@@ -219,11 +275,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", default="train")
+    parser.add_argument("--into", default="", help="the split that it becomes; else train, validation or test")
     parser.add_argument("--per-category", type=int, default=-1, help="rows of each category; -1 takes all")
     parser.add_argument("--seed", type=int, default=42)
     args = parser.parse_args(arguments)
     try:
-        done = convert(args.source, args.out, args.split, args.per_category, args.seed)
+        done = convert(args.source, args.out, args.split, args.per_category, args.seed, into=args.into)
     except DataError as error:
         parser.exit(1, f"{error}\n")
     print(done, *(f"  {name}: {reason}" for name, reason in done.problems[:5]), sep="\n")

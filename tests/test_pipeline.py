@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+import official_layouts as made
 import pytest
 import torch
 
@@ -212,6 +213,30 @@ def test_all_gpus_are_used_and_rollouts_keep_their_own(name, gpus):
     assert sum(gpus_needed(View(config))) == gpus
     assert gpus_needed(View(config))[1] == gpus_needed(View(before))[1]
     assert not [f for f in lint(config, gpus=gpus) if f.level == "error"]
+
+
+@pytest.mark.parametrize(("name", "gpus", "each"), [("sft_8gpu", 8, 32), ("sft_8gpu", 4, 64), ("sft_2gpu", 1, 128),
+                                                    ("sft_8gpu", 7, 36), ("tiny_sft", 4, 8)])  # fmt: skip
+def test_the_batch_of_a_step_stays_what_the_file_says_for_all_its_gpus(name, gpus, each):
+    config = pipeline.on_gpus(Config.load(f"configs/{name}.toml"), gpus)
+    assert config["train.train_batch_per_replica"] == each and each % config["train.train_policy.mini_batch"] == 0
+
+
+@pytest.mark.parametrize(("gpus", "there", "used"), [(0, 8, 8), (2, 8, 2), (8, 2, 2)])
+def test_answers_are_spread_over_the_gpus_that_are_there(runs, monkeypatch, gpus, there, used):
+    world(runs)
+    monkeypatch.setattr(pipeline.torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(pipeline, "predict_parallel", lambda command, ids, out, gpus: gpus)
+    assert pipeline.ask(jobs.job("job"), "base", jobs.BASE, 4, gpus) == used
+
+
+@pytest.mark.parametrize("gpus", [1, 4, 8])
+def test_few_samples_of_other_data_fill_a_step_of_a_file_for_eight_gpus(runs, tmp_path, gpus):
+    made.av(tmp_path / "data", {f"c{i}": {"weather": "rain", "n": i} for i in range(21)})
+    config = Config.load("configs/sft_8gpu.toml").edit({pipeline.START: jobs.BASE, "validation.enable": False})
+    config, found = jobs.fitted(config, "mine", str(tmp_path / "data"))
+    count = found.counts["train"]["usable"]
+    assert not [f for f in lint(pipeline.on_gpus(config, gpus), gpus=gpus, samples=count) if f.level == "error"]
 
 
 @pytest.mark.parametrize(("gpus", "each"), [(1, 256), (4, 64), (8, 32)])

@@ -58,14 +58,13 @@ def on_gpus(config: Config, gpus: int) -> Config:
     Rollouts that have GPUs of their own keep them; the policy gets the others.
     """
     gpus = max(1, gpus - gpus_needed(View(config))[1])
+    # SFT's batch is counted for each GPU, GRPO's for all of them
     before = max(1, config["policy.parallelism.dp_shard_size"]) if config.kind == "sft" else 1
     share = max(1, config["train.train_batch_per_replica"] * before // gpus)
-    changes = {
-        "policy.parallelism.dp_shard_size": gpus,
-        "train.train_policy.mini_batch": min(share, config["train.train_policy.mini_batch"]),
-    }
-    if config.kind == "sft":  # here the engine counts its batch for each GPU, for GRPO for all of them
-        changes["train.train_batch_per_replica"] = share
+    mini = min(share, config["train.train_policy.mini_batch"])
+    changes = {"policy.parallelism.dp_shard_size": gpus, "train.train_policy.mini_batch": mini}
+    if config.kind == "sft":
+        changes["train.train_batch_per_replica"] = share - share % mini
     elif config["mode"] == "colocated":
         changes["rollout.parallelism.dp_shard_size"] = gpus
         changes["validation.freq"] = max(2, config["validation.freq"])  # at 1 the engine measures too early, and fails

@@ -194,7 +194,7 @@ def unpack_clips(name: Place, subset: str | None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / "prepare.lock"):
         if not done.exists():
-            for archive in _archives(local or _download(str(name), subset)):
+            for archive in _archives(local or _archives_of(str(name), subset)):
                 extract(archive, folder)  # goes over what a broken-off run has left
             done.touch()
     return folder
@@ -235,13 +235,20 @@ def _archives(folder: Path) -> list[Path]:
     return sorted([*folder.glob("clips*.tar.gz"), *folder.glob("clips/*.tar.gz")]) if folder.is_dir() else []
 
 
-def _download(name: str, subset: str | None) -> Path:
+def _archives_of(name: str, subset: str | None) -> Path:
+    where = f"{subset}/" if subset else ""
+    return snapshot(name, [f"{where}clips*.tar.gz", f"{where}clips/*.tar.gz"]) / (subset or "")
+
+
+def snapshot(name: str, patterns: list[str], folder: Path | None = None) -> Path:
+    """Returns where those files of a dataset of the hub lie: downloaded into the folder, or else into the hub's cache.
+
+    What is there is not fetched again. The token is that of the environment, HF_TOKEN, or of `hf auth login`.
+    """
     from huggingface_hub import snapshot_download
 
-    where = f"{subset}/" if subset else ""
-    patterns = [f"{where}clips*.tar.gz", f"{where}clips/*.tar.gz"]
     try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns), subset or "")
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns, local_dir=folder))
     except OSError as error:  # no network, no login, no such dataset: the hub's own errors are all of this type
         raise _unreachable(name, error) from None
 

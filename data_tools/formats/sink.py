@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, count
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from cookbook.data.samples import MEDIA, DataError, Sample, text
@@ -30,16 +31,17 @@ class Shelf:
 
     def __init__(self, home: Path, folders: Mapping[str, str] = FOLDERS) -> None:
         """`folders` names the folder below `home` for each kind of media."""
-        self.home, self.folders = home.resolve(), folders
+        self.home, self.folders, self.lock = home.resolve(), folders, Lock()
         self.names: dict[Path, str] = {}
 
     def put(self, source: Path, kind: str) -> str:
         """Returns the clip's path relative to the dataset's folder; a clip that is in the folder stays where it is."""
         source = source.resolve()
-        if source not in self.names:
-            here = source.is_relative_to(self.home)
-            self.names[source] = source.relative_to(self.home).as_posix() if here else self._store(source, kind)
-        return self.names[source]
+        with self.lock:
+            if source not in self.names:
+                here = source.is_relative_to(self.home)
+                self.names[source] = source.relative_to(self.home).as_posix() if here else self._store(source, kind)
+            return self.names[source]
 
     def _store(self, source: Path, kind: str) -> str:
         folder = self.home / self.folders[kind]

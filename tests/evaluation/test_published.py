@@ -175,3 +175,17 @@ def test_stored_predictions_are_read_again(tmp_path):
     (tmp_path / "bad.jsonl").write_text("no json\n")
     with pytest.raises(ValueError, match="no file of predictions"):
         read(tmp_path / "bad.jsonl")
+
+
+def test_the_weighted_score_is_the_mean_of_the_kinds_and_a_distance_counts_within_a_tenth():
+    """NVIDIA's weights: a quarter each, however many questions a kind has."""
+    rows = [row(i, "1", "1" if i < 40 else "2", task="count") for i in range(80)]  # 0.5 of 80
+    rows += [row(100 + i, "1", "1", task="mcq") for i in range(4)]  # 1 of 4
+    told = ("1.1", "0.9", "1.11", None)  # the first two are near enough
+    rows += [row(200 + i, "1.0", word, kind="number", task="distance", correct=False) for i, word in enumerate(told)]
+    value, low, high = published.weighted(rows)
+    assert value == pytest.approx((0.5 + 1 + 0.5) / 3) and low < value < high
+    assert column("yours", card([Published("weighted", 0.9, 0)], rows)) == ["0.667"]
+    assert published.weighted(rows[40:80] + rows[84:]) != published.weighted(rows)
+    perfect = [r | {"correct": True, "kind": "mcq"} for r in rows]
+    assert published.weighted(perfect) == (1, 1, 1)

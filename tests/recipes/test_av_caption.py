@@ -82,6 +82,21 @@ def test_train_is_read_where_it_stands_beside_validation(tmp_path):
     assert sizes == {"train": (3, 2), "template": (4, 2)}
 
 
+def test_the_test_clips_are_a_folder_or_a_share_and_never_trained_on(tmp_path):
+    for split, count in (("train", 10), ("validation", 2), ("test", 3)):
+        made.av(tmp_path / split, {f"{split}{i}": label() for i in range(count)})
+    splits = av_caption.load(config(tmp_path, test_share=0.2))
+    assert {name: len(part) for name, part in splits.items()} == {"train": 10, "validation": 2, "test": 3}
+    alone = av_caption.load(config(tmp_path, test_share=0.0).edit({"train.train_policy.dataset.split": "train"}))
+    assert {name: len(part) for name, part in alone.items()} == {"train": 10, "validation": 2}
+    flat = {"train.train_policy.dataset.name": str(tmp_path / "train"), "train.train_policy.dataset.test_size": 3}
+    splits = av_caption.load(config(tmp_path, test_share=0.2).edit(flat))
+    assert {name: len(part) for name, part in splits.items()} == {"train": 5, "validation": 3, "test": 2}
+    assert len({s.id for part in splits.values() for s in part}) == 10
+    assert Config.load(FULL)["train.train_policy.dataset.test_size"] == 100
+    assert Config.load(FULL).table("custom")["test_share"] == 0.1
+
+
 BAD = {
     "missing": ({k: v for k, v in label().items() if k != "lane_type"}, "has no lane_type"),
     "grade": (label(driving_difficulty=7), "1 to 4"),
@@ -221,3 +236,45 @@ def test_a_small_change_is_no_verdict_and_an_unread_caption_is_wrong():
     assert found["weather"].after == 0 and found["weather"].verdict == "worse"
     with pytest.raises(ValueError, match="same clips"):
         compare_fields(rows(2, False), rows(2, False)[1:])
+
+
+SAFETY = ["We follow a truck in heavy spray.", "A child runs onto the road.", "We wait at the red light.", None]
+
+
+def told(answers, key="safety_analysis"):
+    return [
+        {"id": str(i), "answer": json.dumps(answer), "reference": json.dumps({key: SAFETY[i % 4]})}
+        for i, answer in enumerate(answers)
+    ]
+
+
+def test_whole_sentences_are_compared_by_meaning_and_a_missing_field_earns_nothing():
+    other = [{"safety_analysis": "Bananas are yellow."}] * 20
+    near = [{"safety_analysis": SAFETY[i % 4] and SAFETY[i % 4].replace("We", "Our car will")} for i in range(20)]
+    before, after = told(other), told(near)
+    found = compare_fields(before, after)[0]
+    assert (found.metric, found.verdict) == ("similarity", "better") and found.before < 0.4 < 0.8 < found.after <= 1
+    assert found.ci95[0] <= found.after <= found.ci95[1] and 0 < found.constant < 0.6
+    assert compare_fields(before, told([{}] * 20))[0].after == 0  # null too has to be said
+
+
+def test_a_judge_grades_what_is_not_equal_and_what_it_leaves_out_counts_for_neither(monkeypatch):
+    asked = []
+
+    def judge(rows, url, model):
+        asked.extend(rows)
+        assert (url, model) == ("http://here/v1", "wise/one")
+        grade = {"near": 3, "far": 1, "odd": None}
+        return {"grades": {row["id"]: grade.get(row["answer"], 1) for row in rows}}
+
+    monkeypatch.setitem(compare_fields.__globals__, "llm_judge", judge)
+    before = told([{"safety_analysis": "far"}] * 7 + [{"safety_analysis": "odd"}])
+    after = told([{"safety_analysis": "near"}] * 7 + [{"safety_analysis": None}])
+    found = compare_fields(before, after, "wise/one@http://here/v1")[0]
+    assert (found.metric, found.before, found.after) == ("judge", 0, 0.5)
+    assert not [row for row in asked if row["answer"] == row["reference"]]
+    assert all("what happens, and what matters" in row["question"] for row in asked)
+    monkeypatch.setitem(compare_fields.__globals__, "llm_judge",
+                        lambda rows, *_: {"grades": {row["id"]: None for row in rows}})  # fmt: skip
+    with pytest.raises(ValueError, match=r"safety_analysis: .* gave no grade"):
+        compare_fields(told([{}] * 8), after, "wise/one@http://here/v1")

@@ -7,7 +7,6 @@ silent after a few words: untrained under a long prompt it would fill thousands 
 import csv
 import http.server
 import json
-import shutil
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -36,16 +35,6 @@ def runs(tmp_path, monkeypatch):
     """Jobs go to a folder of their own, in the notebooks' kernels too."""
     monkeypatch.setenv(FOLDER, str(tmp_path / "runs"))
     return tmp_path / "runs"
-
-
-@pytest.fixture(scope="module")
-def silent(tmp_path_factory):
-    """The tiny base, for which every other word is the end."""
-    place = shutil.copytree(ROOT / "models/tiny-base", tmp_path_factory.mktemp("base") / "silent")
-    file = place / "generation_config.json"
-    words = json.loads(file.read_text())
-    file.write_text(json.dumps(words | {"eos_token_id": [*words["eos_token_id"], *range(0, 600, 2)]}))
-    return place
 
 
 def video_rows(split, site="https://clips.invalid"):

@@ -1,10 +1,12 @@
 """The warehouse recipe: COCO masks, marks on the picture, the official layout, damage, size, the world, the scores."""
 
 import json
+import tarfile
 import tracemalloc
 from collections import Counter
 from statistics import median
 
+import huggingface_hub
 import numpy as np
 import official_layouts as made
 import pytest
@@ -186,6 +188,22 @@ def test_a_damaged_folder_costs_the_damaged_rows_only_and_each_is_named(tmp_path
         assert line.startswith(f"train.json, item {number_}: ")
 
 
+def test_rows_that_are_drawn_at_once_stay_in_order_and_share_their_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(warehouse_vqa, "WINDOW", 7)
+    names = [f"r{i:02d}" for i in range(30)]
+    bad = {5: {"rle": []}, 20: {"category": "colour"}}
+    rows = [row(name, image=f"{i % 3}.png", **bad.get(i, {})) for i, name in enumerate(names)]
+    for i in range(3):
+        made.picture(tmp_path / f"data/train/images/{i}.png", i)
+    made.json_file(tmp_path / "data/train.json", [*rows, rows[0]])
+    done = warehouse_vqa.convert(tmp_path / "data", tmp_path / "out")
+    found = formats.read(tmp_path / "out/train", "llava")
+    assert [s.id for s in found] == [name for i, name in enumerate(names) if i not in bad]
+    assert [name for name, _ in done.problems] == [f"train.json, item {i}" for i in (5, 20, 30)]
+    assert len(list((tmp_path / "out/train/images").iterdir())) == 3
+    assert [[path.stem for _, path in s.media()] for s in found] == [[str(int(s.id[1:]) % 3), s.id] for s in found]
+
+
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     official(tmp_path / "data", [row("a"), row("b", image="b.png")])
     (tmp_path / "data/train/images/b.png").write_bytes(b"\x89PNG, and then nothing")
@@ -238,6 +256,64 @@ def test_ten_thousand_rows_go_through_in_bounded_memory(tmp_path):
         and max(again) > 9_000
         and again == warehouse_vqa.pick(tmp_path / "10000/data/train.json", 50, 1)
     )
+
+
+def test_a_conversion_that_stands_complete_is_not_made_again(tmp_path):
+    data, out = official(tmp_path / "data", [row("a"), row("b")], "val"), tmp_path / "out"
+    told = warehouse_vqa.converted(data, out, "val", "test", per_category=1)
+    assert told.startswith("1 rows") and len(formats.read(out / "test", "llava")) == 1
+    (out / "test/annotations.jsonl").touch()
+    before = (out / "test/annotations.jsonl").stat().st_mtime_ns
+    assert warehouse_vqa.converted(data, out, "val", "test", per_category=1) == told
+    assert (out / "test/annotations.jsonl").stat().st_mtime_ns == before
+    assert warehouse_vqa.converted(data, out, "val", "test", per_category=2).startswith("2 rows")  # asked otherwise
+    (out / "test/.converted").unlink()  # broken off
+    assert warehouse_vqa.converted(data, out, "val", "test", per_category=2).startswith("2 rows")
+
+
+def test_what_is_tested_on_is_a_split_of_its_own(tmp_path):
+    official(tmp_path / "data", [row("a"), row("b", image="2.png")])
+    made.picture(tmp_path / "data/train/images/2.png", 2)
+    official(tmp_path / "data", [row("v")], "val")
+    for split in ("train", "val"):
+        arguments = ["convert", str(tmp_path / "data"), str(tmp_path / "out"), "--split", split]
+        assert warehouse_vqa.main(arguments + ["--into", "test"] * (split == "val")) == 0
+    splits = warehouse_vqa.load(Config.load(FULL).edit({"train.train_policy.dataset.name": str(tmp_path / "out")}))
+    assert [s.id for s in splits["test"]] == ["v"] and len(splits["train"]) == 1 and len(splits["validation"]) == 1
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub that gives the official files, archives and all. Returns what it was asked for."""
+    asked = []
+
+    def snapshot(name, *, repo_type, allow_patterns, local_dir):
+        asked.append((name, repo_type, allow_patterns))
+        if len(asked) == 1:
+            raise ConnectionError("the line was cut")
+        for split in ("train", "val"):
+            official(local_dir, [row(split)], split)
+        picture = local_dir / "train/images/000001.png"
+        with tarfile.open(picture.with_name("chunk_000.tar.gz"), "w:gz") as archive:
+            archive.add(picture, picture.name)
+        picture.unlink()
+        return str(local_dir)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    return asked
+
+
+def test_the_official_data_are_downloaded_and_unpacked_once(hub, tmp_path):
+    with pytest.raises(DataError, match=r"cannot be loaded from the hub .*the line was cut"):
+        warehouse_vqa.official(tmp_path / "data")
+    (tmp_path / "data/train.json").write_text("[")  # some files may have come
+    (tmp_path / "data/val.json").write_text("[")
+    for _ in range(2):
+        data = warehouse_vqa.official(tmp_path / "data")
+        assert sum(warehouse_vqa.convert(data, tmp_path / "out", "val", into=f"v{_}").written.values()) == 1
+    assert (data / "train/images/000001.png").is_file() and len(hub) == 2
+    assert hub[1] == ("nvidia/PhysicalAI-Spatial-Intelligence-Warehouse", "dataset", warehouse_vqa.WANTED)
+    assert not [pattern for pattern in warehouse_vqa.WANTED if "depths" in pattern]
 
 
 # ---- the world, the contract, the configuration -----------------------------------------------------------------
