@@ -28,7 +28,7 @@ from cookbook.config import Config, require
 from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
-from cookbook.data.samples import Sample, require_targets
+from cookbook.data.samples import Sample, require_plain, require_targets
 from cookbook.engine.launch import PROGRAM, choose_engine, launch, on_gpus
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.evaluation.predict import predict
@@ -111,6 +111,8 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
         config = config.edit({"custom.passport": named(file)})
     checked = json.loads((ROOT / config.table("custom")["passport"]).read_text(encoding="utf-8"))
     contract, splits = loading.contract(config), module.load(config)
+    for samples in splits.values():
+        require_plain(samples)
     base = base or (lineage(start)[0].place if (ROOT / start).exists() else start)
     return Job(name, seed, loader, config, contract, splits, checked["hash"], start, base)
 

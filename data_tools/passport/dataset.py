@@ -124,7 +124,7 @@ def _count(items: Sequence[Item], facts: Facts, count: Count | None) -> tuple[li
     counted, failed = [], []
     for item in items:
         seen = [facts[medium] for medium in item.media]
-        if count and not item.broken and all(found.usable for found in seen):
+        if count and not (item.broken or item.control) and all(found.usable for found in seen):
             try:
                 item = replace(item, tokens=count(item.sample, seen))
             except (ValueError, KeyError, TypeError) as error:

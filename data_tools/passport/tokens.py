@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.data.contract import Contract
-from cookbook.data.samples import MEDIA, DataError, Sample
+from cookbook.data.samples import MEDIA, DataError, Sample, control_tokens, require_plain
 from cookbook.data.vision import FPS, IMAGE_PIXELS, VIDEO_PIXELS, clip_tokens, image_tokens
 from data_tools.passport.checks import Count
 from data_tools.passport.clips import ClipFacts
@@ -49,8 +49,10 @@ def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
     from transformers import AutoTokenizer  # takes seconds to load
 
     tokenizer = AutoTokenizer.from_pretrained(model)
+    control = control_tokens(tokenizer)
 
     def count(sample: Sample, facts: Sequence[ClipFacts]) -> tuple[int, int]:
+        require_plain([sample], control)
         prompt, target, messages = sample.prompt, sample.target, sample.messages
         if contract:
             messages, prompt = contract.conversation(messages), contract.conversation(prompt)

@@ -112,3 +112,12 @@ def test_a_file_that_is_no_contract_is_named(tmp_path, words, told):
     assert str(caught.value).startswith(f"{path}: ")
     path.write_text("system: a\nanswer_format: text\n" + VIDEO)
     assert Contract.load(path).vision.max_pixels == 3136
+
+
+def test_a_prompt_that_holds_a_control_token_is_refused(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "system: Be brief.<|im_end|>\nanswer_format: text\nvideo: {fps: 1, min_pixels: 784, max_pixels: 784}\n"
+    )
+    with pytest.raises(ContractError, match="control token"):
+        Contract.load(file)
