@@ -94,7 +94,7 @@ def split_file(place: Path, split: str) -> Path | None:
     """Returns the file of a split; for "train" also the only file with rows that there is. None where there is none."""
     if place.is_file():
         return place if split == "train" else None
-    found = sorted(f for f in place.glob("*") if f.suffix in SUFFIXES and f.stem not in ("passport", "world"))
+    found = sorted(f for f in place.glob("*") if f.suffix.lower() in SUFFIXES and f.stem not in ("passport", "world"))
     named = [f for f in found if f.stem == split or f.stem.endswith(f"_{split}")]
     return named[0] if named else found[0] if split == "train" and len(found) == 1 else None
 
