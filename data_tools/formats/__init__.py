@@ -18,6 +18,7 @@ splitting and balancing are written once.
     python -m data_tools.convert data/train data/train_llava --to llava
 """
 
+import inspect
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -29,6 +30,7 @@ from data_tools.formats import av_folder, hf_rl, hf_sft, hub, llava, samples_jso
 from data_tools.formats.source import LENIENT, Place, Problems, read_text, shown, skipping
 
 FORMATS = {m.__name__.rpartition(".")[2]: m for m in (av_folder, hf_sft, hf_rl, llava, saved, samples_jsonl)}
+BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
 HEAD = 1 << 20  # characters of a JSON file that are looked at; its first item is in them
 
 
@@ -137,3 +139,13 @@ def _module(name: str) -> Any:
     if name not in FORMATS:
         raise DataError(f"unknown format {name!r}; the formats are {', '.join(FORMATS)}")
     return FORMATS[name]
+
+
+def stated_options(name: str, media: Place | None = None, subset: str | None = None) -> dict[str, Any]:
+    """Returns the options of a format's `read` that are stated. Raises DataError for one that it lacks."""
+    known = inspect.signature(_module(name).read).parameters
+    stated = {"clips" if "clips" in known else "media": media, "subset": subset}
+    options = {option: value for option, value in stated.items() if value is not None}
+    if unknown := options.keys() - known.keys():
+        raise DataError(f"the format {name} takes no {' or '.join(sorted(unknown))}")
+    return options

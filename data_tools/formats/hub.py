@@ -19,7 +19,7 @@ from typing import Any
 
 from cookbook.data.samples import DataError
 from cookbook.engine.failures import FAILURES, failure_kind
-from data_tools.formats.source import Names, Place, Problems, encoding_of, inside, read_rows, shown, skipping
+from data_tools.formats.source import PASSPORT, Names, Place, Problems, inside, read_rows, shown, skipping
 
 ROWS = (".json", ".jsonl", ".parquet")
 TABLES = {".csv": "CSV", ".parquet": "parquet"}
@@ -96,9 +96,7 @@ def file_rows(file: Path, problems: Problems | None, first: int = 0) -> Iterator
 def _table_rows(file: Path) -> Iterator[dict]:
     """Yields the rows of a table, a batch at a time in memory."""
     if file.suffix.lower() == ".csv":
-        with file.open("rb") as lines:
-            encoding = encoding_of(lines.read(2))
-        with file.open(newline="", encoding=encoding) as lines:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
             yield from csv.DictReader(lines)
         return
     from pyarrow import parquet
@@ -123,9 +121,8 @@ def rows_folder(path: Path, subset: str | None) -> Path:
 
 def data_files(folder: Path) -> list[Path]:
     """Returns the files of a folder that may hold rows, sorted."""
-    return sorted(
-        f for f in folder.iterdir() if f.suffix.lower() in ROWS and f.is_file() and not f.name.startswith(".")
-    )
+    found = (f for f in folder.iterdir() if f.suffix.lower() in ROWS and f.is_file())
+    return sorted(f for f in found if not f.name.startswith(".") and f.name != PASSPORT)
 
 
 def split_name(file: Path, subset: str) -> str:

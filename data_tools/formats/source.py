@@ -27,6 +27,7 @@ Names = str | Iterable[str] | None  # one, several, or all of them
 Problems = list[tuple[str, str]]  # (file or row, what is wrong with it)
 Find = Callable[[str], Path]  # from the name that a row gives to the file
 
+PASSPORT = "passport.json"  # looked for in the dataset's folder, where [custom] names no other; it holds no rows
 TEXTS = ("answer", "label", "task")
 ROLES = ("system", "user", "assistant")
 DEEPEST = 50  # levels of a JSON value; Python's own limit would end the process of whoever walks through it
@@ -93,22 +94,16 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def encoding_of(head: bytes) -> str:
-    """Returns what the first bytes of a file of text say: UTF-16 by its mark, else UTF-8, which may have one too."""
-    return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-
-
 def read_text(path: Path, most: int = -1) -> str:
-    """Returns a file's text, of `most` bytes at most: UTF-8, or UTF-16 with its mark. Raises DataError for others."""
+    """Returns a file's text, of `most` bytes at most. Raises DataError where it is missing or not UTF-8."""
     try:
         with path.open("rb") as file:
-            content = file.read(most)
+            words = file.read(most).decode("utf-8-sig", "strict" if most < 0 else "ignore")  # editors put a mark there
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from None
-    try:
-        words = content.decode(encoding_of(content), "strict" if most < 0 else "ignore")
     except UnicodeDecodeError as error:
-        raise DataError(f"is not {error.encoding.upper()} (byte {error.start}); save it as UTF-8") from None
+        kind = " but UTF-16" if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
+        raise DataError(f"is not UTF-8{kind} (byte {error.start}); save it as UTF-8") from None
     if "\0" in words:
         raise DataError(f"holds a NUL at character {words.index(chr(0))}, as no text does; save it as UTF-8")
     return words

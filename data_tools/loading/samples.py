@@ -26,7 +26,7 @@ from cookbook.data.samples import DataError, Sample
 from cookbook.runs import ROOT, named
 from data_tools import formats
 from data_tools.formats import hub
-from data_tools.formats.source import Problems
+from data_tools.formats.source import PASSPORT, Problems
 from data_tools.loading.splits import hold_out, subset
 from data_tools.passport import read_quarantine
 
@@ -44,8 +44,6 @@ LOADERS = {  # the loader file of each format
     "saved": "data_tools/saved_sft.py",
     "samples_jsonl": "data_tools/samples_sft.py",
 }
-PASSPORT = "passport.json"  # looked for in the dataset's folder, where [custom] names no other
-BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
 TYPES = {str: "a text in quotes", list: "a list of texts", int: "a whole number", float: "a number"}
 SPLIT = re.compile(r"(\w*)(\[.*\])?")
 TEST_SEED = 1  # validation draws with 0
@@ -190,7 +188,7 @@ def _read(config: Config, table: str, format: str, problems: Problems, options: 
     place, wanted = _place(config, table, format), _splits(config, table)
     found: list[Sample] = []
     for name, part in wanted:
-        if format in BY_FILE:
+        if format in formats.BY_FILE:
             which = config[f"{table}.subset"] or ""
             if not options.get("clips"):
                 hub.unpack_clips(place, which)
@@ -209,7 +207,7 @@ def _place(config: Config, table: str, format: str) -> Path | str:
     if not name:
         raise DataError(f"{config.name}: {table}.name is empty; name the folder of your dataset")
     local = ROOT / name
-    return name if format in BY_FILE and not local.exists() and hub.is_hub_name(name) else local
+    return name if format in formats.BY_FILE and not local.exists() and hub.is_hub_name(name) else local
 
 
 def _splits(config: Config, table: str) -> list[tuple[str, str]]:

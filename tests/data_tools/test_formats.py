@@ -203,13 +203,19 @@ LIST = json.dumps(items())
 LINES = "\n".join(json.dumps(item) for item in items())
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("name", ["a.json", "a.JSON", "a.jsonl", "a.JSONL"])
 @pytest.mark.parametrize(
     "words", [LINES, LINES.replace("\n", "\r\n"), LIST, LIST[:-1] + ",\n]", json.dumps(items(), indent=1)]
 )
 def test_one_reader_takes_a_list_or_lines_whatever_the_name_and_the_mark(words, name, encoding, tmp_path):
     assert read_items(tmp_path, words, name, encoding) == (ALL_ITEMS, [])
+
+
+def test_utf_16_is_refused_with_what_helps(tmp_path):
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        read_items(tmp_path, LIST, encoding="utf-16")
+    assert "UTF-16" in formats.read(tmp_path, "llava", bad := []) or "UTF-16" in bad[0][1]
 
 
 def test_an_object_alone_is_one_item(tmp_path):
