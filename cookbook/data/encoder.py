@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 from transformers import Qwen2_5_VLProcessor
 
 from cookbook.data.contract import Contract
+from cookbook.data.picture import open_image
 from cookbook.data.samples import Message, Sample, control_tokens, require_plain
 from cookbook.data.video import Recent, VideoError, read_frames
 from cookbook.data.vision import TEMPORAL_PATCH, clip_size, resized
@@ -77,9 +77,8 @@ class Encoder:
         vision, process = self.contract.vision, {"do_resize": False, "return_tensors": "pt"}
         if kind == "image":
             try:
-                with Image.open(path) as file:
-                    image = file.convert("RGB")
-            except OSError as error:
+                image = open_image(path)
+            except ValueError as error:
                 raise VideoError(f"{path}: cannot be read as an image ({error})") from None
             h, w = resized(image.height, image.width, vision.min_pixels, vision.max_pixels)
             out = self.processor.image_processor(images=[image.resize((w, h))], **process)

@@ -39,7 +39,7 @@ Chunks = list[list[Path]]  # what a worker takes at a time
 CACHE = ".cache/clips"  # below runs/, wherever that is when clips are read
 CHUNK = 16  # clips a worker takes at a time: few enough to share the work evenly, enough to hide the hand-over
 WATCHDOG = 3  # times the patience: hashing and decoding keep to it each, unless the decoder itself never returns
-READER = f"1 PyAV {av.__version__}"  # raise the number when `reader` finds other facts in the same bytes
+READER = f"2 PyAV {av.__version__}"  # raise the number when `reader` finds other facts in the same bytes
 FACTS = [field.name for field in fields(Content)]
 
 log = logging.getLogger(__name__)

@@ -33,10 +33,10 @@ def part_tokens(part: Mapping[str, Any], facts: ClipFacts) -> int:
     if most < least:
         raise DataError(f"max_pixels {most} is below min_pixels {least}; qwen-vl-utils needs both stated")
     if part["type"] == "image":
-        return image_tokens(facts.width, facts.height, most, least)
+        return image_tokens(*facts.shown_size, most, least)
     rest = {key: part[key] for key in ("total_pixels", "max_frames") if key in part}
-    seconds = facts.frames / facts.fps if facts.fps else facts.seconds
-    shape = (facts.width, facts.height, most, least)
+    seconds = facts.seconds if facts.variable_rate or not facts.fps else facts.frames / facts.fps
+    shape = (*facts.shown_size, most, least)
     return clip_tokens(seconds, part.get("fps", FPS), *shape, frames=facts.frames, **rest)
 
 
