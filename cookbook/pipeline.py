@@ -111,6 +111,7 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
         config = config.edit({"custom.passport": named(file)})
     checked = json.loads((ROOT / config.table("custom")["passport"]).read_text(encoding="utf-8"))
     contract, splits = loading.contract(config), module.load(config)
+    loading.require_step(config, splits)
     for samples in splits.values():
         require_plain(samples)
     base = base or (lineage(start)[0].place if (ROOT / start).exists() else start)

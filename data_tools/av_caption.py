@@ -23,7 +23,6 @@ from data_tools import loading
 from data_tools.formats import av_folder
 from data_tools.formats.source import Problems, parse_json, skipping
 from data_tools.loading.engine import serve
-from data_tools.loading.splits import hold_out
 
 OPTIONS = {"fields": list, "question": str}
 WORDS, WORDS_OR_NONE, FLAG, GRADE, LIST = "text", "text or null", "true or false", "1 to 4", "list or null"
@@ -67,7 +66,7 @@ def load(config: Config) -> loading.Splits:
     if (place / "validation").is_dir() and folder != place:
         validation = read(place / "validation", problems, **options)
     else:
-        train, validation = hold_out(train, config[f"{loading.TRAIN}.test_size"] or 0)
+        train, validation = loading.held_out(config, train, config[f"{loading.TRAIN}.test_size"])
     return loading.finish(config, place, train, validation, problems)
 
 

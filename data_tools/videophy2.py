@@ -29,7 +29,7 @@ from data_tools import loading
 from data_tools.formats.hub import file_rows
 from data_tools.formats.source import Problems, inside, shown, skipping
 from data_tools.loading.engine import serve
-from data_tools.loading.splits import balance, hold_out, label_of
+from data_tools.loading.splits import balance, label_of
 
 SCORES = ("1", "2", "3", "4", "5")
 QUESTION = "How well does this clip keep to the laws of physics?"
@@ -110,7 +110,7 @@ def load(config: Config) -> loading.Splits:
     if own := split_file(place, "validation"):
         validation = read(own, bound, problems, **options)
     else:
-        train, validation = hold_out(train, config[f"{loading.TRAIN}.test_size"] or 0) if train else ([], [])
+        train, validation = loading.held_out(config, train, config[f"{loading.TRAIN}.test_size"])
     splits = loading.finish(config, place, train, validation, problems)
     return splits | {"train": even(splits["train"])} if stated.get("balance") else splits
 

@@ -23,7 +23,7 @@ from cookbook.data.samples import DataError, Sample, require_plain, require_targ
 from cookbook.engine import bridge, records
 from cookbook.engine.reward_calls import EngineReward, reference_text
 from cookbook.training.rewards import are_ours, reward_weights
-from data_tools.loading.samples import contract
+from data_tools.loading.samples import contract, require_step
 
 Load = Callable[[Config], dict[str, list[Sample]]]
 
@@ -100,9 +100,11 @@ def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
             return EngineDataset(splits()[split], config, ours)
 
         if args.check:
+            require_step(config, splits())
             print(preview(splits(), config))
             return
         if os.environ.get("COSMOS_ROLE") == "Controller":  # the one role whose end the launcher notices
+            require_step(config, splits())
             dataset("train"), dataset("validation")
     except (DataError, ConfigError) as error:
         parser.exit(1, f"{error}\n")
