@@ -42,7 +42,7 @@ from cookbook.training.sft import sft
 from cookbook.training.validation import best_step
 from data_tools import loading
 from data_tools.loading import Splits
-from data_tools.passport import Passport, passport
+from data_tools.passport import Passport, passport, read_passport
 from data_tools.passport.tokens import token_counter
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
         if not (hasattr(module, "make") and file.is_file()):  # other data may have changed since
             check_data(config, name, loader, seed)
         config = config.edit({"custom.passport": named(file)})
-    checked = json.loads((ROOT / config.table("custom")["passport"]).read_text(encoding="utf-8"))
+    checked = read_passport(ROOT / config.table("custom")["passport"])
     contract, splits = loading.contract(config), module.load(config)
     loading.require_step(config, splits)
     for samples in splits.values():

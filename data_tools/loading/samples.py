@@ -207,7 +207,7 @@ def _without_quarantine(config: Config, place: Path | str, split: str, samples: 
     path = ROOT / stated if stated else Path(place) / PASSPORT
     if not stated and not path.is_file():
         return samples
-    out = read_quarantine(path)
+    out = read_quarantine(path, {split: samples})
     by_split = bool(out.keys() & {"validation", "test"})
     bad = out.get(split, {}) if by_split else {key for rows in out.values() for key in rows}
     kept = [sample for sample in samples if sample.id not in bad]

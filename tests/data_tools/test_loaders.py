@@ -99,7 +99,7 @@ def test_more_left_out_than_is_accepted_is_refused_with_what_helps(av):
 
 
 def test_what_is_held_out_leaves_enough_to_train_on(av):
-    with pytest.raises(DataError, match=r"test_size = 0\.97 holds out 9 of 10 samples and leaves 1.*smaller"):
+    with pytest.raises(DataError, match=r"test_size = 0\.97 holds out 9 of 10 samples, and leaves 1.*smaller"):
         load(config(av, dataset="test_size = 0.97"), "av_folder")
     splits = load(config(av, dataset="test_size = 3"), "av_folder")
     with pytest.raises(DataError, match="3 samples are held out, and 7 are left, where one step takes 8; lower"):
@@ -165,6 +165,18 @@ def test_a_loader_leaves_out_what_the_passport_has_in_quarantine(stated, av, tmp
     found = load(config(av, dataset="test_size = 3", custom=words), "av_folder")
     assert sorted(ids(found["train"]) + ids(found["validation"])) == [f"c{i}" for i in range(10) if i != 3]
     assert "1 of" in caplog.text and str(path) in caplog.text
+
+
+def test_the_passport_of_other_data_is_refused(av, tmp_path):
+    passport(folder=av, cache=None, workers=0).write(av / "passport.json")
+    assert len(load(config(av), "av_folder")["train"]) == 10
+    clip = av / "videos" / f"c3{VIDEO_SUFFIX}"
+    clip.write_bytes(clip.read_bytes() + b"x")
+    with pytest.raises(DataError, match=r"passport\.json: is the passport of other data.*c3\."):
+        load(config(av), "av_folder")
+    (av / "passport.json").write_text('{"quarantine": []}')
+    with pytest.raises(DataError, match=r"passport\.json: is no passport \(it has no hash\)"):
+        load(config(av), "av_folder")
 
 
 def test_a_passport_that_is_named_must_be_there(av):
