@@ -111,7 +111,6 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
         config = config.edit({"custom.passport": named(file)})
     checked = read_passport(ROOT / config.table("custom")["passport"])
     contract, splits = loading.contract(config), module.load(config)
-    loading.require_step(config, splits)
     for samples in splits.values():
         require_plain(samples)
     base = base or (lineage(start)[0].place if (ROOT / start).exists() else start)
@@ -137,7 +136,7 @@ def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passpor
         log.warning("%s is not on this disk, so lengths are not counted", config[START])
     whole = config.edit({"custom": {"contract": config.table("custom")["contract"]}}) if makes else config
     found = passport(
-        module.load(whole),
+        module.load(whole.edit({"custom.passport": ""})),  # not by an earlier one, which may be that of other data
         folder=out if makes else None,
         max_length=config["policy.model_max_length"],
         count_tokens=token_counter(model, bound) if model else None,
@@ -166,6 +165,7 @@ def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = 
     `gpus` are for cosmos-rl; 0 takes all. With `stop_on_alarm` a severe alarm of cookbook.watch ends the run:
     TrainingStopped, on cosmos-rl EngineError.
     """
+    loading.require_step(job.config, job.splits)
     if job.step == "sft":
         require_targets(job.splits["train"])
     if choose_engine(engine) == PROGRAM:

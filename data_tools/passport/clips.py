@@ -25,8 +25,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import av
 
@@ -249,8 +250,15 @@ _nowhere = None
 
 def _start_worker(cache: Place | None) -> None:
     global _store, _nowhere
+    Thread(target=_end_with_parent, daemon=True).start()
     _store = ClipCache(cache) if cache is not None else None
     _nowhere = open(os.devnull, "w")  # noqa: SIM115 - the watchdog writes to it as long as the process lives
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone: one that was killed says nothing, and the worker would wait for ever."""
+    parent_process().join()
+    os._exit(1)
 
 
 def _work(task: Callable, patience: float, paths: list[Path]) -> list[ClipFacts]:
