@@ -13,19 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.data.samples import MEDIA, DataError, Sample, message, text
+from data_tools.formats.hub import data_files
 from data_tools.formats.sink import Shelf, fresh, limits_of, make_rows, merged, tagged, write_json
-from data_tools.formats.source import (
-    PASSPORT,
-    Find,
-    Place,
-    Problems,
-    checked,
-    inside,
-    make_sample,
-    read_rows,
-    shown,
-    skipping,
-)
+from data_tools.formats.source import Find, Place, Problems, checked, inside, make_sample, read_rows, shown, skipping
 
 FILE = "annotations.json"
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -39,8 +29,7 @@ def annotations(path: Place) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    there = path.iterdir() if path.is_dir() else ()
-    found = sorted(f for f in there if f.suffix.lower() in (".json", ".jsonl") and f.name != PASSPORT)
+    found = [f for f in data_files(path) if f.suffix.lower() != ".parquet"] if path.is_dir() else []
     if len(found) == 1:
         return found[0]
     names = ", ".join(f.name for f in found) or "none"

@@ -201,7 +201,7 @@ def require_step(config: Config, splits: Splits) -> None:
 def _without_quarantine(config: Config, place: Path | str, split: str, samples: list[Sample]) -> list[Sample]:
     """Returns the samples that the dataset's passport does not have in quarantine, and tells how many it has.
 
-    A passport that names the split speaks for it; what it says of a folder without splits holds for all; "" asks for none.
+    A passport that names the split speaks for it; what it says of a folder without splits holds for all. "" is none.
     """
     stated = config.table("custom").get("passport")
     path = ROOT / stated if stated else Path(place) / PASSPORT

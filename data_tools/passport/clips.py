@@ -256,7 +256,7 @@ def _start_worker(cache: Place | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone: one that was killed says nothing, and the worker would wait for ever."""
+    """End this process when its parent is gone: one that was killed says nothing, and the worker would wait."""
     parent_process().join()
     os._exit(1)
 

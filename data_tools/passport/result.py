@@ -111,10 +111,16 @@ def read_passport(path: str | Path) -> dict[str, Any]:
             raise DataError("it has no hash")
         for row in found["quarantine"]:
             row["split"], row["id"], row["reason"]
-    except (DataError, KeyError, TypeError) as error:
+        _clips(found)
+    except (DataError, KeyError, TypeError, AttributeError) as error:
         helps = "delete it, or make it again: python -m data_tools.passport"
         raise DataError(f"{path}: is no passport ({shown(str(error))}); {helps}") from None
     return found
+
+
+def _clips(checked: Mapping[str, Any]) -> set[tuple[str, int]]:
+    """Returns (name, bytes) of each clip that the passport has seen."""
+    return {(Path(name).name, facts["bytes"]) for name, facts in checked.get("clips", {}).items()}
 
 
 def read_quarantine(path: str | Path, samples: Mapping[str, Iterable[Sample]] = MappingProxyType({})) -> Reasons:
@@ -127,8 +133,8 @@ def read_quarantine(path: str | Path, samples: Mapping[str, Iterable[Sample]] = 
     found: Reasons = {}
     for row in checked["quarantine"]:
         found.setdefault(row["split"], {})[row["id"]] = row["reason"]
-    known = {(Path(name).name, facts["bytes"]) for name, facts in checked.get("clips", {}).items()}
-    for split in samples.keys() & checked.get("splits", {}).keys():
+    known = _clips(checked)
+    for split in samples.keys() & set(checked.get("splits", ())):
         clips = {clip for row in samples[split] if row.id not in found.get(split, {}) for _, clip in row.media()}
         for clip in sorted(clips) if known else ():
             if clip.is_file() and (clip.name, clip.stat().st_size) not in known:

@@ -1,6 +1,6 @@
 """Twice the labels take about twice the time: nothing in the passport compares each with each."""
 
-from growth_data import seconds
+from benchmarks.growth_data import seconds
 
 
 def test_the_passport_grows_with_its_labels_and_no_faster():
