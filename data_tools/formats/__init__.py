@@ -87,7 +87,8 @@ def _first_item(file: Path) -> dict[str, Any]:
     """Returns the first item of a JSON list, JSON lines or parquet file. Raises DataError where that cannot be told."""
     if file.suffix.lower() == ".parquet":
         return next((row for _, row in hub.file_rows(file, [])), {})
-    if not (head := read_text(file, HEAD).strip()):
+    head = read_text(file, HEAD).strip()
+    if not head or head.removeprefix("[").lstrip().startswith("]"):
         raise DataError("is empty")
     try:
         item, _ = LENIENT.raw_decode(head.removeprefix("[").lstrip())

@@ -98,12 +98,14 @@ def read_text(path: Path, most: int = -1) -> str:
     """Returns a file's text, of `most` bytes at most. Raises DataError where it is missing or not UTF-8."""
     try:
         with path.open("rb") as file:
-            words = file.read(most).decode("utf-8-sig", "strict" if most < 0 else "ignore")  # editors put a mark there
+            content = file.read(most)
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DataError("is not UTF-8 but UTF-16; save it as UTF-8")
+        words = content.decode("utf-8-sig", "strict" if most < 0 else "ignore")  # editors put a mark in front
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        kind = " but UTF-16" if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
-        raise DataError(f"is not UTF-8{kind} (byte {error.start}); save it as UTF-8") from None
+        raise DataError(f"is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     if "\0" in words:
         raise DataError(f"holds a NUL at character {words.index(chr(0))}, as no text does; save it as UTF-8")
     return words

@@ -40,7 +40,7 @@ def build(root: Path, count: int) -> list[Path]:
 
 
 def seconds(count: int) -> list[float]:
-    """Returns the seconds of a core that the passport takes of so many labels in the guide's folder, and as many LLaVA items."""
+    """Returns the CPU seconds of a passport: of so many labels in the guide's folder, and of as many LLaVA items."""
     taken = []
     with tempfile.TemporaryDirectory() as root:
         for place in build(Path(root), count):

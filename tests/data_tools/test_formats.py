@@ -256,7 +256,8 @@ def test_numbers_are_answers_and_options_too(tmp_path):
     (json.dumps(items())[:-40], "item 2 .line 1. or what follows it is not valid JSON"),
     (json.dumps(items()) + json.dumps(items()), "more behind the end"),
     ("[" * 100_000, "is not valid JSON"), ("// mine\n" + json.dumps(items()), "is not valid JSON"),
-    ("", "is empty"), (json.dumps({"data": items()}), "fields data"), (json.dumps([items()]), "begins with list"),
+    ("", "is empty"),
+    ("[ ]", "is empty"), (json.dumps({"data": items()}), "fields data"), (json.dumps([items()]), "begins with list"),
     ("[\0]", "NUL"),
 ])  # fmt: skip
 def test_a_file_that_cannot_be_read_says_why(words, told, tmp_path):
