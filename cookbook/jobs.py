@@ -202,8 +202,9 @@ def fitted(
 
 def _bound(config: Config, data: str, loader: str, contract: str, held_out: float | None) -> Config:
     """Returns the configuration with other data: all of them, but for the share that validation may hold out."""
+    accepted = {key: share for key, share in config.table("custom").items() if key == "accept_left_out"}
     parts = {f"{loading.TRAIN}.{key}": None for key in ("subset", "split")} | {f"{loading.TRAIN}.test_size": held_out}
-    return config.edit(parts | {DATASET: data, "custom": {"contract": contract, "loader": loader}})
+    return config.edit(parts | {DATASET: data, "custom": {"contract": contract, "loader": loader} | accepted})
 
 
 def place_of(data: str) -> str:
@@ -267,7 +268,8 @@ def evaluation_samples(
     if not file.is_file() and not (file := checkpoint.resolve(contract) / checkpoint.CONTRACT).is_file():
         raise CheckpointError(f"{contract}: carries no {checkpoint.CONTRACT}; name one with --contract")
     loader = loader or loading.loader_for(data, format)
-    bound = Config.load(CONFIGS["sft"]).edit({"validation.enable": False})
+    settings = {"validation.enable": False, "custom.accept_left_out": 1.0}  # what is left out is told
+    bound = Config.load(CONFIGS["sft"]).edit(settings)
     splits = loading.loader(loader).load(_bound(bound, data, loader, str(file), None))
     if split and split not in splits:
         raise DataError(f"{data}: has no split {split}; it has {', '.join(splits)}")

@@ -28,7 +28,7 @@ from cookbook.config import Config, require
 from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract, ContractError
 from cookbook.data.encoder import Encoder
-from cookbook.data.samples import Sample, require_targets
+from cookbook.data.samples import Sample, require_plain, require_targets
 from cookbook.data.vision import narrower_limits
 from cookbook.engine.launch import AS_LAUNCHED, PROGRAM, choose_engine, launch, on_gpus
 from cookbook.evaluation import presets
@@ -58,7 +58,7 @@ from cookbook.training.sft import sft
 from cookbook.training.validation import best_step
 from data_tools import loading
 from data_tools.loading import Splits
-from data_tools.passport import Passport, passport
+from data_tools.passport import Passport, passport, read_passport
 from data_tools.passport.checks import NEAR
 from data_tools.passport.tokens import token_counter
 
@@ -127,8 +127,10 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
         if not (hasattr(module, "make") and file.is_file()):  # other data may have changed since
             check_data(config, name, loader, seed)
         config = config.edit({"custom.passport": named(file)})
-    checked = runs.read_json(ROOT / config.table("custom")["passport"], ("hash",))
+    checked = read_passport(ROOT / config.table("custom")["passport"])
     contract, splits = loading.contract(config), module.load(config)
+    for samples in splits.values():
+        require_plain(samples)
     if (folder := checkpoint.on_disk(start)) and (narrow := _narrow(folder, contract)):
         log.log(logging.WARNING if choose_engine("auto") == PROGRAM else logging.INFO, narrow)
     base = base or (lineage(start)[0].place if (ROOT / start).exists() else start)
@@ -161,7 +163,7 @@ def check_data(config: Config, name: str, loader: str, seed: int = 0) -> Passpor
         log.warning("%s is not on this disk, so lengths are not counted", config[START])
     whole = config.edit({"custom": {"contract": config.table("custom")["contract"]}}) if makes else config
     found = passport(
-        module.load(whole),
+        module.load(whole.edit({"custom.passport": ""})),  # not by an earlier one, which may be that of other data
         folder=out if makes else None,
         max_length=config["policy.model_max_length"],
         near=getattr(module, "NEAR", NEAR),
@@ -194,6 +196,7 @@ def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = 
     TrainingStopped, on cosmos-rl EngineError. Raises RunError where another process trains into the folder, or where
     what was stopped there had other settings.
     """
+    loading.require_step(job.config, job.splits)
     if job.step == "sft":
         require_targets(job.splits["train"])
     with locked(job.path / job.step):

@@ -24,7 +24,6 @@ from data_tools import loading
 from data_tools.formats import av_folder
 from data_tools.formats.source import Problems, parse_json, skipping
 from data_tools.loading.engine import serve
-from data_tools.loading.splits import hold_out
 
 OPTIONS = {"fields": list, "question": str}
 WORDS, WORDS_OR_NONE, FLAG, GRADE, LIST = "text", "text or null", "true or false", "1 to 4", "list or null"
@@ -71,7 +70,8 @@ def load(config: Config) -> loading.Splits:
         if (place / name).is_dir() and folder != place and not (name == "test" and named):
             beside[name] = read(place / name, problems, **options)
         else:
-            train, beside[name] = hold_out(train, size)
+            key = "custom.test_share" if name == "test" else f"{loading.TRAIN}.test_size"
+            train, beside[name] = loading.held_out(config, train, size, key)
     return loading.finish(config, place, train, problems=problems, **beside)
 
 

@@ -11,7 +11,6 @@ With --split the parts are datasets of their own: OUT/train, OUT/validation, OUT
 """
 
 import argparse
-import inspect
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -113,23 +112,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         name = args.format or formats.detect(args.source)
         how = {"part": args.part, "balance_by": args.balance, "shares": args.split, "seed": args.seed}
-        options = _options(name, args.media, args.hub_subset)
+        options = formats.stated_options(name, args.media, args.hub_subset)
         report = convert(args.source, args.out, args.to, format=name, **how, **options)
     except DataError as error:
         print(f"convert: {error}", file=sys.stderr)
         return 1
     print(report)
     return 0
-
-
-def _options(name: str, media: str | None, hub_subset: str | None) -> dict[str, str]:
-    """Returns the options of the format's `read` that the command line states. Raises DataError for one it lacks."""
-    known = inspect.signature(formats.FORMATS[name].read).parameters
-    stated = {"clips" if "clips" in known else "media": media, "subset": hub_subset}
-    options = {option: value for option, value in stated.items() if value is not None}
-    if unknown := options.keys() - known.keys():
-        raise DataError(f"the format {name} takes no {' or '.join(sorted(unknown))}")
-    return options
 
 
 if __name__ == "__main__":

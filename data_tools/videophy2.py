@@ -29,7 +29,7 @@ from data_tools import loading
 from data_tools.formats.hub import file_rows
 from data_tools.formats.source import Problems, inside, shown, skipping
 from data_tools.loading.engine import serve
-from data_tools.loading.splits import balance, hold_out, label_of
+from data_tools.loading.splits import balance, label_of
 
 SCORES = ("1", "2", "3", "4", "5")
 QUESTION = "How well does this clip keep to the laws of physics?"
@@ -95,7 +95,7 @@ def split_file(place: Path, split: str) -> Path | None:
     """Returns the file of a split; for "train" also the only file that no other split has. None where there is none."""
     if place.is_file():
         return place if split == "train" else None
-    found = sorted(f for f in place.glob("*") if f.suffix in SUFFIXES and f.stem not in ("passport", "world"))
+    found = sorted(f for f in place.glob("*") if f.suffix.lower() in SUFFIXES and f.stem not in ("passport", "world"))
     names = {f: f.stem.rpartition("_")[2] for f in found}
     named = [f for f in found if names[f] == split]
     free = [f for f in found if names[f] not in SPLITS]
@@ -113,7 +113,7 @@ def load(config: Config) -> loading.Splits:
     if own := split_file(place, "validation"):
         validation = read(own, bound, problems, **options)
     else:
-        train, validation = hold_out(train, config[f"{loading.TRAIN}.test_size"] or 0) if train else ([], [])
+        train, validation = loading.held_out(config, train, config[f"{loading.TRAIN}.test_size"])
     # numbered clips are those of the training rows alone
     own = None if stated.get("numbered") else split_file(place, "test")
     test = read(own, bound, problems, **options) if own else []

@@ -11,6 +11,7 @@ from cookbook import checkpoint, jobs, pipeline
 from cookbook.config import Config, lint
 from cookbook.config.rules import View, gpus_needed
 from cookbook.data.contract import Contract, ContractError
+from cookbook.data.samples import DataError
 from cookbook.runs import read_metrics
 from data_tools import formats, road_vqa
 from data_tools.worlds import road
@@ -63,7 +64,9 @@ def test_what_the_passport_quarantines_is_neither_trained_on_nor_asked(runs):
     twin.write_bytes(leaked.read_bytes())
     found = pipeline.check_data(Config.load("configs/tiny_sft.toml"), "job", jobs.LOADER)
     assert {q.split for q in found.quarantine} == {"train"}
-    job = jobs.job("job", changes=SHORT)
+    with pytest.raises(DataError, match=r"would be left out.*accept_left_out"):
+        jobs.job("job", changes=SHORT)
+    job = jobs.job("job", changes=SHORT | {"custom.accept_left_out": 0.2})
     assert {s.group for s in before["train"]} - {s.group for s in job.splits["train"]} == {before["train"][0].group}
     assert [s.id for s in before["test"]] == [s.id for s in job.unseen()]
     pipeline.train(job)
@@ -140,7 +143,7 @@ def own(config, data):
     return config.edit(
         {pipeline.DATASET: str(data), "train.train_batch_per_replica": 4, "validation.enable": False,
          "train.train_policy.mini_batch": 4, "train.max_num_steps": 2, "policy.model_max_length": 2048,
-         "custom": {"contract": "configs/prompts/captions.yaml"}}
+         "custom": {"contract": "configs/prompts/captions.yaml", "accept_left_out": 0.1}}
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ contract   prompt, answer form and vision limits, with one hash; bound to every 
 answers    the forms of answers, and the one reader of options
 quantities the one reader of numbers and of spans of time
 vision     how many frames, pixels and tokens a clip becomes
+picture    which picture a player shows: stream, turn, time
 video      mp4 files to frames, and a cache of what was read
 encoder    samples to the tensors that the model takes
 """

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from cookbook.data.answers import FORMATS, Texts, option_texts, read_answer
-from cookbook.data.samples import Message, Sample, message, text
+from cookbook.data.samples import CONTROL, Message, Sample, message, text
 from cookbook.data.vision import TOTAL_PIXELS
 
 LARGEST = 2**30  # pixels, tokens: no contract means more
@@ -79,6 +79,8 @@ class Contract:
             raise ValueError(f"{path}: answer_format is {data['answer_format']!r}; known are {', '.join(FORMATS)}")
         if (least := vision["min_pixels"]) > (most := vision["max_pixels"]):
             raise ContractError(f"{path}: video.min_pixels is {least}, above max_pixels, {most}; lower it")
+        if token := CONTROL.search(str(data["system"])):
+            raise ContractError(f"{path}: system holds the control token {token[0]}; write it in other words")
         found = cls(**data, vision=Vision(**vision))
         shown, form = re.search(r"<\w+>.*</\w+>", found.system, re.DOTALL), found.answer_format
         if shown and not found.is_well_formed(shown[0]):

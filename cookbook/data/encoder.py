@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 from transformers import Qwen2_5_VLProcessor
 
 from cookbook.data.contract import Contract
-from cookbook.data.samples import Message, Sample
+from cookbook.data.picture import open_image
+from cookbook.data.samples import Message, Sample, control_tokens, require_plain
 from cookbook.data.video import Recent, VideoError, read_frames
 from cookbook.data.vision import TEMPORAL_PATCH, clip_size, resized
 
@@ -65,6 +65,7 @@ class Encoder:
         """`model_config` is the model's config: its token ids and vision settings decide the positions."""
         self.processor, self.contract, self.config = processor, contract, model_config
         self.tokenizer = processor.tokenizer
+        self.control = control_tokens(self.tokenizer)
         self._clips, self._samples = Recent(CLIP_BYTES), Recent(TOKEN_BYTES)
 
     def media(self, kind: str, path: Path) -> Media:
@@ -76,9 +77,8 @@ class Encoder:
         vision, process = self.contract.vision, {"do_resize": False, "return_tensors": "pt"}
         if kind == "image":
             try:
-                with Image.open(path) as file:
-                    image = file.convert("RGB")
-            except OSError as error:
+                image = open_image(path)
+            except ValueError as error:
                 raise VideoError(f"{path}: cannot be read as an image ({error})") from None
             h, w = resized(image.height, image.width, vision.min_pixels, vision.max_pixels)
             out = self.processor.image_processor(images=[image.resize((w, h))], **process)
@@ -108,8 +108,7 @@ class Encoder:
         chat = [turn | {"content": mark} if turn["role"] == "assistant" else turn for turn in chat]
         frame = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=generate)
         parts = self._with_vision(frame, media).split(mark)
-        if len(parts) != len(said) + 1:
-            raise ValueError(f"the text of a conversation must not hold the special token {mark!r}")
+        assert len(parts) == len(said) + 1, "a control token that `require_plain` has let through"
         ids, labels, end = [], [], self.tokenizer.eos_token_id
         for i, part in enumerate(parts):
             words = self.tokenizer(part)["input_ids"]
@@ -133,7 +132,11 @@ class Encoder:
         return frame
 
     def tokens(self, sample: Sample, generate: bool = False) -> Tokens:
-        """Returns the sample's tokens: the whole conversation, or with `generate` its prompt."""
+        """Returns the sample's tokens: the whole conversation, or with `generate` its prompt.
+
+        Raises DataError where its words hold a special token of the tokenizer.
+        """
+        require_plain([sample], self.control)
         key, said = (id(sample), generate), sample.prompt if generate else sample.messages
         # the sample is kept with its tokens, so that its id stays its own
         return self._samples.get(key, lambda: (sample, self._tokens(said, generate)))[1]

@@ -8,6 +8,7 @@ belongs to and which label it carries, so that splitting and balancing can never
     sample.prompt       # without the last assistant turn, for rollouts and evaluation
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,12 @@ CLIP_OPTIONS = {
     "format_whitelist": "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,m4v,h264,hevc,ivf",
     "protocol_whitelist": "file",
 }
+
+# the tokens of Qwen2.5-VL that steer the model; a tokenizer may have others beside them
+CONTROL = re.compile(
+    r"<\|(?:im_start|im_end|endoftext|repo_name|file_sep|fim_(?:prefix|middle|suffix)"
+    r"|(?:vision|image|video|fim)_pad|(?:vision|object_ref|box|quad)_(?:start|end))\|>"
+)
 
 Message = Mapping[str, Any]
 
@@ -69,6 +76,12 @@ class Sample:
                 if part["type"] in MEDIA:
                     yield part["type"], Path(part[part["type"]])
 
+    def steers(self, tokens: re.Pattern = CONTROL) -> str:
+        """Returns the first control token in what the sample asks, answers and offers to choose; "" for none."""
+        turns = ["".join(part.get("text", "\n") for part in turn["content"]) for turn in self.messages]
+        found = tokens.search("\n".join([*turns, self.answer or "", *self.options]))
+        return found[0] if found else ""
+
     def with_media(self, paths: Mapping[Path, Path]) -> "Sample":
         """Returns the sample with clips and images exchanged."""
 
@@ -98,3 +111,17 @@ def require_targets(samples: Iterable[Sample]) -> None:
     """Raises DataError where a sample has no written answer: SFT has nothing to learn from it."""
     if bare := [sample.id for sample in samples if sample.target is None]:
         raise DataError(f"{len(bare)} samples, such as {bare[0]}, end without an answer; SFT has nothing to learn")
+
+
+def control_tokens(tokenizer: Any) -> re.Pattern:
+    """Returns a pattern of the tokens that a tokenizer of transformers calls special."""
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return re.compile("|".join(map(re.escape, special)))
+
+
+def require_plain(samples: Iterable[Sample], tokens: re.Pattern = CONTROL) -> None:
+    """Raises DataError where a sample's words hold a control token: it would end a turn or stand for a clip."""
+    for sample in samples:
+        if token := sample.steers(tokens):
+            words = "it would steer the model; write it in other words, or let a passport leave the sample out"
+            raise DataError(f"sample {sample.id}: its text holds the control token {token}: {words}")

@@ -1,19 +1,22 @@
 """Read clips: frames as the model sees them, by one reader for both engines, and a cache for what was read.
 
 Why: torchvision 0.26 has no video reader any more, and decord and torchcodec are extra installs, so this is PyAV, with
-the frame sampling of qwen-vl-utils (evenly spaced, an even number, at least four). Only the frames that are wanted
-become pictures: a long clip costs time, not memory. A clip is asked about many times, and reading it costs more than a
-small model's answer; but one of 30 frames at 81,920 pixels takes 29 MB, so what was used longest ago goes first. Used
-by `cookbook.data.encoder` and, in the engine's processes, by `cookbook.engine.video_reader`.
+the frame sampling of qwen-vl-utils (evenly spaced, an even number, at least four), in time where the frames are not
+evenly spaced. Only the frames that are wanted become pictures: a long clip costs time, not memory. A clip is asked
+about many times, and reading it costs more than a small model's answer; but one of 30 frames at 81,920 pixels takes
+29 MB, so what was used longest ago goes first. Used by `cookbook.data.encoder` and, in the engine's processes, by
+`cookbook.engine.video_reader`.
 
     frames, rate = read_frames("clip.mp4", fps=2)
     clip = Recent(4 * 2**30).get(path, lambda: read_frames(path, fps=2))
 """
 
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,6 +25,7 @@ import av
 import numpy as np
 import torch
 
+from cookbook.data.picture import pace, shown_stream, turn_of, unfit, upright
 from cookbook.data.samples import CLIP_OPTIONS
 from cookbook.data.vision import MAX_FRAMES, frames_seen
 
@@ -30,29 +34,64 @@ class VideoError(ValueError):
     """A clip that cannot be read; the message names the file and the reason."""
 
 
+@dataclass(frozen=True)
+class Timing:
+    """How the frames of a clip follow each other."""
+
+    total: int  # frames
+    rate: float  # frames a second; the average where they are not evenly spaced
+    times: tuple[int, ...] = ()  # ticks of each frame, where they are not evenly spaced
+
+    def spread(self, count: int, first: int = 0, last: int | None = None) -> list[int]:
+        """Returns the places of `count` frames from `first` to `last`, evenly spaced in time."""
+        last = self.total - 1 if last is None else last
+        if not self.times:
+            return torch.linspace(first, last, count).round().long().tolist()
+        wanted = np.linspace(self.times[first], self.times[last], count)
+        # the frame that stands on the screen at that time: the last that has come
+        return (np.searchsorted(self.times, wanted + 0.5, side="right") - 1).clip(first, last).tolist()
+
+
 @contextmanager
 def _stream(path: str | Path):
-    """Opens the first video stream, for decoding. Raises VideoError for whatever goes wrong inside."""
+    """Opens the stream that a player shows, for decoding. Raises VideoError for whatever goes wrong inside."""
     try:
         with av.open(os.path.abspath(path), options=CLIP_OPTIONS) as container:
-            stream = container.streams.video[0]
+            if (stream := shown_stream(container)) is None:
+                raise ValueError("it holds no video stream")
+            if why := unfit(stream.width, stream.height):
+                raise ValueError(why)
             stream.thread_type = "NONE"  # threads cost more than they save on small clips
             yield container, stream
-    except (av.FFmpegError, OSError, IndexError, TypeError) as error:
+    except VideoError:
+        raise
+    except (av.FFmpegError, OSError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError) as error:
         raise VideoError(f"{path}: cannot be read as a video ({error or type(error).__name__})") from None
 
 
-def count_frames(path: str | Path) -> tuple[int, float]:
-    """Returns (frames, frames a second). Frames are counted: a file's own figure can be wrong or missing.
+def timing(path: str | Path) -> Timing:
+    """Returns how many frames a clip has, and when they come. Counted: a file's own figure can be wrong or missing.
 
     Raises VideoError where the file is missing, unreadable or without frames.
     """
     with _stream(path) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate)
-        count = sum(1 for _ in container.decode(stream))
-    if not count:
+        found = _timing([frame.pts for frame in container.decode(stream)], stream)
+    if not found.total:
         raise VideoError(f"{path}: holds no frames")
-    return count, rate
+    return found
+
+
+def _timing(times: Sequence[int | None], stream) -> Timing:
+    """Returns the timing of these frames, in ticks of the stream. Raises ValueError where nothing tells their rate."""
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    if None not in times:
+        step, uneven = pace(Counter(b - a for a, b in pairwise(times)))
+        seconds = float((times[-1] - times[0] + step) * stream.time_base) if step > 0 else 0
+        if seconds > 0 and (uneven or not rate):
+            return Timing(len(times), len(times) / seconds, tuple(times) if uneven else ())
+    if times and not rate:
+        raise ValueError("nothing in it tells how fast it is to be shown")
+    return Timing(len(times), rate)
 
 
 def pictures(path: str | Path, indices: Sequence[int]) -> torch.Tensor:
@@ -62,15 +101,16 @@ def pictures(path: str | Path, indices: Sequence[int]) -> torch.Tensor:
     return _stack(path, found, indices)
 
 
-def _decode(container, stream, indices: Sequence[int]) -> tuple[int, dict[int, np.ndarray]]:
-    """Returns the number of frames, and those at these places, each (height, width, channels)."""
-    wanted, total, found = set(indices), 0, {}
+def _decode(container, stream, indices: Sequence[int]) -> tuple[list[int | None], dict[int, np.ndarray]]:
+    """Returns the times of all frames, and those at these places, each (height, width, channels), upright."""
+    wanted, times, found = set(indices), [], {}
     for frame in container.decode(stream):
-        if total in wanted:
+        if len(times) in wanted:
             # one thread: starting more for each frame takes longer than the frame
-            found[total] = frame.reformat(format="rgb24", threads=1).to_ndarray()
-        total += 1
-    return total, found
+            picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
+            found[len(times)] = upright(picture, turn_of(frame))
+        times.append(frame.pts)
+    return times, found
 
 
 def _stack(path: str | Path, found: dict[int, np.ndarray], indices: Sequence[int]) -> torch.Tensor:
@@ -83,23 +123,24 @@ def read_frames(path: str | Path, fps: float, most: int = MAX_FRAMES) -> tuple[t
     """Decode a clip and sample it at about `fps` frames a second, `most` frames at most.
 
     Returns (frames, channels, height, width) uint8, and the rate that the sampled frames really have. The file's own
-    number of frames is believed first; where decoding finds another, the clip is decoded again.
-    Raises VideoError where the file is missing, unreadable or without frames.
+    number of frames is believed first; where decoding finds another, or frames that are not evenly spaced, the clip is
+    decoded again. Raises VideoError where the file is missing, unreadable or without frames.
     """
     with _stream(path) as (container, stream):
-        told, rate = stream.frames, float(stream.average_rate or stream.guessed_rate)
-        total, frames = _decode(container, stream, _places(told, rate, fps, most))
-    places = _places(total, rate, fps, most)
-    if not places:
-        raise VideoError(f"{path}: holds {total} frame, needs 2 or more" if total else f"{path}: holds no frames")
-    found = _stack(path, frames, places) if total == told else pictures(path, places)
-    return found, len(places) / total * rate
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        guess = _places(Timing(stream.frames, rate), fps, most) if rate else []
+        times, frames = _decode(container, stream, guess)
+        found = _timing(times, stream)
+    if not (places := _places(found, fps, most)):
+        words = f"holds {found.total} frame, needs 2 or more" if found.total else "holds no frames"
+        raise VideoError(f"{path}: {words}")
+    pixels = _stack(path, frames, places) if places == guess else pictures(path, places)
+    return pixels, len(places) / found.total * found.rate
 
 
-def _places(total: int, rate: float, fps: float, most: int) -> list[int]:
-    """Returns the places of the sampled frames among `total`; none where there are too few."""
-    count = frames_seen(total / rate, fps, total, most) if total else 0
-    return torch.linspace(0, total - 1, count).round().long().tolist()
+def _places(clip: Timing, fps: float, most: int) -> list[int]:
+    """Returns the places of the sampled frames; none where there are too few."""
+    return clip.spread(frames_seen(clip.total / clip.rate, fps, clip.total, most)) if clip.total else []
 
 
 class Recent:

@@ -15,15 +15,20 @@ from typing import Any
 
 import torch
 
-from cookbook.data.video import Recent, count_frames, pictures
+from cookbook.data.picture import to_rgb
+from cookbook.data.video import Recent, pictures, timing
 
 CACHE_BYTES = 512 * 2**20  # a process; a clip of 30 frames at 81,920 pixels takes 29 MB
 
 
 def install_reader() -> None:
-    """Make PyAV the reader of qwen-vl-utils, also where it would fall back, so that an error is told as it is."""
+    """Make PyAV the reader of qwen-vl-utils, also where it would fall back, so that an error is told as it is.
+
+    Images become what the local engine sees: the library does not turn them as their EXIF says.
+    """
     from qwen_vl_utils import vision_process
 
+    vision_process.to_rgb = to_rgb
     vision_process.VIDEO_READER_BACKENDS.update(pyav=read_video, torchvision=read_video)
     vision_process.FORCE_QWENVL_VIDEO_READER = "pyav"
     vision_process.get_video_reader_backend.cache_clear()
@@ -40,12 +45,12 @@ def read_video(part: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any], floa
     from qwen_vl_utils.vision_process import calculate_video_frame_range, smart_nframes
 
     path = part["video"].removeprefix("file://")
-    total, rate = count_frames(path)
-    first, last, count = calculate_video_frame_range(part, total, rate)
-    wanted = smart_nframes(part, total_frames=count, video_fps=rate)
-    indices = torch.linspace(first, last, wanted).round().long().tolist()
-    facts = {"fps": rate, "frames_indices": indices, "total_num_frames": count, "video_backend": "pyav"}
-    return pictures(path, indices), facts, wanted / count * rate
+    clip = timing(path)
+    first, last, count = calculate_video_frame_range(part, clip.total, clip.rate)
+    wanted = smart_nframes(part, total_frames=count, video_fps=clip.rate)
+    indices = clip.spread(wanted, first, last)
+    facts = {"fps": clip.rate, "frames_indices": indices, "total_num_frames": count, "video_backend": "pyav"}
+    return pictures(path, indices), facts, wanted / count * clip.rate
 
 
 def remembering(fetch: Callable) -> Callable:

@@ -18,17 +18,19 @@ splitting and balancing are written once.
     python -m data_tools.convert data/train data/train_llava --to llava
 """
 
-import json
+import inspect
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cookbook.data.samples import DataError, Sample
 from data_tools.formats import av_folder, hf_rl, hf_sft, hub, llava, samples_jsonl, saved
-from data_tools.formats.source import Place, Problems, shown, skipping
+from data_tools.formats.source import LENIENT, Place, Problems, read_text, shown, skipping
 
 FORMATS = {m.__name__.rpartition(".")[2]: m for m in (av_folder, hf_sft, hf_rl, llava, saved, samples_jsonl)}
+BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
 HEAD = 1 << 20  # characters of a JSON file that are looked at; its first item is in them
 
 
@@ -46,14 +48,17 @@ def detect(path: Place) -> str:
             return "saved"
         if (place / samples_jsonl.FILE).is_file():
             return "samples_jsonl"
+    why = ""
     for file in _candidates(place):
-        if name := _by_first_item(file):
-            return name
+        try:
+            return _by_first_item(file)
+        except DataError as error:
+            why = why or f"; {shown(file.name)} {error}"
     below = sorted(child.name for child in place.iterdir()) if place.is_dir() else [place.name]
     raise DataError(
         f"{path}: no format is recognised. Looked for videos/ with metas/; {' or '.join(saved.MARKS)}; "
         f"{samples_jsonl.FILE}; .json, .jsonl or .parquet with conversations or qa_pairs. "
-        f"Found {shown(', '.join(below[:10]) or 'an empty folder')}. Name one of its folders, or the format"
+        f"Found {shown(', '.join(below[:10]) or 'an empty folder')}{why}. Name one of its folders, or the format"
     )
 
 
@@ -65,43 +70,60 @@ def _candidates(place: Path) -> list[Path]:
     return hub.data_files(place) or [file for folder in below for file in hub.data_files(folder)]
 
 
-def _by_first_item(file: Path) -> str | None:
+def _by_first_item(file: Path) -> str:
+    """Returns the format that a file's first item has. Raises DataError that says what is there instead."""
     item = _first_item(file)
     turns = item.get("conversations")
     if isinstance(turns, list) and turns and isinstance(turns[0], dict):
         return "llava" if "from" in turns[0] else "hf_sft"
     if item.keys() >= samples_jsonl.NEEDED:
         return "samples_jsonl"
-    return "hf_rl" if hf_rl.PAIRS in item else None
+    if hf_rl.PAIRS in item:
+        return "hf_rl"
+    raise DataError(f"begins with an item of the fields {shown(', '.join(map(str, item)))}")
 
 
 def _first_item(file: Path) -> dict[str, Any]:
-    """Returns the first item of a JSON list, JSON lines or parquet file; {} where that cannot be told."""
-    if file.suffix == ".parquet":
+    """Returns the first item of a JSON list, JSON lines or parquet file. Raises DataError where that cannot be told."""
+    if file.suffix.lower() == ".parquet":
         return next((row for _, row in hub.file_rows(file, [])), {})
-    with file.open(encoding="utf-8", errors="replace") as stream:
-        head = stream.read(HEAD).lstrip("\ufeff \t\r\n")
+    head = read_text(file, HEAD).strip()
+    if not head or head.removeprefix("[").lstrip().startswith("]"):
+        raise DataError("is empty")
     try:
-        item, _ = json.JSONDecoder().raw_decode(head.removeprefix("[").lstrip())
-    except (ValueError, RecursionError):
-        return {}
-    return item if isinstance(item, dict) else {}
+        item, _ = LENIENT.raw_decode(head.removeprefix("[").lstrip())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"is not valid JSON ({shown(error)})") from None
+    if not isinstance(item, dict):
+        raise DataError(f"begins with {type(item).__name__}, not with an item with fields")
+    return item
 
 
 def read(path: Place, format: str | None = None, problems: Problems | None = None, **options: Any) -> list[Sample]:
     """Returns the samples of a dataset, in its order; `options` are those of the format's own `read`.
 
-    Bad rows and files raise DataError, or go into `problems` as (name, reason) where that list is given. An id that
-    comes twice is a problem too: its later samples would be taken for the first.
+    Bad rows and files raise DataError, or go into `problems` as (name, reason) where that list is given. Rows that
+    share an id, as where it names the clip, are told apart: v0, v0-2, v0-3; the same row again is a problem.
     """
-    samples, seen = [], set()
-    for sample in _module(format or detect(path)).read(path, problems, **options):
-        with skipping(problems, sample.id):
-            if sample.id in seen:
-                raise DataError("the id comes more than once; ids must differ")
-            seen.add(sample.id)
-            samples.append(sample)
-    return samples
+    return _told_apart(_module(format or detect(path)).read(path, problems, **options), problems)
+
+
+def _told_apart(samples: list[Sample], problems: Problems | None) -> list[Sample]:
+    counts = Counter(sample.id for sample in samples)
+    kept, rows, numbers = [], set(), Counter()
+    for sample in samples:
+        if counts[sample.id] > 1:
+            with skipping(problems, name := sample.id):
+                if (row := (name, repr((sample.messages, sample.answer, sample.options)))) in rows:
+                    raise DataError("the same row, under the same id, stands there more than once; leave it out")
+                rows.add(row)
+                numbers[name] += 1
+                while numbers[name] > 1 and f"{name}-{numbers[name]}" in counts:  # the id of another row
+                    numbers[name] += 1
+                kept.append(replace(sample, id=f"{name}-{numbers[name]}") if numbers[name] > 1 else sample)
+        else:
+            kept.append(sample)
+    return kept
 
 
 def write(
@@ -118,3 +140,13 @@ def _module(name: str) -> Any:
     if name not in FORMATS:
         raise DataError(f"unknown format {name!r}; the formats are {', '.join(FORMATS)}")
     return FORMATS[name]
+
+
+def stated_options(name: str, media: Place | None = None, subset: str | None = None) -> dict[str, Any]:
+    """Returns the options of a format's `read` that are stated. Raises DataError for one that it lacks."""
+    known = inspect.signature(_module(name).read).parameters
+    stated = {"clips" if "clips" in known else "media": media, "subset": subset}
+    options = {option: value for option, value in stated.items() if value is not None}
+    if unknown := options.keys() - known.keys():
+        raise DataError(f"the format {name} takes no {' or '.join(sorted(unknown))}")
+    return options

@@ -66,10 +66,13 @@ def pairs(root: Path, video_suffix: str = VIDEO_SUFFIX, label_suffix: str = LABE
     videos, metas = {}, {}
     for part, suffix, by_id in zip(PARTS, (video_suffix, label_suffix), (videos, metas)):
         for file in sorted((root / part).glob("[!.]*")):
-            if file.name.endswith(suffix) and file.name != suffix:
-                by_id[file.name.removesuffix(suffix)] = file
-            else:
+            key, end = file.name[: -len(suffix)], file.name[-len(suffix) :]
+            if not key or end.lower() != suffix.lower():  # a camera may write .MP4
                 yield Pair("", file, code="stray", wrong=f"does not end in {suffix}; left out")
+            elif key in by_id:
+                yield Pair("", file, code="stray", wrong=f"has the name of {shown(by_id[key].name)}; left out")
+            else:
+                by_id[key] = file
     for key in sorted(videos | metas):
         video, meta, words = videos.get(key), metas.get(key), shown(key)
         if meta is None:

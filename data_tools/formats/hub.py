@@ -19,7 +19,7 @@ from typing import Any
 
 from cookbook.data.samples import DataError
 from cookbook.engine.failures import FAILURES, failure_kind
-from data_tools.formats.source import Names, Place, Problems, inside, read_rows, shown, skipping
+from data_tools.formats.source import PASSPORT, Names, Place, Problems, inside, read_rows, shown, skipping
 
 ROWS = (".json", ".jsonl", ".parquet")
 TABLES = {".csv": "CSV", ".parquet": "parquet"}
@@ -81,7 +81,7 @@ def _tables(path: Path, subset: str | None, problems: Problems | None) -> Iterat
 
 def file_rows(file: Path, problems: Problems | None, first: int = 0) -> Iterator[tuple[str, Any]]:
     """Yields (name of the row, row) of a .csv, .parquet, .jsonl or .json file; those of tables count from `first`."""
-    if file.suffix not in TABLES:
+    if (suffix := file.suffix.lower()) not in TABLES:
         yield from read_rows(file, problems)
         return
     import pyarrow
@@ -89,13 +89,13 @@ def file_rows(file: Path, problems: Problems | None, first: int = 0) -> Iterator
     with skipping(problems, file.name):
         try:
             yield from ((f"{file.name}, row {number}", row) for number, row in enumerate(_table_rows(file), first))
-        except (OSError, UnicodeDecodeError, csv.Error, pyarrow.ArrowException) as error:
-            raise DataError(f"cannot be read as {TABLES[file.suffix]} ({shown(error)})") from None
+        except (OSError, UnicodeError, csv.Error, pyarrow.ArrowException) as error:
+            raise DataError(f"cannot be read as {TABLES[suffix]} ({shown(error)})") from None
 
 
 def _table_rows(file: Path) -> Iterator[dict]:
     """Yields the rows of a table, a batch at a time in memory."""
-    if file.suffix == ".csv":
+    if file.suffix.lower() == ".csv":
         with file.open(newline="", encoding="utf-8-sig") as lines:
             yield from csv.DictReader(lines)
         return
@@ -121,7 +121,8 @@ def rows_folder(path: Path, subset: str | None) -> Path:
 
 def data_files(folder: Path) -> list[Path]:
     """Returns the files of a folder that may hold rows, sorted."""
-    return sorted(f for f in folder.iterdir() if f.suffix in ROWS and f.is_file() and not f.name.startswith("."))
+    found = (f for f in folder.iterdir() if f.suffix.lower() in ROWS and f.is_file())
+    return sorted(f for f in found if not f.name.startswith(".") and f.name != PASSPORT)
 
 
 def split_name(file: Path, subset: str) -> str:

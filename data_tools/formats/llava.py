@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.data.samples import MEDIA, DataError, Sample, message, text
+from data_tools.formats.hub import data_files
 from data_tools.formats.sink import Shelf, fresh, limits_of, make_rows, merged, tagged, write_json
 from data_tools.formats.source import Find, Place, Problems, checked, inside, make_sample, read_rows, shown, skipping
 
@@ -20,7 +21,7 @@ FILE = "annotations.json"
 SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 SPEAKER_OF = {"user": "human", "assistant": "gpt", "system": "system"}
 MEDIA_KEYS = {"video": ("video", "videos"), "image": ("image", "images")}
-PLACEHOLDER = re.compile(r"<(video|image)>")
+PLACEHOLDER = re.compile(r"<(video|image)>", re.IGNORECASE)
 
 
 def annotations(path: Place) -> Path:
@@ -28,7 +29,7 @@ def annotations(path: Place) -> Path:
     path = Path(path)
     if path.is_file():
         return path
-    found = sorted(f for f in path.iterdir() if f.suffix in (".json", ".jsonl")) if path.is_dir() else []
+    found = [f for f in data_files(path) if f.suffix.lower() != ".parquet"] if path.is_dir() else []
     if len(found) == 1:
         return found[0]
     names = ", ".join(f.name for f in found) or "none"
@@ -84,6 +85,7 @@ def _parts(value: str, waiting: dict[str, list[str]], find: Find) -> Iterator[di
     pieces = PLACEHOLDER.split(value)  # text, kind, text, kind, …, text
     for i, piece in enumerate(pieces):
         if i % 2:
+            piece = piece.lower()
             if not waiting[piece]:
                 raise DataError(f"there are more <{piece}> in the text than {piece}s in the item")
             yield {"type": piece, piece: str(find(waiting[piece].pop(0)))}
@@ -107,7 +109,7 @@ def write(samples: Iterable[Sample], path: Place, problems: Problems | None = No
 
     Returns what had no place in the format, and for how many samples.
     """
-    file = Path(path) if Path(path).suffix == ".json" else Path(path) / FILE
+    file = Path(path) if Path(path).suffix.lower() == ".json" else Path(path) / FILE
     left: Counter[str] = Counter()
     shelf = Shelf(fresh(file).parent)
 

@@ -7,10 +7,13 @@ million must neither stop the work nor vanish. Used by the formats beside this f
         samples.append(…)
 """
 
+import codecs
 import json
 import math
 import os
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -24,8 +27,11 @@ Names = str | Iterable[str] | None  # one, several, or all of them
 Problems = list[tuple[str, str]]  # (file or row, what is wrong with it)
 Find = Callable[[str], Path]  # from the name that a row gives to the file
 
+PASSPORT = "passport.json"  # looked for in the dataset's folder, where [custom] names no other; it holds no rows
 TEXTS = ("answer", "label", "task")
 ROLES = ("system", "user", "assistant")
+DEEPEST = 50  # levels of a JSON value; Python's own limit would end the process of whoever walks through it
+LENIENT, SPACE = json.JSONDecoder(parse_int=str), re.compile(r"[ \t\r\n]*")
 LONGEST_ID = 150  # bytes: with a suffix it still is a file name everywhere (255)
 
 
@@ -88,20 +94,32 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def read_text(path: Path) -> str:
-    """Returns a file's text. Raises DataError where it is missing or not UTF-8."""
+def read_text(path: Path, most: int = -1) -> str:
+    """Returns a file's text, of `most` bytes at most. Raises DataError where it is missing or not UTF-8."""
     try:
-        return path.read_bytes().decode("utf-8-sig")  # Windows editors put a mark in front
+        with path.open("rb") as file:
+            content = file.read(most)
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DataError("is not UTF-8 but UTF-16; save it as UTF-8")
+        words = content.decode("utf-8-sig", "strict" if most < 0 else "ignore")  # editors put a mark in front
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise DataError(f"is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    if "\0" in words:
+        raise DataError(f"holds a NUL at character {words.index(chr(0))}, as no text does; save it as UTF-8")
+    return words
 
 
 def parse_json(words: str) -> Any:
-    """Returns the value. Raises DataError for what is not strict JSON: NaN, infinite numbers, halves of a character."""
+    """Returns the value. Raises DataError for what is not strict JSON: NaN, infinite numbers, halves of a character.
+
+    A key that comes twice in one object is refused too: one of its values would be lost; and so is a value that is
+    nested more than DEEPEST levels.
+    """
     try:
-        value = json.loads(words, parse_constant=_number, parse_float=_number)
+        value = json.loads(words, parse_constant=_number, parse_float=_number, object_pairs_hook=_table)
+        _require_flat(value)
         if "\\ud" in words.lower():
             json.dumps(value, ensure_ascii=False).encode()
     except DataError:
@@ -121,18 +139,66 @@ def _number(digits: str) -> float:
     return number
 
 
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(table := dict(pairs)) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise DataError(f"holds the key {shown(repr(twice))} twice in one object; rename or delete one")
+    return table
+
+
+def _require_flat(value: Any, levels: int = DEEPEST) -> None:
+    if not levels:
+        raise DataError(f"is nested too deeply, more than {DEEPEST} levels")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(part, (dict, list)):
+            _require_flat(part, levels - 1)
+
+
 def read_rows(path: Path, problems: Problems | None) -> list[tuple[str, Any]]:
-    """Returns (name, value) of every item of a JSON list, or of every line of a .jsonl file."""
-    by_line, items, rows = path.suffix == ".jsonl", [], []
+    """Returns (name, value) of every item of a JSON list, or else of every line, whatever the file's name ends in.
+
+    A .json file that holds one object is one item. What is wrong with one item leaves the others as they are.
+    """
+    found, rows = [], []
     with skipping(problems, path.name):
-        items = read_text(path).split("\n") if by_line else parse_json(read_text(path))
-        if not isinstance(items, list):
-            raise DataError(f"is not a list of items, but {type(items).__name__}")
-    for number, item in enumerate(items, 1 if by_line else 0):
-        with skipping(problems, name := f"{path.name}, {'line' if by_line else 'item'} {number}"):
-            if not by_line or item.strip():
-                rows.append((name, parse_json(item) if by_line else item))
+        found = list(_items(read_text(path), path.suffix.lower() == ".jsonl"))
+    for place, item in found:
+        with skipping(problems, name := f"{path.name}, {place}"):
+            rows.append((name, parse_json(item)))
     return rows
+
+
+def _items(words: str, by_line: bool) -> Iterator[tuple[str, str]]:
+    """Yields (place, JSON text) of each item. Raises DataError for a list that is no JSON, where its items end."""
+    if not words.strip():
+        raise DataError("is empty")
+    lines = ((f"line {number}", line) for number, line in enumerate(words.split("\n"), 1) if line.strip())
+    if not words.lstrip().startswith("["):
+        yield from lines if by_line or _end_of_json(words, 0) < len(words.rstrip()) else [("item 0", words)]
+        return
+    at, number = _skipped(words, words.index("[") + 1), 0
+    while words[at : at + 1] != "]":
+        end = _end_of_json(words, at)
+        behind = _skipped(words, max(end, 0))
+        if end < 0 or words[behind : behind + 1] not in (",", "]"):
+            line = words.count("\n", 0, at) + 1
+            raise DataError(f"item {number} (line {line}) or what follows it is not valid JSON, or the file is cut off")
+        yield f"item {number}", words[at:end]
+        at, number = _skipped(words, behind + (words[behind] == ",")), number + 1  # a comma may stand behind the last
+    if words[at + 1 :].strip():
+        raise DataError("holds more behind the end of its list; make it one list")
+
+
+def _skipped(words: str, at: int) -> int:
+    return SPACE.match(words, at).end()
+
+
+def _end_of_json(words: str, at: int) -> int:
+    """Returns where the value that begins here ends, -1 where it does not; NaN and long numbers are values too."""
+    try:
+        return LENIENT.raw_decode(words, _skipped(words, at))[1]
+    except (ValueError, RecursionError):
+        return -1
 
 
 def conversation(rows: object, find: Find | Path) -> tuple[dict[str, Any], ...]:
@@ -182,10 +248,14 @@ def make_sample(
     """
     texts = {key: str(row[key]) for key in ("group", *TEXTS) if isinstance(row.get(key), (str, int, float))}
     name = safe_id(row.get("id", spare_id))
+    for key in {"group", "answer"} - texts.keys() - known.keys():
+        if row.get(key) is not None:
+            raise DataError(f"{key} is {shown(repr(row[key]))}; it is a text or a number")
     group = texts.pop("group", "") or (_first_clip(messages, group) if isinstance(group, Path) else group) or name
-    options = row.get("options")
-    if isinstance(options, (list, tuple)) and options and all(isinstance(o, str) for o in options):
-        texts["options"] = tuple(options)
+    if options := row.get("options"):
+        if not isinstance(options, (list, tuple)) or not all(isinstance(o, (str, int, float)) for o in options):
+            raise DataError(f'options is {shown(repr(options))}; write a list of what may be answered: ["A", "B"]')
+        texts["options"] = tuple(map(str, options))
     fields = texts | known
     extra = {key: value for key, value in row.items() if key not in {"id", "group", *used, *fields}}
     return Sample(name, group, messages, extra=extra, **fields)

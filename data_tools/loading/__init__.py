@@ -13,10 +13,12 @@ from data_tools.loading.samples import (
     contract,
     custom,
     finish,
+    held_out,
     load,
     loader,
     loader_for,
     media,
+    require_step,
 )
 
 __all__ = [
@@ -27,8 +29,10 @@ __all__ = [
     "contract",
     "custom",
     "finish",
+    "held_out",
     "load",
     "loader",
     "loader_for",
     "media",
+    "require_step",
 ]

@@ -19,11 +19,11 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from cookbook.config import Config, ConfigError
-from cookbook.data.samples import DataError, Sample, require_targets
+from cookbook.data.samples import DataError, Sample, require_plain, require_targets
 from cookbook.engine import bridge, records
 from cookbook.engine.reward_calls import EngineReward, reference_text
 from cookbook.training.rewards import are_ours, reward_weights
-from data_tools.loading.samples import contract
+from data_tools.loading.samples import contract, require_step
 
 Load = Callable[[Config], dict[str, list[Sample]]]
 
@@ -34,12 +34,14 @@ class EngineDataset(Dataset):
     def __init__(self, samples: Sequence[Sample], config: Config, for_our_rewards: bool = False) -> None:
         """`for_our_rewards`: whether references are what cookbook.engine.reward_calls.EngineReward takes.
 
-        Raises DataError where SFT has no answer to learn from, or the engine could not batch the samples.
+        Raises DataError where SFT has no answer to learn from, a text would steer the model, or the engine could not
+        batch the samples.
         """
         self.samples, self.kind, self.for_our_rewards = list(samples), config.kind, for_our_rewards
         self.contract = contract(config)
         if self.kind == "sft":
             require_targets(self.samples)
+        require_plain(self.samples)
         media = {tuple(sorted({kind for kind, _ in r.media()})) for r in self.samples}
         if len(media) > 1 and config["train.train_policy.mini_batch"] > 1:  # its collate function asserts otherwise
             kinds = ", ".join(" and ".join(kinds) or "text only" for kinds in sorted(media))
@@ -98,9 +100,11 @@ def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
             return EngineDataset(splits()[split], config, ours)
 
         if args.check:
+            require_step(config, splits())
             print(preview(splits(), config))
             return
         if os.environ.get("COSMOS_ROLE") == "Controller":  # the one role whose end the launcher notices
+            require_step(config, splits())
             dataset("train"), dataset("validation")
     except (DataError, ConfigError) as error:
         parser.exit(1, f"{error}\n")
@@ -122,4 +126,5 @@ def preview(splits: Mapping[str, Sequence[Sample]], config: Config) -> str:
     """Returns the number of samples of each split, and the first sample as the engine gets it."""
     counts = ", ".join(f"{len(samples)} {name}" for name, samples in splits.items())
     first = EngineDataset(splits["train"], config)[0]
+    require_plain(splits["validation"])
     return f"{config.kind}: {counts}\n{json.dumps(first, indent=1, ensure_ascii=False)}"

@@ -5,7 +5,8 @@ Why: every loader file and both engines must take the same samples from the same
     [train.train_policy.dataset]      name: a folder, or a dataset of the hub; subset; split; test_size
     [validation.dataset]              the same, where validation has a dataset of its own
     [custom]                          contract: the file of prompt and vision limits; subset = "[:100]"; passport;
-                                      loader: the file that reads; test_share: held out where there is no test split
+                                      loader: the file that reads; test_share: held out where there is no test split;
+                                      accept_left_out: the share of samples that may be lost
 
     load(Config.load("configs/sft.toml"), "hf_sft")["train"]
 """
@@ -13,6 +14,7 @@ Why: every loader file and both engines must take the same samples from the same
 import difflib
 import importlib.util
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,12 +23,13 @@ from types import ModuleType
 from typing import Any
 
 from cookbook.config import Config
+from cookbook.config.schema import BATCH, GENERATIONS, MINI
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError, Sample
 from cookbook.runs import ROOT, named
 from data_tools import formats
 from data_tools.formats import hub
-from data_tools.formats.source import Problems
+from data_tools.formats.source import PASSPORT, Problems
 from data_tools.loading.splits import hold_out, subset
 from data_tools.passport import read_quarantine
 
@@ -35,7 +38,7 @@ log = logging.getLogger(__name__)
 Splits = dict[str, list[Sample]]  # "train" and "validation", and "test" where the dataset has one
 
 TRAIN, VALIDATION = "train.train_policy.dataset", "validation.dataset"
-KEYS = {"contract": str, "loader": str, "passport": str, "subset": str, "test_share": float}
+KEYS = {"accept_left_out": float, "contract": str, "loader": str, "passport": str, "subset": str, "test_share": float}
 LOADERS = {  # the loader file of each format
     "av_folder": "data_tools/avha_sft_single_caption.py",
     "hf_sft": "data_tools/cosmos_sft.py",
@@ -44,11 +47,10 @@ LOADERS = {  # the loader file of each format
     "saved": "data_tools/saved_sft.py",
     "samples_jsonl": "data_tools/samples_sft.py",
 }
-PASSPORT = "passport.json"  # looked for in the dataset's folder, where [custom] names no other
-BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
-TYPES = {str: "a text in quotes", list: "a list of texts", int: "a whole number", float: "a number"}
+TYPES = {str: "a text in quotes", list: "a list of texts", int: "a whole number", float: "a share from 0 to 1"}
 SPLIT = re.compile(r"(\w*)(\[.*\])?")
 TEST_SEED = 1  # validation draws with 0
+LEFT_OUT = 0.05  # the share of the samples that may be left out where `accept_left_out` states no other
 HELD_OUT = 0.1  # the engine's own share where validation is on and nothing says how much
 
 
@@ -64,7 +66,8 @@ def custom(config: Config, **more: type) -> dict[str, Any]:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"it reads {', '.join(sorted(known))}"
             raise DataError(f"{where}: this loader does not read it; {hint}")
-        if not isinstance(value, (int, float) if known[key] is float else known[key]):
+        is_share = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+        if not (is_share if known[key] is float else isinstance(value, known[key])):
             raise DataError(f"{where} is {value!r}; it is {TYPES[known[key]]}")
     return stated
 
@@ -127,20 +130,20 @@ def load(config: Config, format: str, **options: Any) -> Splits:
     `split = "train[:100]"` names others, and takes a slice. Where validation has no data of its own, `test_size`
     samples, or that share, are held out: whole clips, and the same ones whatever the seed of the training is. So is
     `custom.test_share` of data without a test split.
-    Rows that cannot be used are counted in a warning. Raises DataError where there is nothing to train on.
+    Rows that cannot be used are counted in a warning. Raises DataError where they are too many, or all.
     """
     problems: Problems = []
     train = _read(config, TRAIN, format, problems, options)
     test = formats.read(folder, format, problems, **options) if (folder := _own(config, format, "test")) else []
     if (share := config.table("custom").get("test_share")) and not test:
-        train, test = hold_out(train, float(share), TEST_SEED)
+        train, test = held_out(config, train, float(share), "custom.test_share", TEST_SEED)
     if config[f"{VALIDATION}.name"]:
         validation = _read(config, VALIDATION, format, problems, options)
     elif folder := _own(config, format, "validation"):
         validation = formats.read(folder, format, problems, **options)
     else:
         usual, size = HELD_OUT if config["validation.enable"] else 0, config[f"{TRAIN}.test_size"]
-        train, validation = hold_out(train, usual if size is None else size) if train else ([], [])
+        train, validation = held_out(config, train, usual if size is None else size)
     return finish(config, _place(config, TRAIN, format), train, validation, problems, test)
 
 
@@ -154,35 +157,64 @@ def finish(
 ) -> Splits:
     """Returns the splits without what the passport has in quarantine, of train the stated subset.
 
-    `place` is the dataset's folder or name. Raises DataError where there is nothing to train on.
+    `place` is the dataset's folder or name. Raises DataError where there is nothing to train on, or where more is lost
+    than `custom.accept_left_out` allows: rows that cannot be read, and those in quarantine.
     """
-    splits = {"train": train, "validation": validation} | ({"test": test} if test else {})
-    splits = {name: _without_quarantine(config, place, name, found) for name, found in splits.items()}
+    whole = {"train": train, "validation": validation} | ({"test": test} if test else {})
+    splits = {name: _without_quarantine(config, place, name, found) for name, found in whole.items()}
+    lost, kept = len(problems), sum(map(len, splits.values()))
+    lost += sum(map(len, whole.values())) - kept
     splits["train"] = subset(splits["train"], config.table("custom").get("subset", "[:]"))
     told = "; ".join(f"{name}: {reason}" for name, reason in problems[:3])
     if not splits["train"]:
         raise DataError(f"{config.name}: {place} holds nothing to train on. {told}".rstrip())
+    share, accepted = lost / (lost + kept), config.table("custom").get("accept_left_out", LEFT_OUT)
     if problems:
         log.warning("%d rows cannot be used, such as %s", len(problems), told)
+    if share > accepted:
+        helps = f"mend them, or write accept_left_out = {math.ceil(100 * share) / 100} below [custom]"
+        what = f"{lost} of {lost + kept} samples ({share:.1%}) would be left out, more than {accepted:.1%}"
+        raise DataError(f"{config.name}: {what}: {told or 'the passport has them in quarantine'}; {helps}")
     return splits
+
+
+def held_out(
+    config: Config, samples: list[Sample], size: int | float | None, key: str = f"{TRAIN}.test_size", seed: int = 0
+) -> tuple[list[Sample], list[Sample]]:
+    """Returns (kept, held out) by whole clips. Raises DataError where more is held out than kept to train on."""
+    kept, held = hold_out(samples, size or 0, seed) if samples else ([], [])
+    if len(held) > len(kept):
+        what = f"{config.name}: {key} = {size} holds out {len(held)} of {len(samples)} samples, and leaves {len(kept)}"
+        raise DataError(f"{what} to train on; state a smaller one, or keep validation data in a folder of their own")
+    return kept, held
+
+
+def require_step(config: Config, splits: Splits) -> None:
+    """Raises DataError where what is held out leaves fewer samples to train on than one step takes."""
+    per_step = config[BATCH] // (config[GENERATIONS] if config.kind == "grpo" else 1)
+    kept, held = len(splits["train"]), len(splits["validation"]) + len(splits.get("test", ()))
+    if kept < per_step <= kept + held:
+        what = f"{config.name}: {held} samples are held out, and {kept} are left, where one step takes {per_step}"
+        raise DataError(f"{what}; lower {TRAIN}.test_size, or {BATCH} and {MINI}")
 
 
 def _without_quarantine(config: Config, place: Path | str, split: str, samples: list[Sample]) -> list[Sample]:
     """Returns the samples that the dataset's passport does not have in quarantine, and tells how many it has.
 
-    A passport that names the split speaks for it; what it says of a folder without splits holds for all.
+    A passport that names the split speaks for it; what it says of a folder without splits holds for all. "" is none.
     """
     stated = config.table("custom").get("passport")
     path = ROOT / stated if stated else Path(place) / PASSPORT
-    if not stated and not path.is_file():
+    if stated == "" or (not stated and not path.is_file()):
         return samples
-    out = read_quarantine(path)
+    out = read_quarantine(path, {split: samples})
     by_split = bool(out.keys() & {"validation", "test"})
     bad = out.get(split, {}) if by_split else {key for rows in out.values() for key in rows}
     kept = [sample for sample in samples if sample.id not in bad]
     if len(kept) < len(samples):
         left = len(samples) - len(kept)
-        log.warning("%s: %d of %d samples are left out by %s", split, left, len(samples), named(path))
+        words = "%s: %d of %d samples (%.1f %%) are left out by %s"
+        log.warning(words, split, left, len(samples), 100 * left / len(samples), named(path))
     return kept
 
 
@@ -190,7 +222,7 @@ def _read(config: Config, table: str, format: str, problems: Problems, options: 
     place, wanted = _place(config, table, format), _splits(config, table)
     found: list[Sample] = []
     for name, part in wanted:
-        if format in BY_FILE:
+        if format in formats.BY_FILE:
             which = config[f"{table}.subset"] or ""
             if not options.get("clips"):
                 hub.unpack_clips(place, which)
@@ -209,7 +241,7 @@ def _place(config: Config, table: str, format: str) -> Path | str:
     if not name:
         raise DataError(f"{config.name}: {table}.name is empty; name the folder of your dataset")
     local = ROOT / name
-    return name if format in BY_FILE and not local.exists() and hub.is_hub_name(name) else local
+    return name if format in formats.BY_FILE and not local.exists() and hub.is_hub_name(name) else local
 
 
 def _splits(config: Config, table: str) -> list[tuple[str, str]]:

@@ -23,6 +23,6 @@ training and evaluation alike.
 """
 
 from data_tools.passport.dataset import passport, read_layout
-from data_tools.passport.result import Passport, read_quarantine
+from data_tools.passport.result import Passport, read_passport, read_quarantine
 
-__all__ = ["Passport", "passport", "read_layout", "read_quarantine"]
+__all__ = ["Passport", "passport", "read_layout", "read_passport", "read_quarantine"]

@@ -2,6 +2,7 @@
 
 python -m data_tools.passport FOLDER --out FOLDER/passport.json      # where the loaders look for it
 python -m data_tools.passport FOLDER --max-length 4096 --model models/tiny-base
+python -m data_tools.passport nvidia/Cosmos-Reason1-RL-Dataset --subset robovqa
 """
 
 import argparse
@@ -13,9 +14,10 @@ from pathlib import Path
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
 from cookbook.runs import ROOT, path
+from data_tools import formats
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.clips import CACHE
-from data_tools.passport.dataset import passport, read_layout
+from data_tools.passport.dataset import format_of, passport, read_layout
 from data_tools.passport.result import Passport
 
 CONTRACT = ROOT / "configs/prompts/captions.yaml"
@@ -24,15 +26,18 @@ CONTRACT = ROOT / "configs/prompts/captions.yaml"
 def _parser() -> argparse.ArgumentParser:
     how = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(prog="python -m data_tools.passport", **how)
-    parser.add_argument("folder", type=Path, help="holds videos/ and metas/, or splits that do")
+    parser.add_argument("folder", help="a folder or file of any format, with or without splits, or a name of the hub")
+    parser.add_argument("--from", dest="format", choices=formats.FORMATS, metavar="FORMAT", help="default: recognised")
+    parser.add_argument("--media", help="the folder of the clips, where it is not the dataset's own")
+    parser.add_argument("--subset", help="of a dataset that has several: robovqa")
     parser.add_argument("--json", action="store_true", help="print the passport as JSON instead of the findings")
     parser.add_argument("--out", type=Path, help="write passport.json here too")
-    parser.add_argument("--label", help="the field of the labels whose balance is counted")
+    parser.add_argument("--label", help="the field of the labels or rows whose balance is counted")
     parser.add_argument("--max-length", type=int, help="tokens; name every sample that would be cut (needs --model)")
     parser.add_argument("--model", help="the folder or name of the model whose tokenizer counts")
     parser.add_argument("--contract", type=Path, default=CONTRACT, help="what the model sees (default %(default)s)")
-    parser.add_argument("--video-suffix", default=VIDEO_SUFFIX)
-    parser.add_argument("--label-suffix", default=LABEL_SUFFIX)
+    parser.add_argument("--video-suffix", help=f"of the guide's layout (default {VIDEO_SUFFIX})")
+    parser.add_argument("--label-suffix", help=f"of the guide's layout (default {LABEL_SUFFIX})")
     parser.add_argument(
         "--cache", type=Path, default=path(CACHE), help="where facts of clips are kept (default %(default)s)"
     )
@@ -49,8 +54,12 @@ def _check(args: argparse.Namespace) -> Passport:
         from data_tools.passport.tokens import token_counter  # needs transformers, which takes seconds to load
 
         count = token_counter(args.model, Contract.load(args.contract))
+    name, how = args.format or format_of(args.folder), {"cache": args.cache, "workers": args.workers}
     suffixes = {"video_suffix": args.video_suffix, "label_suffix": args.label_suffix}
-    layout, how = read_layout(args.folder, label=args.label, **suffixes), {"cache": args.cache, "workers": args.workers}
+    options = {key: said for key, said in suffixes.items() if said}
+    if name != "av_folder":
+        options = formats.stated_options(name, args.media, args.subset)
+    layout = read_layout(args.folder, format=name, label=args.label, **options)
     return passport(layout, max_length=args.max_length, count_tokens=count, **how)
 
 

@@ -30,7 +30,10 @@ Count = Callable[[Sample, Sequence[ClipFacts]], tuple[int, int]]
 
 @dataclass(frozen=True)
 class Item:
-    """One sample of a split, with what it shows, asks and answers; `broken` says why it is no sample at all."""
+    """One sample of a split, with what it shows, asks and answers; `broken` says why it is no sample at all.
+
+    `control` is the control token that its words hold.
+    """
 
     split: str
     sample: Sample
@@ -38,6 +41,7 @@ class Item:
     prompt: Sequence[Mapping[str, Any]] = ()
     target: str | None = None
     broken: str = ""
+    control: str = ""
     tokens: tuple[int, int] | None = None  # of prompt and answer, where they were counted
 
     @property
@@ -55,7 +59,7 @@ def items_of(samples: Mapping[str, Sequence[Sample]]) -> list[Item]:
     for split, rows in samples.items():
         for sample in rows:
             try:
-                item = Item(split, sample, tuple(sample.media()), sample.prompt, sample.target)
+                item = Item(split, sample, tuple(sample.media()), sample.prompt, sample.target, control=sample.steers())
             except (IndexError, KeyError, TypeError, AttributeError) as error:
                 item = Item(split, sample, broken=f"{type(error).__name__}: {error}")
             found.append(item)
@@ -70,6 +74,9 @@ def check_samples(items: Sequence[Item]) -> Check:
             words = f"its messages are not in the chat format ({item.broken})"
             yield Finding("sample", ERROR, words, item.name, item.split), [item]
             continue
+        if item.control:
+            words = f"its text holds the control token {item.control}, which would steer the model; write it otherwise"
+            yield Finding("control-token", ERROR, words, item.name, item.split), [item]
         if target is None and sample.answer is None:
             words = "has neither a target to learn nor a reference answer"
             yield Finding("empty-target", ERROR, words, item.name, item.split), [item]

@@ -25,8 +25,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import av
 
@@ -39,7 +40,7 @@ Chunks = list[list[Path]]  # what a worker takes at a time
 CACHE = ".cache/clips"  # below runs/, wherever that is when clips are read
 CHUNK = 16  # clips a worker takes at a time: few enough to share the work evenly, enough to hide the hand-over
 WATCHDOG = 3  # times the patience: hashing and decoding keep to it each, unless the decoder itself never returns
-READER = f"1 PyAV {av.__version__}"  # raise the number when `reader` finds other facts in the same bytes
+READER = f"2 PyAV {av.__version__}"  # raise the number when `reader` finds other facts in the same bytes
 FACTS = [field.name for field in fields(Content)]
 
 log = logging.getLogger(__name__)
@@ -249,8 +250,15 @@ _nowhere = None
 
 def _start_worker(cache: Place | None) -> None:
     global _store, _nowhere
+    Thread(target=_end_with_parent, daemon=True).start()
     _store = ClipCache(cache) if cache is not None else None
     _nowhere = open(os.devnull, "w")  # noqa: SIM115 - the watchdog writes to it as long as the process lives
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone: one that was killed says nothing, and the worker would wait."""
+    parent_process().join()
+    os._exit(1)
 
 
 def _work(task: Callable, patience: float, paths: list[Path]) -> list[ClipFacts]:

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cookbook.data.samples import DataError, Sample
-from data_tools.formats import av_folder
+from data_tools import formats
+from data_tools.formats import av_folder, hub
 from data_tools.formats.source import shown
 from data_tools.passport import checks
 from data_tools.passport.checks import Count, Facts, Item
 from data_tools.passport.clips import inspect_all
 from data_tools.passport.findings import ERROR, WARNING, Finding
 from data_tools.passport.result import Passport, Quarantined
+
+SPLITS = ("train", "validation", "test")
 
 
 class Layout(NamedTuple):
@@ -30,15 +33,55 @@ class Layout(NamedTuple):
 
 
 def read_layout(
-    folder: str | Path, *, splits: Sequence[str] | None = None, label: str | None = None, **suffixes: str
+    folder: str | Path,
+    *,
+    format: str = "",
+    splits: Sequence[str] | None = None,
+    label: str | None = None,
+    **options: Any,
 ) -> Layout:
-    """Pair the clips and labels of a folder. Returns a sample for each whole pair, a finding for everything else.
+    """Read a dataset of any format that a loader takes. Returns a sample for each whole row, findings for the others.
 
-    `splits` names the subfolders to look into; without it they are found. `label` names the field of the label that
-    balancing counts, `suffixes` are those of `av_folder.pairs`. Raises DataError where there is no such layout at all.
+    `splits` names the subfolders of the guide's layout to look into; without it they are found. `label` names the field
+    of the label or row that balancing counts; `options` are those of `av_folder.pairs`, or of another format's `read`.
+    Raises DataError where nothing is recognised.
     """
+    place = Path(folder).resolve()
+    if (name := format or ("av_folder" if splits else format_of(folder))) == "av_folder":
+        return _pairs(Path(folder), splits, label, options)
+    if name in formats.BY_FILE and "clips" not in options:
+        hub.unpack_clips(folder, options.get("subset"))
+    apart = name not in formats.BY_FILE and (place / "train").is_dir()  # as the loaders look for them
+    homes = {s: place / s for s in SPLITS if (place / s).is_dir()} if apart else {"train": folder}
     samples, found = {}, []
-    for split, home in av_folder.splits(Path(folder), splits).items():
+    for split, home in homes.items():
+        rows = formats.read(home, name, bad := [], **options)
+        samples[split] = [replace(row, label=str(row.extra[label])) if label in row.extra else row for row in rows]
+        found += [(Finding("left-out", ERROR, reason, row, split), []) for row, reason in bad]
+    place = place if place.is_dir() else place.parent
+    paths = (path for rows in samples.values() for row in rows for _, path in row.media())
+    return Layout(place if all(path.is_relative_to(place) for path in paths) else None, samples, found)
+
+
+def format_of(folder: str | Path) -> str:
+    """Returns the format of a folder, or of the splits in it. Raises DataError that says what was looked for."""
+    why = DataError()
+    for home in (folder, Path(folder, "train")):
+        try:
+            return formats.detect(home)
+        except DataError as error:
+            why = why if why.args else error
+    try:
+        av_folder.splits(Path(folder))
+    except DataError as error:
+        raise DataError(f"{error}; {why}") from None
+    return "av_folder"
+
+
+def _pairs(folder: Path, splits: Sequence[str] | None, label: str | None, suffixes: Mapping[str, str]) -> Layout:
+    """Pair the clips and labels of the guide's layout. Returns a sample for each whole pair."""
+    samples, found = {}, []
+    for split, home in av_folder.splits(folder, splits).items():
         rows = samples[split] = []
         for pair in av_folder.pairs(home, **suffixes):
             name, counted = shown(pair.file, folder), pair.label.get(label)
@@ -48,7 +91,7 @@ def read_layout(
             else:
                 sample = av_folder.sample(pair.id, str(pair.video.absolute()), av_folder.label_json(pair.label))
                 rows.append(replace(sample, label=None if counted is None else str(counted)))
-    return Layout(Path(folder), samples, found)
+    return Layout(folder, samples, found)
 
 
 def passport(
@@ -61,7 +104,7 @@ def passport(
     near: int = checks.NEAR,
     **reading: Any,
 ) -> Passport:
-    """Check a dataset: samples by split, what `read_layout` found, or a `folder` of the guide's layout.
+    """Check a dataset: samples by split, what `read_layout` found, or a `folder` of any format.
 
     With a folder, names are relative to it and clips outside of it are refused. `problems` are (file or row, reason)
     that a loader left out. `count_tokens(sample, facts)` returns (prompt, answer) tokens, `facts` in the order of the
@@ -70,7 +113,7 @@ def passport(
     Raises DataError where there is nothing to check: no samples given, and no such folder.
     """
     if data is None and folder is None:
-        raise DataError("a passport needs samples, or a folder that holds videos/ and metas/")
+        raise DataError("a passport needs samples, or the folder of a dataset")
     data = read_layout(folder) if data is None else data
     folder, samples, found = data if isinstance(data, Layout) else Layout(folder and Path(folder), data)
     items = checks.items_of(samples)
@@ -124,7 +167,7 @@ def _count(items: Sequence[Item], facts: Facts, count: Count | None) -> tuple[li
     counted, failed = [], []
     for item in items:
         seen = [facts[medium] for medium in item.media]
-        if count and not item.broken and all(found.usable for found in seen):
+        if count and not (item.broken or item.control) and all(found.usable for found in seen):
             try:
                 item = replace(item, tokens=count(item.sample, seen))
             except (ValueError, KeyError, TypeError) as error:

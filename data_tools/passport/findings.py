@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.passport.reader import MAX_PIXELS, Content
+from cookbook.data.picture import MAX_PIXELS, MAX_RATIO
+from data_tools.passport.reader import Content
 
 ERROR, WARNING = "error", "warning"
 MIN_FRAMES = 2  # Qwen2.5-VL joins two frames into one step
-MAX_RATIO = 200  # qwen-vl-utils refuses pictures that are longer than this many times their width
 
 EXTENSIONS = {  # by FFmpeg's name of the format; names that are extensions themselves need no entry
     "matroska": {"mkv"},
@@ -124,8 +124,12 @@ def _picture(content: Content) -> Iterator[Finding]:
         yield error("shape", f"{shape}: the model's reader refuses sides that differ more than {MAX_RATIO} times")
     elif width % 2 or height % 2:
         yield warning("odd-size", f"{shape}: an odd side; some readers add or lose a line")
-    if content.rotation:
-        yield warning("rotated", f"to be turned by {content.rotation} degrees, which readers of frames do not do")
+    if content.rotation % 90:
+        yield error("rotated", f"to be turned by {content.rotation} degrees, no right angle; export it upright")
+    elif content.rotation:
+        yield warning("rotated", f"is turned by {content.rotation} degrees, as players do; other readers may not")
+    if content.interlaced:
+        yield warning("interlaced", "two half pictures in each frame, which look like combs; deinterlace it")
     if content.codec and content.audio:
         yield warning("audio", "has sound, which the model does not hear")
 

@@ -12,18 +12,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median_low
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
 
+from cookbook.data.picture import MAX_PIXELS, pace, shown_stream
 from cookbook.data.samples import CLIP_OPTIONS
 
-MAX_PIXELS = 1 << 26  # 8192 x 8192; a damaged header may state more, and decoding would take gigabytes
 LOOK_FRAMES, LOOK_SIZE = 4, 8  # a clip's look: four frames of 8 x 8 pixels, the colours at half of that
 PLAIN = {"yuv420p", "yuv422p", "yuv444p"}  # a plane of brightness, two of colours, a byte a pixel
-EXIF_TURNS = {3: 180, 6: 90, 8: 270}  # of the tag "orientation", 274
+EXIF_TURNS = {2: 180, 3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}  # of the tag "orientation", 274; some mirror too
 STARTS = (b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"OggS", b"GIF8", b"\x00\x00\x01")
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"moof", b"styp")  # what an mp4 may begin with
 
@@ -46,11 +45,17 @@ class Content:
     variable_rate: bool = False
     one_size: bool = True  # False: the picture changes its size on the way
     audio: bool = False
+    interlaced: bool = False
     recognised: bool = True  # False: does not even begin like a video
     complete: bool = True  # False: the time was up before the end
     error: str = ""  # the decoder's first complaint
     look: str = ""  # hexadecimal: a few tiny frames, to compare clips by
     decode_seconds: float = 0.0
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height as a player shows them, and as the model sees them."""
+        return (self.height, self.width) if self.rotation in (90, 270) else (self.width, self.height)
 
 
 @dataclass
@@ -61,6 +66,7 @@ class _Tally:
     damaged: int = 0
     skipped: int = 0  # packets that the file's edit list hides
     rotation: int = 0
+    interlaced: bool = False
     error: str = ""
     complete: bool = True
     first: int | None = None  # time stamps, in ticks
@@ -74,6 +80,7 @@ class _Tally:
             self.rotation = frame.rotation % 360
         self.frames += 1
         self.damaged += frame.is_corrupt
+        self.interlaced |= frame.interlaced_frame
         self.sizes.add((frame.width, frame.height))
         if frame.pts is not None:
             if self.last is None:
@@ -81,15 +88,6 @@ class _Tally:
             else:
                 self.steps[frame.pts - self.last] += 1
             self.last = frame.pts
-
-    def step(self) -> int:
-        """Returns the median number of ticks between two frames, 0 where there is none."""
-        return median_low(self.steps.elements()) if self.steps else 0
-
-    def is_uneven(self) -> bool:
-        """Whether steps differ by more than 10 % and more than the rounding to whole ticks explains."""
-        middle = self.step()
-        return any(abs(step - middle) > max(1, 0.1 * middle) for step in self.steps)
 
 
 def inspect_video(path: Path, patience: float = 120.0) -> Content:
@@ -99,12 +97,13 @@ def inspect_video(path: Path, patience: float = 120.0) -> Content:
         with av.open(os.path.abspath(path), options=CLIP_OPTIONS) as container:
             found["container"] = container.format.name
             found["audio"] = bool(container.streams.audio)
-            if container.streams.video and container.streams.video[0].codec_context is None:
+            stream = shown_stream(container)
+            if stream is not None and stream.codec_context is None:
                 found |= {"codec": "unknown", "error": "there is no decoder for its codec"}
-            elif container.streams.video:
-                found |= _header(container)
+            elif stream is not None:
+                found |= _header(container, stream)
                 if found["width"] * found["height"] <= MAX_PIXELS:
-                    found |= _decode(container, found, start + patience)
+                    found |= _decode(container, stream, found, start + patience)
     except Exception as error:  # damaged bytes can make a demuxer raise anything
         found["error"] = _words(error)
     if "container" not in found:
@@ -128,9 +127,8 @@ def inspect_image(path: Path) -> Content:
     return Content(**found, decode_seconds=time.monotonic() - start)
 
 
-def _header(container: av.container.InputContainer) -> dict:
-    """Returns what the file says of its first video stream."""
-    stream = container.streams.video[0]
+def _header(container: av.container.InputContainer, stream: av.VideoStream) -> dict:
+    """Returns what the file says of the stream that a player shows."""
     if stream.duration and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
     else:
@@ -145,9 +143,8 @@ def _header(container: av.container.InputContainer) -> dict:
     }
 
 
-def _decode(container: av.container.InputContainer, header: dict, deadline: float) -> dict:
+def _decode(container: av.container.InputContainer, stream: av.VideoStream, header: dict, deadline: float) -> dict:
     """Returns what the frames say: their number, times, sizes, damage, and the clip's look."""
-    stream = container.streams.video[0]
     stream.thread_type = "NONE"  # each worker has a core; and damage is then the same from run to run
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     expected = header["stated"] or round(header["stated_seconds"] * header["fps"])
@@ -157,9 +154,10 @@ def _decode(container: av.container.InputContainer, header: dict, deadline: floa
         if tally.frames in wanted:
             tally.look += [_tiny(frame)] * wanted[tally.frames]
         tally.see(frame)
-    found = {key: getattr(tally, key) for key in ("frames", "damaged", "rotation", "error", "complete")}
-    if tally.step() > 0:
-        found["seconds"] = float((tally.last - tally.first + tally.step()) * stream.time_base)
+    found = {key: getattr(tally, key) for key in ("frames", "damaged", "rotation", "interlaced", "error", "complete")}
+    step, uneven = pace(tally.steps)
+    if step > 0:
+        found["seconds"] = float((tally.last - tally.first + step) * stream.time_base)
     elif header["fps"]:
         found["seconds"] = tally.frames / header["fps"]
     if not header["fps"] and found.get("seconds"):
@@ -167,7 +165,7 @@ def _decode(container: av.container.InputContainer, header: dict, deadline: floa
     if tally.sizes:
         found["width"], found["height"] = max(tally.sizes)
     stated = max(0, header["stated"] - tally.skipped)
-    found |= {"variable_rate": tally.is_uneven(), "one_size": len(tally.sizes) < 2, "stated": stated}
+    found |= {"variable_rate": uneven, "one_size": len(tally.sizes) < 2, "stated": stated}
     found["look"] = b"".join(tally.look).hex() if len(tally.look) == LOOK_FRAMES else ""
     return found
 

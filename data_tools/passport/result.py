@@ -7,17 +7,19 @@ the tables. Made by `data_tools.passport`.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cookbook.data.samples import DataError, Sample
 from cookbook.display.tables import Table
-from cookbook.runs import read_json
-from data_tools.formats.source import shown
+from data_tools.formats.source import parse_json, read_text, shown
 from data_tools.passport.clips import ClipFacts
 from data_tools.passport.findings import ERROR, Finding
+
+Reasons = dict[str, dict[str, str]]  # by split, why each sample is left out
 
 VERSION = 1
 MOST_LABELS = 4  # shown in the table
@@ -101,14 +103,43 @@ class Passport:
     _repr_markdown_ = markdown
 
 
-def read_quarantine(path: str | Path) -> dict[str, dict[str, str]]:
-    """Returns {split: {id: reason}} of a passport.json, for loaders that run elsewhere. Raises DataError."""
-    found: dict[str, dict[str, str]] = {}
+def read_passport(path: str | Path) -> dict[str, Any]:
+    """Returns what stands in a passport.json. Raises DataError for a file that is none."""
     try:
-        for row in read_json(Path(path), ("quarantine",))["quarantine"]:
-            found.setdefault(row["split"], {})[row["id"]] = row["reason"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no passport ({shown(str(error))}); write one with Passport.write") from None
+        found = parse_json(read_text(Path(path)))
+        if not isinstance(found, dict) or not isinstance(found.get("hash"), str):
+            raise DataError("it has no hash")
+        for row in found["quarantine"]:
+            row["split"], row["id"], row["reason"]
+        _clips(found)
+    except (DataError, KeyError, TypeError, AttributeError) as error:
+        helps = "delete it, or make it again: python -m data_tools.passport"
+        raise DataError(f"{path}: is no passport ({shown(str(error))}); {helps}") from None
+    return found
+
+
+def _clips(checked: Mapping[str, Any]) -> set[tuple[str, int]]:
+    """Returns (name, bytes) of each clip that the passport has seen."""
+    return {(Path(name).name, facts["bytes"]) for name, facts in checked.get("clips", {}).items()}
+
+
+def read_quarantine(path: str | Path, samples: Mapping[str, Iterable[Sample]] = MappingProxyType({})) -> Reasons:
+    """Returns {split: {id: reason}} of a passport.json, for loaders that run elsewhere.
+
+    Raises DataError where it is no passport, or one of other data: where a sample that it lets pass, of a split that it
+    names, shows a clip of another name or size than it has seen.
+    """
+    checked = read_passport(path)
+    found: Reasons = {}
+    for row in checked["quarantine"]:
+        found.setdefault(row["split"], {})[row["id"]] = row["reason"]
+    known = _clips(checked)
+    for split in samples.keys() & set(checked.get("splits", ())):
+        clips = {clip for row in samples[split] if row.id not in found.get(split, {}) for _, clip in row.media()}
+        for clip in sorted(clips) if known else ():
+            if clip.is_file() and (clip.name, clip.stat().st_size) not in known:
+                helps = "make it again: python -m data_tools.passport"
+                raise DataError(f"{path}: is the passport of other data, it has not seen {shown(clip)}; {helps}")
     return found
 
 

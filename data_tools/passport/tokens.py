@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cookbook.data.contract import Contract
-from cookbook.data.samples import MEDIA, DataError, Sample
+from cookbook.data.samples import MEDIA, DataError, Sample, control_tokens, require_plain
 from cookbook.data.vision import FPS, IMAGE_PIXELS, VIDEO_PIXELS, clip_tokens, image_tokens
 from data_tools.passport.checks import Count
 from data_tools.passport.clips import ClipFacts
@@ -33,10 +33,10 @@ def part_tokens(part: Mapping[str, Any], facts: ClipFacts) -> int:
     if most < least:
         raise DataError(f"max_pixels {most} is below min_pixels {least}; qwen-vl-utils needs both stated")
     if part["type"] == "image":
-        return image_tokens(facts.width, facts.height, most, least)
+        return image_tokens(*facts.shown_size, most, least)
     rest = {key: part[key] for key in ("total_pixels", "max_frames") if key in part}
-    seconds = facts.frames / facts.fps if facts.fps else facts.seconds
-    shape = (facts.width, facts.height, most, least)
+    seconds = facts.seconds if facts.variable_rate or not facts.fps else facts.frames / facts.fps
+    shape = (*facts.shown_size, most, least)
     return clip_tokens(seconds, part.get("fps", FPS), *shape, frames=facts.frames, **rest)
 
 
@@ -49,8 +49,10 @@ def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
     from transformers import AutoTokenizer  # takes seconds to load
 
     tokenizer = AutoTokenizer.from_pretrained(model)
+    control = control_tokens(tokenizer)
 
     def count(sample: Sample, facts: Sequence[ClipFacts]) -> tuple[int, int]:
+        require_plain([sample], control)
         prompt, target, messages = sample.prompt, sample.target, sample.messages
         if contract:
             messages, prompt = contract.conversation(messages), contract.conversation(prompt)

@@ -136,3 +136,12 @@ def test_a_contract_of_another_encoding_is_refused_and_a_mark_is_read(tmp_path):
     (tmp_path / "c.yaml").write_text(text, encoding="utf-16")
     with pytest.raises(ContractError, match=r"c\.yaml: is not YAML"):
         Contract.load(tmp_path / "c.yaml")
+
+
+def test_a_prompt_that_holds_a_control_token_is_refused(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "system: Be brief.<|im_end|>\nanswer_format: text\nvideo: {fps: 1, min_pixels: 784, max_pixels: 784}\n"
+    )
+    with pytest.raises(ContractError, match="control token"):
+        Contract.load(file)

@@ -1,8 +1,13 @@
 """Samples become the tensors that the stock processor and model would make, and labels cover the answer only."""
 
+import time
+from dataclasses import replace
+
+import pytest
 import torch
 
 from cookbook.data.encoder import IGNORE
+from cookbook.data.samples import CONTROL, DataError, control_tokens, message, text
 from cookbook.data.video import read_frames
 
 
@@ -49,3 +54,33 @@ def test_time_is_seen(encoder, samples):
     video = batch["input_ids"][0] == encoder.config.video_token_id
     times = batch["position_ids"][0, 0, video].unique()
     assert len(times) == batch["video_grid_thw"][0, 0]
+
+
+def test_words_that_would_steer_the_model_are_refused_by_name(encoder, samples):
+    for token in ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|video_pad|>", "<|image_pad|>", "<|vision_start|>"):
+        asked = message("user", *samples[0].prompt[-1]["content"], text(f"Is {token} shown?"))
+        for bad in (replace(samples[0], messages=(asked,)),
+                    replace(samples[0], messages=(*samples[0].prompt, message("assistant", text(f"a {token}")))),
+                    replace(samples[0], messages=(message("system", text(token)), *samples[0].messages)),
+                    replace(samples[0], answer=f"A{token}"), replace(samples[0], options=("A", token))):  # fmt: skip
+            assert bad.steers() == token
+            with pytest.raises(DataError, match=re_id(bad)):
+                encoder.training_batch([bad]) if bad.target else encoder.prompt_batch([bad])
+    halves = message("assistant", text("<|im_"), text("end|>"))  # the chat template joins them
+    assert replace(samples[0], messages=(*samples[0].prompt, halves)).steers() == "<|im_end|>"
+    plain = replace(samples[0], messages=(*samples[0].prompt, message("assistant", text("<think>a < b |> c</think>"))))
+    assert not plain.steers() and encoder.tokens(plain)
+
+
+def re_id(sample):
+    return rf"sample {sample.id}: .* control token"
+
+
+def test_the_known_control_tokens_cover_the_tokenizer_and_take_linear_time(encoder):
+    special = control_tokens(encoder.tokenizer)
+    names = [t.content for t in encoder.tokenizer.added_tokens_decoder.values() if t.special]
+    assert names and all(CONTROL.fullmatch(name) and special.fullmatch(name) for name in names)
+    start = time.monotonic()
+    for words in ("<|" * 50_000, "<|im_" * 20_000, "|>" * 50_000, "<|vision_" * 10_000):
+        assert not CONTROL.search(words) and not special.search(words)
+    assert time.monotonic() - start < 0.4

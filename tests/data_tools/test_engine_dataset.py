@@ -40,6 +40,13 @@ TALK = Sample(
 )
 
 
+def test_the_engine_gets_no_words_that_would_steer_the_model():
+    bad = Sample("odd", "a", (message("user", text("What?")), message("assistant", text("Rain.<|im_end|>"))))
+    for kind in ("sft", "grpo"):
+        with pytest.raises(DataError, match=r"sample odd: .*<\|im_end\|>"):
+            EngineDataset([TALK, bad], config("x", kind=kind, mini_batch=1))
+
+
 def test_sft_samples_are_whole_conversations_with_limits_on_each_clip():
     sample = EngineDataset([TALK], config("x"))[0]
     assert sample == [

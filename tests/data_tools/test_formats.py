@@ -1,8 +1,10 @@
 """The formats: official layouts are read as they are, there and back is the identity, nothing bad enters or is lost."""
 
+import contextlib
 import json
 import os
 import shutil
+import time
 from itertools import permutations
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from helpers import llava_item
 from cookbook.data.samples import DataError, Sample, message, text
 from data_tools import formats
 from data_tools.formats import av_folder, hf_rl, hf_sft, hub, llava, samples_jsonl, saved
+from data_tools.formats.source import read_rows
 
 ALL = set(formats.FORMATS)
 # which formats can hold which kind of sample
@@ -179,6 +182,142 @@ def test_links_may_not_leave_the_folder(inner, tmp_path, tmp_path_factory):
     (tmp_path / "v/0.mp4").symlink_to(tmp_path / "v/0.mp4")  # in a circle
     with pytest.raises(DataError, match=r"annotations\.json, item 0"):
         formats.read(tmp_path, "llava")
+
+
+def items(count=3, **odd):
+    rows = [llava_item(id=f"s{i}") for i in range(count)]
+    rows[1] |= odd
+    return rows
+
+
+def read_items(folder, words, name="annotations.json", encoding="utf-8"):
+    """Returns (ids that are read, what is told of the others) of a file with this text."""
+    made.clip(folder / "v/0.mp4")
+    (folder / name).write_bytes(words.encode(encoding))
+    found = formats.read(folder, formats.detect(folder), bad := [])
+    return [sample.id for sample in found], [f"{place}: {reason}" for place, reason in bad]
+
+
+ALL_ITEMS = ["s0", "s1", "s2"]
+LIST = json.dumps(items())
+LINES = "\n".join(json.dumps(item) for item in items())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["a.json", "a.JSON", "a.jsonl", "a.JSONL"])
+@pytest.mark.parametrize(
+    "words", [LINES, LINES.replace("\n", "\r\n"), LIST, LIST[:-1] + ",\n]", json.dumps(items(), indent=1)]
+)
+def test_one_reader_takes_a_list_or_lines_whatever_the_name_and_the_mark(words, name, encoding, tmp_path):
+    assert read_items(tmp_path, words, name, encoding) == (ALL_ITEMS, [])
+
+
+def test_utf_16_is_refused_with_what_helps(tmp_path):
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        read_items(tmp_path, LIST, encoding="utf-16")
+    assert "UTF-16" in formats.read(tmp_path, "llava", bad := []) or "UTF-16" in bad[0][1]
+
+
+def test_an_object_alone_is_one_item(tmp_path):
+    assert read_items(tmp_path, json.dumps(llava_item(id="s0"), indent=1)) == (["s0"], [])
+
+
+ODD = [
+    ('{"id": "s1", "score": NaN}', "item 1: holds NaN"),
+    ('{"id": "s1", "score": 1e999}', "item 1: holds 1e999"),
+    ('{"id": "s1", "score": 1' + "0" * 5000 + "}", "item 1: is not valid JSON"),
+    ('{"id": "s1", "id": "s9"}', "item 1: holds the key 'id' twice"),
+    ('{"id": "s1", "a": "\\ud83d"}', "item 1: holds half of a character"),
+    ('{"id": "s1", "a": ' + "[" * 90 + "]" * 90 + "}", "item 1: is nested too deeply"),
+    (json.dumps(items(answer=["A"])[1]), "item 1: answer is ['A']; it is a text or a number"),
+    (json.dumps(items(group={"a": 1})[1]), "item 1: group is {'a': 1}"),
+    (json.dumps(items(options={"A": "rain"})[1]), "item 1: options is {'A': 'rain'}; write a list"),
+    (json.dumps(items(options=["A", None])[1]), "item 1: options is ['A', None]; write a list"),
+    (json.dumps(items(conversations=[{"from": "human", "value": 3}])[1]), "item 1: conversations is not a list"),
+    ("null", "item 1: is not an item"),
+]
+
+
+@pytest.mark.parametrize(("item", "told"), ODD, ids=[told[8:30] for _, told in ODD])
+def test_one_odd_item_is_named_and_the_others_stay(item, told, tmp_path):
+    good, _, last = map(json.dumps, items())
+    ids, bad = read_items(tmp_path, f"[{good},\n{item}, {last}]")
+    assert ids == ["s0", "s2"] and len(bad) == 1 and told in bad[0]
+
+
+def test_numbers_are_answers_and_options_too(tmp_path):
+    made.clip(tmp_path / "v/0.mp4")
+    made.json_file(tmp_path / "a.json", [llava_item(answer=1, options=[0, 1])])
+    (found,) = formats.read(tmp_path)
+    assert (found.answer, found.options, found.extra) == ("1", ("0", "1"), {})
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (json.dumps(items())[:-40], "item 2 .line 1. or what follows it is not valid JSON"),
+    (json.dumps(items()) + json.dumps(items()), "more behind the end"),
+    ("[" * 100_000, "is not valid JSON"), ("// mine\n" + json.dumps(items()), "is not valid JSON"),
+    ("", "is empty"),
+    ("[ ]", "is empty"), (json.dumps({"data": items()}), "fields data"), (json.dumps([items()]), "begins with list"),
+    ("[\0]", "NUL"),
+])  # fmt: skip
+def test_a_file_that_cannot_be_read_says_why(words, told, tmp_path):
+    with pytest.raises(DataError, match=told):
+        ids, bad = read_items(tmp_path, words)
+        raise DataError(f"{ids} {bad}")
+
+
+def test_any_damage_to_a_file_is_told_and_raises_nothing_else(tmp_path):
+    made.clip(tmp_path / "v/0.mp4")
+    sample = {"id": "a", "group": "g", "messages": [message("user", text("?"))], "options": ["A"], "extra": {}}
+    row = {"id": "b", "video": "v/0.mp4", "qa_pairs": {"question": "?", "index2ans": {"A": "x"}, "answer": "A"}}
+    talk = {"id": "c", "video": "v/0.mp4", "conversations": [message("user", text("?"))] * 2}
+    plain = {"llava": items(), "samples_jsonl": [sample] * 3, "hf_rl": [row] * 3, "hf_sft": [talk]}
+    rng = np.random.default_rng(0)
+    for name, rows in plain.items():
+        whole = json.dumps(rows).encode()
+        for _ in range(60):
+            data = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+            for place in rng.integers(0, len(data), rng.integers(0, 4)):
+                data[place] = rng.choice(list(b'{}[],":0\\ nN\xff\x00'))
+            (tmp_path / "a.jsonl").write_bytes(data)
+            for how in (None, name):
+                with contextlib.suppress(DataError):
+                    formats.read(tmp_path / "a.jsonl", how, [])
+
+
+def test_a_file_of_many_items_is_read_in_linear_time(tmp_path):
+    seconds = []
+    for count in (4_000, 8_000):
+        (tmp_path / "a.json").write_text(json.dumps([{"id": i} for i in range(count)]))
+        start = time.perf_counter()
+        assert len(read_rows(tmp_path / "a.json", None)) == count
+        seconds.append(time.perf_counter() - start)
+    assert seconds[1] < 4 * seconds[0] + 0.2
+
+
+def test_rows_that_share_the_id_of_their_clip_are_all_kept(tmp_path):
+    for k in range(2):
+        made.clip(tmp_path / f"v{k}.mp4", k)
+    rows = [
+        llava_item(f"<video>\n{q}", id=f"v{k}", video=f"v{k}.mp4") for k in range(2) for q in ("What?", "Why?", "Who?")
+    ]
+    rows.append(llava_item("<video>\nHow?", id="v0-2", video="v0.mp4"))
+    made.json_file(tmp_path / "a.json", [*rows, rows[1]])
+    found = formats.read(tmp_path, problems=(bad := []))
+    assert [s.id for s in found] == ["v0", "v0-3", "v0-4", "v1", "v1-2", "v1-3", "v0-2"]
+    assert [s.question for s in found] == ["What?", "Why?", "Who?"] * 2 + ["How?"]
+    assert {s.group for s in found} == {"v0", "v1"}
+    assert len(bad) == 1 and "same row" in bad[0][1] and bad[0][0] == "v0"  # the last, which is the second again
+
+
+def test_suffixes_in_capitals_are_taken(tmp_path):
+    root = made.av(tmp_path, {"a": {"n": 1}, "b": {"n": 2}})
+    for part, end in (("videos", av_folder.VIDEO_SUFFIX), ("metas", av_folder.LABEL_SUFFIX)):
+        (root / part / f"a{end}").rename(root / part / f"a{end.upper()}")
+    assert [s.id for s in formats.read(root)] == ["a", "b"]
+    shutil.copy(root / "metas" / f"a{av_folder.LABEL_SUFFIX.upper()}", root / "metas" / f"a{av_folder.LABEL_SUFFIX}")
+    found = formats.read(root, problems=(bad := []))
+    assert len(found) == 2 and len(bad) == 1 and "has the name of" in bad[0][1]
 
 
 def test_bad_lines_of_a_sample_file(tmp_path):

@@ -11,7 +11,7 @@ from helpers import VISION, config
 from cookbook.data.samples import DataError, text
 from data_tools import formats
 from data_tools.formats.av_folder import VIDEO_SUFFIX
-from data_tools.loading import contract, custom, load
+from data_tools.loading import contract, custom, load, require_step
 from data_tools.loading.engine import EngineDataset
 from data_tools.passport import passport
 
@@ -73,10 +73,13 @@ def test_start_small(av):
     assert len(load(config(av, custom='subset = "train[:4]"'), "av_folder")["train"]) == 4
 
 
+ACCEPT = "accept_left_out = 0.1"
+
+
 def test_bad_rows_are_told_and_the_rest_trains(av, caplog):
     (av / "metas/c3.label.json").write_bytes(b"\xff")
     with caplog.at_level(logging.WARNING):
-        assert len(load(config(av), "av_folder")["train"]) == 9
+        assert len(load(config(av, custom=ACCEPT), "av_folder")["train"]) == 9
     assert "1 rows cannot be used, such as metas/c3.label.json: is not UTF-8" in caplog.text
     for path in (av / "metas").iterdir():
         path.write_text("{}")
@@ -84,6 +87,27 @@ def test_bad_rows_are_told_and_the_rest_trains(av, caplog):
         load(config(av), "av_folder")
     with pytest.raises(DataError, match=r"dataset\.name is empty"):
         load(config(""), "av_folder")
+
+
+def test_more_left_out_than_is_accepted_is_refused_with_what_helps(av):
+    (av / "metas/c3.label.json").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"1 of 10 samples.*metas/c3.*UTF-8.*accept_left_out = 0\.1 below \[custom\]"):
+        load(config(av), "av_folder")
+    for wrong in ("1.5", "-1.0", "nan", "true"):
+        with pytest.raises(DataError, match="accept_left_out"):
+            custom(config(av, custom=f"accept_left_out = {wrong}"))
+
+
+def test_what_is_held_out_leaves_enough_to_train_on(av):
+    with pytest.raises(DataError, match=r"test_size = 0\.97 holds out 9 of 10 samples, and leaves 1.*smaller"):
+        load(config(av, dataset="test_size = 0.97"), "av_folder")
+    splits = load(config(av, dataset="test_size = 3"), "av_folder")
+    with pytest.raises(DataError, match="3 samples are held out, and 7 are left, where one step takes 8; lower"):
+        require_step(config(av).edit({"train.train_batch_per_replica": 8}), splits)
+    require_step(config(av).edit({"train.train_batch_per_replica": 7}), splits)
+    require_step(
+        config(av).edit({"train.train_batch_per_replica": 99}), splits
+    )  # too few even if nothing were held out
 
 
 def test_the_loaders_options(av, tmp_path):
@@ -107,7 +131,7 @@ def test_the_loaders_options(av, tmp_path):
     ("words", "told"),
     [
         ('subsets = "[:9]"', r"x\.toml:\d+: custom\.subsets: this loader does not read it; did you mean subset"),
-        ("zzz = 3", r"it reads contract, loader, passport, subset, test_share"),
+        ("zzz = 3", r"it reads accept_left_out, contract, loader, passport, subset, test_share"),
         ("subset = 3", "is 3; it is a text in quotes"),
     ],
 )
@@ -135,10 +159,24 @@ def test_a_loader_leaves_out_what_the_passport_has_in_quarantine(stated, av, tmp
     clip.write_bytes(clip.read_bytes()[:300])
     path = tmp_path / "elsewhere.json" if stated else av / "passport.json"
     passport(folder=av, cache=None, workers=0).write(path)
-    words = f'passport = "{path}"' if stated else ""
+    words = f'{ACCEPT}\npassport = "{path}"' if stated else ACCEPT
+    with pytest.raises(DataError, match=r"1 of 10 samples \(10\.0%\) would be left out.*accept_left_out = 0\.1 below"):
+        load(config(av, custom=words.replace(ACCEPT, "")), "av_folder")
     found = load(config(av, dataset="test_size = 3", custom=words), "av_folder")
     assert sorted(ids(found["train"]) + ids(found["validation"])) == [f"c{i}" for i in range(10) if i != 3]
     assert "1 of" in caplog.text and str(path) in caplog.text
+
+
+def test_the_passport_of_other_data_is_refused(av, tmp_path):
+    passport(folder=av, cache=None, workers=0).write(av / "passport.json")
+    assert len(load(config(av), "av_folder")["train"]) == 10
+    clip = av / "videos" / f"c3{VIDEO_SUFFIX}"
+    clip.write_bytes(clip.read_bytes() + b"x")
+    with pytest.raises(DataError, match=r"passport\.json: is the passport of other data.*c3\."):
+        load(config(av), "av_folder")
+    (av / "passport.json").write_text('{"quarantine": []}')
+    with pytest.raises(DataError, match=r"passport\.json: is no passport \(it has no hash\)"):
+        load(config(av), "av_folder")
 
 
 def test_a_passport_that_is_named_must_be_there(av):

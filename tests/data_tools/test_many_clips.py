@@ -1,14 +1,18 @@
 """Many clips in worker processes, and what is kept of them: in order, read once, whatever one clip does."""
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace as changed
 from pathlib import Path
 
 import clip_makers as make
+import psutil
 import pytest
 from helpers import codes, text_file
 
+from cookbook.runs import ROOT
 from data_tools.passport import clips
 from data_tools.passport.clips import ClipCache, ClipFacts, inspect_all
 from data_tools.passport.findings import Limits
@@ -71,7 +75,7 @@ def test_a_cache_that_was_cut_off_or_is_of_another_version_is_no_trap(tmp_path):
     assert store.get("9" * 64, "video") is None  # the clock stopped it: not a fact
     file = tmp_path / "clips.jsonl"
     whole = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(whole[0].replace(b'"reader": "1', b'"reader": "0') + b"[1]\n\xff\n" + whole[1] + whole[2][:40])
+    file.write_bytes(whole[0].replace(clips.READER.encode(), b"0") + b"[1]\n\xff\n" + whole[1] + whole[2][:40])
     store = ClipCache(tmp_path)
     assert [store.get(d * 64, "video") for d in "0129"] == [None, Content(frames=1), None, None]
     assert store.get("1" * 64, "image") is None
@@ -87,6 +91,37 @@ def test_a_decoder_that_crashes_or_hangs_is_a_finding_and_the_others_are_read():
     assert [facts.path for facts in found] == paths
     assert [codes(facts) for facts in found] == [{"crash"} if i in (2, 9) else set() for i in range(12)]
     assert not found[2].usable and not found[9].usable
+
+
+PARENT = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import clip_makers as make
+from cookbook.runs import ROOT
+from data_tools.passport import clips
+if __name__ == "__main__":
+    print(os.getpid(), flush=True)
+    list(clips._in_workers([[Path("hang-0.mp4")], [Path("hang-1.mp4")]], make.scripted, 60, None, 2))
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(tests=str(ROOT / "tests")))
+    parent = subprocess.Popen([sys.executable, script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    workers = []
+    for _ in range(300):
+        workers = [p for p in psutil.Process(parent.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+        if len(workers) == 2 and all(len(p.threads()) > 1 for p in workers):  # they have begun
+            break
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    for process in alive:
+        process.kill()
+    assert len(workers) == 2 and not alive
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, caplog):

@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import clip_makers as make
+import official_layouts as made
 import pytest
-from helpers import BAD, TEST, TRAIN, check, clip, keys, meta
+from helpers import BAD, TEST, TRAIN, check, clip, keys, llava_item, meta
 from matplotlib.figure import Figure
 
-from cookbook.data.samples import DataError
+from cookbook.data.samples import DataError, Sample, message, text, video
 from cookbook.runs import ROOT
 from data_tools import formats
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
@@ -273,6 +274,43 @@ def test_the_command_prints_one_finding_a_line_and_exits_1_for_an_error(data, tm
     assert main([*arguments, "--json", "--out", str(tmp_path / "p.json")]) == 1
     shown = json.loads(capsys.readouterr().out)
     assert shown["hash"] == json.loads((tmp_path / "p.json").read_text())["hash"] == lines[2].split()[-1]
+
+
+def quick(*arguments) -> int:
+    return main([*map(str, arguments), "--workers", "0", "--cache", str(Path(arguments[0]).parent / "cache")])
+
+
+@pytest.mark.parametrize("name", formats.FORMATS)
+@pytest.mark.parametrize("apart", [False, True], ids=["one", "splits"])
+def test_the_command_takes_what_the_loaders_take_and_leaves_its_file_beside_it(name, apart, data, tmp_path, capsys):
+    if name == "hf_rl":
+        rows = [Sample(f"q{i}", f"c{i}", (message("user", video(clip(data, k, s)), text("What?\n(A) a\n(B) b")),), "A")
+                for i, (k, s) in enumerate((("a0", "train"), ("a1", "train"), ("t0", "test")))]  # fmt: skip
+    else:
+        rows = [s for rows in read_layout(data).samples.values() for s in rows][-3:]
+    out = tmp_path / "out"
+    if apart and name not in formats.BY_FILE:
+        formats.write(rows[:2], out / "train", name), formats.write(rows[2:], out / "test", name)
+    else:
+        formats.write(rows, out, name)
+    for _ in range(2):  # the second time with a passport in the folder
+        assert quick(out, "--out", out / "passport.json") == 0, capsys.readouterr().out
+        assert "3 of 3 samples usable" in capsys.readouterr().out
+    home = out / "train" if (out / "train").is_dir() else out
+    assert len(formats.read(home)) == (2 if home != out else 3)
+
+
+def test_the_command_names_bad_rows_and_takes_archives_and_files(tmp_path, capsys):
+    assert quick(made.sft(tmp_path / "nvidia/SFT", packed=True), "--subset", "robovqa") == 0
+    folder = tmp_path / "llava"
+    made.clip(folder / "v/0.mp4")
+    made.json_file(folder / "a.json", [llava_item(), llava_item(id="y", video="v/gone.mp4")])
+    capsys.readouterr()
+    for place in (folder, folder / "a.json"):
+        assert quick(place) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert "a.json, item 1: left-out: no such file" in lines[0] and "1 of 1 samples usable" in lines[-1]
+    assert quick(folder / "a.json", "--subset", "x") == 2 and "takes no subset" in capsys.readouterr().err
 
 
 def test_the_command_refuses_what_is_no_dataset(tmp_path, capsys):
