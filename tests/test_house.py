@@ -41,7 +41,7 @@ SAME = {
 }
 # lines at most: 3,800, 10,000 and 5,600 stood before any data (jobs, new, predict's command, presets, vllm) and
 # before nothing was lost (checkpointer, locks, what is refused by name)
-LIMITS = {"road": 4_350, "cookbook": 12_000, "data_tools": 6_060}
+LIMITS = {"road": 4_500, "cookbook": 12_000, "data_tools": 6_060}
 
 
 def files(*places: str) -> list[Path]:
@@ -114,7 +114,7 @@ def test_no_import_goes_in_a_circle():
 
 def test_the_road_can_be_walked():
     road = files(*(f"cookbook/{place}" for place in ROAD))
-    assert len([file for file in road if file.name != "__init__.py"]) <= 24
+    assert len([file for file in road if file.name != "__init__.py"]) <= 25
     assert lines(*(f"cookbook/{place}" for place in ROAD)) <= LIMITS["road"]
 
 

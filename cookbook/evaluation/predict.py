@@ -29,6 +29,7 @@ WARPS = {
     "top_k": "TopKLogitsWarper",
     "top_p": "TopPLogitsWarper",
 }
+TOKENS = 65_536  # of a batch, padding and answers included: 3.7 GB of keys and values for 7B in bfloat16
 VALUES = 4096  # of each weight tensor go into its hash: enough to see any training step, and quick for 7B
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,10 @@ def predict(
 ) -> list[dict]:
     """Returns one row a sample, in their order: what was asked, what came back, is it right (`predictions.judge`).
 
-    `size` is the batch, `limit` the most new tokens. With `path`, each row is written as it comes, and rows that a
-    killed run has left there are not asked again. With `draws` at a temperature above 0, the most frequent answer
-    counts (self-consistency), and the row keeps all `outputs`. `warps` are WARPS, as transformers means them.
+    `size` is the batch (smaller where prompts and answers would come to more than TOKENS), `limit` the most new tokens.
+    With `path`, each row is written as it comes, and rows that a killed run has left there are not asked again. With
+    `draws` at a temperature above 0, the most frequent answer counts (self-consistency), and the row keeps all
+    `outputs`. `warps` are WARPS, as transformers means them.
     """
     import torch
 
@@ -66,12 +68,15 @@ def predict(
     ahead = model.device.type != "cpu"  # on a CPU, reading and answering would only take the cores from each other
     generator = torch.Generator(model.device).manual_seed(seed)
     with Store(path, samples, encoder.contract, stamp) as store:
+        with suppress(ValueError, OSError, IndexError):  # of a set of long clips, fewer are read ahead too
+            size = _fitting(encoder, store.todo[0], size, limit * draws)
         bar = progress(len(store.todo), f"{name}: answers, in batches of {size}")
         for window in _windows(encoder, store.todo, WINDOW * size, ahead):
             readable = [sample for sample in window if _encodes(encoder, sample, store)]
             readable.sort(key=lambda s: len(encoder.tokens(s, generate=True).ids), reverse=True)  # less padding
-            for start in range(0, len(readable), size):
-                part = readable[start : start + size]
+            while readable:
+                count = _fitting(encoder, readable[0], size, limit * draws)
+                part, readable = readable[:count], readable[count:]
                 batch = to(model, encoder.prompt_batch(part))
                 out = generate(model, batch, limit, temperature, draws, generator, _warper(warps))
                 texts = [
@@ -92,6 +97,11 @@ def _warper(warps: Mapping[str, float]) -> Callable | None:
         raise ValueError(f"{', '.join(unknown)}: no such setting; there are temperature, {', '.join(WARPS)}")
     made = [getattr(generation, name)(warps[key]) for key, name in WARPS.items() if key in warps]
     return generation.LogitsProcessorList(made) if made else None
+
+
+def _fitting(encoder: "Encoder", longest: Sample, size: int, limit: int) -> int:
+    """Returns how many samples, at most `size`, go through the model together where this is the longest of them."""
+    return min(size, max(1, TOKENS // (len(encoder.tokens(longest, generate=True).ids) + limit)))
 
 
 def _windows(encoder: "Encoder", samples: Sequence[Sample], size: int, ahead: bool) -> Iterator[Sequence[Sample]]:

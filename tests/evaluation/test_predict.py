@@ -18,6 +18,7 @@ from cookbook.evaluation.predict import _windows, predict, weights_hash
 from cookbook.evaluation.predictions import judge, kind_of, read, read_row, save, vote
 from cookbook.model import generation
 from cookbook.model.vision_tower import batch_vision
+from cookbook.pipeline import open_model
 from cookbook.runs import ROOT
 
 
@@ -177,7 +178,7 @@ def test_self_consistency_votes_over_draws(model, encoder, items):
 
 
 def test_every_draw_stands_with_its_own_question(model, encoder, items, monkeypatch):
-    def echo(model, prompts, limit, temperature, copies, generator):
+    def echo(model, prompts, limit, temperature, copies, generator, warp):
         tokens, mask = (prompts[k].repeat_interleave(copies, 0) for k in ("input_ids", "attention_mask"))
         return generation.Completions(tokens, mask.bool(), mask[:, 0].bool())
 
@@ -344,3 +345,14 @@ def test_rows_of_several_models_twice_or_of_another_form_are_refused(tmp_path, c
     assert main(["score", str(tmp_path / "bad.jsonl")]) == 2
     told = capsys.readouterr().err
     assert "bad.jsonl" in told and said in told and told.count("\n") == 1
+
+
+def test_a_batch_holds_so_many_tokens_and_no_more(contract, samples, monkeypatch):
+    """Answers are those of large batches, and no batch comes to more than TOKENS."""
+    model, encoder = open_model("models/tiny-base", contract)
+    whole, seen, batch = predict(model, encoder, samples[:9], "base", limit=8), [], encoder.prompt_batch
+    monkeypatch.setattr(encoder, "prompt_batch", lambda part: seen.append(out := batch(part)) or out)
+    monkeypatch.setattr("cookbook.evaluation.predict.TOKENS", 300)
+    assert predict(model, encoder, samples[:9], "base", limit=8) == whole
+    sizes = [(len(ids), ids.shape[1] + 8) for ids in (out["input_ids"] for out in seen)]
+    assert len(sizes) > 2 and all(count * length <= 300 or count == 1 for count, length in sizes)

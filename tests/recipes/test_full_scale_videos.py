@@ -23,7 +23,7 @@ from cookbook.runs import FOLDER, ROOT, read_jsonl
 from cookbook.tutorial import execute
 from data_tools import videophy2, videophy2_download
 
-SCORES = {"train": [4, 4, 1, 5, 3, 2, 4, 5, 3, 4], "test": [4, 1, 5, 3]}
+SCORES = {"train": [4, 4, 1, 5, 3, 2, 4, 5, 3, 4], "test": [4, 1, 5, 3], "validation": (2, 4)}
 QUESTIONS = [
     {"question": "What is the weather?", "a": "Sunny", "b": "Rainy", "c": "Snowy", "d": "Cloudy", "correct": "b"},
     {"question": "Is there a sidewalk?", "a": "Yes", "b": "No", "correct": "a"},
@@ -51,7 +51,7 @@ def videophy(root):
     for split in SCORES:
         rows = video_rows(split)
         for i, row in enumerate(rows):
-            made.clip(root / "videos" / videophy2.clip_name(row["video_url"]), i + 20 * (split == "test"))
+            made.clip(root / "videos" / videophy2.clip_name(row["video_url"]), i + 20 * list(SCORES).index(split))
         with (root / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, rows[0])
             table.writeheader()
@@ -106,7 +106,7 @@ def test_videophy2_is_fetched_by_one_command_which_goes_on(tmp_path, monkeypatch
     data, asked = tmp_path / "videophy2", []
     for split, scores in SCORES.items():
         for i in range(len(scores)):
-            made.clip(tmp_path / f"site/{split}/{i}/video.mp4", i + 20 * (split == "test"))
+            made.clip(tmp_path / f"site/{split}/{i}/video.mp4", i + 20 * list(SCORES).index(split))
     late = (tmp_path / "site/test/1/video.mp4").rename(tmp_path / "late.mp4")
     with serving(tmp_path / "site") as site:
 
