@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         config = Config.load(args.config)
-        rows = read_jsonl(args.generations) if args.generations else []
+        rows = read_jsonl(args.generations, needs=("id", "output")) if args.generations else []
         found = gym(config, loading.loader(args.loader).load(config)["train"], loading.contract(config), rows)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

@@ -9,7 +9,6 @@ data: `fitted` sets it and nothing else. `python -m cookbook.new` writes the sam
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -240,15 +239,15 @@ def _sizes(config: Config, samples: int, prompt: int, answer: int) -> dict[str, 
 def runnable(job: Job, engine: str = "auto") -> Job:
     """Returns the job of a published file, which is for eight GPUs, with a batch that its samples can fill.
 
-    `pipeline.train` lays it out for the GPUs that cosmos-rl finds. The local engine is one process, where policy and
-    rollouts take turns; it keeps a prompt's completions together, and filters none.
+    `pipeline.train` lays it out for cosmos-rl's GPUs. The local engine is one process, and filters no completions.
     """
     config = job.config
     if choose_engine(engine) == "local":
         config = on_gpus(config, 1)
         if config.kind == "grpo":
             alone = {"rollout.parallelism.tp_size": 1, "train.train_policy.min_filter_prefix_tokens": None}
-            config = config.edit({"mode": "colocated", MINI: math.lcm(config[MINI], config[GENERATIONS]), **alone})
+            groups = -(-config[MINI] // config[GENERATIONS])
+            config = config.edit({"mode": "colocated", MINI: groups * config[GENERATIONS], **alone})
     return replace(job, config=config.edit(_sizes(config, len(job.splits["train"]), 0, 0)))
 
 

@@ -26,9 +26,10 @@ from cookbook.checkpoint.merge import merge
 from cookbook.checkpoint.store import ADAPTER
 from cookbook.config import Config, require
 from cookbook.data.answers import choices_of
-from cookbook.data.contract import Contract
+from cookbook.data.contract import Contract, ContractError
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, require_targets
+from cookbook.data.vision import narrower_limits
 from cookbook.engine.launch import AS_LAUNCHED, PROGRAM, choose_engine, launch, on_gpus
 from cookbook.evaluation import presets
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
@@ -126,10 +127,16 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
         if not (hasattr(module, "make") and file.is_file()):  # other data may have changed since
             check_data(config, name, loader, seed)
         config = config.edit({"custom.passport": named(file)})
-    checked = json.loads((ROOT / config.table("custom")["passport"]).read_text(encoding="utf-8"))
+    checked = runs.read_json(ROOT / config.table("custom")["passport"], ("hash",))
     contract, splits = loading.contract(config), module.load(config)
+    if (folder := checkpoint.on_disk(start)) and (narrow := _narrow(folder, contract)):
+        log.log(logging.WARNING if choose_engine("auto") == PROGRAM else logging.INFO, narrow)
     base = base or (lineage(start)[0].place if (ROOT / start).exists() else start)
     return Job(name, seed, loader, config, contract, splits, checked["hash"], start, base)
+
+
+def _narrow(folder: Path, contract: Contract) -> str:
+    return narrower_limits(folder, contract.vision.min_pixels, contract.vision.max_pixels)
 
 
 def _bound(config: Config, name: str, loader: str, seed: int) -> tuple[Config, ModuleType]:
@@ -235,7 +242,12 @@ def _require_same(place: Path, config: Config, facts: Mapping[str, object]) -> N
 
 
 def _launch(job: Job, gpus: int, stop_on_alarm: bool, fresh: bool) -> Path:
-    """Run the job's training on cosmos-rl. Returns the last export, with its contract."""
+    """Run the job's training on cosmos-rl. Returns the last export, with its contract.
+
+    Raises ContractError where the start's own limits would show the engine other frames than evaluation.
+    """
+    if (folder := checkpoint.on_disk(job.start)) and (narrow := _narrow(folder, job.contract)):
+        raise ContractError(narrow)
     config = job.config
     if (ROOT / job.start).exists():
         checkpoint.require_contract(job.start, job.contract)
@@ -346,7 +358,7 @@ def report(
         rows,
         **{step: read_metrics(run) for step, run in done.items()},
         controls=control_rows or {},
-        manifest={step: json.loads((run / MANIFEST).read_text(encoding="utf-8")) for step, run in done.items()},
+        manifest={step: runs.read_json(run / MANIFEST) for step, run in done.items()},
         texts=texts
         | {f"{s}/config.toml": (run / "config.toml").read_text(encoding="utf-8") for s, run in done.items()},
         notes=notes,

@@ -33,6 +33,7 @@ FOLDER = "COOKBOOK_RUNS"  # the variable that names another folder for all runs 
 MANIFEST, METRICS, GENERATIONS, LOG = "manifest.json", "metrics.jsonl", "generations.jsonl", "log.txt"
 BEST, STATE, LOCK, EXPORTS = "best.json", "state.pt", ".lock", "safetensors"
 FINISHED = "finished"  # the `outcome` of a manifest; else "running", "stopped" or what the engine says
+BOM = b"\xef\xbb\xbf"  # which some editors put before UTF-8
 KL_ALARM = 0.1  # nats a token: the line in the curves of a run, and where `training.alarms` warns
 PACKAGES = {"cookbook": "cosmos-reason1-cookbook", "torch": "torch", "transformers": "transformers"}
 
@@ -166,14 +167,7 @@ def write_whole(file: Path, content: bytes | Callable[[BinaryIO], None]) -> None
 
 def read_manifest(run: Path) -> dict[str, Any]:
     """Returns the facts of a run; {} where it has none. Raises ValueError for a file that is damaged."""
-    file = run / MANIFEST
-    try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{file}: is damaged ({error}); run the step that wrote it again") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{file}: is damaged (no table); run the step that wrote it again")
-    return found
+    return read_json(run / MANIFEST) if (run / MANIFEST).is_file() else {}
 
 
 def unfinished(run: Path) -> str:
@@ -197,23 +191,41 @@ def read_metrics(run: str | Path) -> list[dict]:
     file = path(run) if Path(run).suffix == ".jsonl" else path(run) / METRICS
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no metrics. Has this run been started?")
-    return read_jsonl(file)
+    rows = read_jsonl(file, needs=("step",))
+    if odd := next((n for n, row in enumerate(rows, 1) if not isinstance(row["step"], int | float)), None):
+        raise ValueError(f"{file}: row {odd}: its step is no number; cut the row out, or run the step again")
+    return rows
 
 
-def read_jsonl(file: Path, torn: bool = False) -> list[dict]:
-    """Returns what a file has, one line of JSON each; with `torn`, without a last line that was never written whole.
+def read_jsonl(file: Path, torn: bool = False, needs: Collection[str] = ()) -> list[dict]:
+    """Returns what a file has, one object of JSON a line; with `torn`, without a last line that was cut off.
 
-    Raises ValueError with file and line for a line that is not JSON.
+    Raises ValueError with file and line for a line that is no object, or lacks one of the keys that it `needs`.
     """
     # a text may hold U+2028, where str.splitlines would break it
-    lines = file.read_text(encoding="utf-8", errors="replace" if torn else "strict").split("\n")
-    rows = []
-    for number, line in enumerate(lines[:-1] if torn else lines, start=1):
-        try:
-            rows += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file}:{number}: not a line of JSON; was it cut off? ({error})") from None
-    return rows
+    lines = file.read_bytes().removeprefix(BOM).split(b"\n")
+    numbered = enumerate(lines[:-1] if torn else lines, start=1)
+    return [_object(line, f"{file}:{number}", "a line of JSON", needs) for number, line in numbered if line.strip()]
+
+
+def read_json(file: Path, needs: Collection[str] = ()) -> dict:
+    """Returns the object of JSON that a file has. Raises ValueError, in one line, where it has none or lacks a key."""
+    return _object(file.read_bytes().removeprefix(BOM), str(file), "JSON", needs)
+
+
+def _object(text: bytes, place: str, what: str, needs: Collection[str]) -> dict:
+    """Returns the object of JSON, or says what is wrong with it at this place."""
+    try:
+        found = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        why = f"not {what}; was it cut off? ({error})"
+    else:
+        missing = [key for key in needs if key not in found] if isinstance(found, dict) else []
+        why = "" if isinstance(found, dict) else f"holds {type(found).__name__}, no object"
+        why = f"has no {', '.join(missing)}" if missing else why
+    if why:
+        raise ValueError(f"{place}: {why}; mend it, or delete it and run again the step that writes it")
+    return found
 
 
 def named(place: Path) -> str:

@@ -79,7 +79,7 @@ def run_notebooks(
 
 def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: float) -> Path:
     """Write `runs/NAME/summary.json` from the evaluation's own comparison. Returns its path."""
-    comparison = json.loads((runs.path(name) / "evaluation" / "comparison.json").read_text())
+    comparison = runs.read_json(runs.path(name) / "evaluation" / "comparison.json")
     took = {step: round(seconds[step], 1) for step in ("data", "sft", "rl", "evaluation") if step in seconds}
     total = round(setup_seconds + sum(seconds.values()), 1)
     models, paired = comparison["models"].items(), comparison["paired"].items()

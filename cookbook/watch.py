@@ -21,12 +21,16 @@ def watch(run: str | Path) -> list[Alarm]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 1 where an alarm is severe."""
+    """Returns the exit code: 0, 1 where an alarm is severe, 2 with one line on stderr where the run cannot be read."""
     parser = argparse.ArgumentParser(
         prog="python -m cookbook.watch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", help="a run's folder; a relative one counts from runs/")
-    found = watch(parser.parse_args(arguments).run)
+    try:
+        found = watch(parser.parse_args(arguments).run)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
     print(*(found or ["no alarm"]), sep="\n")
     return int(any(alarm.severe for alarm in found))
 

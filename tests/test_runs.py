@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cookbook import runs
+from cookbook import runs, watch
 from cookbook.runs import GENERATIONS, LOG, MANIFEST, METRICS, Run, read_jsonl, read_metrics
+from cookbook.training.validation import best_step, generations_over_time
 
 
 def manifest(run: Run) -> dict:
@@ -144,3 +145,31 @@ def test_generations_are_kept_as_they_were_written(tmp_path):
     assert read_jsonl(tmp_path / GENERATIONS, torn=True) == [{"a": 1}]
     with pytest.raises(ValueError, match=r"decode"):
         read_jsonl(tmp_path / GENERATIONS)
+
+
+@pytest.mark.parametrize("bad", [b'{"st', b"[1]", b"null", b"", b"\xff\xfe{", b"[" * 100_000, b'{"a": 1}', b"{}{}"])
+def test_a_damaged_small_file_is_one_line_with_its_place_and_what_helps(tmp_path, bad):
+    (tmp_path / "best.json").write_bytes(bad)
+    (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"step": 1}\n' + (bad or b"0") + b"\n")
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": "one"}\n')
+    for read, place in (
+        (lambda: runs.read_json(tmp_path / "best.json", ("step",)), "best.json: "),
+        (lambda: runs.read_jsonl(tmp_path / "rows.jsonl", needs=("step",)), "rows.jsonl:2: "),
+        (lambda: runs.read_metrics(tmp_path), "metrics.jsonl: row 1: "),
+    ):
+        with pytest.raises(ValueError) as caught:
+            read()
+        said = str(caught.value)
+        assert place in said and "run" in said.split(place)[1] and "\n" not in said
+
+
+def test_the_readers_of_a_run_name_a_damaged_file(tmp_path, capsys):
+    (tmp_path / "best.json").write_text('{"st')
+    (tmp_path / "generations.jsonl").write_text('{"kind": "probe", "id": "a"}\n')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step')
+    with pytest.raises(ValueError, match=r"best\.json: not JSON; was it cut off"):
+        best_step(tmp_path)
+    with pytest.raises(ValueError, match=r"generations\.jsonl: row 1 has no question"):
+        generations_over_time(tmp_path)
+    assert watch.main([str(tmp_path)]) == 2
+    assert "metrics.jsonl:2: not a line of JSON" in capsys.readouterr().err

@@ -8,9 +8,11 @@ python -m cookbook.config plan configs/sft.toml --gpus 4 --gpu-gib 80 --samples 
 import argparse
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from cookbook.config import Config, ConfigError, difference, lint, plan
+from cookbook.config.patterns import hits
 from cookbook.config.planner import PEAK_TFLOPS
 
 
@@ -37,11 +39,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _lint(path: Path, **known: int | None) -> list[str]:
-    """Returns what is wrong with a file, a line each."""
+    """Returns what is wrong with a file, a line each; prints what its patterns hit."""
     try:
-        found = lint(Config.read(path), **known)
-    except ConfigError as error:
+        found = lint(config := Config.read(path), **known)
+    except (ConfigError, OSError) as error:
         return [str(error)]
+    with suppress(ValueError, OSError):  # stands among the findings
+        for key, pattern, names in hits(config):
+            if names:
+                print(f"{path}:{config.line(key)}: {key}: {pattern!r} hits {len(names)}, the first {names[0]}")
     return [f"{path}:{finding}" + ("" if finding.level == "error" else f" ({finding.level})") for finding in found]
 
 
@@ -58,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(difference(Config.read(args["default"]), Config.read(args["custom"])).markdown())
             return 0
         found = plan(Config.read(args.pop("file")), **args)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     plain = {name: round(value, 2) if isinstance(value, float) else value for name, value in vars(found).items()}

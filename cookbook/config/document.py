@@ -7,6 +7,7 @@ difference(Config.load("configs/tiny_sft.toml"), config)
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Config:
         """Read TOML without a check of its keys. Raises ConfigError where it is not TOML."""
         try:
             return cls(tomlkit.parse(text), name)
-        except tomlkit.exceptions.TOMLKitError as error:
+        except (tomlkit.exceptions.TOMLKitError, RecursionError) as error:
             raise ConfigError(f"{name}:{getattr(error, 'line', 1)}: not valid TOML ({error})") from None
 
     @classmethod
@@ -55,7 +56,11 @@ class Config:
         """Read a file without a check of its keys: `lint` says what is wrong with them. Raises ConfigError."""
         if not path.is_file():
             raise ConfigError(f"{path}: no such configuration file")
-        return cls.parse(path.read_text(encoding="utf-8"), name or str(path))
+        try:
+            return cls.parse(path.read_bytes().decode("utf-8-sig"), name or str(path))
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise ConfigError(f"{name or path}:{line}: is not UTF-8 ({error.reason}); save it as UTF-8") from None
 
     @classmethod
     def load(cls, path: str | Path) -> "Config":
@@ -102,7 +107,13 @@ class Config:
 
     def line(self, key: str) -> int:
         """Returns the line on which a dotted key stands; of a missing key the line of its nearest table, else 1."""
-        best, found, table, quoted, parts = 0, 1, "", False, key.split(".")
+        parts = key.split(".")
+        return next((at for n in range(len(parts), 0, -1) if (at := self._lines.get(tuple(parts[:n])))), 1)
+
+    @cached_property
+    def _lines(self) -> dict[tuple[str, ...], int]:
+        """The first line of each key and table, by its path."""
+        found, table, quoted = {}, "", False
         for number, text in enumerate(self.text().splitlines(), 1):
             inside, quoted = quoted, quoted ^ (text.count('"""') % 2 == 1) ^ (text.count("'''") % 2 == 1)
             match = None if inside else re.match(r"\s*(?:\[+([^\]]+)\]+|([\w\-.\"' ]+?)\s*=)", text)
@@ -111,8 +122,7 @@ class Config:
             if match[1]:
                 table = match[1].strip()
             here = ".".join(filter(None, [table, (match[2] or "").strip().replace('"', "")])).split(".")
-            if here == parts[: len(here)] and len(here) > best:
-                best, found = len(here), number
+            found.setdefault(tuple(here), number)
         return found
 
 

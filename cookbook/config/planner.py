@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from cookbook.config.document import Config
-from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, steps_per_epoch
+from cookbook.config.document import Config, ConfigError
+from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
 from cookbook.display.tables import AsTable, Table
 from cookbook.runs import ROOT
@@ -159,12 +159,15 @@ def plan(
     `gpu`: one of PEAK_TFLOPS. Memory reproduces the measured runs within 1 %, step times within 5 % on the same host;
     RL times rest on one run. With `advise`, a plan that does not fit names the first change that would.
     """
-    view = View(config)
+    told = {"gpus": gpus, "gpu_gib": gpu_gib, "samples": samples, "tokens": tokens}
+    if odd := [f"{name} = {value}" for name, value in told.items() if not (name != "gpu_gib") <= value < 2**40]:
+        raise ConfigError(f"{config.name}: a plan needs numbers above 0, not {', '.join(odd)}")
+    found = lint(config, gpus=gpus, samples=samples, tokens=tokens)
+    view = sound_view(config)[0]
     parameters, source = _parameters(view)
     peak = _peak(view, parameters, tokens)
     steps = math.floor(steps_per_epoch(view, samples) * view["train.epoch"])
     steps = min(steps, view["train.max_num_steps"] or steps)
-    found = lint(config, gpus=gpus, samples=samples, tokens=tokens)
     why = [f"{f.key}: {f.message}" for f in found if f.level == "error"]
     why += _too_large(view, parameters, peak, gpu_gib)
     fits = not why
@@ -222,7 +225,7 @@ def _layout(view: View, size: int) -> dict[str, int]:
 
 def _advice(config: Config, **known: Any) -> str:
     """Returns the first change, from small to large, with which the plan fits."""
-    view = View(config)
+    view = sound_view(config)[0]
     spread = [_layout(view, n) for n in VISIBLE if n + gpus_needed(view)[1] <= known["gpus"]]
     smaller = [{MINI: n} for n in (8, 4, 2, 1) if n < view[MINI]]
     lora = {"policy.lora.r": 16, "policy.lora.target_modules": "all-linear"}

@@ -6,12 +6,15 @@ file leaves the key out: writing it down is consent.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cookbook.config import schema
 from cookbook.config.document import Config, ConfigError
+from cookbook.config.patterns import hits, parameter_names
 from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT, Issue
+from cookbook.data.vision import narrower_limits
+from cookbook.runs import ROOT
 
 NODE = 8  # the most GPUs that the engine's launcher takes on one node
 VISIBLE = (1, 2, 4, 8)  # the numbers of visible GPUs that it takes
@@ -129,6 +132,8 @@ AT_LEAST_RL: dict[str, float] = {
     GENERATIONS: 2,  # one completion has no group to be better than
     "train.train_policy.kl_beta": 0,
 }
+# -1 means something, or has a rule of its own
+SIGNED = ("top_k", "max_retry_for_on_policy", f"{POLICY}.dp_shard_size", "_min", "_low", "_delta")
 ABOVE_ZERO_RL = ("train.train_policy.temperature", "rollout.sampling_config.temperature",
                  "train.train_policy.epsilon_low", "train.train_policy.epsilon_high",
                  "rollout.gpu_memory_utilization")  # fmt: skip
@@ -140,19 +145,31 @@ def check_values(view: View) -> Iterator[Issue]:
     for key, least in limits.items():
         if view.stated(key) and view[key] is not None and view[key] < least:
             yield view.error(key, f"is {view[key]}; it must be at least {least}")
+    for key, value in view.config.stated.items():
+        if key not in limits and _is_below_zero(view, key, value):
+            yield view.error(key, f"is {value}; it must be at least 0")
     for key in ABOVE_ZERO_RL if view.is_rl else ():
         if view.stated(key) and view[key] <= 0:
             yield view.error(key, f"is {view[key]}; it must be above 0")
     rates, named = view["train.optm_lr"], view.config.table("train.optm_lr")
     if named and "global" not in named:
         yield view.error("train.optm_lr", 'a table of rates needs "global", the rate of all other parameters')
-    elif any(rate <= 0 for rate in (rates if isinstance(rates, list) else [rates])):
-        yield view.error("train.optm_lr", f"is {rates}; it must be above 0")
-    if not all(0 <= beta < 1 for beta in view["train.optm_betas"]) or len(view["train.optm_betas"]) != 2:
+    elif wrong := [r for r in named.values() or (rates if isinstance(rates, list) else [rates]) if not 0 < r <= 1]:
+        yield view.error("train.optm_lr", f"is {wrong[0]}; a rate must be above 0, and is far below 1")
+    if not all(0 <= beta < 1 for beta in view["train.optm_betas"]):
         yield view.error("train.optm_betas", f"is {view['train.optm_betas']}; it takes two numbers from 0 to below 1")
     if view.is_rl and (share := view["rollout.gpu_memory_utilization"]) > 0.95:
         words = f"is {share}; above 0.95 the rollout engine has no room to start"
         yield view.error("rollout.gpu_memory_utilization", words)
+
+
+def _is_below_zero(view: View, key: str, value: Any) -> bool:
+    """Whether a number is below 0 where the engine says nothing of such a one: neither by its default, nor in words."""
+    node = schema.find_key(key, view.config.kind)
+    if not node or key in view.bad or isinstance(value, bool) or not isinstance(value, int | float) or value >= 0:
+        return False
+    default, words = node.get("default"), node.get("description", "")
+    return not key.endswith(SIGNED) and "-1" not in words and not (isinstance(default, int | float) and default < 0)
 
 
 def check_combinations(view: View) -> Iterator[Issue]:
@@ -265,11 +282,46 @@ def check_lengths(view: View) -> Iterator[Issue]:
 
 
 def _divisor(number: int, near: int) -> int:
-    """Returns the largest divisor of number that is not above `near`."""
-    return max(n for n in range(1, max(near, 1) + 1) if number % n == 0)
+    """Returns the largest divisor of number that is not above `near`; 1 where none is found soon."""
+    most = min(near, number)
+    return next((n for n in range(most, max(most - 100_000, 0), -1) if number % n == 0), 1)
 
 
-RULES = (check_defaults, check_values, check_combinations, check_gpus, check_batches, check_lengths)
+def check_patterns(view: View) -> Iterator[Issue]:
+    """Yields patterns that hit nothing in the model: the engine goes on without a word."""
+    try:
+        for key, pattern, names in hits(view.config):
+            if not names:
+                known = ", ".join(sorted({n.split(".")[0] for n in parameter_names(view["policy.model_name_or_path"])}))
+                yield view.error(key, f"{pattern!r} hits nothing in the model, whose names begin with {known}; mend it")
+    except (ValueError, OSError) as error:
+        yield view.error("policy", str(error))
+
+
+def check_vision(view: View) -> Iterator[Issue]:
+    """Yields a checkpoint on this disk whose own limits would have the engine resize the frames once more."""
+    stated, folder = view.config.table("custom").get("contract"), ROOT / view["policy.model_name_or_path"]
+    if not isinstance(stated, str) or not folder.is_dir():
+        return
+    from cookbook.data.contract import Contract  # which reads YAML, for this alone
+
+    try:
+        vision = Contract.load(ROOT / stated).vision
+        if words := narrower_limits(folder, vision.min_pixels, vision.max_pixels):
+            yield view.warning("policy.model_name_or_path", words)
+    except (ValueError, OSError) as error:
+        yield view.error("custom.contract", " ".join(str(error).split()))
+
+
+RULES = (check_defaults, check_combinations, check_gpus, check_batches, check_lengths, check_patterns, check_vision)
+
+
+def sound_view(config: Config, **known: int | None) -> tuple[View, list[Issue]]:
+    """Returns what rules and plan compute with, the default in place of each value that is none, and those issues."""
+    found = list(schema.check(config.stated, config.kind, config.line))
+    view = View(config, frozenset(f.key for f in found), **known)
+    found += (values := list(check_values(view)))
+    return replace(view, bad=view.bad | {f.key for f in values if f.level == "error"}), found
 
 
 def lint(config: Config, **known: int | None) -> list[Issue]:
@@ -278,10 +330,9 @@ def lint(config: Config, **known: int | None) -> list[Issue]:
     What may be known: `gpus`, visible on one node; `samples`, items in the training set; `tokens` of the longest
     sample, vision and text; in RL of its prompt.
     """
-    found = list(schema.check(config.stated, config.kind, config.line))
     if not isinstance(config.document.get("train"), dict):
         return [Issue(1, "train", "there is no [train] table: the engine stops with a KeyError; add one")]
-    view = View(config, frozenset(f.key for f in found), **known)
+    view, found = sound_view(config, **known)
     for rule in RULES:
         found += rule(view)
     return sorted(found, key=lambda f: (f.line, f.level))

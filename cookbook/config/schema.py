@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from math import inf, isfinite
 from typing import Any
 
 from cookbook.runs import ROOT
@@ -17,6 +18,7 @@ from cookbook.runs import ROOT
 SCHEMA = ROOT / "configs" / "schema" / "cosmos_rl-0.4.7.json"
 # what the engine lists as choices and does not insist on: other backends register themselves, SFT may replicate
 FREE = ("rollout.backend", "dp_replicate_size")
+LARGEST = 2**40  # tokens, steps, seeds: a larger number is a slip, and takes long to divide
 TYPES: dict[str, tuple[tuple[type, ...], str]] = {  # as the schema calls them: as Python does, and as people do
     "integer": ((int,), "a whole number"),
     "number": ((int, float), "a number"),
@@ -129,14 +131,26 @@ def _takes(node: dict, value: Any) -> bool:
         return True
     if not isinstance(value, TYPES[wanted][0]) or (isinstance(value, bool) and wanted != "boolean"):
         return False
+    if each := node.get("prefixItems"):
+        return len(value) == len(each) and all(map(_takes, each, value))
     inner = {"array": node.get("items"), "object": node.get("additionalProperties")}.get(wanted)
     items = value.values() if isinstance(value, dict) else value
     return not isinstance(inner, dict) or all(_takes(inner, item) for item in items)
 
 
+def _odd_number(value: Any) -> str | None:
+    """Returns what is asked for instead of a number that is none, or that no key means."""
+    numbers = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)]
+    if any(LARGEST < abs(number) < inf for number in numbers):
+        return f"takes a number up to {LARGEST:,}"
+    return None if all(map(isfinite, numbers)) else "takes a finite number"
+
+
 def refusal(key: str, value: Any, kind: str) -> str | None:
     """Returns what the key takes, in words, where it does not take this value; else None."""
     node = find_key(key, kind)
+    if odd := _odd_number(value):
+        return odd
     if not node:
         return None
     if is_table(key, kind):
@@ -148,6 +162,8 @@ def refusal(key: str, value: Any, kind: str) -> str | None:
         return f"takes one of {', '.join(map(repr, choices))}"
     if _takes(node, value):
         return None
+    if each := node.get("prefixItems"):
+        return f"takes a list of {len(each)}, each {TYPES[each[0]['type']][1]}"
     options = node.get("anyOf") or node.get("oneOf") or [node]
     return "takes " + " or ".join(dict.fromkeys(TYPES[o["type"]][1] for o in options if o["type"] != "null"))
 
@@ -160,7 +176,8 @@ def _nearest(key: str, kind: str) -> str:
     real = [k for k in _nodes(kind) if not is_table(k, kind)]
     same = [MEANT[name]] if name in MEANT else [k for k in real if k.split(".")[-1] == name]
     beside = [k for k in real if k.rpartition(".")[0] == table]
-    near = same or difflib.get_close_matches(key, beside, 1, 0.75) or difflib.get_close_matches(key, real, 1, 0.6)
+    near = same or difflib.get_close_matches(key[:99], beside, 1, 0.75)
+    near = near or difflib.get_close_matches(key[:99], real, 1, 0.6)
     if not near or find_key(near[0], kind) is None:
         return "see configs/schema for its keys"
     best = min(near, key=lambda k: (k.split(".")[0] != key.split(".")[0], len(k)))

@@ -11,19 +11,24 @@ second number. What names no option, two options or a refusal is None, and count
     choose("heavy rain", ["A", "B"], {"A": "rain", "B": "snow"})   # "A"
 """
 
+import ast
+import json
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
+from typing import Any
+from unicodedata import normalize
 
 # the same shape as the format reward of cosmos-rl 0.4.7: exactly one empty line between the two tags
-WELL_FORMED = re.compile(r"<think>((?:(?!</?think>).)*)</think>\n\n<answer>(.*?)</answer>", re.DOTALL)
+WELL_FORMED = re.compile(
+    r"<think>((?:(?!</?(?:answer|think)>).)*)</think>\n\n<answer>((?:(?!</?answer>).)*)</answer>", re.DOTALL
+)
 ANSWER_ONLY = re.compile(r"<answer>((?:(?!</?(?:answer|think)>).)*)</answer>", re.DOTALL)
-ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 Texts = Mapping[str, str]  # the words behind options: {"A": "rain", "B": "snow"}
-CHOICE = re.compile(r"^[ \t]*\(?([A-Z])[).:][ \t]+(\S.*?)[ \t]*$", re.MULTILINE)
+CHOICE = re.compile(r"^[ \t]*\(?([A-Z])[).:][ \t]+(\S(?:.*\S)?)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,14 @@ class Format:
     stated: Callable[[str], str | None]  # the part that states the answer; None where none does
 
 
+def answer_blocks(completion: str) -> list[str]:
+    """Returns what stands in each closed <answer> block, in order."""
+    parts = (part.partition("<answer>") for part in completion.split("</answer>")[:-1])
+    return [inside for _, tag, inside in parts if tag]
+
+
 def _last_answer(completion: str) -> str | None:
-    """Returns what stands in the last <answer> block."""
-    found = ANSWER.findall(completion)
-    return found[-1] if found else None
+    return (answer_blocks(completion) or [None])[-1]
 
 
 FORMATS = {
@@ -105,103 +114,203 @@ def read_answer(
 
 
 # from the words of an answer to an option
+LONGEST = 10_000  # characters: of a longer answer only the end is read
+
+
+def _any(words: str) -> str:
+    """Returns the pattern of one of the words; "_" stands for a blank."""
+    return rf"\b(?:{'|'.join(words.split()).replace('_', ' ')})\b"
+
+
 OPEN, CLOSE, END = r"[(\[{<\"'“‘]*\s*", r"\s*[)\]}>\"'”’]*", r"\s*[.,:;!。]*"
-SO = r"(?:(?:so|thus|therefore|hence|then|finally|overall|well|ok|okay|in conclusion|final answer)\b[,:]?\s*)*"
-NAMED = r"(?:answer|choice|option|letter|selection|score|rating)"
+SO = rf"(?:{_any('so thus therefore hence then finally overall well ok okay in_conclusion final_answer')}[,:]?\s*)*"
+NAMED = r"(?:answer|choice|option|letter|selection|score|rating|grade)"
 SAID = (
-    r"\bI(?:'d|'ll| would| will)?\s+(?:choose|pick|select|answer|say|go with|(?:think|believe) (?:that )?it(?: is|'s))"
+    r"\bI(?:'d|'ll| would| will)?\s+(?:choose|pick|select|answer|say|go with|(?:rate|give) (?:it|this)|"
+    r"(?:think|believe) (?:that )?it(?: is|'s))"
 )
-SURE = r"(?:(?:most likely|likely|probably|clearly|definitely|just|the|option|choice|letter)\s+)*"
-NOT = r"(?:\bnot|n't|\bnever|\bneither|\bnor|\bcannot be|\brule out|\beliminate|\bexclude)\s+(?:the\s+)?"
-NEGATED = re.compile(NOT + "$", re.I)
-DENIED = re.compile(r"\s*(?:is|are|was|seems?|looks?|can(?: be)?)?\s*(?:not\b|n't|wrong|incorrect|false|excluded|ruled|impossible|unlikely)", re.I)  # fmt: skip  # noqa: E501
+SURE = rf"(?:{_any('most_likely likely probably clearly definitely just an? the option choice letter')}\s+){{0,5}}"
+_NO = _any(r"not never neither nor cannot_be can't_be rul\w+_out eliminat\w+ exclud\w+ reject\w*")
+_THAT = _any("think believe say sure certain that it_is it's an? the")
+NOT = rf"(?:n't|{_NO})\s+(?:{_THAT}\s+)*"
+OTHER = _any(
+    "rather_than instead_of unlike except over (?:more|less|fewer|higher|lower|other)_than at_least at_most up_to"
+)
+NEGATED = re.compile(rf"(?:{NOT}|{OTHER}\s+)(?:the\s+)?(?:option\s+)?{OPEN}$", re.I)
+DENIED = re.compile(
+    rf"\s*(?:{_any('is are was were seems? looks? can(?:_be)?')}\s*)?(?:{_any('both all clearly')}\s+)?"
+    rf"(?:n't|{_any('not wrong incorrect false excluded ruled eliminated impossible unlikely out')})", re.I
+)  # fmt: skip
+# what may stand between two options that are both named: "B or maybe C", "A, B", "3-4"; blanks alone do it too
+JOINT = (
+    "or and nor to through then vs versus plus with maybe "
+    "perhaps possibly probably even also but else as_well_as either"
+)
+BETWEEN = rf"(?:[\s)\]}}>\"'”’(\[{{“‘,;/|&+~=<\\–—∨-]|{_any(JOINT + ' option choice')}\.?|\.\.+)+"
+# the words before a lone letter behind which it is an option; behind others it is a name: "car C", "lane B"
+LEADS = re.compile(
+    _any(
+        rf"{JOINT} \w+ly is are was be of by than thus so hence both neither if unless although though while whereas "
+        "because since as option choice answer letter say choose pick select between from not just still too could "
+        "might may can would should must it's guess think believe prefer an? it give rate rating score about around"
+    ) + rf"\s+{OPEN}$", re.I
+)  # fmt: skip
+WORD, MARKED = re.compile(rf"[\w'][^\S\n]+{OPEN}$"), re.compile(r"\w+[)\]:]")
+# one's own correction: what stands before it is taken back
+TURN = (
+    rf"(?:^|[.!?;,:—–\n-])\s*(?:{_any('oh hmm but oops sorry')}[,.]?\s*)*"
+    rf"(?:{_any('wait actually correction scratch_that on_second_thought I_mean')}NO)[,.:;!…]*\s+"
+)
+VERDICT = rf"[)\].]?\s*[:=–—-]?\s*(?:{_any('yes no true false right wrong correct incorrect')}|[✓✔✗✘✅❌])"
 
 
 @lru_cache(maxsize=64)
 def _reader(options: tuple[str, ...]) -> SimpleNamespace:
-    """Returns the patterns that find a set of options in words."""
-    name = "(?P<name>" + "|".join(map(re.escape, sorted(options, key=len, reverse=True))) + ")"
-    words = all(len(option) > 1 for option in options)
-    # a bare "a" before another word is an article; "4.5" is not 4, but "4/5", "4.0" and "4 out of 5" are
-    mark = r"(?:\s*[)\]}>:;!。]|\s*\.(?!\d)|\s*,|\s+[-–—]|\.0\b|\s*/\s*\d|\s+out of \d)"
-    lead = rf"{SO}{OPEN}(?i:{name})" + (r"\b(?!')" if words else mark)
-    bound = r"(?![\w'’]|\.\d(?!\b)|\.[1-9])" if words else r"(?![\w'’]|\.[1-9])"
-    named = rf"(?i:{NAMED}(?:\s+\w+){{0,3}}?\s*(?:\bis\b|\bbe\b|[:=]|->|→)|{SAID}" + (
-        ")" if words else rf"|\b(?:it|this|that)(?: is|'s)\b|\b{NAMED})"
+    """Returns the patterns that find a set of options in words: letters, digits, or whole words such as yes and no."""
+    some, digits = "|".join(map(re.escape, sorted(options, key=len, reverse=True))), all(map(str.isdecimal, options))
+    words, name = not digits and all(len(option) > 1 for option in options), f"(?P<name>{some})"
+    # "4.5" is not 4, but "4.0" is; nor is "<4" or "-4"
+    bound = r"(?![\w'’]|\.\d(?!\b)|\.[1-9])" if words else r"(?![\w'’]|[.,]\d)"
+    alone = r"(?<![<>≤≥])(?<![^\d]-)(?<!^-)" if digits else ""
+    # "no" and "4" are no options before a thing ("no car", "4 cars"), "A" is none where it is an article
+    ends = rf"(?=\s*(?:[^\w\s]|$|\d|{_any('or and if unless for to then but otherwise maybe is')}))"
+    verbs = _any("is was and or nor but seems because since rather instead remains then to through vs with plus")
+    article = rf"(?:(?<![AI])|(?!\s+(?!{verbs})[a-z]))"
+    mention = rf"\b(?i:{some})\b(?!'){ends}"
+    if not words:
+        marked, free = rf"(?<=[(\[])(?i:{some})(?=[)\]])", ends if digits else article
+        mention = rf"(?<![\w'’])(?<!\d[.,])(?<!\bN/){alone}(?:(?:{some}){bound}{free}|{marked})"
+    why = _any("because since as rather instead due stars? points? unless if")
+    mark = rf"(?:\s*[)\]>:;!。(]|\s*\.(?!\d)|\s*,(?!\d)|\s+[-–—]|\.0\b|\s+{why})"
+    idle = rf"\b(?!')(?!\s+{_any('doubts? problem question idea one way matter wonder clue answer')})"
+    is_it = rf"{_any('it this that')}(?: is|'s|(?: must| should| would| could)? be)\b"
+    named = (
+        rf"(?i:(?<!each )(?<!every ){NAMED}(?:\s+\w+){{0,3}}?\s*(?:\bis\b|\bbe\b|[:=]|->|→)|{SAID}|{is_it}"
+        + ("" if words else rf"|\b{NAMED}")
+        + ")"
     )
-    some = name.replace("?P<name>", "?:")
-    either = rf"(?:(?i:{name})" if words else rf"(?:{name}"
-    small = "" if words else rf"|(?i:{some})(?=\s*(?:[)\]}}.,:;!\"']|$))"
-    said = rf"{named}\s*:?\s*(?i:{SURE}){OPEN}(?P<found>{either.replace('?P<name>', '?:')}{small})){bound}{CLOSE}"
-    either_or = r"\s*(?:,|/|\bor\b|\band\b|&)+"
+    told = f"(?i:{some}){ends}" if words else rf"(?:{some})|(?i:{some})(?=\s*(?:[)\]}}.,:;!\"']|$))"
+    much = _any("the most my probably clearly definitely also")
+    best = _any("correct right true best answer likely one")
+    praise = rf"(?:{_any('is was seems looks must_be should_be would_be')}\s+(?:{much}\s+)*{best}|remains\b)"
+    no = "" if "no" in map(str.lower, options) else r"|no(?=[,.:;!])"
     return SimpleNamespace(
         # nothing but the option: "(b)", "Option B."
-        whole=re.compile(rf"\s*{SO}(?:{NAMED}\s*[:#]?\s*)?{OPEN}{name}(?:\.0|\s*/\s*\d+)?{CLOSE}{END}\s*", re.I),
-        lead=re.compile(rf"\s*{lead}"),  # the option, and then more: "B) rain", "Yes, they touch"
-        said=re.compile(said),  # announced: "the answer is B", "I would say no"
-        # a letter that ends the text: "…, so B."
-        last=re.compile(r"(?!)" if words else rf"(?<![\w'’])(?<!\d\.)(?P<found>{some}|[(\[](?i:{some})[)\]]){END}\s*$"),
-        # at the start of a line, as in a list of the options
-        listed=re.compile(rf"^\s*{OPEN}(?i:{name})(?:\s*[)\]:]|\s*\.(?!\d)|\s*$)", re.M),
-        marked=re.compile(rf"(?<!\w)(?i:{name})\s*[)\]]"),  # with a bracket, anywhere
-        # another option right behind: "A or B"; and the same from its other end
-        hedge=re.compile(rf"{CLOSE}{either_or}\s*(?:option\s+)?{OPEN}(?i:{name})(?!\w)"),
-        beside=re.compile(rf"(?<!\w)(?:{some}){CLOSE}{either_or}\s*[(\[]*$"),
+        whole=re.compile(rf"\s*{SO}(?:{NAMED}\s*[:#]?\s*)?{OPEN}{alone}{name}(?:\.0)?{CLOSE}{END}\s*", re.I),
+        lead=re.compile(rf"\s*{SO}{OPEN}(?i:{name}){idle if words else mark}"),  # the option, and then more: "B) rain"
+        # announced: "the answer is B", "I would say no"
+        said=re.compile(rf"{named}\s*:?\s*(?i:{SURE}){OPEN}(?P<name>{told}){bound}"),
+        holds=re.compile(rf"(?<![\w'’]){name}{CLOSE}\s+{praise}"),  # praised: "C is correct"
+        last=re.compile("(?!)" if words else rf"{mention}{CLOSE}{END}\s*$"),  # a letter that ends the text: "…, so B."
+        group=re.compile(rf"{mention}(?:{BETWEEN}(?:{mention}))*"),
+        name=re.compile(mention),
+        means=_is_option if not words else lambda words, at: True,
+        turn=re.compile(TURN.replace("NO", no), re.I),
+        verdict=re.compile("(?!)" if words or digits else rf"(?<![\w'’]){name}{VERDICT}"),
+        top=re.compile(rf"(?<=\d)\s?\(?(?:/|(?:out )?of)\s?{max(options, key=int)}\b\)?" if digits else "(?!)"),
     )
 
 
 def plain(words: str) -> str:
-    """Returns the words without markdown, LaTeX and full-width forms: "**B**", "\\boxed{B}" and "Ｂ" become B."""
-    words = unicodedata.normalize("NFKC", words)
+    """Returns the words without markdown, LaTeX and full-width forms: "**B**", "\\boxed{B}" and "Ｂ" become B.
+
+    Several blanks are one, several line ends one line end: what looks for words then takes linear time.
+    """
+    # word by word, since combining marks in a row take quadratic time
+    words = words if words.isascii() else re.sub(r"\S{1,256}", lambda word: normalize("NFKC", word[0]), words)
     for _ in range(2):  # one in another
-        words = re.sub(r"\\(?:boxed|text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", words)
-    return re.sub(r"\*+|`+|\$+|__", "", words).replace("’", "'").strip()
+        words = re.sub(r"\\(?:f?boxe?d?|(?:text|math)(?:bf|rm|it|sf|tt)?|bm)\s{0,9}\{([^{}]*)\}", r"\1", words)
+    words = re.sub(r"\*+|`+|\$+|__|\\[()\[\]]|</?(?:b|i|em|strong|u|p|br|code|option|choice)\s?/?>", "", words)
+    words = re.sub(r"(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)", "", words).replace("’", "'")
+    return re.sub(r"[\s\u200b-\u200f\u2060\ufeff]+", lambda gap: "\n" if "\n" in gap[0] else " ", words).strip()
 
 
 def choose(stated: str, options: Sequence[str], texts: Texts | None = None) -> str | None:
     """Returns the option that a stated answer names, or None where it names none, or more than one.
 
-    `texts` gives the words of the options ({"A": "rain"}). In this order: nothing but the option; the last sentence
-    that says or announces it; a letter that ends the text; the words of exactly one option. A letter outweighs words.
-    Case, brackets, markdown and punctuation do not matter; an article ("a car") is no letter.
+    `texts` gives the words of the options ({"A": "rain"}). In this order: nothing but the option; the value of "answer"
+    in JSON; the last sentence that says or announces it; a letter that ends the text; the words of exactly one option.
+    A letter outweighs words. Another option that is named and not denied makes it no answer ("B or maybe C", "B,
+    although C is possible"), but for one that is taken back ("A. Wait, B") or weighed before the answer is announced.
+    Case, brackets, markdown and punctuation do not matter; an article ("a car") is no letter. Of an answer above
+    LONGEST characters only the end is read.
     """
-    words, reader = plain(stated), _reader(tuple(options))
-    if not words or not options:
+    if not stated or not options:
         return None
+    words, reader = _end(plain(_end(stated))), _reader(tuple(options))
     by_name = {option.lower(): option for option in options}
+    words = reader.top.sub("", re.sub(r"\bscale (?:of|from) \w+ ?(?:to|-|–) ?\w+", "scale", words))
     if found := reader.whole.fullmatch(words):
         return by_name[found["name"].lower()]
-    if statements := _statements(words, reader, len(options), texts or {}):
-        return by_name.get(max(statements)[1])
-    found = reader.last.search(words)
-    if found and not NEGATED.search(words[: found.start()]) and not reader.beside.search(words[: found.start()]):
-        return by_name[found["found"].strip("()[]").lower()]
+    if told := fields(words):
+        values = [value for key, value in told.items() if re.search(rf"(?i)\b{NAMED}$", key.replace("_", " "))]
+        return choose(str(values[0]), options, texts) if len(values) == 1 and not isinstance(values[0], dict) else None
+    if len({match["name"] for match in reader.verdict.finditer(words)}) > 1:
+        return None
+    words = next((part for part in reversed(reader.turn.split(words)) if part.strip()), "")
+    if found := reader.whole.fullmatch(words):
+        return by_name[found["name"].lower()]
+    if (name := _stated(words, reader, texts or {})) is not None:
+        return by_name.get(name)
     return _by_text(words, texts) if texts else None
 
 
-def _statements(words: str, reader: SimpleNamespace, count: int, texts: Texts) -> list[tuple[int, str]]:
-    """Returns (place, lower-case option) of each statement; the option is "" where the statement names two."""
+def _end(words: str) -> str:
+    """Returns the words, of long ones the last LONGEST characters from a blank on, with a mark that they were cut."""
+    return words if len(words) <= LONGEST else "… " + "".join(words[-LONGEST:].split(maxsplit=1)[1:])
+
+
+def _stated(words: str, reader: SimpleNamespace, texts: Texts) -> str | None:
+    """Returns the lower-case option that the words state, "" where they leave a choice, None where they state none."""
+    weak, strong, groups = [], [], _groups(words, reader)
+
+    def state(kind: list, match: re.Match, name: str | int = "name") -> None:
+        at, asked = match.start(name), words[match.end(name) : match.end(name) + 9].lstrip(" )]\"'").startswith("?")
+        if not asked and not _denied(words, {match.start(), at}) and not DENIED.match(words, match.end(name)):
+            both = next((names for start, end, names in groups if start <= at < end and len(names) > 1), None)
+            kind.append((at, "" if both else match[name].lower()))
+
+    for match in (*reader.said.finditer(words), *reader.holds.finditer(words)):
+        state(strong, match)
+    if match := reader.lead.match(words) or _with_text(words, reader, texts):
+        state(weak, match)
+    for part in re.finditer(r"(?:[^\n.!?。]|\.(?=\d))+[.!?。]*", words):  # sentences and lines
+        if match := reader.whole.fullmatch(words, part.start(), part.end()):
+            weak.append((match.start("name"), match["name"].lower()))
+    if (match := reader.last.search(words, max(0, len(words) - 99))) and reader.means(words, match.start()):
+        state(weak, reader.name.search(words, match.start()), 0)
+    if not (stated := strong or weak):
+        return "" if any(len(names) > 1 for _, _, names in groups) else None
+    place, name = max(stated)
+    others = {name for _, name in stated}
+    for start, _, names in groups:
+        others |= names if not strong or start > place else set()
+    early = {name for at, name in weak if at < place} if strong else set()
+    if len(early | {name for at, _, names in groups if at < place for name in names}) == 1:
+        others |= early  # more than one were weighed, or are the list of the options
+    return name if others <= {name} else ""
+
+
+def _groups(words: str, reader: SimpleNamespace) -> list[tuple[int, int, set[str]]]:
+    """Returns (start, end, lower-case options) of what is named together, but for what is denied or asked."""
     found = []
-    for match in reader.said.finditer(words):
-        if not NEGATED.search(words[: match.start()]) and not DENIED.match(words, match.end()):
-            both = reader.hedge.match(words, match.end())
-            found.append((match.start(), "" if both else match["found"].strip("()[] ").lower()))
-    if _is_list(words, reader, count):
-        return found
-    if (match := reader.lead.match(words)) or (match := _with_text(words, reader, texts)):
-        first = match["name"].lower()
-        both = reader.hedge.match(words, match.end("name"))
-        found.append((0, "" if both and both["name"].lower() != first else first))
-    for part in re.finditer(r"[^\n]+?(?:[.!?。]+(?=\s|$)|(?=\n)|$)", words):  # sentences and lines
-        if match := reader.whole.fullmatch(part[0]):
-            found.append((part.start(), match["name"].lower()))
+    for match in reader.group.finditer(words):
+        names = {each[0].lower() for each in reader.name.finditer(words, match.start(), match.end())}
+        denied = _denied(words, {match.start()}) or DENIED.match(words, match.end())
+        asked = words[match.end() : match.end() + 9].lstrip(" )]\"'").startswith("?") and len(names) == 1
+        if not denied and not asked and (len(names) > 1 or reader.means(words, match.start())):
+            found.append((match.start(), match.end(), names))
     return found
 
 
-def _is_list(words: str, reader: SimpleNamespace, count: int) -> bool:
-    """Whether the words only repeat the `count` options: then only an announced one counts."""
-    lines, marks = ({m["name"].lower() for m in pattern.finditer(words)} for pattern in (reader.listed, reader.marked))
-    return len(lines) > 1 or (len(marks) == count > 2)
+def _denied(words: str, places: set[int]) -> bool:
+    return any(NEGATED.search(words[max(0, at - 60) : at]) for at in places)
+
+
+def _is_option(words: str, at: int) -> bool:
+    """Whether the letter there stands for an option, and names no thing: "car C"."""
+    before = words[max(0, at - 30) : at]
+    return not WORD.search(before) or MARKED.match(words, at) is not None or LEADS.search(before) is not None
 
 
 def _with_text(words: str, reader: SimpleNamespace, texts: Texts) -> re.Match | None:
@@ -223,14 +332,46 @@ def _bare(words: str) -> str:
 
 def _by_text(words: str, texts: Texts) -> str | None:
     """Returns the option whose words the answer repeats, or holds as the only one, not denied."""
-    said = _bare(re.sub(rf"(?i)^.*{NAMED}\s*(?:is|:)\s*", "", words, flags=re.DOTALL))
+    words = re.sub(r"(?i)\bno\s?[,.:;!?]", " ", words)  # it denies nothing behind it
+    said = _bare(re.sub(rf"(?i)^.*{NAMED}\s?(?:is|:)\s?", "", words, flags=re.DOTALL))
     by_text = {option: _bare(own) for option, own in texts.items() if _bare(own)}
     if same := [option for option, own in by_text.items() if own == said]:
         return same[0] if len(same) == 1 else None
     said, found = f" {_bare(words)} ", []
     for option, own in sorted(by_text.items(), key=lambda item: -len(item[1])):
         if (at := said.find(f" {own} ")) >= 0:
-            denied = re.search(r"\b(?:not|no|never|isn t|without)(?: \w+)?$", said[:at])
+            denied = re.search(r"\b(?:not|no|never|isn t|without)(?: \w+)?$", said[max(0, at - 60) : at])
             found += [] if denied else [option]
             said = said.replace(f" {own} ", "  ")  # "red car" must not count for "car" too
     return found[0] if len(found) == 1 else None
+
+
+def fields(words: str) -> dict[str, Any]:
+    """Returns the fields of the JSON object in a text, alone, in a code block or among words; {} where there is none.
+
+    Python's notation ('single quotes') is read too: the guide's loader trains on it. A field that stands twice leaves a
+    choice: {}. So does a text of more than 5 LONGEST characters.
+    """
+    words = words[words.find("{") : words.rfind("}") + 1] if len(words) <= 5 * LONGEST else ""
+    with suppress(KeyError):
+        for read in (_json, _python) if words else ():
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+                if isinstance(found := read(words), dict):
+                    return {str(key): value for key, value in found.items()}
+    return {}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict:
+    if len(found := dict(pairs)) < len(pairs):
+        raise KeyError("a field stands twice")
+    return found
+
+
+def _json(words: str) -> Any:
+    return json.loads(words, object_pairs_hook=_once)
+
+
+def _python(words: str) -> Any:
+    tree = ast.parse(words, mode="eval")
+    found = ast.literal_eval(tree)
+    return _once([(key, None) for key in map(ast.literal_eval, getattr(tree.body, "keys", ()))]) and found

@@ -21,6 +21,8 @@ from cookbook.data.answers import FORMATS, Texts, option_texts, read_answer
 from cookbook.data.samples import Message, Sample, message, text
 from cookbook.data.vision import TOTAL_PIXELS
 
+LARGEST = 2**30  # pixels, tokens: no contract means more
+
 
 class ContractError(ValueError):
     """Two steps that should share a contract do not; the message says what differs."""
@@ -54,7 +56,8 @@ class Contract:
     def load(cls, path: str | Path) -> "Contract":
         """Read a contract file.
 
-        Raises ContractError for a file that is no table of keys or has no size between its pixel limits, ValueError for
+        Raises ContractError for a file that is no table of keys, a number that is none or has no meaning, and where
+        there is no size between its pixel limits, ValueError for
         missing or unknown keys, and for a prompt that shows another form than the one rewarded.
         """
         data, vision = _tables(Path(path))
@@ -64,7 +67,15 @@ class Contract:
         ):
             if set(found) - free != wanted:
                 raise ValueError(f"{path}: expected the keys {sorted(wanted)}, found {sorted(found)}")
-        if data["answer_format"] not in FORMATS:
+        for key, value in (vision | {"max_new_tokens": data.get("max_new_tokens", 1)}).items():
+            whole, least = key != "fps", 2 * (key == "max_frames")
+            kinds = int if whole else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not max(least, 0.01) <= value <= LARGEST:
+                wanted = f"a {'whole ' * whole}number from {least or ('0.01', 1)[whole]} to {LARGEST:,}"
+                raise ContractError(f"{path}: {key} is {value!r}; it takes {wanted}")
+        if not isinstance(data["system"], str):
+            raise ContractError(f'{path}: system is {data["system"]!r}; it takes a text, and none is ""')
+        if not isinstance(data["answer_format"], str) or data["answer_format"] not in FORMATS:
             raise ValueError(f"{path}: answer_format is {data['answer_format']!r}; known are {', '.join(FORMATS)}")
         if (least := vision["min_pixels"]) > (most := vision["max_pixels"]):
             raise ContractError(f"{path}: video.min_pixels is {least}, above max_pixels, {most}; lower it")
@@ -141,8 +152,8 @@ class Contract:
 def _tables(path: Path) -> tuple[dict, dict]:
     """Returns the keys of a contract file without `video`, and those of `video`. Raises ContractError."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ContractError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict) or not isinstance(vision := data.pop("video", {}), dict):
         raise ContractError(f"{path}: is no table with the keys system, answer_format and video; see configs/prompts/")

@@ -6,6 +6,9 @@ Why: the plan, the passport and training share it, so that none rounds otherwise
 """
 
 import math
+from pathlib import Path
+
+from cookbook.runs import read_json
 
 UNIT = 28  # pixels a side of one merged vision token: patches of 14, merged two by two
 MIN_FRAMES, MAX_FRAMES = 4, 768
@@ -71,3 +74,31 @@ def image_tokens(
     """Returns the vision tokens of an image: height / 28 x width / 28, after resizing."""
     h, w = resized(height, width, min_pixels, max_pixels)
     return (h // UNIT) * (w // UNIT)
+
+
+def narrower_limits(folder: Path, min_pixels: int, max_pixels: int) -> str:
+    """Returns where a checkpoint's own limits are narrower than a contract's, and what helps; "" where they are not.
+
+    cosmos-rl's packer resizes the frames again, to the processor's limits, while our encoder, evaluation and inference
+    show what the contract says: two pictures of one clip. Raises ValueError for a file that cannot be read.
+    """
+    image = folder / "preprocessor_config.json"
+    clip = folder / "video_preprocessor_config.json"
+    for file, stock, most in (
+        (clip if clip.is_file() else image, VIDEO_PIXELS, VIDEO_PIXELS[1]),
+        (image, (3136, 1280 * UNIT**2), IMAGE_PIXELS[1]),  # transformers' own, where nothing is stated
+    ):
+        if not file.is_file():
+            continue
+        stated = read_json(file)
+        size = stated.get("size") or {}
+        low, high = (
+            stated.get(key) or size.get(edge) or size.get(key) or otherwise
+            for key, edge, otherwise in zip(("min_pixels", "max_pixels"), ("shortest_edge", "longest_edge"), stock)
+        )
+        if low > min_pixels or high < min(max_pixels, most):
+            wanted = f"min_pixels = {min(low, min_pixels)}, max_pixels = {max(high, max_pixels)}"
+            differs = f"takes {low:,} to {high:,} pixels, the contract shows {min_pixels:,} to {max_pixels:,}"
+            why = "cosmos-rl would train on other frames than evaluation sees"
+            return f"{file} {differs}: {why}; write {wanted} into it, in `size` too"
+    return ""

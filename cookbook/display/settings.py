@@ -4,6 +4,11 @@ Why: papermill runs the defaults when a parameter's name is misspelt, and hands 
 text "true"; an hour later somebody reads the wrong curve. So every notebook reads its own parameters cell,
 where names, types, defaults and meanings stand, and compares it with the values that it really got.
 
+A help that begins with a range or with choices in brackets has them held, and the table does not show them:
+
+    epochs: int = 0  # [0..] passes over the data
+    engine: str = "auto"  # [auto|local|cosmos-rl] what trains
+
     settings = check_settings()     # in the cell after the one tagged `parameters`; shows itself as a table
     show_source(check_settings)     # shows the code that a notebook is about to use
 """
@@ -11,7 +16,10 @@ where names, types, defaults and meanings stand, and compares it with the values
 import ast
 import difflib
 import inspect
+import json
 import linecache
+import os
+import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -25,8 +33,12 @@ from IPython.display import display
 from cookbook.display.tables import AsTable, Bold, Code, Table
 
 TYPES = {kind.__name__: kind for kind in (bool, int, float, str, list)}
+RANGE = re.compile(r"\[(?:(?P<least>-?\d+(?:\.\d+)?)?\.\.(?P<most>-?\d+(?:\.\d+)?)?|(?P<choices>[\w|-]+))\]\s*")
+LARGEST = 2**53  # above it a float is no whole number
+ENDS = {"least": -LARGEST, "most": LARGEST}
 FORM = "one literal a line: name: type = value  # help"
 INJECTED = "# Parameters"  # the first line of the cell that papermill adds
+SESSION = "JPY_SESSION_NAME"  # JupyterLab's variable for the notebook's file
 OWN_NAMES = "PAPERMILL_"  # what papermill's --inject-paths adds is no parameter of ours
 
 
@@ -39,12 +51,14 @@ class Parameter:
     default: object
     help: str
     value: object
+    range: str = ""  # as the help has it: "[0..1]", "[auto|local]"
 
     def accept(self, value: object) -> "Parameter":
-        """Returns the parameter with this value; an int may stand for a float. Raises TypeError."""
-        if self.type is float and type(value) is int:
+        """Returns the parameter with this value; an int may stand for a float. Raises TypeError, ValueError."""
+        if self.type is float and type(value) is int and abs(value) <= LARGEST:
             value = float(value)
         if type(value) is self.type:
+            self._require_sense(value)
             return replace(self, value=value)
         remedies = {
             bool: f"Write -p {self.name} True or -p {self.name} False, with a capital letter.",
@@ -53,6 +67,21 @@ class Parameter:
         found, wanted = type(value).__name__, self.type.__name__
         remedy = remedies.get(self.type, f"The default is {self.default!r}.")
         raise TypeError(f"{self.name} is {value!r} ({found}), but takes {wanted}. {remedy}")
+
+    def _require_sense(self, value: object) -> None:
+        held = RANGE.fullmatch(self.range)
+        if self.type in (int, float):
+            least, most = (float(held[end] or other) if held else other for end, other in ENDS.items())
+            if not least <= value <= most:
+                number = "whole number" if self.type is int else "number"
+                ends = f"from {least:.15g} to {most:.15g}" if most < LARGEST else f"of at least {least:.15g}"
+                raise ValueError(
+                    f"{self.name} is {value!r}, but takes a {number} {ends}. The default is {self.default!r}."
+                )
+        elif held and held["choices"] and value not in (choices := held["choices"].split("|")):
+            near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            raise ValueError(f"{self.name} is {value!r}, but takes one of {', '.join(choices)}{hint}")
 
 
 class Settings(AsTable):
@@ -101,14 +130,27 @@ def check_settings() -> Settings:
     declared, injected = find_cells(cells)
     stored = (n.id for n in ast.walk(ast.parse(injected)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
     names = [*read_parameters(declared), *stored]
+    _require_use(read_parameters(declared), os.environ.get(SESSION, ""))
     return validate(declared, {name: shell.user_ns[name] for name in names if name in shell.user_ns})
+
+
+def _require_use(declared: Collection[str], notebook: str) -> None:
+    """Raises ValueError for a name that no other cell of this notebook says: a line that was added, but misspelt."""
+    try:
+        cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"] if notebook else []
+    except (OSError, ValueError, KeyError, TypeError):  # it tells where Jupyter says so, and has been saved
+        return
+    others = [c for c in cells if c["cell_type"] == "code" and "parameters" not in c["metadata"].get("tags", [])]
+    words = set(re.findall(r"\w+", "\n".join("".join(cell["source"]) for cell in others)))
+    if others and (unused := next((name for name in declared if name not in words), None)):
+        raise ValueError(_unknown(unused, [name for name in declared if name in words]))
 
 
 def validate(declared: str, given: Mapping[str, object]) -> Settings:
     """Returns the settings that the source `declared` and the values in `given` make together.
 
     What is not given keeps its default. Raises ValueError for a name in `given` that is not declared, naming
-    the nearest that is, and TypeError for a value of the wrong type.
+    the nearest that is, TypeError for a value of the wrong type, and ValueError for one out of its range.
     """
     parameters = read_parameters(declared)
     for name in given:
@@ -141,7 +183,9 @@ def _read_line(node: ast.stmt, line: str) -> Parameter:
     if node.lineno != node.end_lineno or line.count("=") != 1:
         raise refuse("must stand on one line with a single '=', in the comment too")
     comment = line.encode()[node.end_col_offset :].decode().strip()  # ast counts in bytes
-    parameter = Parameter(node.target.id, TYPES[kind], default, comment.lstrip("# "), default)
+    help = comment.lstrip("# ")
+    held = (match[0] if (match := RANGE.match(help)) else "").rstrip()
+    parameter = Parameter(node.target.id, TYPES[kind], default, help[len(match[0]) if match else 0 :], default, held)
     accepted = parameter.accept(default)
     return replace(accepted, default=accepted.value)
 
@@ -156,9 +200,10 @@ def find_cells(cells: Iterable[str]) -> tuple[str, str]:
     """Returns the declared and the injected cell ("" where there is none) among executed cells, oldest first.
 
     The latest parameters cell counts, since somebody may have edited it and run it again; an injected cell
-    counts only when it ran after that. Raises ValueError where no cell declares parameters.
+    counts only when it ran after that, and so does one that declares less than half of the names again: its names are
+    to be known. Raises ValueError where no cell declares parameters.
     """
-    declared, injected = None, ""
+    declared, injected, known = None, "", set()
     for cell in cells:
         try:
             statements = ast.parse(cell).body
@@ -166,10 +211,13 @@ def find_cells(cells: Iterable[str]) -> tuple[str, str]:
             continue
         if not statements or not all(isinstance(node, ast.Assign | ast.AnnAssign) for node in statements):
             continue
-        if any(isinstance(node, ast.AnnAssign) for node in statements):
-            declared, injected = cell, ""
+        if names := {ast.unparse(node.target) for node in statements if isinstance(node, ast.AnnAssign)}:
+            if declared is not None and 2 * len(names & known) < len(known):
+                injected = "\n".join(filter(None, [injected, cell]))
+            else:
+                declared, injected, known = cell, "", names
         elif cell.lstrip().startswith(INJECTED):
-            injected = cell
+            injected = "\n".join(filter(None, [injected, cell]))
     if declared is None:
         raise ValueError(f"the parameters cell has not run. Run it first; its form is {FORM}")
     return declared, injected

@@ -6,10 +6,9 @@ Why: many teams compare their runs there. Nothing here needs an account: the run
     track("mine/sft", project="cosmos_reason1_vqa")
 """
 
-import json
 import os
 
-from cookbook.runs import MANIFEST, named, path, read_metrics
+from cookbook.runs import MANIFEST, named, path, read_json, read_metrics
 
 
 def track(run: str, project: str, mode: str = "offline") -> str:
@@ -20,7 +19,7 @@ def track(run: str, project: str, mode: str = "offline") -> str:
     import wandb  # a second, for those who want it
 
     rows, folder = read_metrics(run), path(run)
-    facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    facts = read_json(folder / MANIFEST)
     os.environ.setdefault("WANDB_SILENT", "true")  # its own lines name this machine
     settings = wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True, x_disable_meta=True)
     tracked = wandb.init(project=project, name=run, dir=str(folder), mode=mode, config=facts, settings=settings)

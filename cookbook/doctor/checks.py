@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from cookbook import runs
+from cookbook.config import Config
 from cookbook.config.planner import PARAMETERS_7B
-from cookbook.config.rules import VISIBLE
+from cookbook.config.rules import VISIBLE, View, check_vision
 from cookbook.display.tables import MISSING, OK, WARNING
 from cookbook.engine.environment import PROGRAMS, is_free, search_path
 
@@ -117,6 +118,7 @@ def all_checks(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str
         *((name, look, partial(cache, name, environment)) for name, look in caches.items()),
         ("disk for runs", lambda: room(runs.path())),
         ("tiny base", lambda: base.is_file() and base.stat().st_size > 1e6),
+        ("vision limits", narrow_starts, starts),
         ("shared memory", lambda: shutil.disk_usage("/dev/shm").total / 1e9 if Path("/dev/shm").exists() else None),
         ("memory", memory_gb),
     ]
@@ -130,6 +132,19 @@ def level(levels: Sequence[tuple], found: Any) -> Judged:
     """
     size = -1 if found is None else found if isinstance(found, (int, float, tuple)) else bool(found)
     return next((status, words.format(found), *fix) for limit, status, words, *fix in levels if size < limit)
+
+
+def narrow_starts() -> list[str]:
+    """Returns what the lint says of the vision limits of each shipped file's checkpoint, where that is on this disk."""
+    configs = [Config.read(file, file.name) for file in sorted((runs.ROOT / "configs").glob("*.toml"))]
+    return [f"{c.name}: {issue.message}" for c in configs for issue in check_vision(View(c))]
+
+
+def starts(found: list[str]) -> Judged:
+    """Returns the judgement of `narrow_starts`."""
+    return (
+        (WARNING, found[0], "python -m cookbook.config lint configs/*.toml") if found else (OK, "as the contracts ask")
+    )
 
 
 def version(name: str) -> str | None:

@@ -25,7 +25,7 @@ def predict_parallel(command: Sequence[str], ids: Sequence[str], out: Path, gpus
     Raises RuntimeError where a process failed; the same command goes on from what the others wrote.
     """
     files, running = [part_file(out, part, gpus) for part in range(gpus)], []
-    kept = {row["id"]: row for row in read_jsonl(out, torn=True)} if out.is_file() else {}
+    kept = {row["id"]: row for row in read_jsonl(out, True, ("id",))} if out.is_file() else {}
     for part, file in enumerate(files):
         if kept and not file.is_file():
             save([kept[name] for name in ids[part::gpus] if name in kept], file)

@@ -58,6 +58,10 @@ def read_row(row: Mapping[str, Any], form: str | None = None) -> dict:
     if lacks := ", ".join(key for key in NEEDED if key not in row):
         raise ValueError(f"{row.get('id', 'a row')}: has no {lacks}; a prediction needs {', '.join(NEEDED)}")
     form, options = form or row.get("answer_format") or "think_answer", row["options"]
+    if not isinstance(row["output"], str) or not isinstance(options, list | tuple | Mapping) or form not in FORMATS:
+        wanted = f"output is a text, options a list or table of texts, answer_format one of {', '.join(FORMATS)}"
+        raise ValueError(f"{row['id']}: is no prediction: {wanted}")
+    options = options if isinstance(options, Mapping) else list(map(str, options))
     texts = options if isinstance(options, Mapping) else option_texts(row.get("question", ""), options)
     kind, output, wanted = row["kind"], row["output"], row["reference"]
     answer, lenient = (read_answer(form, output, list(options), texts, forgiving) for forgiving in (False, True))
@@ -91,7 +95,7 @@ class Store:
         """Returns the rows that an earlier run has left, but for those with an error: those are tried again."""
         if self.path is None or not self.path.exists():
             return {}
-        rows = read_jsonl(self.path, torn=True)
+        rows = read_jsonl(self.path, True, ("id", "question", "reference", "video"))
         if other := [key for row in rows for key in STAMP if row.get(key) != self.stamp.get(key)]:
             log.warning("%s: was made with another %s; it is kept as %s.old", self.path, other[0], self.path.name)
             self.path.replace(self.path.with_name(self.path.name + ".old"))
@@ -138,8 +142,19 @@ def save(rows: Sequence[dict], path: Path) -> Path:
 
 
 def read(path: str | Path, form: str | None = None) -> list[dict]:
-    """Returns the rows of a predictions file, answers read again (`read_row`). Raises ValueError for another file."""
+    """Returns the rows of a predictions file, answers read again (`read_row`).
+
+    Raises ValueError for another file, for an id that stands twice, and for rows of several models or ways to ask.
+    """
     try:
-        return [read_row(row, form) for row in read_jsonl(Path(path))]
-    except (OSError, ValueError, TypeError) as error:
+        rows = [read_row(row, form) for row in read_jsonl(Path(path))]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: is no file of predictions ({error})") from None
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        if (before := first.setdefault(str(row["id"]), number)) != number:
+            raise ValueError(f"{path}: rows {before} and {number} have one id, {row['id']!r}; keep one of them")
+        if key := next((key for key in STAMP if row.get(key) != rows[0].get(key)), None):
+            differs = f"{key} is {rows[0].get(key)!r} in row 1 and {row.get(key)!r} in row {number}"
+            raise ValueError(f"{path}: {differs}: one file holds the answers of one model, asked in one way; divide it")
+    return rows

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from cookbook.data.answers import ANSWER
+from cookbook.data.answers import answer_blocks
 from cookbook.data.quantities import number
 from cookbook.display.tables import Table
 from cookbook.evaluation import statistics
@@ -22,8 +22,7 @@ from cookbook.evaluation.metrics.choices import Row
 
 def first_capital(output: str) -> str:
     """Returns the letter that the benchmark reads: the first A-Z of the first closed <answer> block, or ""."""
-    block = ANSWER.search(output)
-    return next((c for c in block[1] if "A" <= c <= "Z"), "") if block else ""
+    return next((c for block in answer_blocks(output)[:1] for c in block if "A" <= c <= "Z"), "")
 
 
 def published_right(row: Row) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from cookbook.config import Config, ConfigError
 from cookbook.data.answers import choose
 from cookbook.data.contract import Contract
-from cookbook.data.quantities import iou, number, span
+from cookbook.data.quantities import common_words, iou, number, span
 from cookbook.data.samples import Sample
 
 WEIGHTS, OVERLONG = "train.train_policy.reward_function", "overlong"
@@ -58,8 +58,8 @@ def well_formed(completion: str, sample: Sample, contract: Contract) -> float:
 
 def binary(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns 1.0 where answer and reference both say yes, or both no; "true" and "false" count as such."""
-    said, right = _both(lambda words: choose(words, list(YES_NO)), completion, sample, contract)
-    return float(None not in (said, right) and YES_NO[said] == YES_NO[right])
+    said, right = _both(_yes, completion, sample, contract)
+    return float(said is not None and said == right)
 
 
 def ordinal(completion: str, sample: Sample, contract: Contract) -> float:
@@ -90,9 +90,12 @@ def span_iou(completion: str, sample: Sample, contract: Contract) -> float:
 
 
 def rouge_l(completion: str, sample: Sample, contract: Contract) -> float:
-    """Returns ROUGE-L F1 of answer and reference: their longest common subsequence of words (Lin 2004)."""
+    """Returns ROUGE-L F1 of answer and reference: their longest common subsequence of words (Lin 2004).
+
+    Of both no more than 4 * LONGEST words are compared; those behind them count as not shared.
+    """
     said, right = _both(lambda words: re.findall(r"\w+", words.lower()), completion, sample, contract)
-    common = _common(said[: 4 * LONGEST], right)
+    common = common_words(said[: 4 * LONGEST], right[: 4 * LONGEST])
     return 2 * common / (len(said) + len(right)) if common else 0.0
 
 
@@ -223,11 +226,7 @@ def _both(read: Callable[[str], Any], completion: str, sample: Sample, contract:
     return read(contract.read_answer(completion) or ""), read(right or "")
 
 
-def _common(a: list[str], b: list[str]) -> int:
-    """Returns the length of the longest common subsequence."""
-    row = [0] * (len(b) + 1)
-    for word in a:
-        before = 0
-        for j, other in enumerate(b, 1):
-            before, row[j] = row[j], before + 1 if word == other else max(row[j], row[j - 1])
-    return row[-1]
+def _yes(words: str) -> bool | None:
+    """Returns whether the words say yes (or true); None where they say neither, or both."""
+    said = {YES_NO[word] for pair in (("yes", "no"), ("true", "false")) if (word := choose(words, pair))}
+    return said.pop() if len(said) == 1 else None

@@ -93,7 +93,7 @@ class Validation:
 def best_step(run: str | Path) -> int | None:
     """Returns the step with the highest held-out accuracy, the first of equals; None without validation."""
     path = runs.path(run) / BEST
-    return json.loads(path.read_text())["step"] if path.is_file() else None
+    return runs.read_json(path, ("step",))["step"] if path.is_file() else None
 
 
 def generations_over_time(path: str | Path) -> list[dict]:
@@ -103,8 +103,11 @@ def generations_over_time(path: str | Path) -> list[dict]:
     """
     path = runs.path(path)
     table: dict[str, dict] = {}
-    for row in read_jsonl(path if path.suffix == ".jsonl" else path / GENERATIONS):
+    file = path if path.suffix == ".jsonl" else path / GENERATIONS
+    for number, row in enumerate(read_jsonl(file), start=1):
         if row.get("kind") == PROBE:
+            if lacks := [key for key in ("id", "question", "reference", "step", "output") if key not in row]:
+                raise ValueError(f"{file}: row {number} has no {', '.join(lacks)}; cut the row out")
             first = {key: row[key] for key in ("id", "question", "reference")}
             table.setdefault(row["id"], first)[f"step {row['step']}"] = row["output"]
     return list(table.values())

@@ -14,6 +14,7 @@ from typing import Any
 
 from cookbook.data.samples import DataError, Sample
 from cookbook.display.tables import Table
+from cookbook.runs import read_json
 from data_tools.formats.source import shown
 from data_tools.passport.clips import ClipFacts
 from data_tools.passport.findings import ERROR, Finding
@@ -104,7 +105,7 @@ def read_quarantine(path: str | Path) -> dict[str, dict[str, str]]:
     """Returns {split: {id: reason}} of a passport.json, for loaders that run elsewhere. Raises DataError."""
     found: dict[str, dict[str, str]] = {}
     try:
-        for row in json.loads(Path(path).read_text(encoding="utf-8"))["quarantine"]:
+        for row in read_json(Path(path), ("quarantine",))["quarantine"]:
             found.setdefault(row["split"], {})[row["id"]] = row["reason"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is no passport ({shown(str(error))}); write one with Passport.write") from None

@@ -1,14 +1,17 @@
 """The lint: every wrong configuration is refused with key, line and fix; no good one is."""
 
+import json
 import time
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import tomlkit
 
-from cookbook.config import Config, ConfigError, lint, require
+from cookbook.config import Config, ConfigError, lint, plan, require, schema
 from cookbook.config.__main__ import main
+from cookbook.config.patterns import hits, parameter_names
 from cookbook.runs import ROOT
 
 SHIPPED = sorted(p.name for p in (ROOT / "configs").glob("*.toml"))
@@ -329,3 +332,127 @@ def test_a_check_takes_milliseconds():
         lint(config, gpus=4, samples=1000, tokens=1000)
         times.append(time.perf_counter() - started)
     assert min(times) < 0.05
+
+
+# ---- odd values, odd files, long files, patterns ----------------------------------------------------------------
+
+ODD = [float("nan"), float("inf"), -float("inf"), -1, 0, 1.5, 10**400, "text", "", True, [], [1, 2], [[1]], ["a"]]
+MEANT = ("_min", "_low", "_delta", "max_keep", "top_k", "max_retry_for_on_policy")  # a number below 0 means something
+
+
+@pytest.mark.parametrize("name", [RL, LORA])
+def test_no_value_makes_lint_or_plan_fall_over_and_none_that_is_no_number_passes(name):
+    base = Config.load(f"configs/{name}")
+    for key in [key for key in schema._nodes(base.kind) if not schema.is_table(key, base.kind)]:
+        for value in ODD:
+            config = copy(base)
+            config.stated = {k: v for k, v in base.stated.items() if not k.startswith(f"{key}.")} | {key: value}
+            found = lint(config, gpus=4, samples=1000, tokens=2000)
+            odd = isinstance(value, int | float) and (value == -1 or not -(2**40) < value < 2**40)
+            if odd and not (value == -1 and key.endswith(MEANT)):
+                assert any(f.key == key for f in found), (key, value)
+            if value in (-1, 0, "text", 10**400):
+                plan(config, gpus=4, gpu_gib=80, samples=1000, tokens=2000, advise=False)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "utf-8-sig"])
+def test_a_file_of_another_encoding_is_one_line(tmp_path, capsys, encoding):
+    file = tmp_path / "odd.toml"
+    file.write_text((ROOT / "configs" / SFT).read_text() + "# café\n", encoding=encoding)
+    for command in (["lint"], ["plan", "--gpus", "8", "--gpu-gib", "80", "--samples", "9000", "--tokens", "900"]):
+        code, told = main([*command, str(file)]), capsys.readouterr()
+        if encoding != "utf-8-sig":
+            said = told.out + told.err
+            assert code == 1 and "is not UTF-8" in said and "save it as UTF-8" in said and said.count("\n") == 1
+    assert encoding != "utf-8-sig" or not lint(Config.read(file))
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 5000, ".".join("a" * 3000) + " = 1", "a = 1\na = 2", "\0", "a = " + "9" * 5000]
+)
+def test_deep_doubled_and_broken_files_are_one_line(text):
+    with pytest.raises(ConfigError, match=r"^config:\d+: not valid TOML") as caught:
+        Config.parse(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_check_takes_no_longer_than_the_file_is_long():
+    def seconds(lines: int) -> float:
+        text = (
+            (ROOT / "configs" / SFT).read_text() + "\n[custom.more]\n" + "".join(f"k{i} = nan\n" for i in range(lines))
+        )
+        config = Config.parse(text)
+        began = time.process_time()
+        assert len(lint(config)) >= lines
+        return time.process_time() - began
+
+    assert min(seconds(4000) for _ in range(2)) < 40 * max(min(seconds(400) for _ in range(2)), 0.01)
+    huge = changed(SFT, {"train.train_policy.mini_batch": 10**11})
+    began = time.process_time()
+    lint(huge)
+    assert time.process_time() - began < 1
+
+
+def test_a_plan_needs_numbers_above_0(capsys):
+    command = f"plan {ROOT}/configs/sft.toml --gpus -4 --gpu-gib nan --samples 0 --tokens -1".split()
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert "gpus = -4, gpu_gib = nan, samples = 0, tokens = -1" in told and told.count("\n") == 1
+
+
+SEVEN = {"policy.model_name_or_path": "nvidia/Cosmos-Reason1-7B"}
+TINY_BASE = {"policy.model_name_or_path": "models/tiny-base"}
+PATTERNS = [  # the key, a value that hits and how many of the 7B model, and one that hits nothing
+    ("policy.freeze_pattern", [r"^visual\."], 390, ["^vision"]),
+    ("policy.trainable_pattern", [r"^model\.layers\.[0-3]\."], 48, [r"^layers\."]),
+    ("policy.trainable_map", {"visual": False}, 390, {"model.visual": False}),
+    ("policy.trainable_map", {"model.norm.weight": False}, 1, {"norm": False}),
+    ("train.optm_lr", {"global": 1e-6, "visual": 1e-7}, 390, {"global": 1e-6, "vision": 1e-7}),
+    ("policy.lora", {"r": 8, "target_modules": ["q_proj", "v_proj"]}, 28, {"r": 8, "target_modules": ["query"]}),
+    ("policy.lora", {"r": 8, "target_modules": "all-linear", "modules_to_save": ["merger"]}, 3,
+     {"r": 8, "target_modules": "all-linear", "modules_to_save": ["mergers"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [SEVEN, TINY_BASE])
+@pytest.mark.parametrize(("key", "good", "count", "bad"), PATTERNS)
+def test_a_pattern_that_hits_nothing_is_refused_and_hits_are_counted(model, key, good, count, bad):
+    config = changed(SFT, model | {key: good})
+    assert not [f for f in lint(config) if "hits nothing" in f.message]
+    first = next(names for _, _, names in hits(config))
+    assert first and (model is TINY_BASE or len(first) == count)
+    assert [f for f in lint(changed(SFT, model | {key: bad})) if f.key.startswith(key) and "hits nothing" in f.message]
+
+
+def test_patterns_are_printed_with_what_they_hit_and_a_broken_one_is_an_issue(tmp_path, capsys):
+    config = changed(SFT, SEVEN | {"policy.freeze_pattern": ["^visual", "("]})
+    assert any("is no regular expression" in f.message for f in lint(config))
+    (tmp_path / "c.toml").write_text(changed(SFT, SEVEN | {"policy.freeze_pattern": ["^visual"]}).text())
+    assert main(["lint", str(tmp_path / "c.toml")]) == 0
+    assert (
+        "policy.freeze_pattern: '^visual' hits 390, the first visual.blocks.0.norm1.weight" in capsys.readouterr().out
+    )
+    assert not hits(changed(SFT, {"policy.model_name_or_path": "other/model", "policy.freeze_pattern": ["x"]}))
+
+
+def test_the_names_of_the_7b_model_are_those_of_its_index(tmp_path):
+    names = parameter_names("nvidia/Cosmos-Reason1-7B")
+    assert len(names) == len(set(names)) == 729
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "model.safetensors.index.json").write_text('{"weight')
+    config = changed(SFT, {"policy.model_name_or_path": str(folder), "policy.freeze_pattern": ["x"]})
+    assert any("not JSON; was it cut off?" in f.message for f in lint(config))
+
+
+@pytest.mark.parametrize("pixels", [{"min_pixels": 784, "max_pixels": 3136}, {"size": {"shortest_edge": 7056}}])
+def test_a_checkpoint_with_narrower_vision_limits_is_named_with_what_helps(tmp_path, pixels):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(pixels))
+    config = changed(
+        SFT, {"policy.model_name_or_path": str(tmp_path), "custom.contract": "configs/prompts/captions.yaml"}
+    )
+    (found,) = [f for f in lint(config) if f.key == "policy.model_name_or_path"]
+    assert "preprocessor_config.json takes" in found.message and "write min_pixels = " in found.message
+    assert found.level == "warning"
+    (tmp_path / "preprocessor_config.json").write_text('{"min_pixels": 3136, "max_pixels": 12845056}')
+    assert not [f for f in lint(config) if f.key == "policy.model_name_or_path"]

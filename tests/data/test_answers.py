@@ -2,11 +2,20 @@
 
 import json
 import random
+import time
 
 import pytest
 
-from cookbook.data.answers import FORMATS, choices_of, choose, lenient, plain, read_answer
+from cookbook.data.answers import FORMATS, choices_of, choose, fields, lenient, option_texts, plain, read_answer
+from cookbook.data.contract import Contract
+from cookbook.data.quantities import number, span
+from cookbook.data.samples import Sample, message, text
+from cookbook.evaluation.metrics.structures import tally
+from cookbook.evaluation.metrics.texts import free_text, relaxed
+from cookbook.evaluation.predictions import judge
+from cookbook.evaluation.published import first_capital
 from cookbook.runs import ROOT
+from cookbook.training.rewards import PARTS
 
 RAW = [json.loads(line) for line in (ROOT / "tests/assets/raw_answers.jsonl").read_text().splitlines()]
 LETTERS = ("A", "B", "C", "D")
@@ -124,3 +133,85 @@ def test_an_answer_without_thought_is_one_block_and_nothing_else(completion, in_
 
 def test_an_answer_without_thought_has_the_published_form():
     assert FORMATS["answer"].write("", "4") == "<answer>\n4\n</answer>"
+
+
+# ---- the table: kind of options, what is read ("-" for nothing), the words with Python's escapes ----------------
+
+TABLE = [
+    line.split("\t")
+    for line in (ROOT / "tests/assets/answers.tsv").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
+WORDS = {"A": "rain", "B": "snow", "C": "a red car", "D": "none of these"}
+LISTED = "What is it?\n" + "\n".join(f"{letter}) {words}" for letter, words in WORDS.items())
+OPTIONS = {
+    "letters": (tuple(WORDS), LISTED),
+    "yesno": (("Yes", "No"), "Do they touch?"),
+    "score": (tuple("12345"), "?"),
+}
+ROAD = Contract.load("configs/prompts/road.yaml")
+
+
+@pytest.mark.parametrize(("kind", "expected", "escaped"), TABLE, ids=[f"{k}-{w[:40]}" for k, _, w in TABLE])
+def test_reward_and_row_read_an_answer_as_the_table_says(kind, expected, escaped):
+    words, (options, question) = escaped.encode().decode("unicode_escape"), OPTIONS[kind]
+    expected, contract = None if expected == "-" else expected, ROAD
+    for wanted in options:
+        sample = Sample("s", "g", (message("user", text(question)),), wanted, options)
+        strict = contract.write_answer("", words)
+        row = judge(sample, strict, contract)
+        assert (row["answer"], row["correct"]) == (expected, expected == wanted)
+        assert PARTS["single_choice"](strict, sample, contract) == (expected == wanted)
+        if "answer>" not in words:
+            loose = judge(sample, words, contract)  # without its block it is read by the lenient reader only
+            assert (loose["answer"], loose["lenient"], loose["lenient_correct"]) == (None, expected, expected == wanted)
+            assert PARTS["single_choice"](words, sample, contract) == 0
+            assert read_answer("text", words, options, option_texts(question, options)) == expected
+
+
+def test_the_table_of_answers_is_large_and_its_lines_differ():
+    assert len(TABLE) >= 300 and len({(kind, words) for kind, _, words in TABLE}) == len(TABLE)
+    assert sum(expected == "-" for _, expected, _ in TABLE) > 100
+
+
+def test_two_answer_blocks_are_no_form():
+    for form in ("think_answer", "answer"):
+        written = FORMATS[form].write("It is wet.", "B")
+        assert not FORMATS[form].well_formed(written + "<answer>C</answer>")
+        assert not FORMATS[form].well_formed(written.replace("B", "B</answer><answer>C"))
+
+
+READERS = {
+    "choose": lambda words: choose(words, LETTERS, WEATHER),
+    "yes or no": lambda words: choose(words, ("Yes", "No")),
+    "score": lambda words: choose(words, tuple("12345")),
+    "formats": lambda words: [f.well_formed(f.write(words, words)) or f.stated(words) for f in FORMATS.values()],
+    "lenient": lenient, "published": first_capital, "number": number, "span": span, "json": fields, "counts": tally,
+    "relaxed": relaxed, "options": lambda words: option_texts(words, LETTERS),
+}  # fmt: skip
+UNITS = ["The answer is ", "answer ", "option option ", "not ", "A) rain\n", "A: no, ", "B\n", "yes or ", "(", "**",
+         ".", "! ", "<", "<answer>", "</answer>", "\\boxed{", " ", "\n", "\u00a0", "[[[", "{'a': ", "'\\", "1", "1 ",
+         "1-", "start 1 ", "\u0300\u0316", "\ufdfa", "y"]  # fmt: skip
+
+
+def seconds(read, words: str) -> float:
+    began = time.process_time()
+    read(words)
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_takes_linear_time(reader):
+    for unit in UNITS:
+        for head in ("", "The answer is", "[1"):
+            words = head + unit * (100_000 // len(unit)) + "x"
+            assert any(seconds(READERS[reader], words) < 0.1 for _ in range(3)), (reader, head, unit)
+
+
+@pytest.mark.parametrize("unit", ["word ", "y", "a ", "\u0300\u0316", "9,", "!"])
+def test_text_metrics_take_linear_time(unit):
+    words = unit * (100_000 // len(unit))
+    free_text([{"answer": "a", "reference": "b"}])  # the imports
+    began = time.process_time()
+    free_text([{"answer": words, "reference": words + "x"}])
+    assert time.process_time() - began < 0.2

@@ -112,3 +112,27 @@ def test_a_file_that_is_no_contract_is_named(tmp_path, words, told):
     assert str(caught.value).startswith(f"{path}: ")
     path.write_text("system: a\nanswer_format: text\n" + VIDEO)
     assert Contract.load(path).vision.max_pixels == 3136
+
+
+@pytest.mark.parametrize("key", ["fps", "min_pixels", "max_pixels", "max_frames", "max_new_tokens"])
+@pytest.mark.parametrize(
+    "value", [".nan", ".inf", "-1", "0", "true", '"2"', "null", "[1]", "1.0e-9", str(10**30), "{}"]
+)
+def test_a_number_that_is_none_is_refused_by_name(tmp_path, key, value):
+    lines = {"fps": "2", "min_pixels": "784", "max_pixels": "3136", "max_frames": "8", "max_new_tokens": "9"} | {
+        key: value
+    }
+    video = "".join(f"  {name}: {lines[name]}\n" for name in lines if name != "max_new_tokens")
+    head = f'system: ""\nanswer_format: text\nmax_new_tokens: {lines["max_new_tokens"]}\n'
+    (tmp_path / "c.yaml").write_text(f"{head}video:\n{video}")
+    with pytest.raises(ContractError, match=rf"c\.yaml: {key} is .*; it takes a (whole )?number from"):
+        Contract.load(tmp_path / "c.yaml")
+
+
+def test_a_contract_of_another_encoding_is_refused_and_a_mark_is_read(tmp_path):
+    text = (ROOT / "configs/prompts/road.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(text, encoding="utf-8-sig")
+    assert Contract.load(tmp_path / "c.yaml").hash == Contract.load("configs/prompts/road.yaml").hash
+    (tmp_path / "c.yaml").write_text(text, encoding="utf-16")
+    with pytest.raises(ContractError, match=r"c\.yaml: is not YAML"):
+        Contract.load(tmp_path / "c.yaml")

@@ -14,6 +14,7 @@ from cookbook.data import answers
 from cookbook.data.contract import Contract
 from cookbook.display import settings
 from cookbook.display.settings import find_cells, read_parameters, show_source, validate
+from cookbook.runs import ROOT
 
 DECLARED = """\
 epochs: int = 1  # passes over the data
@@ -175,6 +176,77 @@ def fake_shell(monkeypatch, cells: list[str], namespace: dict) -> None:
 def test_a_value_set_by_hand_below_the_parameters_holds(monkeypatch):
     fake_shell(monkeypatch, [DECLARED, "epochs = 9"], {"epochs": 9, "rate": 1e-4, "unrelated": 1})
     assert settings.check_settings().epochs == 9
+
+
+HELD = """\
+seed: int = 0  # [0..4294967295] order of the samples
+share: float = 0.5  # [0..1] of the data
+clips: int = -1  # [-1..] -1 all
+engine: str = "auto"  # [auto|local|cosmos-rl] what trains
+rate: float = 1e-4  # step size
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"seed": -1}, "seed is -1, but takes a whole number from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed is 4294967296, but takes a whole number from 0 to"),
+        ({"share": 1.5}, "share is 1.5, but takes a number from 0 to 1"),
+        ({"share": float("nan")}, "share is nan, but takes a number from 0 to 1"),
+        ({"clips": -2}, "clips is -2, but takes a whole number of at least -1"),
+        ({"engine": "lokal"}, "engine is 'lokal', but takes one of auto, local, cosmos-rl; did you mean local?"),
+        ({"engine": ""}, "engine is '', but takes one of"),
+        ({"rate": float("inf")}, "rate is inf, but takes a number"),
+        ({"rate": float("nan")}, "rate is nan, but takes a number"),
+        ({"clips": 10**400}, "but takes a whole number"),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused_in_one_sentence(given, said):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        validate(HELD, given)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_range_holds_the_default_too_and_is_no_part_of_the_help():
+    parameters = read_parameters(HELD)
+    assert [p.help for p in parameters.values()][:2] == ["order of the samples", "of the data"]
+    assert validate(HELD, {"seed": 2**32 - 1, "share": 1, "engine": "local"}).seed == 2**32 - 1
+    with pytest.raises(ValueError, match="share is 2"):
+        read_parameters("share: float = 2.0  # [0..1] of the data")
+
+
+@pytest.mark.parametrize("notebook", ["sft", "rl", "evaluation", "data"])
+def test_the_shipped_parameters_refuse_what_cannot_be(notebook):
+    cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells
+    declared = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    for name, parameter in read_parameters(declared).items():
+        assert parameter.range or parameter.type is str, name
+        if parameter.type is not str:
+            with pytest.raises(ValueError, match=f"{name} is -7"):
+                validate(declared, {name: parameter.type(-7)})
+    assert "engine" not in declared or read_parameters(declared)["engine"].range == "[auto|local|cosmos-rl]"
+
+
+def test_a_misspelt_name_with_a_type_in_a_later_cell_is_refused(monkeypatch):
+    fake_shell(monkeypatch, [DECLARED, "epoch: int = 9"], {"epochs": 1, "epoch": 9})
+    with pytest.raises(ValueError, match="epoch is no parameter of this notebook; did you mean epochs"):
+        settings.check_settings()
+    fake_shell(monkeypatch, [DECLARED, INJECTED, "epochs: int = 9"], {"epochs": 9})
+    assert settings.check_settings().epochs == 9
+
+
+def test_a_misspelt_line_in_the_parameters_cell_is_refused_in_jupyterlab(monkeypatch, tmp_path):
+    wrong = DECLARED + "epoch: int = 9\n"
+    used = nbformat.v4.new_code_cell("train(epochs, rate, shuffle, run)")
+    first = nbformat.v4.new_code_cell(wrong, metadata={"tags": ["parameters"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[first, used]), tmp_path / "n.ipynb")
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "n.ipynb"))
+    fake_shell(monkeypatch, [wrong, CHECK], {})
+    with pytest.raises(ValueError, match="epoch is no parameter of this notebook; did you mean epochs"):
+        settings.check_settings()
+    fake_shell(monkeypatch, [DECLARED, CHECK], {})
+    assert settings.check_settings().epochs == 1
 
 
 def test_outside_of_a_notebook_it_says_so():

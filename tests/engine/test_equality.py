@@ -6,6 +6,7 @@ encoder gets the same samples.
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cookbook.config import Config, lint
 from cookbook.data.samples import Sample, message, text, video
 from cookbook.runs import ROOT
 from data_tools import road_vqa
@@ -128,3 +130,55 @@ def test_tokens_labels_positions_and_pixels_equal_those_of_the_engine(folder):
         assert row["ids"] and row["labels"] and row["prompt"] and row["positions"], row
         for values in ("pixel_values_videos", "pixel_values"):
             assert row[values] is True or row[values] < 1e-6, row
+
+
+LIMITS = """
+import json, sys
+import toml
+from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker
+from cosmos_rl.policy.config import Config as EngineConfig
+from cosmos_rl.utils.util import call_setup
+from transformers import AutoConfig, AutoProcessor
+from cookbook.config import Config
+from cookbook.data.encoder import Encoder
+from cookbook.engine import video_reader
+from data_tools.formats import samples_jsonl
+from data_tools.loading import contract
+from data_tools.loading.engine import EngineDataset
+
+video_reader.install_reader()
+config, engine = Config.load(sys.argv[1]), EngineConfig.from_dict(toml.load(sys.argv[1]))
+packer, base = Qwen2_5_VLM_DataPacker(), config["policy.model_name_or_path"]
+call_setup(packer, engine)
+samples = samples_jsonl.read(sys.argv[2])
+processor, facts = AutoProcessor.from_pretrained(base, use_fast=True), AutoConfig.from_pretrained(base)
+encoder = Encoder(processor, contract(config), facts)
+theirs = packer.sft_process_sample(EngineDataset(samples, config)[0])["input_ids"]
+print("RESULT" + json.dumps([len(theirs), len(encoder.tokens(samples[0]).ids)]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
+@pytest.mark.parametrize("mended", [False, True])
+def test_the_engine_sees_other_frames_exactly_where_the_lint_warns(tmp_path, mended):
+    base = tmp_path / "base"
+    shutil.copytree(ROOT / "models/tiny-base", base)
+    prompt = (ROOT / "configs/prompts/road.yaml").read_text().replace("max_pixels: 3136", "max_pixels: 12544")
+    (tmp_path / "wide.yaml").write_text(prompt)
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json") if mended else ():
+        stated = json.loads((base / name).read_text())
+        stated |= {"max_pixels": 12544, "size": {"shortest_edge": 784, "longest_edge": 12544}}
+        (base / name).write_text(json.dumps(stated))
+    frames = np.random.default_rng(0).integers(0, 255, (8, 112, 112, 3), np.uint8)
+    drawing.write_mp4(tmp_path / "c.mp4", frames, fps=2)
+    asked = message("user", video(tmp_path / "c.mp4"), text("what?"))
+    samples_jsonl.write([Sample("a", "c", (asked, message("assistant", text("red"))))], tmp_path / "data")
+    file = tmp_path / "sft.toml"
+    file.write_text(CONFIG.format(base=base).replace("configs/prompts/road.yaml", str(tmp_path / "wide.yaml")))
+    warned = [f for f in lint(Config.load(file)) if f.key == "policy.model_name_or_path"]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITS, file, tmp_path / "data"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    theirs, ours = json.loads(done.stdout.partition("RESULT")[2])
+    assert bool(warned) == (theirs != ours) == (not mended)

@@ -27,6 +27,7 @@ def test_a_good_sft_run_returns_its_last_export(scene):
     assert float(stamped[-1].split()[0]) >= float(stamped[0].split()[0]) >= 0
     facts = json.loads((scene.run.path / "manifest.json").read_text())
     assert facts["outcome"] == "finished" and "cosmos-rl --config" in facts["engine_command"]
+    assert facts["seconds"]["train"] >= 0  # as a local run has it
     log = (scene.run.path / "log.txt").read_text()
     assert f"cosmos-rl --config {scene.run.path}/config.toml --port {scene.port} {LOADER}" in log
     assert "Validation loss: 2.87" in log and "safetensors/step_12" in log

@@ -318,3 +318,29 @@ def test_reading_again_changes_nothing(samples, contract):
     rows = [judge(s, s.target if i % 3 else "no idea", contract) for i, s in enumerate(samples[:30])]
     assert [read_row(row) for row in rows] == rows
     assert without(rows, "correct", "answer") == without([read_row(r) for r in rows], "correct", "answer")
+
+
+ROW = {"id": "a", "group": "g", "kind": "mcq", "reference": "A", "output": "<answer>A</answer>", "options": ["A", "B"],
+       "model": "m", "weights": "w", "contract": "c", "decoding": "greedy"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"id": "a"}, "rows 1 and 2 have one id, 'a'"),
+        ({"weights": "v"}, "weights is 'w' in row 1 and 'v' in row 2"),
+        ({"model": "n"}, "model is 'm' in row 1 and 'n' in row 2"),
+        ({"contract": None}, "contract is 'c' in row 1 and None in row 2"),
+        ({"decoding": "0.7"}, "decoding is 'greedy' in row 1 and '0.7' in row 2"),
+        ({"output": None}, "b: is no prediction: output is a text"),
+        ({"options": 4}, "b: is no prediction: output is a text, options a list"),
+        ({"answer_format": "xml"}, "answer_format one of think_answer"),
+    ],
+)
+def test_rows_of_several_models_twice_or_of_another_form_are_refused(tmp_path, change, said, capsys):
+    save([ROW, ROW | {"id": "b"}], tmp_path / "good.jsonl")
+    assert main(["score", str(tmp_path / "good.jsonl")]) == 0
+    save([ROW, ROW | {"id": "b"} | change], tmp_path / "bad.jsonl")
+    assert main(["score", str(tmp_path / "bad.jsonl")]) == 2
+    told = capsys.readouterr().err
+    assert "bad.jsonl" in told and said in told and told.count("\n") == 1

@@ -5,7 +5,6 @@ caption hides the one that got worse, so each has its own figures. Reading is to
 value. recipes/av_caption_vqa.ipynb tests each field, recipes/warehouse_spatial.ipynb measures distances.
 """
 
-import ast
 import json
 import re
 from collections import Counter
@@ -14,10 +13,12 @@ from contextlib import suppress
 from statistics import fmean
 from typing import Any
 
+from cookbook.data.answers import fields
 from cookbook.data.quantities import iou, number, span
 from cookbook.evaluation.metrics.choices import Row, ratio
 
 PLURAL = re.compile(r"(?<=s|x|h)es$|(?<=[^us])s$")  # buses is bus, cars is car; words of another plural stay
+PARTS = re.compile(r"[,;\n]|\band\b")  # of a list in words
 NEAR = 0.1  # share of the reference: how the warehouse data's own script counts a hit
 
 
@@ -67,19 +68,6 @@ def spans(rows: Sequence[Row]) -> dict:
     }
 
 
-def fields(words: str) -> dict[str, Any]:
-    """Returns the fields of the JSON object in a text, alone, in a code block or among words; {} where there is none.
-
-    Python's notation ('single quotes') is read too: the guide's loader trains on it.
-    """
-    start, end = words.find("{"), words.rfind("}")
-    for read in (json.loads, ast.literal_eval):
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            if isinstance(found := read(words[start : end + 1]), dict):
-                return {str(key): value for key, value in found.items()}
-    return {}
-
-
 def same(a: Any, b: Any) -> bool:
     """Whether two values say the same: texts without regard to case and space, "true" as True, lists in any order."""
 
@@ -123,13 +111,13 @@ def captions(rows: Sequence[Row]) -> dict:
 def tally(words: str) -> Counter[str]:
     """Returns how many of each thing: of {"car": 2}, ["car", "car"], "2 cars, 1 person" or a bare number."""
     if told := fields(words):
-        return Counter({str(k).lower(): int(v) for k, v in told.items() if str(v).lstrip("-").isdigit()})
-    if listed := re.search(r"\[.*\]", words, re.DOTALL):
-        with suppress(ValueError):
-            return Counter(str(thing).lower() for thing in json.loads(listed[0]))
-    if bare := re.fullmatch(r"\D*(\d+)[.\s]*", words):
+        return Counter({str(k).lower(): int(v) for k, v in told.items() if re.fullmatch(r"-?\d{1,9}", str(v))})
+    with suppress(ValueError, RecursionError):
+        if isinstance(listed := json.loads(words[words.find("[") : words.rfind("]") + 1]), list):
+            return Counter(str(thing).lower() for thing in listed)
+    if bare := re.fullmatch(r"\D*(\d{1,9})[.\s]*", words):
         return Counter({"": int(bare[1])})
-    parts = (re.search(r"(\d+)\s+(\S.*?)\W*$", part) for part in re.split(r"[,;\n]|\band\b", words.lower()))
+    parts = (re.search(r"(?<!\d)(\d{1,9})\s+(\S(?:.*\w)?)", part) for part in re.split(PARTS, words.lower()))
     return Counter({PLURAL.sub("", part[2]): int(part[1]) for part in parts if part})
 
 

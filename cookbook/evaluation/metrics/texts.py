@@ -8,45 +8,76 @@ people would score.
 import logging
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
-from cookbook.data.answers import plain
+from cookbook.data.answers import LONGEST, plain
+from cookbook.data.quantities import common_words
 from cookbook.evaluation.metrics.choices import Row, answer_pairs
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
 def relaxed(words: str) -> str:
-    """Returns words for a relaxed match: no case, punctuation, markdown, articles or extra space (as SQuAD does)."""
-    words = re.sub(r"[^\w\s]", " ", plain(words).lower())
-    return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", words).split())
+    """Returns words for a relaxed match: no case, punctuation, markdown, articles or extra space (as SQuAD does).
+
+    A text above LONGEST characters is cut, and ends in a mark that no other has.
+    """
+    kept = re.sub(r"[^\w\s]", " ", plain(words[:LONGEST]).lower())
+    return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", kept).split()) + " …" * (len(words) > LONGEST)
 
 
 def free_text(rows: Sequence[Row]) -> dict:
     """Returns n, unread, exact, relaxed, bleu, bleu_signature, rouge1, rouge2, rougeL (F, mean) and similarity.
 
     Shares and ROUGE are in [0, 1], BLEU (of the whole set) is in [0, 100] and compares under one signature only,
-    similarity is a mean cosine in [-1, 1]. What could not be read counts as the empty text.
+    similarity is a mean cosine in [-1, 1]. What could not be read counts as the empty text. Of a text above LONGEST
+    characters BLEU, ROUGE and similarity see the first LONGEST.
     """
-    from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics import BLEU
 
-    wanted, told = answer_pairs(rows, unread="")
-    bleu, rouge = BLEU(), RougeScorer(ROUGE, use_stemmer=True)  # Porter's stems, as published figures have it
-    shared = [rouge.score(target=b, prediction=a) for a, b in zip(told, wanted)]
+    whole_wanted, whole_told = answer_pairs(rows, unread="")
+    wanted, told = ([words[:LONGEST] for words in texts] for texts in (whole_wanted, whole_told))
+    bleu, shared = BLEU(), [rouge(a, b) for a, b in zip(told, wanted)]
     return {
         "n": len(rows),
         "unread": sum(row["answer"] is None for row in rows) / len(rows),
-        "exact": sum(a.strip() == b.strip() for a, b in zip(told, wanted)) / len(rows),
-        "relaxed": sum(relaxed(a) == relaxed(b) for a, b in zip(told, wanted)) / len(rows),
+        "exact": sum(a.strip() == b.strip() for a, b in zip(whole_told, whole_wanted)) / len(rows),
+        "relaxed": sum(relaxed(a) == relaxed(b) for a, b in zip(whole_told, whole_wanted)) / len(rows),
         "bleu": bleu.corpus_score(told, [wanted]).score,
         "bleu_signature": str(bleu.get_signature()),
-        **{name: float(np.mean([scores[name].fmeasure for scores in shared])) for name in ROUGE},
+        **{name: float(np.mean([scores[name] for scores in shared])) for name in ROUGE},
         "similarity": float(np.mean(similarity(told, wanted))),
     }
+
+
+def rouge(told: str, wanted: str) -> dict[str, float]:
+    """Returns F of rouge1, rouge2 and rougeL, as the package rouge-score has them with Porter's stems.
+
+    Its own rougeL compares all pairs of words, and its stemmer takes a word of "y" letter by letter on the stack.
+    """
+    from rouge_score.scoring import fmeasure
+
+    scorer, tokens = _rouge()
+    found = {name: score.fmeasure for name, score in scorer.score(target=wanted, prediction=told).items()}
+    a, b = tokens(told), tokens(wanted)
+    common = common_words(a, b)
+    return found | {"rougeL": fmeasure(common / len(a), common / len(b)) if a and b else 0.0}
+
+
+@cache
+def _rouge() -> tuple:
+    """Returns the scorer of rouge1 and rouge2, and its tokenizer: Porter's stems, but of words above 99 letters."""
+    from nltk.stem.porter import PorterStemmer
+    from rouge_score import rouge_scorer, tokenize
+
+    stem = PorterStemmer().stem
+    stems = SimpleNamespace(stem=lru_cache(100_000)(lambda word: stem(word) if len(word) < 100 else word))
+    tokens = SimpleNamespace(tokenize=lambda words: tokenize.tokenize(words, stems))
+    return rouge_scorer.RougeScorer(ROUGE[:2], tokenizer=tokens), tokens.tokenize
 
 
 def similarity(told: Sequence[str], wanted: Sequence[str]) -> list[float]:
