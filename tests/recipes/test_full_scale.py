@@ -15,6 +15,7 @@ from test_av_caption import label
 from test_warehouse_vqa import row
 
 from cookbook.config import Config
+from cookbook.display.settings import validate
 from cookbook.runs import ROOT
 
 
@@ -106,14 +107,20 @@ def test_av_caption_vqa(notebook, runs, drives):
 @pytest.mark.parametrize(
     ("recipe", "given", "words"),
     [
-        ("warehouse_spatial", {"scale": "half"}, "scale is 'half'; it is one of tiny, full"),
         ("warehouse_spatial", {"data": "my_folder"}, "goes with -p scale full"),
-        ("av_caption_vqa", {"scale": "half"}, "scale is 'half'; it is one of tiny, full"),
         ("av_caption_vqa", {"scale": "full"}, "-p scale full -p data FOLDER"),
         ("av_caption_vqa", {"data": "my_folder"}, "-p scale full -p data FOLDER"),
     ],
 )
-def test_another_scale_and_missing_data_are_refused_in_one_sentence(recipe, given, words):
+def test_data_without_their_scale_are_refused_in_one_sentence(recipe, given, words):
     cells = nbformat.read(ROOT / f"notebooks/recipes/{recipe}.ipynb", 4).cells
     with pytest.raises(ValueError, match=words):
         exec(next(cell.source for cell in cells if "FILES = " in cell.source), {"scale": "tiny", "data": ""} | given)
+
+
+@pytest.mark.parametrize("recipe", ["warehouse_spatial", "av_caption_vqa", "template"])
+def test_another_scale_is_refused_in_one_sentence(recipe):
+    cells = nbformat.read(ROOT / f"notebooks/recipes/{recipe}.ipynb", 4).cells
+    declared = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    with pytest.raises(ValueError, match="scale is 'half', but takes one of tiny, full"):
+        validate(declared, {"scale": "half"})
