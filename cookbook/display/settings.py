@@ -20,6 +20,7 @@ import json
 import linecache
 import os
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -106,6 +107,18 @@ class Settings(AsTable):
     def are_defaults(self) -> bool:
         """Returns whether nothing was changed: only then do a notebook's checks hold for sure."""
         return all(p.value == p.default for p in self._parameters)
+
+    def command(self, notebook: str) -> str:
+        """Returns the line that runs a notebook with these parameters again: those that are no defaults."""
+        words = ["papermill", notebook, "out.ipynb"]
+        for p in self._parameters:
+            if p.value != p.default:
+                words += (
+                    ["-y", f"{p.name}: {p.value}"]
+                    if p.type is list
+                    else ["-" + "pr"[p.type is str], p.name, str(p.value)]
+                )
+        return shlex.join(words)
 
     def _table(self) -> Table:
         changed = ("" if p.value == p.default else f"default {p.default!r}" for p in self._parameters)
