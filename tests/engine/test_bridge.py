@@ -34,12 +34,14 @@ def exported(model):
 def test_a_transformers_model_is_exported_under_names_that_load(engine, tmp_path):
     from cosmos_rl.policy.model.hf_models import HFModel
 
-    model = HFModel.from_pretrained(AutoConfig.from_pretrained(BASE), str(BASE))
+    model = HFModel.from_pretrained(AutoConfig.from_pretrained(BASE, trust_remote_code=False), str(BASE))
     weights, published = exported(model), load_file(BASE / "model.safetensors")
     assert set(weights) - {"lm_head.weight"} == set(published)  # the base ties it to the embedding
     save_file({key: value.clone() for key, value in weights.items()}, tmp_path / "model.safetensors", {"format": "pt"})
     (tmp_path / "config.json").write_text((BASE / "config.json").read_text())
-    again, found = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
+    again, found = AutoModelForImageTextToText.from_pretrained(
+        tmp_path, trust_remote_code=False, output_loading_info=True
+    )
     assert not found["missing_keys"] and not found["unexpected_keys"]
     one = "model.language_model.layers.1.mlp.up_proj.weight"
     assert torch.equal(again.state_dict()[one].float(), model.model.state_dict()[one].float())
@@ -48,7 +50,7 @@ def test_a_transformers_model_is_exported_under_names_that_load(engine, tmp_path
 def test_the_engine_still_exports_names_that_nothing_loads(engine):
     from cosmos_rl.utils.util import reverse_hf_checkpoint_mapping
 
-    mapping = AutoModelForImageTextToText.from_pretrained(BASE)._checkpoint_conversion_mapping
+    mapping = AutoModelForImageTextToText.from_pretrained(BASE, trust_remote_code=False)._checkpoint_conversion_mapping
     assert "model(?!\\.(language_model|visual))" in reverse_hf_checkpoint_mapping(mapping).values()
     assert set(bridge.reverse_mapping(mapping).values()) == {"visual", "model"}
 
