@@ -188,16 +188,20 @@ def use(folder: str) -> None:
         os.environ[FOLDER] = str(Path(folder).expanduser().resolve())
 
 
-def read_metrics(run: str | Path) -> list[dict]:
+def read_metrics(run: str | Path, torn: bool = False) -> list[dict]:
     """Returns the rows of a run's metrics, one dictionary a line.
 
-    `run` is the run's folder or its metrics file; a relative one counts from runs/.
-    Raises FileNotFoundError where there is no run, ValueError with file and line for a line that is not JSON.
+    `run` is the run's folder or its metrics file; a relative one counts from runs/. With `torn`, a last line that is
+    being written is left out.
+    Raises FileNotFoundError where there is no run, ValueError with file and line for a line without a step.
     """
     file = path(run) if Path(run).suffix == ".jsonl" else path(run) / METRICS
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no metrics. Has this run been started?")
-    return read_jsonl(file)
+    rows = read_jsonl(file, torn)
+    if odd := next((i for i, row in enumerate(rows, 1) if not isinstance(row, dict) or "step" not in row), 0):
+        raise ValueError(f"{file}:{odd}: holds no step; is it the metrics of a run?")
+    return rows
 
 
 def read_jsonl(file: Path, torn: bool = False) -> list[dict]:
