@@ -7,5 +7,6 @@ What one types stands here: new, tutorial, inference, gym, watch, lessons; jobs.
 
 import warnings
 
-# torch imports it, and says so in every process
-warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
+# what packages announce of each other, in every process and in every first cell: a reader can do nothing about it
+for _kind in (FutureWarning, DeprecationWarning):
+    warnings.filterwarnings("ignore", category=_kind, module=r"(torch|torchao|transformers|peft|cosmos_rl)\b")

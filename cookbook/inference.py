@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig
 
 from cookbook import checkpoint
 from cookbook.checkpoint import CheckpointError
+from cookbook.checkpoint.filled import load_processor
 from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
@@ -92,10 +92,10 @@ def ask(
     """
     if (folder := checkpoint.on_disk(model_path)) is None:
         raise CheckpointError(f"{model_path}: no such folder, and no model of this name has been downloaded")
-    bound, file = choose_contract(folder, contract)
+    bound, file = choose_contract(checkpoint.find(folder), contract)
     # the clip first: one that cannot be read is told before a large model is loaded
-    processor = AutoProcessor.from_pretrained(folder, use_fast=True)
-    encoder = Encoder(processor, bound, AutoConfig.from_pretrained(folder))
+    own = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    encoder = Encoder(load_processor(folder), bound, own)
     shown = [("video", path) for path in video] + [("image", path) for path in image]
     parts = [{"type": kind, kind: str(Path(path).absolute())} for kind, path in shown]
     prompt = encoder.prompt_batch([Sample("0", "0", (message("user", *parts, text(question)),))])
@@ -124,7 +124,7 @@ def choose_contract(folder: Path, given: str | Path | None) -> tuple[Contract, s
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 1 with one line on stderr for a path, clip or contract that cannot be used."""
+    """Returns the exit code: 2 with one line on stderr for a path, clip or contract that cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m cookbook.inference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -143,9 +143,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--max_new_tokens must be 1 or more")
     try:
         found = ask(**args)
-    except (OSError, ValueError, yaml.YAMLError, SafetensorError, torch.OutOfMemoryError) as error:
+    except (OSError, ValueError, yaml.YAMLError, torch.OutOfMemoryError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
-        return 1
+        return 2
     print(json.dumps(asdict(found), indent=1, ensure_ascii=False) if as_json else found)
     return 0
 

@@ -182,16 +182,17 @@ def use(folder: str) -> None:
         os.environ[FOLDER] = str(Path(folder).expanduser().resolve())
 
 
-def read_metrics(run: str | Path) -> list[dict]:
+def read_metrics(run: str | Path, torn: bool = False) -> list[dict]:
     """Returns the rows of a run's metrics, one dictionary a line.
 
-    `run` is the run's folder or its metrics file; a relative one counts from runs/.
-    Raises FileNotFoundError where there is no run, ValueError with file and line for a line that is not JSON.
+    `run` is the run's folder or its metrics file; a relative one counts from runs/. With `torn`, a last line that is
+    being written is left out.
+    Raises FileNotFoundError where there is no run, ValueError with file and line for a line without a step.
     """
     file = path(run) if Path(run).suffix == ".jsonl" else path(run) / METRICS
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no metrics. Has this run been started?")
-    rows = read_jsonl(file, needs=("step",))
+    rows = read_jsonl(file, torn, ("step",))
     if odd := next((n for n, row in enumerate(rows, 1) if not isinstance(row["step"], int | float)), None):
         raise ValueError(f"{file}: row {odd}: its step is no number; cut the row out, or run the step again")
     return rows

@@ -12,26 +12,31 @@ import sys
 from pathlib import Path
 
 from cookbook.engine.records import read_engine_metrics
+from cookbook.runs import path, unfinished
 from cookbook.training.alarms import Alarm, replay
 
 
 def watch(run: str | Path) -> list[Alarm]:
     """Returns every alarm of a run, once; `run` is its folder or its metrics file, a relative one counts from runs/."""
-    return replay(read_engine_metrics(run))
+    return replay(read_engine_metrics(run, torn=True))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, 1 where an alarm is severe, 2 with one line on stderr where the run cannot be read."""
+    """Returns the exit code: 0, 1 where an alarm is severe, 2 with one line for what is no run."""
     parser = argparse.ArgumentParser(
         prog="python -m cookbook.watch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", help="a run's folder; a relative one counts from runs/")
+    run = parser.parse_args(arguments).run
     try:
-        found = watch(parser.parse_args(arguments).run)
+        rows = read_engine_metrics(run, torn=True)
+        stands = unfinished(path(run)) if path(run).is_dir() else ""
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(" ".join(str(error).split()), file=sys.stderr)
         return 2
-    print(*(found or ["no alarm"]), sep="\n")
+    found = replay(rows)
+    so_far = f" so far, at step {rows[-1]['step']}; the run is not at its end ({stands})" if stands and rows else ""
+    print(*(found or [f"no alarm{so_far}" if rows else "no step has been logged"]), sep="\n")
     return int(any(alarm.severe for alarm in found))
 
 

@@ -291,7 +291,11 @@ def forward(model, ids: torch.Tensor, clips: torch.Tensor) -> torch.Tensor:
 def train(args: argparse.Namespace) -> None:
     """Make the data, train, check, save."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    processor = AutoProcessor.from_pretrained(args.init) if args.init else build_processor(args.vocabulary)
+    processor = (
+        AutoProcessor.from_pretrained(args.init, trust_remote_code=False)
+        if args.init
+        else build_processor(args.vocabulary)
+    )
     tokenizer = processor.tokenizer
     start = time.time()
     clips, rows = make_data(processor, args.scenes, 3, seed=1)

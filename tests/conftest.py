@@ -41,13 +41,13 @@ def samples(world, contract):
 
 @pytest.fixture(scope="session")
 def processor():
-    return AutoProcessor.from_pretrained(BASE, use_fast=True)
+    return AutoProcessor.from_pretrained(BASE, trust_remote_code=False, use_fast=True)
 
 
 @pytest.fixture
 def stock():
     """The tiny base as transformers loads it, nothing batched."""
-    return AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32).eval()
+    return AutoModelForImageTextToText.from_pretrained(BASE, trust_remote_code=False, dtype=torch.float32).eval()
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_the_command_says_in_one_line_what_is_wrong(wrong, tmp_path, samples, ca
         arguments["--contract"] = str(tmp_path / "bad")
     else:
         arguments |= {f"--{'video' if wrong == 'clip' else 'image'}": str(tmp_path / "bad")}
-    assert main([part for pair in arguments.items() for part in pair]) == 1
+    assert main([part for pair in arguments.items() for part in pair]) == 2
     shown = capsys.readouterr()
     assert len(shown.err.strip().splitlines()) == 1 and not shown.out
 

@@ -1,5 +1,7 @@
 """Checkpoints: written, found, verified, traced, merged.
 
+shards    what a folder holds, by names and headers alone
+filled    load a model and a processor, whole and fitting, or say what is wrong
 store     find one that a run has left, load it, export one
 verify    whole, finite, named as published, different from its base, loadable
 lineage   from a checkpoint back to its base

@@ -12,7 +12,7 @@ from cookbook.runs import named
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code."""
+    """Returns the exit code: 1 for a checkpoint with an error, 2 with one line for what cannot be read or merged."""
     parser = argparse.ArgumentParser(prog="python -m cookbook.checkpoint", description="Verify, trace, merge.")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("verify", help="one check a line; exit 1 where one is an error")
@@ -30,10 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
         if args.command != "verify":
             print(tree(lineage(args.path)) if "path" in args else named(merge(args.adapter, args.out, args.base)))
             return 0
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    found = verify(args.path, args.base)
+        found = verify(args.path, args.base)
+    except (OSError, ValueError, RuntimeError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    if found.checks[0].name == "folder" and not args.json:  # nothing there that could be verified
+        print(found.checks[0].found, file=sys.stderr)
+        return 2
     print(json.dumps({"ok": found.ok, **asdict(found)}, indent=1) if args.json else found)
     return int(not found.ok)
 

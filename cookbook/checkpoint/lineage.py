@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cookbook.checkpoint.shards import CheckpointError, meant, require_folder
 from cookbook.checkpoint.store import resolve
 from cookbook.config import Config
 from cookbook.runs import MANIFEST, ROOT, named
@@ -37,15 +38,16 @@ def lineage(path: str | Path) -> list[Stage]:
     """Returns the stages from the base to this checkpoint, oldest first.
 
     What has no manifest is a base; so is a start that is not on this disk. Raises CheckpointError for a half-written
-    export, ValueError for manifests that start from each other, and FileNotFoundError where the path is missing.
+    export and for what is neither a run nor a checkpoint, ValueError for manifests that start from each other.
     """
-    if not (ROOT / path).exists():
-        raise FileNotFoundError(f"{path}: there is no such folder")
+    require_folder(ROOT / path)
     stages, start = [], str(path)
     while start:
         folder = resolve(start) if (ROOT / start).exists() else None
         run = run_of(folder) if folder else None
         if run is None:
+            if folder and not stages and not list(folder.glob("*.safetensors")):
+                raise CheckpointError(f"{named(folder)}: is no run, and holds no weights.{meant(folder)}")
             stages.append(Stage("base", named(ROOT / start) if folder else start))
             break
         if named(run) in {stage.place for stage in stages}:

@@ -15,64 +15,66 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from cookbook.checkpoint.filled import load_model, load_processor, require_finite
+from cookbook.checkpoint.shards import (
+    ADAPTER,
+    INDEX,
+    CheckpointError,
+    file_problems,
+    meant,
+    read_shards,
+    require_folder,
+)
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.model.vision_tower import batch_vision
 from cookbook.runs import ROOT, named, unfinished
 
 CONTRACT = "contract.yaml"
-INDEX = "model.safetensors.index.json"
-ADAPTER = "adapter_config.json"  # stands in what is no whole weights, but what LoRA adds to them
 STATE = "cosmos_config"  # stands in every training state that cosmos-rl saves for resume
 
 log = logging.getLogger(__name__)
-
-
-class CheckpointError(FileNotFoundError):
-    """A checkpoint that is not there or not whole; the message names the path and what to do."""
 
 
 def load(path: str | Path, dtype: torch.dtype = torch.float32):
     """Returns (model, processor) of a checkpoint folder, the vision tower batched, on a GPU where there is one.
 
     A relative path counts from the project's root; a run folder stands for its last export.
-    Raises CheckpointError where there is no whole checkpoint.
+    Raises CheckpointError where there is no whole checkpoint, or one with a weight that is no number.
     """
     folder = find(path)
-    # the fast image processor needs no notice, and Auto classes name the architecture from config.json
-    processor = AutoProcessor.from_pretrained(folder, use_fast=True)
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
-    return batch_vision(model.to("cuda" if torch.cuda.is_available() else "cpu")), processor
+    processor = load_processor(folder)
+    model = load_model(folder, dtype=dtype).to("cuda" if torch.cuda.is_available() else "cpu")
+    require_finite(model, folder)
+    return batch_vision(model), processor
 
 
 def find(path: str | Path) -> Path:
     """Returns the folder with whole weights that a path stands for; see `resolve`. Raises CheckpointError."""
     folder = resolve(path)
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{named(folder)}: there is no such folder. Has the run before this one ended? A model of the hub is "
-            "fetched with `hf download NAME --local-dir FOLDER`"
-        )
+    require_folder(folder)
     require_weights(folder)
     files = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
     if name := next((name for name in files if not (folder / name).is_file()), ""):
-        what = f"holds no {name}, so it is no checkpoint. Has the run before this one ended?"
-        raise CheckpointError(f"{named(folder)}: {what}")
+        raise CheckpointError(f"{named(folder)}: holds no {name}, so it is no checkpoint.{meant(folder)}")
     if not list(folder.glob("*.safetensors")):
-        raise CheckpointError(f"{named(folder)}: holds no *.safetensors, so it has no weights")
+        pickles = ", and pickles (*.bin, *.pt) are never read" if [*folder.glob("*.bin"), *folder.glob("*.pt*")] else ""
+        raise CheckpointError(f"{named(folder)}: holds no *.safetensors, so it has no weights{pickles}")
+    if problem := "; ".join([*file_problems(folder)] or read_shards(folder)[1]):
+        raise CheckpointError(f"{named(folder)}: {problem}. Copy, download or export it again")
     return folder
 
 
 def require_weights(folder: Path) -> None:
     """Raises CheckpointError for a folder with a LoRA adapter, or with the training state of cosmos-rl."""
     if (folder / ADAPTER).is_file():
-        base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path", "its base")
+        base = adapter_settings(folder).get("base_model_name_or_path") or "a base that it does not name"
         raise CheckpointError(
             f"{named(folder)}: is a LoRA adapter of {base}, not whole weights. Merge it first: "
             f"python -m cookbook.checkpoint merge {named(folder)} OUT"
@@ -80,6 +82,17 @@ def require_weights(folder: Path) -> None:
     if (folder / STATE).is_file():
         what = "is the engine's training state, for train.resume; its weights lie in safetensors/step_N"
         raise CheckpointError(f"{named(folder)}: {what}")
+
+
+def adapter_settings(folder: Path) -> dict[str, Any]:
+    """Returns what an adapter's configuration says. Raises CheckpointError for one that is damaged."""
+    try:
+        said = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        if not isinstance(said, dict):
+            raise ValueError("no JSON object")
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{named(folder)}: {ADAPTER} cannot be read ({error}); export it again") from None
+    return said
 
 
 def resolve(path: str | Path) -> Path:
@@ -96,8 +109,11 @@ def resolve(path: str | Path) -> Path:
             if place in stamps[:-1]:
                 log.warning("%s holds no export; taking %s, which is older", named(stamps[-1]), place.name)
             return exports[-1]
-    if unfinished := [*path.glob("**/step_*.incomplete-*")]:
-        raise CheckpointError(f"{named(unfinished[0])}: is half written. Wait for the run, or take a step before it")
+    half = (
+        file for below in ("", "safetensors/", "*/safetensors/") for file in path.glob(f"{below}step_*.incomplete-*")
+    )
+    if unfinished := next(half, None):
+        raise CheckpointError(f"{named(unfinished)}: is half written. Wait for the run, or take a step before it")
     return path
 
 

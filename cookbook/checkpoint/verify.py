@@ -10,28 +10,24 @@ Tensors are read one at a time, so a 7B checkpoint needs little memory.
 
 import contextlib
 import json
-import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.utils import logging as transformers_logging
+from safetensors import safe_open
 
 from cookbook.checkpoint import store
+from cookbook.checkpoint.filled import load_model, load_processor
 from cookbook.checkpoint.lineage import run_of
-from cookbook.checkpoint.store import CheckpointError
+from cookbook.checkpoint.shards import CheckpointError, Shards, few, file_problems, read_shards, require_folder
 from cookbook.data.contract import Contract
 from cookbook.display.tables import ERROR, OK, WARNING, Check, as_html, as_text
 from cookbook.runs import MANIFEST, ROOT, named
 
 PUBLISHED = re.compile(r"(visual\.|lm_head\.|model\.(?!language_model\.|visual\.))")
 TEXT_FILES = {"tokenizer": ("tokenizer.json", "vocab.json"), "processor": ("preprocessor_config.json",)}
-
-Shards = Mapping[str, Path]  # the file of each tensor
 
 
 @dataclass(frozen=True)
@@ -67,15 +63,16 @@ def verify(path: str | Path, base: str | Path | None = None) -> Verification:
     folder = ROOT / path
     try:
         folder = store.resolve(path)
-        if not folder.is_dir():
-            raise CheckpointError(f"{named(folder)}: there is no such folder")
+        require_folder(folder)
         store.require_weights(folder)
     except CheckpointError as error:
         return Verification(named(folder), (Check("folder", ERROR, str(error)),))
-    shards, found = _read_shards(folder)
+    shards, found = _shards(folder)
+    if problems := "; ".join(file_problems(folder)):
+        found.append(Check("files", ERROR, problems))
     if shards:
         found += [*_names(shards), *_tensors(folder, shards, base, whole=found[0].status == OK)]
-    found += [_loads(folder), *_texts(folder), _contract(folder)]
+    found += [_loads(folder), *_texts(folder, base), _contract(folder)]
     return Verification(named(folder), tuple(found))
 
 
@@ -84,52 +81,15 @@ def what_is_missing(export: Path) -> str:
     for name in () if (export / store.ADAPTER).is_file() else ("config.json", store.INDEX):
         if not (export / name).is_file():
             return f"{name} is missing"
-    first = _read_shards(export)[1][0]
-    return first.found if first.status == ERROR else ""
+    return "; ".join(read_shards(export)[1])
 
 
-def _read_shards(folder: Path) -> tuple[Shards, list[Check]]:
+def _shards(folder: Path) -> tuple[Shards, list[Check]]:
     """Returns the file of every tensor that can be read, and whether files and index agree."""
-    files, shards, problems = sorted(folder.glob("*.safetensors")), {}, []
-    for file in files:
-        try:
-            with safe_open(file, "pt") as opened:
-                shards |= dict.fromkeys(opened.keys(), file)
-        except (SafetensorError, OSError) as error:
-            problems.append(f"{file.name} cannot be read, was it cut off? ({error})")
-    problems += _against_index(folder, shards, files) if files else ["there is no *.safetensors"]
+    files, (shards, problems) = sorted(folder.glob("*.safetensors")), read_shards(folder)
     if problems:
         return shards, [Check("shards", ERROR, "; ".join(problems), "copy or export the checkpoint again")]
     return shards, [Check("shards", OK, f"{len(files)}, with {len(shards)} tensors"), *_size(folder, files)]
-
-
-def _against_index(folder: Path, shards: Shards, files: list[Path]) -> Iterator[str]:
-    """Yields where the index and the files disagree."""
-    if (folder / store.ADAPTER).is_file():
-        if folder / "adapter_model.safetensors" not in files:
-            yield "there is no adapter_model.safetensors"
-        return
-    if not (folder / store.INDEX).is_file():
-        if [file.name for file in files] != ["model.safetensors"]:
-            yield f"there is no {store.INDEX}, and without it only model.safetensors is read"
-        return
-    try:
-        listed = json.loads((folder / store.INDEX).read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError) as error:
-        yield f"{store.INDEX} cannot be read ({error})"
-        return
-    there, wanted = {file.name for file in files}, set(listed.values())
-    holds = {name: file.name for name, file in shards.items()}
-    moved = {name for name, file in listed.items() if file in holds.values() and holds.get(name) != file}
-    instead = ", and is read instead of what it names" if "model.safetensors" in there - wanted else ""
-    for names, words in (
-        (wanted - there, "the index names {}, not there"),
-        (there - wanted, f"{{}} is not in the index{instead}"),
-        (moved, "{} not in the shard that the index names"),
-        (holds.keys() - listed.keys(), "{} not in the index"),
-    ):
-        if names:
-            yield words.format(_few(names))
 
 
 def _size(folder: Path, files: list[Path]) -> Iterator[Check]:
@@ -150,27 +110,21 @@ def _read_tensor(shards: Shards, name: str) -> torch.Tensor:
         return opened.get_tensor(name)
 
 
-def _few(things: Collection[str]) -> str:
-    """Returns the first three of many, and how many more there are."""
-    things = sorted(things)
-    return ", ".join(things[:3]) + (f" and {len(things) - 3} more" if len(things) > 3 else "")
-
-
 def _names(shards: Shards) -> Iterator[Check]:
     """Yields whether tensors are named as published, which the engine, transformers and vLLM all read."""
     odd = [name for name in shards if not PUBLISHED.match(name)]
     if wrong := [name for name in odd if name.startswith("model(?!")]:
         found = (
-            f"{_few(wrong)}: cosmos-rl 0.4.7 wrote them with train.force_use_hf (utils/util.py, "
+            f"{few(wrong)}: cosmos-rl 0.4.7 wrote them with train.force_use_hf (utils/util.py, "
             "reverse_hf_checkpoint_mapping, keeps a look-ahead of transformers' mapping); nothing can read them"
         )
         fix = r"rename the tensors, model(?!\.(language_model|visual)). to model. ; train with cookbook.engine.bridge"
         yield Check("names", ERROR, found, fix)
     elif odd and all(name.startswith("model.") for name in odd):
-        found = f"{_few(odd)}: nested as transformers holds them; the engine reads visual.*, model.*, lm_head.*"
+        found = f"{few(odd)}: nested as transformers holds them; the engine reads visual.*, model.*, lm_head.*"
         yield Check("names", WARNING, found, "export again with save_pretrained")
     elif odd:
-        yield Check("names", ERROR, f"{_few(odd)}: published are visual.*, model.*, lm_head.*")
+        yield Check("names", ERROR, f"{few(odd)}: published are visual.*, model.*, lm_head.*")
     else:
         yield Check("names", OK, "visual.*, model.*, lm_head.*, as published")
 
@@ -180,7 +134,8 @@ def _tensors(folder: Path, shards: Shards, base: str | Path | None, whole: bool)
 
     Where the files are not `whole`, tensors that only the base has are no news.
     """
-    (base, before), broken, changes = _start(folder, base), [], {}
+    (base, place), broken, changes = _base(folder, base), [], {}
+    before = read_shards(place)[0] if place else {}
     strange = shards.keys() ^ before.keys() if whole else shards.keys() - before.keys()
     for name in sorted(shards, key=shards.get):  # file by file
         tensor = _read_tensor(shards, name)
@@ -194,7 +149,7 @@ def _tensors(folder: Path, shards: Shards, base: str | Path | None, whole: bool)
                 strange.add(name)
     fix = "take an earlier step, and train on from there with a lower optm_lr"
     finite = Check("finite", OK, f"all {len(shards)} tensors")
-    yield Check("finite", ERROR, f"NaN or infinity in {_few(broken)}", fix) if broken else finite
+    yield Check("finite", ERROR, f"NaN or infinity in {few(broken)}", fix) if broken else finite
     yield _against_base(base, before, changes, strange)
 
 
@@ -203,7 +158,7 @@ def _against_base(base: str | Path | None, before: Shards, changes: Mapping[str,
         why = "no manifest names a start" if base is None else f"{base} is no checkpoint on this disk"
         return Check("base", WARNING, f"not compared: {why}", "--base FOLDER")
     if strange:
-        return Check("base", ERROR, f"{_few(strange)}: not in both, or of another shape; is {base} the base?")
+        return Check("base", ERROR, f"{few(strange)}: not in both, or of another shape; is {base} the base?")
     changed = {name: change for name, change in changes.items() if change > 0}
     if not changed:
         found = f"training changed nothing: all {len(changes)} tensors are those of {base}"
@@ -213,48 +168,53 @@ def _against_base(base: str | Path | None, before: Shards, changes: Mapping[str,
     return Check("base", OK, found)
 
 
-def _start(folder: Path, base: str | Path | None) -> tuple[str | Path | None, Shards]:
-    """Returns the base, else the start that the manifest of the export's run names; and its tensors, if it is here."""
+def _base(folder: Path, base: str | Path | None) -> tuple[str | Path | None, Path | None]:
+    """Returns the base, else the start that the manifest of the export's run names; and its folder, if it is here."""
     with contextlib.suppress(ValueError, CheckpointError):  # a manifest that is broken, a base that is not whole
         run = None if base else run_of(folder)
         base = json.loads((run / MANIFEST).read_text(encoding="utf-8")).get("start") if run else base
-        if base and (place := store.on_disk(base)):
-            return base, _read_shards(place)[0]
-    return base, {}
+        return base, store.on_disk(base) if base else None
+    return base, None
 
 
 def _loads(folder: Path) -> Check:
     """Whether transformers fills every weight from the files: loaded without memory, on the `meta` device."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.CRITICAL)  # what it would warn of is in the information
     try:
-        _, told = AutoModelForImageTextToText.from_pretrained(
-            folder, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True
-        )
-    except Exception as error:  # whatever a damaged file raises is the finding
-        return Check("loads", ERROR, f"transformers cannot load it: {str(error).strip().splitlines()[0]}")
-    finally:
-        transformers_logging.set_verbosity(level)
-    kinds = {"missing": "missing_keys", "unexpected": "unexpected_keys", "of another shape": "mismatched_keys"}
-    if wrong := [f"{len(told[k])} {word}: {_few(set(map(str, told[k])))}" for word, k in kinds.items() if told[k]]:
-        return Check("loads", ERROR, "; ".join(wrong) + ". transformers would fill them with random numbers")
+        load_model(folder, device_map="meta")
+    except CheckpointError as error:
+        return Check("loads", ERROR, str(error).removeprefix(f"{named(folder)}: "))
     return Check("loads", OK, "0 missing, 0 unexpected, all of the shape that config.json gives")
 
 
-def _texts(folder: Path) -> Iterator[Check]:
+def _texts(folder: Path, base: str | Path | None) -> Iterator[Check]:
     """Yields whether the tokenizer's and processor's files are there and load."""
     for name, files in TEXT_FILES.items():
         if not any((folder / file).is_file() for file in files):
             yield Check(name, ERROR, f"there is no {' and no '.join(files)}", "copy its files from the base")
     if any((folder / file).is_file() for file in TEXT_FILES["tokenizer"]):
         try:
-            processor = AutoProcessor.from_pretrained(folder, use_fast=True, local_files_only=True)
-            if not (processor.chat_template or processor.tokenizer.chat_template):
-                raise ValueError("there is no chat template")
+            processor = load_processor(folder)
             yield Check("reads text", OK, f"tokenizer of {len(processor.tokenizer)} tokens and processor load")
-        except Exception as error:
-            words = str(error).strip().splitlines()[0]
-            yield Check("reads text", ERROR, f"the processor does not load: {words}", "copy its files from the base")
+            yield from _against_base_text(processor, folder, base)
+        except CheckpointError as error:
+            words = str(error).removeprefix(f"{named(folder)}: ")
+            yield Check("reads text", ERROR, words, "copy its files from the base")
+
+
+def _against_base_text(processor, folder: Path, base: str | Path | None) -> Iterator[Check]:
+    """Yields where the tokenizer or the chat template is another than the base's: training changes neither."""
+    name, place = _base(folder, base)
+    if place:
+        before = load_processor(place)
+        changed = {word for word, _ in before.tokenizer.get_vocab().items() ^ processor.tokenizer.get_vocab().items()}
+        found = [f"{len(changed)} tokens, such as {few(changed)!r}"] if changed else []
+        if before.tokenizer.backend_tokenizer.to_str() != processor.tokenizer.backend_tokenizer.to_str() and not found:
+            found.append("the tokenizer's rules")
+        template = processor.chat_template or processor.tokenizer.chat_template
+        found += ["the chat template"] if template != (before.chat_template or before.tokenizer.chat_template) else []
+        if found:
+            what = f"differs from {name} in {' and '.join(found)}"
+            yield Check("text of the base", ERROR, what, "copy its files from the base")
 
 
 def _contract(folder: Path) -> Check:

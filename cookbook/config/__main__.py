@@ -56,9 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = vars(_parser().parse_args(arguments))
     command, as_json = args.pop("command"), args.pop("json", False)
     if command == "lint":
-        lines = [line for path in args.pop("files") for line in _lint(path, **args)]
-        print(*lines, sep="\n", end="\n" if lines else "")
-        return 1 if lines else 0
+        found = {path: _lint(path, **args) for path in args.pop("files")}
+        print(*(line for path, lines in found.items() for line in lines or [f"{path}: nothing to mend"]), sep="\n")
+        return int(any(found.values()))
     try:
         if command == "diff":
             print(difference(Config.read(args["default"]), Config.read(args["custom"])).markdown())

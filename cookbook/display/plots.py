@@ -62,10 +62,12 @@ def series(metrics: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
     """Returns the mean of the `window` (odd) values around each place (n,); at the ends, of those there are.
 
-    Around and not before: a mean of the past lags, and would lie above a falling loss.
+    Around and not before: a mean of the past lags, and would lie above a falling loss. What is no number leaves a gap.
     """
-    half = window // 2
-    return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
+    places, half, good = np.arange(len(values)), window // 2, np.isfinite(values)
+    first, end = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    sums, gaps = (np.append(0, np.cumsum(part)) for part in (np.where(good, values, 0), ~good))  # linear in the rows
+    return np.where(gaps[end] > gaps[first], np.nan, (sums[end] - sums[first]) / (end - first))
 
 
 def _window(metrics: Sequence[dict], key: str) -> int:

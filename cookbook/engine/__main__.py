@@ -17,11 +17,13 @@ import shlex
 import sys
 from pathlib import Path
 
+import torch
+
 from cookbook import runs
-from cookbook.checkpoint import last_complete
+from cookbook.checkpoint import CheckpointError, last_complete
 from cookbook.config import Config, ConfigError
 from cookbook.engine.environment import engine_environment
-from cookbook.engine.failures import EngineError
+from cookbook.engine.failures import FAILURES, EngineError
 from cookbook.engine.launch import PORT, as_launched, as_typed, command, launch, make_room
 from cookbook.engine.supervisor import Patience
 from cookbook.runs import ROOT, Run, RunError, locked, require_name
@@ -35,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parse(arguments)
     if args.write_nodes and args.nodes < 2:
         print("--write-nodes wants --nodes 2 or more: one machine needs no start files", file=sys.stderr)
+        return 2
+    if not (args.show or args.write_nodes or torch.cuda.is_available()):
+        print(f"no GPU is visible here, and cosmos-rl trains on nothing else: {FAILURES['gpu'][1]}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     run, port = runs.path(args.run), args.port or PORT
@@ -60,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
                 begun = Run(args.run, seed=config["train.seed"] or 0, go_on=args.resume is not None)
                 export = launch(config, loader, begun, **start)
             print(export or "finished; the configuration asks for no export")
-    except (EngineError, ConfigError, RunError) as error:
+    except (EngineError, ConfigError, RunError, CheckpointError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -71,10 +76,19 @@ def main(arguments: list[str] | None = None) -> int:
 def write_start_files(folder: Path, config: Path, loader: Path, run: str, nodes: int, port: int) -> list[Path]:
     """Write head.sh, worker.sh and job.slurm for two or more machines. Returns their paths.
 
-    Config and loader count from the project's root, as `python` does.
+    Config and loader count from the project's root, as `python` does. Raises RunError for a name that no script can
+    hold: quotes keep a line break out of a command, but not out of a comment.
     """
+    require_name(run)
     words = {"root": ROOT, "python": PYTHON, "config": config, "run": run, "loader": loader, "nodes": nodes}
-    words |= {"bin": (ROOT / PYTHON).parent, "name": run.replace("/", "-"), "here": folder.resolve(), "port": port}
+    words |= {
+        "bin": (ROOT / PYTHON).parent,
+        "name": re.sub(r"[^\w.-]+", "-", run),
+        "here": folder.resolve(),
+        "port": port,
+    }
+    if odd := [value for value in map(str, words.values()) if not value.isprintable()]:
+        raise RunError(f"{odd[0]!r}: a script cannot hold such a name; rename it, in letters that can be typed")
     folder.mkdir(parents=True, exist_ok=True)
     for name in START_FILES:
         text = (ROOT / "configs/nodes" / name).read_text(encoding="utf-8")

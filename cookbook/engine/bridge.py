@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from cookbook.engine.attention import install_attention
+from cookbook.engine.environment import AUTH
 from cookbook.engine.video_reader import install_reader
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def install_network() -> str:
     """
     if os.environ.get(ASKED) != "1":
         return "all interfaces"
+    install_password()
     if os.environ.get("COSMOS_ROLE") == "Controller":
         from cosmos_rl.utils import network_util
 
@@ -98,8 +100,32 @@ def local_redis(write, *args, **kwargs) -> str:
     text = Path(path).read_text()
     if text.count("bind 0.0.0.0") != 1:
         raise RuntimeError(f"{path}: expected one line `bind 0.0.0.0`; unset {ASKED} to run without this")
-    Path(path).write_text(text.replace("bind 0.0.0.0", f"bind {HOST}"))
+    text = text.replace("bind 0.0.0.0", f"bind {HOST}").replace("protected-mode no", "protected-mode yes")
+    if word := os.environ.get(AUTH):
+        Path(path).chmod(0o600)
+        text += f"\nrequirepass {word}\n"
+    Path(path).write_text(text)
     return path
+
+
+def install_password() -> None:
+    """Let every connection to redis of this process give the word of REDISCLI_AUTH, where it has no password.
+
+    The engine's clients have none (utils/redis_stream.py:66, dispatcher/controller.py:70), and none can be configured.
+    Its scripts (EVAL) and `config get` are part of it (utils/redis_publication.py:134), so no command is taken away.
+    """
+    from redis.connection import AbstractConnection
+
+    if (word := os.environ.get(AUTH)) and not hasattr(AbstractConnection.__init__, "bare"):
+        bare = AbstractConnection.__init__
+
+        def connect(self, *args, **kwargs) -> None:
+            bare(self, *args, **kwargs)
+            if self.credential_provider is None and not self.password:
+                self.password = word
+
+        connect.bare = bare
+        AbstractConnection.__init__ = connect
 
 
 def rebind(descriptor: int) -> int:

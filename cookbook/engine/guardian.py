@@ -4,7 +4,8 @@ Why: after a run, however it ended, no process may hold a GPU and no port may be
 sessions of their own, its redis turns into a daemon that wipes its own environment, and when the launcher is killed
 the rest stays. Linux lets one process adopt every orphan below it (a "subreaper"): so a process stands between us and
 the engine, and all that the engine starts, in whatever way, stays its descendant. Where our process is gone, even by
-`kill -9`, it ends the engine and itself. Only `kill -9` of the guardian itself leaves the engine running.
+`kill -9`, it ends the engine and itself; where the guardian is killed, its orphans are ours, and we end them. Only
+`kill -9` of both leaves the engine running.
 """
 
 import contextlib
@@ -36,7 +37,8 @@ class Engine(contextlib.AbstractContextManager):
 
         `grace` are the seconds between SIGTERM and SIGKILL.
         """
-        self.grace = grace
+        self.grace, self.before = grace, {child.pid for child in psutil.Process().children()}
+        adopt_orphans(True)
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cookbook.engine.guardian", str(os.getpid()), str(grace), *command],
@@ -70,7 +72,21 @@ class Engine(contextlib.AbstractContextManager):
             self.process.send_signal(signal.SIGTERM)  # from here on it ends all, even if we are interrupted again
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(self.grace + 5)
+        if self.code == -signal.SIGKILL:  # what it left is ours by now
+            for child in [child for child in psutil.Process().children() if child.pid not in self.before]:
+                for process in (*child.children(recursive=True), child):
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    child.wait(2)
+        adopt_orphans(False)
         self._reader.join(2)
+
+
+def adopt_orphans(on: bool) -> None:
+    """Let every orphan below this process become its child, or no longer. Raises OSError where the system refuses."""
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 @contextlib.contextmanager
@@ -115,8 +131,7 @@ def main(parent: int, grace: float, command: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C is for the parent, which then asks
         signal.signal(number, lambda *_: None)  # SIG_IGN would be handed on to every process of the engine
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    adopt_orphans(True)
     codes: dict[int, int] = {}
     launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL).pid
     patience = LINGER  # for what the launcher leaves behind

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from cookbook.checkpoint.store import STATE
+from cookbook.checkpoint.store import STATE, find
 from cookbook.config import Config
 from cookbook.config.rules import View, gpus_needed
 from cookbook.engine.diagnose import ENGINE_LOG, require_success
@@ -33,9 +33,10 @@ log = logging.getLogger(__name__)
 
 PROGRAM = "cosmos-rl"
 PORT, REDIS_PORT = 8000, 12800
+START = "policy.model_name_or_path"
 RESULTS = (EXPORTS, "checkpoints", "best")
 # keys that `as_launched` sets, so that they say nothing about the settings of a run
-AS_LAUNCHED = ("policy.model_name_or_path", "train.timestamp", "logging.logger", "logging.wandb_run_id", "redis",
+AS_LAUNCHED = (START, "train.timestamp", "logging.logger", "logging.wandb_run_id", "redis",
                "train.resume")  # fmt: skip
 
 
@@ -91,19 +92,22 @@ def launch(
     or `replace` deletes them. `env` is added to the environment. With several `nodes` this is the first one, and the
     others join with the files of `--write-nodes`. A severe alarm of `training.alarms` ends the run, with a
     checkpoint where the controller still answers, unless `stop_on_alarm` is false.
-    Raises EngineError, whose message has the first traceback and what helps; ConfigError for a key that is wrong.
+    Raises EngineError, whose message has the first traceback and what helps; ConfigError for a key that is wrong,
+    CheckpointError for a start that is not whole.
     Whatever happens, Ctrl-C and SIGTERM too, no process of the engine is left, unless its guardian is killed.
     """
     patience, environment = patience or Patience(), engine_environment(config, run.path, env, nodes)
     port = choose_port(port or PORT, nodes)
     words = command(run.path / "config.toml", loader, port, environment["PATH"], nodes, node_ips)
+    if (ROOT / config[START]).exists():
+        find(config[START])  # the engine would run a checkpoint's code, and take minutes to find a broken shard
     require_disk(config, run.path)
     make_room(run.path, resume, replace)
     config = as_launched(config, run.path, resume)
     (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
     version = next((found.version for found in distributions(name=PROGRAM)), None)
     facts = {"engine": PROGRAM, "engine_version": version, "engine_command": as_typed(words), "port": port}
-    start = config["policy.model_name_or_path"].removeprefix("./")
+    start = config[START].removeprefix("./")
     run.write_manifest(**facts, start=start, resume=resume, outcome="running")
     run.log(as_typed(words))
     started, outcome = time.monotonic(), "interrupted"
@@ -133,6 +137,9 @@ def command(config: Path, loader: str | Path, port: int, path: str, nodes: int =
         raise EngineError("install", f"{PROGRAM} not found on PATH")
     if not (ROOT / loader).is_file():
         raise EngineError("install", f"{ROOT / loader}: no such loader file")
+    for word in (named(config), named(ROOT / loader)):
+        if re.search(r"[\s*?\[]", word) or not word.isprintable():  # launcher/launch_controller.sh:77 of 0.4.7
+            raise EngineError("name", f"{word!r}: the engine's scripts take a path apart at blanks, *, ? and [")
     several = ["--num-workers", str(nodes), "--worker-idx", "0"] if nodes > 1 else []
     several += ["--node-ip-list", node_ips] if node_ips else []
     return [program, "--config", named(config), "--port", str(port), *several, named(ROOT / loader)]
@@ -162,11 +169,11 @@ def as_launched(config: Config, run: Path, resume: Path | None = None) -> Config
     on with another model class (utils/util.py:111 of 0.4.7); `./a/b` has three parts and passes for a folder. W&B takes
     `timestamp` for the name of its run, and ours is the same for all: so it gets the folder's name.
     """
-    loggers, start = config["logging.logger"] or [], config["policy.model_name_or_path"]
+    loggers, start = config["logging.logger"] or [], config[START]
     if (ROOT / start).is_dir() and not Path(start).is_absolute():
         start = f"./{start.removeprefix('./')}"
     changes = {
-        "policy.model_name_or_path": start,
+        START: start,
         "train.output_dir": named(run),
         "train.timestamp": config["train.timestamp"] or "fixed",  # or results go to a folder named by the clock
         "logging.logger": [*([] if "console" in loggers else ["console"]), *loggers],  # without: no `Step:` lines
@@ -204,7 +211,7 @@ def require_disk(config: Config, run: Path) -> None:
     """Raises EngineError where the disk cannot hold one checkpoint (six times the weights) and one export."""
     if not config["train.ckpt.enable_checkpoint"] or config.table("policy.lora"):
         return
-    weights = sum(f.stat().st_size for f in (ROOT / config["policy.model_name_or_path"]).glob("*.safetensors"))
+    weights = sum(f.stat().st_size for f in (ROOT / config[START]).glob("*.safetensors"))
     free = shutil.disk_usage(run).free
     if free < 7 * weights:  # a model that is not here yet counts as nothing
         raise EngineError("disk", f"{run}: {free / 2**30:.0f} GiB are free, one step needs {7 * weights / 2**30:.0f}")

@@ -63,13 +63,14 @@ def _translate(data: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def read_engine_metrics(path: str | Path) -> list[dict]:
+def read_engine_metrics(path: str | Path, torn: bool = False) -> list[dict]:
     """Returns one row a step, in order, with all that was reported of it; the last report of a number counts.
 
-    `path` is as for runs.read_metrics. So a resumed run, which reports its first steps again, has no step twice.
+    `path` and `torn` are as for runs.read_metrics. So a resumed run, which reports its first steps again, has no step
+    twice.
     """
     steps: dict[int, dict] = defaultdict(dict)
-    for row in read_metrics(path):
+    for row in read_metrics(path, torn):
         steps[row["step"]] |= _translate(row)
     return [steps[step] for step in sorted(steps)]
 

@@ -52,7 +52,7 @@ class TransformersRollout(RolloutBase):
     def init_engine(self, quantization: str, seed: int | None, load_format: str, **_: Any) -> None:
         """Called by the engine before the first weights arrive. Loads the model; colocated, only its shapes."""
         path = self.config.policy.model_name_or_path
-        self.model_config = AutoConfig.from_pretrained(path)
+        self.model_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         if self.model_config.model_type != "qwen2_5_vl":
             raise ValueError(f"{path}: is a {self.model_config.model_type}; this backend knows qwen2_5_vl")
         if self.config.mode == "colocated":
@@ -60,7 +60,11 @@ class TransformersRollout(RolloutBase):
                 self.model = AutoModelForImageTextToText.from_config(self.model_config)
         else:
             kind = {"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
-            self.model = AutoModelForImageTextToText.from_pretrained(path, **kind).to(self.device).eval()
+            self.model = (
+                AutoModelForImageTextToText.from_pretrained(path, trust_remote_code=False, **kind)
+                .to(self.device)
+                .eval()
+            )
         if seed is not None:
             torch.manual_seed(seed)  # processes have other prompts, and so other completions
         self._engine_initialized = True

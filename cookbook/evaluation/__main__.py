@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from yaml import YAMLError
+
 from cookbook.data.answers import FORMATS
 from cookbook.evaluation import scores
 from cookbook.evaluation.metrics import measure
@@ -76,13 +78,15 @@ def predict_file(given: argparse.Namespace) -> str:
     """
     import torch  # scoring needs neither torch nor any data
 
-    from cookbook import jobs, pipeline
+    from cookbook import checkpoint, jobs, pipeline
     from cookbook.evaluation.parallel import part_file, predict_parallel
     from cookbook.evaluation.predict import predict
     from cookbook.evaluation.presets import preset
     from cookbook.evaluation.server import predict_server
     from cookbook.evaluation.vllm import vllm_server
 
+    if not given.server:
+        checkpoint.find(given.model)  # before any data are read
     samples, contract, dtype = jobs.evaluation_samples(
         given.data, given.format, given.loader, given.contract or given.model, given.split, given.config
     )
@@ -150,8 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(predict_file(given))
             return 0
         result = score_files(given.files, given.format, given.published)
-    except (ValueError, OSError, RuntimeError) as error:
-        print(error, file=sys.stderr)
+    except (ValueError, OSError, RuntimeError, YAMLError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
         return 2
     print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else "\n".join(_table(result)))
     return 0

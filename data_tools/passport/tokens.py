@@ -48,7 +48,7 @@ def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
     """
     from transformers import AutoTokenizer  # takes seconds to load
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     control = control_tokens(tokenizer)
 
     def count(sample: Sample, facts: Sequence[ClipFacts]) -> tuple[int, int]:

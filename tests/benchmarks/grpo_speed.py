@@ -63,7 +63,7 @@ class Bench:
         """Returns (model, encoder); the model never ends a completion."""
         model, processor = checkpoint.load(BASE, torch.float32)
         if not batched:
-            model = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32)
+            model = AutoModelForImageTextToText.from_pretrained(BASE, trust_remote_code=False, dtype=torch.float32)
         model.generation_config.eos_token_id = NEVER
         return model, Encoder(processor, self.contract, model.config)
 

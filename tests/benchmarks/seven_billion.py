@@ -98,8 +98,10 @@ def main() -> None:
     config, splits = job.config.edit({"train.output_dir": str(run.path)}), job.splits
     launch(config, jobs.LOADER, run, port=args.port, replace=True)
     rows = read_metrics(run.path)
-    model_config = AutoConfig.from_pretrained(model)
-    encoder = Encoder(AutoProcessor.from_pretrained(model, use_fast=True), job.contract, model_config)
+    model_config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+    encoder = Encoder(
+        AutoProcessor.from_pretrained(model, trust_remote_code=False, use_fast=True), job.contract, model_config
+    )
     tokens = round(statistics.mean(encoder.training_batch([s])["input_ids"].shape[1] for s in splits["train"][:16]))
     seconds = statistics.median(row["train/iteration_time"] for row in rows[len(rows) // 2 :])
     expected = plan(config, gpus=args.gpus, gpu_gib=78, samples=len(splits["train"]), tokens=tokens)

@@ -1,5 +1,11 @@
-"""What the tests of checkpoints share: empty ones, and what cosmos-rl says of an adapter."""
+"""What the tests of checkpoints share: ones of a single number, and what cosmos-rl says of an adapter."""
 
+import json
+
+import torch
+from safetensors.torch import save_file
+
+from cookbook.checkpoint import INDEX
 from cookbook.runs import ROOT
 
 BASE = ROOT / "models" / "tiny-base"
@@ -12,8 +18,11 @@ ADAPTER = {  # as cosmos-rl 0.4.7 writes it: null where peft wants its default, 
 
 
 def make(*folders):
-    """Make empty checkpoints: with the files that are asked for, without content."""
+    """Make checkpoints that are whole by their headers, and hold one number."""
+    index = {"weight_map": {"model.norm.weight": "00000.safetensors"}}
+    texts = {"config.json": {"model_type": "qwen2_5_vl"}, "preprocessor_config.json": {}, "tokenizer_config.json": {}}
     for folder in folders:
         folder.mkdir(parents=True)
-        for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json", "00000.safetensors"):
-            (folder / name).write_text("{}")
+        for name, content in (texts | {INDEX: index}).items():
+            (folder / name).write_text(json.dumps(content))
+        save_file({"model.norm.weight": torch.zeros(1)}, folder / "00000.safetensors")

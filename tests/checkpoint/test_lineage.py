@@ -37,7 +37,7 @@ def test_a_base_from_the_hub_is_named_and_a_circle_is_refused(tmp_path, capsys):
     run(tmp_path / "b", "grpo", tmp_path / "b", 1)
     with pytest.raises(ValueError, match="back to itself"):
         lineage(tmp_path / "b")
-    assert main(["lineage", str(tmp_path / "b")]) == 1
-    assert main(["lineage", str(tmp_path / "nowhere")]) == 1
+    assert main(["lineage", str(tmp_path / "b")]) == 2
+    assert main(["lineage", str(tmp_path / "nowhere")]) == 2
     assert "no such folder" in capsys.readouterr().err
     assert [s.kind for s in lineage(BASE)] == ["base"]

@@ -1,6 +1,7 @@
 """Merged adapters: the base and the adapter's products, and nothing else."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -45,7 +46,60 @@ def test_a_merged_adapter_is_the_base_and_its_products(tmp_path):
 
 def test_an_adapter_of_another_model_is_refused(tmp_path, capsys):
     adapter(tmp_path / "adapter", shift="other.")
-    assert main(["merge", str(tmp_path / "adapter"), str(tmp_path / "out")]) == 1
+    assert main(["merge", str(tmp_path / "adapter"), str(tmp_path / "out")]) == 2
     assert "do not fit" in capsys.readouterr().err
     with pytest.raises(CheckpointError, match="no adapter to merge"):
         merge(BASE, tmp_path / "out")
+
+
+def damaged(folder, change=lambda tensors: None, **settings):
+    adapter(folder)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(ADAPTER | settings))
+
+
+def taller(tensors):
+    name = next(name for name in tensors if "lora_A" in name)
+    tensors[name] = torch.zeros(9, tensors[name].shape[1])
+
+
+FIRST = "base_model.model.model.layers.0.self_attn.{}_proj.lora_{}.weight"
+WRONG = {
+    "another rank": ({"r": 8}, lambda tensors: None, "does not fit models/tiny-base.*size mismatch"),
+    "another shape": ({}, taller, "size mismatch"),
+    "a tensor too many": ({}, lambda t: t.update({FIRST.format("o", "A"): torch.zeros(4, 192)}), "1 of its .*o_proj"),
+    "a tensor too few": ({}, lambda t: t.pop(FIRST.format("q", "B")), "1 of its tensors are missing.*q_proj"),
+    "not finite": ({}, lambda t: t[FIRST.format("q", "B")].fill_(float("inf")), "NaN or infinity"),
+    "a base that moved": ({"base_model_name_or_path": "/nowhere/base"}, lambda t: None, "not there.*--base FOLDER"),
+    "no base": ({"base_model_name_or_path": None}, lambda t: None, "names no base.*--base FOLDER"),
+    "no rank": ({"r": "four"}, lambda t: None, "does not fit"),
+}
+
+
+@pytest.mark.parametrize("settings, change, words", WRONG.values(), ids=WRONG)
+def test_an_adapter_that_cannot_be_used_whole_is_refused_in_one_line(tmp_path, settings, change, words, capsys):
+    damaged(tmp_path / "adapter", change, **settings)
+    assert main(["merge", str(tmp_path / "adapter"), str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(words, line) and str(tmp_path / "adapter") in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_in_a_pickle_or_cut_off_is_not_read(tmp_path):
+    adapter(tmp_path / "adapter")
+    shard = tmp_path / "adapter" / "adapter_model.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="cut off"):
+        merge(tmp_path / "adapter", tmp_path / "out")
+    torch.save({}, tmp_path / "adapter" / "adapter_model.bin")
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=r"no \*.safetensors"):
+        merge(tmp_path / "adapter", tmp_path / "out")
+
+
+def test_a_base_that_moved_is_named_on_the_command_line(tmp_path):
+    damaged(tmp_path / "adapter", base_model_name_or_path="/nowhere/base")
+    words = ["merge", str(tmp_path / "adapter"), str(tmp_path / "out"), "--base", str(BASE)]
+    assert main(words) == 0

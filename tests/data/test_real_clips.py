@@ -91,7 +91,11 @@ def test_frames_tokens_and_patches_are_those_of_qwen_vl_utils_and_the_stock_proc
     video_reader.install_reader()
     contract = Contract.load(ROOT / "configs/prompts/captions.yaml")
     contract = Contract(contract.system, contract.answer_format, type(contract.vision)(fps, 3136, 81920))
-    encoder = Encoder(AutoProcessor.from_pretrained(BASE, use_fast=True), contract, AutoConfig.from_pretrained(BASE))
+    encoder = Encoder(
+        AutoProcessor.from_pretrained(BASE, trust_remote_code=False, use_fast=True),
+        contract,
+        AutoConfig.from_pretrained(BASE, trust_remote_code=False),
+    )
     # as preprocessor_config.json of the 7B model sets it; its own default would enlarge clips to 100,352 pixels
     stock = Qwen2VLVideoProcessor(min_pixels=3136, max_pixels=12_845_056)
     count = token_counter(BASE, contract)

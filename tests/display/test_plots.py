@@ -1,5 +1,7 @@
 """Figures show the numbers they were given, bear what is missing, and leave nothing behind."""
 
+import time
+
 import matplotlib
 import numpy as np
 import pytest
@@ -208,3 +210,14 @@ def test_unreadable_and_absent_clips_are_refused(tmp_path):
         plots.frame_strip(tmp_path / "gone.mp4", 2.0)
     with pytest.raises(ValueError, match="at least one clip"):
         plots.contact_sheet([])
+
+
+def test_the_moving_mean_is_that_of_each_window_and_costs_the_same_for_any_window():
+    values = np.random.default_rng(0).normal(size=400)
+    plain = [values[max(0, i - 20) : i + 21].mean() for i in range(400)]
+    np.testing.assert_allclose(plots.smooth(values, 41), plain, atol=1e-12)
+    values[[3, 200]] = np.nan, np.inf
+    assert np.isnan(plots.smooth(values, 5)).sum() == 5 + 5  # a gap where there is no number, and no further
+    started = time.process_time()
+    plots.smooth(np.zeros(1_000_000), 100_001)
+    assert time.process_time() - started < 2

@@ -274,3 +274,9 @@ def test_the_checkout_has_its_tiny_base(monkeypatch, tmp_path):
 def test_what_is_found_is_judged_by_the_first_limit_that_it_is_below(found, judged):
     levels = ((0, WARNING, "none"), (1, MISSING, "a {}", "mend"), (2, WARNING, "b {}"), (3, OK, "c {}"))
     assert checks.level(levels, found)[1] == judged
+
+
+def test_a_redis_that_lets_a_script_run_code_is_a_warning_with_its_version():
+    old, new = judged("redis-server", (6, 2, 14)), judged("redis-server", (7, 2, 11))
+    assert old.status == WARNING and "6.2.14" in old.found and "CVE-2025-49844" in old.found and old.fix
+    assert new.status == OK

@@ -31,7 +31,7 @@ def ask(tmp_path: Path, cards: int | None, *arguments: str, **environment: str):
     if cards is not None:
         lines = "\n".join(H100.format(i=i) for i in range(cards))
         fake(tmp_path / "bin", "nvidia-smi", f'echo "{lines}"' if cards else "exit 9")  # echo: the shell's own
-        fake(tmp_path / "bin", "redis-server", "")
+        fake(tmp_path / "bin", "redis-server", "echo Redis server v=8.2.2")
         fake(tmp_path / "bin", "redis-cli", "")
     home = {"HOME": str(tmp_path), "PATH": str(tmp_path / "bin")}  # nothing of the machine that runs the test
     command = [sys.executable, "-m", "cookbook.doctor", *arguments]

@@ -104,8 +104,10 @@ def test_the_native_model_gives_the_logits_of_transformers(engine, packer, alone
 
     settings = Config.load(ROOT / "configs/tiny_sft.toml")
     data = EngineDataset(road_vqa.read(world, "train", contract)[:2], settings)
-    native = Qwen2_5_VLConditionalModel.from_pretrained(AutoConfig.from_pretrained(BASE), str(BASE), 4096).eval()
-    stock = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32).eval()
+    native = Qwen2_5_VLConditionalModel.from_pretrained(
+        AutoConfig.from_pretrained(BASE, trust_remote_code=False), str(BASE), 4096
+    ).eval()
+    stock = AutoModelForImageTextToText.from_pretrained(BASE, trust_remote_code=False, dtype=torch.float32).eval()
     names = (("model.visual.", "visual."), ("model.language_model.", "model."))
     weights = {key: value for key, value in stock.state_dict().items() if "lm_head" not in key}  # tied
     for ours, theirs in names:
@@ -137,7 +139,7 @@ def test_the_engine_still_has_no_attention_of_its_own(engine, monkeypatch):
     for function in (stock.flash_attn_func, stock.flash_attn_varlen_func, stock.apply_rotary_emb):
         with pytest.raises(NotImplementedError, match="FlashAttention is not installed"):
             function(*[torch.zeros(1)] * 7)
-    settings = AutoConfig.from_pretrained(BASE)
+    settings = AutoConfig.from_pretrained(BASE, trust_remote_code=False)
     patch.pre_hf_models_patch(settings)
     assert settings._attn_implementation == "flash_attention_2"
 
@@ -146,10 +148,10 @@ def test_transformers_models_get_an_attention_that_is_there(engine):
     from cosmos_rl.policy.model import hf_models
     from cosmos_rl.policy.model.hf_models import HFModel
 
-    settings = AutoConfig.from_pretrained(BASE)
+    settings = AutoConfig.from_pretrained(BASE, trust_remote_code=False)
     hf_models.pre_hf_models_patch(settings)
     assert settings._attn_implementation == "sdpa"
-    model = HFModel.from_pretrained(AutoConfig.from_pretrained(BASE), str(BASE)).model
+    model = HFModel.from_pretrained(AutoConfig.from_pretrained(BASE, trust_remote_code=False), str(BASE)).model
     assert {m.config._attn_implementation for m in (model, model.model.language_model, model.model.visual)} == {"sdpa"}
 
 

@@ -4,6 +4,7 @@ The engine is imported once (13 s). A test called `test_the_engine_still…` tha
 itself, so take the part out of `cookbook/engine`. Attention, rollouts and clips have tests of their own.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cookbook.config import Config
 from cookbook.engine import bridge
+from cookbook.engine.environment import AUTH, find_redis, free_port
 from cookbook.runs import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
@@ -34,12 +37,14 @@ def exported(model):
 def test_a_transformers_model_is_exported_under_names_that_load(engine, tmp_path):
     from cosmos_rl.policy.model.hf_models import HFModel
 
-    model = HFModel.from_pretrained(AutoConfig.from_pretrained(BASE), str(BASE))
+    model = HFModel.from_pretrained(AutoConfig.from_pretrained(BASE, trust_remote_code=False), str(BASE))
     weights, published = exported(model), load_file(BASE / "model.safetensors")
     assert set(weights) - {"lm_head.weight"} == set(published)  # the base ties it to the embedding
     save_file({key: value.clone() for key, value in weights.items()}, tmp_path / "model.safetensors", {"format": "pt"})
     (tmp_path / "config.json").write_text((BASE / "config.json").read_text())
-    again, found = AutoModelForImageTextToText.from_pretrained(tmp_path, output_loading_info=True)
+    again, found = AutoModelForImageTextToText.from_pretrained(
+        tmp_path, trust_remote_code=False, output_loading_info=True
+    )
     assert not found["missing_keys"] and not found["unexpected_keys"]
     one = "model.language_model.layers.1.mlp.up_proj.weight"
     assert torch.equal(again.state_dict()[one].float(), model.model.state_dict()[one].float())
@@ -48,7 +53,7 @@ def test_a_transformers_model_is_exported_under_names_that_load(engine, tmp_path
 def test_the_engine_still_exports_names_that_nothing_loads(engine):
     from cosmos_rl.utils.util import reverse_hf_checkpoint_mapping
 
-    mapping = AutoModelForImageTextToText.from_pretrained(BASE)._checkpoint_conversion_mapping
+    mapping = AutoModelForImageTextToText.from_pretrained(BASE, trust_remote_code=False)._checkpoint_conversion_mapping
     assert "model(?!\\.(language_model|visual))" in reverse_hf_checkpoint_mapping(mapping).values()
     assert set(bridge.reverse_mapping(mapping).values()) == {"visual", "model"}
 
@@ -78,6 +83,41 @@ def test_redis_listens_to_this_machine_only_where_asked(engine, tmp_path, monkey
     assert "port 12800" in words and "maxmemory 1G" in words and network_util.get_eth_ips() == []
     with pytest.raises(RuntimeError, match="expected one line `bind"):
         bridge.local_redis(lambda p: p, str(ROOT / "LICENSE"))
+
+
+def test_the_real_redis_answers_only_those_who_have_the_word(engine, tmp_path, monkeypatch):
+    """With the server of the installed packages, and the engine's own client."""
+    import redis
+    from cosmos_rl.utils.network_util import write_redis_config
+    from cosmos_rl.utils.redis_stream import RedisStreamHandler
+    from redis.connection import AbstractConnection
+
+    program, port = find_redis() / "redis-server", free_port(23000 + os.getpid() % 9000)
+    monkeypatch.setenv(AUTH, "a" * 32)
+    monkeypatch.setattr(AbstractConnection, "__init__", AbstractConnection.__init__)  # put back afterwards
+    file = bridge.local_redis(write_redis_config, port, str(tmp_path / "log"), file_path=str(tmp_path / "redis.conf"))
+    text = Path(file).read_text().replace("daemonize yes", "daemonize no").replace("dir /opt", f"dir {tmp_path}")
+    Path(file).write_text(text)
+    server = subprocess.Popen([program, file, "--save", ""], stdout=subprocess.DEVNULL)
+    try:
+        bare = redis.Redis(port=port, socket_timeout=5, retry_on_error=[redis.exceptions.ConnectionError])
+        for _ in range(100):
+            with contextlib.suppress(redis.exceptions.ConnectionError), pytest.raises(redis.exceptions.ResponseError):
+                bare.execute_command("EVAL", "return 1", 0)
+                break
+            time.sleep(0.05)
+        with pytest.raises(redis.exceptions.AuthenticationError):
+            bare.ping()
+        bridge.install_password()
+        handler = RedisStreamHandler(ips=["localhost"], port=port)
+        assert handler.redis_clients[0].eval("return 7", 0) == 7
+        with socket.socket() as outside:
+            assert outside.connect_ex(("127.0.0.2", port)) != 0
+        shown = subprocess.run([find_redis() / "redis-cli", "-p", str(port), "shutdown", "nosave"], env=os.environ)
+        assert shown.returncode == 0 and server.wait(10) == 0
+    finally:
+        server.kill()
+    assert Path(file).stat().st_mode & 0o077 == 0
 
 
 def test_the_controllers_socket_is_opened_again_for_this_machine_only(engine, monkeypatch):

@@ -45,8 +45,8 @@ packer = Qwen2_5_VLM_DataPacker()
 call_setup(packer, engine)
 data = EngineDataset(samples, config)
 base = config["policy.model_name_or_path"]
-processor = AutoProcessor.from_pretrained(base, use_fast=True)
-encoder = Encoder(processor, contract(config), AutoConfig.from_pretrained(base))
+processor = AutoProcessor.from_pretrained(base, trust_remote_code=False, use_fast=True)
+encoder = Encoder(processor, contract(config), AutoConfig.from_pretrained(base, trust_remote_code=False))
 rows = []
 for i, sample in enumerate(samples):
     theirs, ours = packer.sft_process_sample(data[i]), encoder.training_batch([sample])

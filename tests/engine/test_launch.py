@@ -5,13 +5,15 @@ The engine is tests/assets/engine/cosmos-rl, which replays recorded logs with th
 
 import json
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
 
 import pytest
-from fake_engine import CONFIGS, FAKE, LOADER, Scene
+from fake_engine import CONFIGS, FAKE, HASTE, LOADER, Scene
 
+from cookbook.checkpoint import CheckpointError
 from cookbook.config import Config
 from cookbook.engine.environment import find_redis, is_free
 from cookbook.engine.failures import EngineError
@@ -135,6 +137,24 @@ def test_a_missing_engine_is_named():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("odd", ["a b", "a*", "a[b]", "a\nb"])
+def test_a_path_that_the_engines_scripts_take_apart_is_refused(tmp_path, odd):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cosmos-rl").touch(mode=0o755)
+    with pytest.raises(EngineError, match=r"take a path apart.*\n.*without blanks"):
+        command(tmp_path / odd / "config.toml", LOADER, 8000, str(tmp_path / "bin"))
+
+
+def test_a_start_that_is_not_whole_or_brings_code_is_refused_before_the_engine_starts(scene, tmp_path):
+    start = shutil.copytree(ROOT / "models/tiny-base", tmp_path / "start")
+    told = json.loads((start / "config.json").read_text())
+    (start / "config.json").write_text(json.dumps(told | {"auto_map": {"AutoModel": "evil.Model"}}))
+    config = scene.config().edit({"policy.model_name_or_path": str(start)})
+    with pytest.raises(CheckpointError, match="auto_map"):
+        launch(config, LOADER, scene.run, port=scene.port, patience=HASTE, env=scene.environment())
+    assert not (scene.run.path / "engine.log").exists()
+
+
 def test_the_true_launcher_comes_up_and_its_dead_worker_is_noticed(tmp_path):
     """Without a GPU the policy dies when it joins its process group, and the launcher waits for ever."""
     try:

@@ -34,7 +34,7 @@ def test_a_rollout_sees_what_the_local_engine_sees(rollout, packer, prompts, que
     """Ids, mask, positions and pixels of the batch are those of the encoder, whose twin the trainer's packer is."""
     made = [packer.get_policy_input(prompt) for prompt in prompts]
     batch, positions = rollout.prompt_batch(made, packer.tokenizer.pad_token_id)
-    encoder = Encoder(packer.hf_processor, uneven, AutoConfig.from_pretrained(BASE))
+    encoder = Encoder(packer.hf_processor, uneven, AutoConfig.from_pretrained(BASE, trust_remote_code=False))
     want = encoder.prompt_batch(questions)
     for name in ("input_ids", "attention_mask", "video_grid_thw"):
         assert torch.equal(batch[name], want[name]), name
@@ -55,10 +55,10 @@ def test_the_engine_still_needs_positions_from_us(packer, prompts, stock):
 def test_greedy_completions_are_those_of_the_local_engine(packer, prompts, questions, uneven, stock):
     made = backend(**{"rollout.sampling_config": {"temperature": 0.0}, "rollout.max_response_length": 40})
     results = roll_out(made, packer, prompts)
-    encoder = Encoder(packer.hf_processor, uneven, AutoConfig.from_pretrained(BASE))
+    encoder = Encoder(packer.hf_processor, uneven, AutoConfig.from_pretrained(BASE, trust_remote_code=False))
     want = generate(stock, encoder.prompt_batch(questions), 40)
     said = [packer.tokenizer.decode(t[m], skip_special_tokens=True) for t, m in zip(want.tokens, want.mask)]
-    bf16 = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.bfloat16).float()
+    bf16 = AutoModelForImageTextToText.from_pretrained(BASE, trust_remote_code=False, dtype=torch.bfloat16).float()
     assert torch.equal(bf16.lm_head.weight, stock.lm_head.weight)  # the base is stored in bfloat16: nothing is lost
     assert [r.completions for r in results] == [[words] * 3 for words in said]
     assert len(set(said)) > 2 and [r.prompt for r in results] == [p.prompt for p in payloads(prompts)]
@@ -181,7 +181,7 @@ from transformers import AutoModelForImageTextToText, GenerationConfig
 from cookbook.engine.rollout import complete
 
 prompts = torch.load(sys.argv[2])
-model = AutoModelForImageTextToText.from_pretrained(sys.argv[1], dtype=torch.float32)
+model = AutoModelForImageTextToText.from_pretrained(sys.argv[1], trust_remote_code=False, dtype=torch.float32)
 model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())  # not tied, as in the 7B model
 settings = GenerationConfig(max_new_tokens=20, eos_token_id=model.generation_config.eos_token_id, pad_token_id=633)
 whole = complete(model, prompts, settings, 633)

@@ -200,3 +200,47 @@ def test_the_command_line_tells_and_fails_for_a_severe_one(tmp_path, capsys):
         assert main([str(tmp_path / f"{name}.jsonl")]) == code and told in capsys.readouterr().out
         assert watch(tmp_path / f"{name}.jsonl") == replay(WRONG[name])
     assert main([str(GOOD[0])]) == 0 and capsys.readouterr().out == "no alarm\n"
+
+
+SO_FAR = "no alarm so far, at step 3; the run is not at its end ({})"
+
+
+def written(tmp_path, rows, outcome, last="\n"):
+    run = Run(tmp_path / "run", seed=0)
+    for row in rows:
+        run.log_metrics(**row)
+    if last != "\n":
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write(last)
+    run.write_manifest(outcome=outcome)
+    return run.path
+
+
+@pytest.mark.parametrize(
+    "rows, outcome, last, told",
+    [
+        (WRONG["kl"][:3], "running", "\n", SO_FAR.format("running")),
+        (WRONG["kl"][:3], "stopped", '{"step": 4, "tra', SO_FAR.format("stopped")),
+        (WRONG["kl"][:3], "finished", "\n", "no alarm"),
+        ([], "running", "\n", "no step has been logged"),
+    ],
+)  # fmt: skip
+def test_a_run_that_is_not_at_its_end_is_told_in_one_line(tmp_path, capsys, rows, outcome, last, told):
+    assert main([str(written(tmp_path, rows, outcome, last))]) == 0
+    assert capsys.readouterr().out == f"{told}\n"
+
+
+@pytest.mark.parametrize("last", ["{\n", "[1]\n", '{"loss": 1}\n', "nonsense\n"])
+def test_a_file_that_is_no_metrics_is_one_line_with_its_place(tmp_path, capsys, last):
+    assert main([str(written(tmp_path, WRONG["kl"][:3], "running", last))]) == 2
+    shown = capsys.readouterr()
+    assert not shown.out and len(shown.err.splitlines()) == 1 and "metrics.jsonl:4: " in shown.err
+
+
+@pytest.mark.parametrize("what", ["nowhere", "empty", "no manifest"])
+def test_what_is_no_run_is_one_line(tmp_path, capsys, what):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no manifest").mkdir()
+    (tmp_path / "no manifest" / "manifest.json").write_text("{")
+    assert main([str(tmp_path / what)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
