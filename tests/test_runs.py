@@ -166,7 +166,7 @@ def test_a_damaged_small_file_is_one_line_with_its_place_and_what_helps(tmp_path
 def test_the_readers_of_a_run_name_a_damaged_file(tmp_path, capsys):
     (tmp_path / "best.json").write_text('{"st')
     (tmp_path / "generations.jsonl").write_text('{"kind": "probe", "id": "a"}\n')
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step\n{"step": 3}\n')
     with pytest.raises(ValueError, match=r"best\.json: not JSON; was it cut off"):
         best_step(tmp_path)
     with pytest.raises(ValueError, match=r"generations\.jsonl: row 1 has no question"):
