@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
 from cookbook import checkpoint, runs
-from cookbook.checkpoint.lineage import lineage, tree
+from cookbook.checkpoint.lineage import fingerprint, lineage, tree
 from cookbook.checkpoint.merge import merge
 from cookbook.checkpoint.store import ADAPTER
 from cookbook.config import Config, require
@@ -34,11 +35,12 @@ from cookbook.engine.launch import AS_LAUNCHED, PROGRAM, choose_engine, launch, 
 from cookbook.evaluation import presets
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.evaluation.parallel import predict_parallel
-from cookbook.evaluation.predict import predict, weights_hash
+from cookbook.evaluation.predict import predict
 from cookbook.evaluation.predictions import judge
 from cookbook.evaluation.report import Report
 from cookbook.evaluation.scores import compare
 from cookbook.runs import (
+    EXPORTS,
     MANIFEST,
     ROOT,
     STATE,
@@ -191,38 +193,64 @@ def open_model(path: str | Path, contract: Contract, dtype: str = "float32", see
 def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = True, fresh: bool = False) -> Path:
     """Run the job's training, SFT or GRPO as its configuration says. Returns the last export, in `runs/NAME/STEP`.
 
-    A run that was stopped goes on where it was; with `fresh` it starts over. An earlier export goes when the new one
-    stands. `gpus` are for cosmos-rl; 0 takes all. With `stop_on_alarm` a severe alarm of cookbook.watch ends the run:
-    TrainingStopped, on cosmos-rl EngineError. Raises RunError where another process trains into the folder, or where
-    what was stopped there had other settings.
+    A run that was stopped goes on where it was, and one of the same settings that stands is taken as it is; with
+    `fresh` it starts over. An earlier export goes when the new one stands. `gpus` are for cosmos-rl; 0 takes all. With
+    `stop_on_alarm` a severe alarm of cookbook.watch ends the run: TrainingStopped, on cosmos-rl EngineError. Raises
+    RunError where another process trains into the folder, or where what was stopped there had other settings.
     """
     loading.require_step(job.config, job.splits)
     if job.step == "sft":
         require_targets(job.splits["train"])
-    with locked(job.path / job.step):
-        if choose_engine(engine) == PROGRAM:
-            return _launch(job, gpus or torch.cuda.device_count(), stop_on_alarm, fresh)
+    if (program := choose_engine(engine)) == PROGRAM:
+        job = replace(job, config=_laid_out(job, gpus or torch.cuda.device_count()))
+    place = job.path / job.step
+    with locked(place):
+        facts, began = _facts(job, program), datetime.fromtimestamp(place.stat().st_mtime)
+        changed = _changed(place, job.config, facts)
+        ended = (place / MANIFEST).is_file() and not unfinished(place) and any((place / EXPORTS).glob("step_*"))
+        if ended and not (fresh or changed):
+            print(f"{named(place)}: stands, of these settings and this code; fresh trains again")
+            return checkpoint.find(place)
+        stopped = (place / STATE).is_file() or checkpoint.last_complete(place) is not None
+        go_on = bool(not fresh and stopped and unfinished(place))
+        changed.pop("code", None)  # a stopped run may go on after an update
+        if go_on and changed:
+            differs = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
+            helps = "go on with its settings, start over (-p fresh True, or --fresh), or take another name for the job"
+            raise RunError(f"{named(place)}: holds a stopped run with other settings ({differs}); {helps}")
+        if not go_on and any((place / EXPORTS).glob("step_*")):
+            print(f"{named(place)}: this replaces the run of {began:%H:%M}, whose exports go when a new one stands")
+        if program == PROGRAM:
+            return _launch(job, facts, go_on, stop_on_alarm)
         model, encoder = job.open(job.start)
-        run = _begin(job, {"engine": "local", "weights": weights_hash(model)}, fresh)
-        samples, validation = job.splits["train"], job.splits["validation"]
+        run, samples, validation = _begin(job, facts, go_on), job.splits["train"], job.splits["validation"]
         with stops_between_steps():
             if job.step == "sft":
                 return sft(job.config, samples, validation, encoder, model, run, stop_on_alarm=stop_on_alarm)
             return grpo(job.config, samples, encoder, model, run, job.seed, validation, stop_on_alarm=stop_on_alarm)
 
 
-def _begin(job: Job, facts: dict[str, str], fresh: bool) -> Run:
+def _facts(job: Job, program: str) -> dict[str, Any]:
+    """Returns what decides, beside the configuration, what a training ends as; it stands in the run's manifest."""
+    return {
+        "engine": program, "data": job.config[DATASET], "passport": job.passport, "contract": job.contract.hash,
+        "start": job.config[START] if program == PROGRAM else job.start, "weights": fingerprint(job.start),
+        "seed": job.seed, "code": runs.code_hash(),
+    }  # fmt: skip
+
+
+def _changed(place: Path, config: Config, facts: Mapping[str, Any]) -> dict[str, tuple]:
+    """Returns {name: (there, here)} of what differs from the run that a folder holds."""
+    told, file = read_manifest(place), place / "config.toml"
+    before = Config.read(file).stated if file.is_file() else {}
+    keys = [key for key in before | config.stated if key not in AS_LAUNCHED]
+    return {key: (told.get(key), value) for key, value in facts.items() if told.get(key) != value} | {
+        key: (before.get(key), config.stated.get(key)) for key in keys if before.get(key) != config.stated.get(key)
+    }
+
+
+def _begin(job: Job, facts: Mapping[str, Any], go_on: bool) -> Run:
     """Start the run folder of the job's training, or go on in it, with its configuration and manifest."""
-    place = job.path / job.step
-    told = {"data": job.config[DATASET], "passport": job.passport, "contract": job.contract.hash, "start": job.start}
-    facts = told | facts
-    stopped = (place / STATE).is_file() or checkpoint.last_complete(place) is not None
-    go_on = bool(not fresh and stopped and unfinished(place))
-    if go_on:
-        _require_same(place, job.config, facts | {"seed": job.seed})
-    elif any(place.glob("safetensors/step_*")) and (place / MANIFEST).is_file():
-        began = datetime.fromtimestamp((place / MANIFEST).stat().st_mtime)
-        print(f"{named(place)}: this replaces the run of {began:%H:%M}, whose exports go when a new one stands")
     torch.manual_seed(job.seed)
     run = Run(f"{job.name}/{job.step}", seed=job.seed, go_on=go_on)
     (run.path / "config.toml").write_text(job.config.text(), encoding="utf-8")
@@ -230,22 +258,8 @@ def _begin(job: Job, facts: dict[str, str], fresh: bool) -> Run:
     return run
 
 
-def _require_same(place: Path, config: Config, facts: Mapping[str, object]) -> None:
-    """Raises RunError where the stopped run of a folder had other settings: what it would end as would be neither."""
-    told = read_manifest(place)
-    changed = {key: (told.get(key), value) for key, value in facts.items() if told.get(key) != value}
-    before = Config.read(place / "config.toml")
-    for key in before.stated | config.stated:
-        if key not in AS_LAUNCHED and before.stated.get(key) != config.stated.get(key):
-            changed[key] = before.stated.get(key), config.stated.get(key)
-    if changed:
-        differs = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
-        helps = "go on with its settings, start over (-p fresh True, or --fresh), or take another name for the job"
-        raise RunError(f"{named(place)}: holds a stopped run with other settings ({differs}); {helps}")
-
-
-def _launch(job: Job, gpus: int, stop_on_alarm: bool, fresh: bool) -> Path:
-    """Run the job's training on cosmos-rl. Returns the last export, with its contract.
+def _laid_out(job: Job, gpus: int) -> Config:
+    """Returns the configuration for so many GPUs of this machine, its start as a folder of weights.
 
     Raises ContractError where the start's own limits would show the engine other frames than evaluation.
     """
@@ -259,8 +273,13 @@ def _launch(job: Job, gpus: int, stop_on_alarm: bool, fresh: bool) -> Path:
     require(config, gpus=gpus, samples=len(job.splits["train"]))
     if are_ours(config):
         require_gold(job.splits["train"], reward_weights(config), job.contract)
-    run = _begin(replace(job, config=config), {"engine": PROGRAM, "start": config[START]}, fresh)
-    resume = checkpoint.last_complete(run.path) if run.went_on else None
+    return config
+
+
+def _launch(job: Job, facts: Mapping[str, Any], go_on: bool, stop_on_alarm: bool) -> Path:
+    """Run the job's training on cosmos-rl. Returns the last export, with its contract."""
+    config, run = job.config, _begin(job, facts, go_on)
+    resume = checkpoint.last_complete(run.path) if go_on else None
     export = launch(config, job.loader, run, resume=resume, replace=True, stop_on_alarm=stop_on_alarm)
     job.contract.save(export / checkpoint.CONTRACT)
     if not (export / ADAPTER).is_file():

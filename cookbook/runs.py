@@ -12,6 +12,7 @@ can only be compared when their figures hold no clock. Training loops write it; 
     read_metrics("tutorial/sft")                    # reads a run without starting it again
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -168,6 +169,14 @@ def write_whole(file: Path, content: bytes | Callable[[BinaryIO], None]) -> None
 def read_manifest(run: Path) -> dict[str, Any]:
     """Returns the facts of a run; {} where it has none. Raises ValueError for a file that is damaged."""
     return read_json(run / MANIFEST) if (run / MANIFEST).is_file() else {}
+
+
+def code_hash() -> str:
+    """Returns twelve hexadecimal digits of the sources of this project's packages."""
+    found = hashlib.sha256()
+    for file in sorted(file for package in ("cookbook", "data_tools") for file in (ROOT / package).rglob("*.py")):
+        found.update(file.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def unfinished(run: Path) -> str:

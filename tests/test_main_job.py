@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 @pytest.fixture(scope="module", params=[0, 1, 2], ids=lambda seed: f"seed {seed}")
 def job(request):
     name = f"slow_seed{request.param}"
-    seconds = tutorial.run_notebooks(name, request.param, "local")
+    seconds = tutorial.run_notebooks(name, request.param, "local", fresh=True)
     summary = json.loads(tutorial.summarize(name, request.param, seconds, 0.0).read_text())
     return name, summary
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import official_layouts as made
 import pytest
@@ -104,14 +105,15 @@ def test_a_checkpoint_of_another_contract_is_refused(runs):
         pipeline.open_model(export, job.contract)
 
 
-def test_a_prepared_job_reads_its_contract_from_disk_no_more(runs, monkeypatch):
+def test_a_prepared_job_keeps_its_contract_whatever_becomes_of_the_file(runs, tmp_path):
     world(runs)
-    job = jobs.job("job", changes=SHORT)
-    load, read = Contract.load, []
-    monkeypatch.setattr(Contract, "load", lambda path: read.append(path) or load(path))
-    pipeline.train(job)
+    file = tmp_path / "own.yaml"
+    file.write_text(Path(jobs.CONTRACT).read_text())
+    job = jobs.job("job", changes=SHORT, contract=str(file))
+    file.write_text(file.read_text().replace("fps: 2", "fps: 1"))
+    export = pipeline.train(job)
     pipeline.evaluate(job, 2)
-    assert {path.name for path in read} == {"contract.yaml"}  # those of checkpoints, held against the job's
+    assert Contract.load(export / checkpoint.CONTRACT) == job.contract != Contract.load(file)
 
 
 def test_the_base_of_a_comparison_is_what_the_start_was_trained_from_or_what_is_said(runs):

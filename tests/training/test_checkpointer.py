@@ -57,7 +57,7 @@ def traces(folder) -> dict[str, str]:
     return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def killed(job, at: int, where: str) -> int:
+def killed(job, at: int, where: str, fresh: bool = False) -> int:
     """Train in a process that kills itself at step `at`, before or after its metrics are written. Returns its code."""
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -73,7 +73,7 @@ def killed(job, at: int, where: str) -> int:
 
     Run.log_metrics = kill
     try:
-        pipeline.train(job)
+        pipeline.train(job, fresh=fresh)
     finally:
         os._exit(0)
 
@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(runs, step):
     whole = traces(runs / "job" / step)
     pipeline.train(made(step), fresh=True)
     assert traces(runs / "job" / step) == whole and len(whole) > 3
-    assert killed(made(step), 2, "before") == -signal.SIGKILL
+    assert killed(made(step), 2, "before", fresh=True) == -signal.SIGKILL
     assert killed(made(step), 4, "after") == -signal.SIGKILL
     pipeline.train(made(step))
     assert traces(runs / "job" / step) == whole
@@ -109,7 +109,7 @@ def test_a_signal_waits_for_the_step_and_says_how_to_go_on(runs, monkeypatch, ca
     with pytest.raises(
         Interrupted, match=r"stopped after step 3 of 5 of .*job/sft; the same again goes on from there"
     ) as e:
-        pipeline.train(made("sft"))
+        pipeline.train(made("sft"), fresh=True)
     assert e.value._render_traceback_() == [str(e.value)]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     monkeypatch.setattr(Run, "log_metrics", log)
@@ -145,6 +145,19 @@ def test_an_earlier_export_stays_until_a_new_one_stands(runs, capsys):
     pipeline.train(made("sft"), fresh=True)
     assert "this replaces the run of " in capsys.readouterr().out
     assert sorted(f.name for f in (runs / "job/sft/safetensors").iterdir()) == ["step_4", "step_5"]
+
+
+def test_what_stands_of_the_same_settings_and_code_is_taken_and_else_trained_again(runs, monkeypatch, capsys):
+    export, trained = pipeline.train(made("sft")), []
+    log = Run.log_metrics
+    monkeypatch.setattr(
+        Run, "log_metrics", lambda run, step, **values: trained.append(step) or log(run, step, **values)
+    )
+    assert pipeline.train(made("sft")) == export and not trained
+    assert "job/sft: stands, of these settings and this code; fresh trains again" in capsys.readouterr().out
+    monkeypatch.setattr("cookbook.runs.code_hash", lambda: "other")
+    pipeline.train(made("sft"))
+    assert trained == [1, 2, 3, 4, 5]
 
 
 def test_one_process_at_a_time_trains_into_a_folder_and_a_dead_one_holds_nothing(runs):
