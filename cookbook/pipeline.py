@@ -147,7 +147,7 @@ def _bound(config: Config, name: str, loader: str, seed: int) -> tuple[Config, M
     """Returns the configuration with the data that the loader makes, if it makes any, and the loader."""
     module, folder = loading.loader(loader), runs.path(name) / "data"
     if hasattr(module, "make"):
-        with locked(folder, wait=True):
+        with locked(folder.parent, wait=True):
             config = module.make(config, folder, seed)
     return config, module
 
