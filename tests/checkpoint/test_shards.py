@@ -110,6 +110,10 @@ WRONG = {
     "an index without a map": (index(lambda *_: {}), "cannot be read"),
     "an index of numbers": (everywhere(3), "cannot be read"),
     "a link that leads out": (linked_out, "leads out of the folder"),
+    "a link to itself": (
+        lambda folder: ((folder / SHARD).unlink(), (folder / SHARD).symlink_to(SHARD)), "cannot be read"),
+    "a folder in its place": (lambda folder: ((folder / SHARD).unlink(), (folder / SHARD).mkdir()), "cannot be read"),
+    "a quantization": (setting("config.json", quantization_config={"quant_method": "awq"}), "names a quantization"),
     "a tensor twice": (twice, "in 00000.safetensors and in 00001.safetensors"),
     "a pickle": (pickled, "never read"),
     "a pickle beside a stray shard": (
