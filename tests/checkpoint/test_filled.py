@@ -106,9 +106,9 @@ WRONG = {
         "does not load"),
     "another patch size": (edited("preprocessor_config.json", lambda c: c | {"patch_size": 16}), "patch_size is 16"),
     "another patch size for clips": (
+        edited("video_preprocessor_config.json", lambda c: c | {"patch_size": 28}),
+        "video processor's patch_size is 28"),
     "another class": (edited("preprocessor_config.json", lambda c: c | {"image_processor_type": "X"}), "processor"),
-    "another processor": (
-        edited("preprocessor_config.json", lambda c: c | {"image_processor_type": "X"}), "processor"),
     "a tokenizer that is cut": (lambda folder: (folder / "tokenizer.json").write_text('{"version"'), "does not load"),
     "a renamed token": (renamed("<|video_pad|>", "<|clip_pad|>"), "the"),
 }  # fmt: skip
