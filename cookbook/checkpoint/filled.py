@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLProcessor
 from transformers.utils import logging as transformers_logging
 
-from cookbook.checkpoint.shards import CheckpointError, few
+from cookbook.checkpoint.shards import CheckpointError, few, read_shards
 from cookbook.runs import named
 
 MADE_UP = {"missing": "missing_keys", "unexpected": "unexpected_keys", "of another shape": "mismatched_keys"}
@@ -54,7 +55,19 @@ def load_model(folder: Path, **how):
     if wrong := [f"{len(told[k])} {word}: {few(set(map(str, told[k])))}" for word, k in MADE_UP.items() if told[k]]:
         made_up = "transformers would fill them with random numbers; copy or export the checkpoint again"
         raise CheckpointError(f"{named(folder)}: {'; '.join(wrong)}. {made_up}")
+    _require_same_head(model, folder)
     return model
+
+
+def _require_same_head(model, folder: Path) -> None:
+    """Raises CheckpointError where the files hold a lm_head that a tied model would leave out without a word."""
+    head, shard = model.lm_head.weight, read_shards(folder)[0].get("lm_head.weight")
+    if shard and head is model.get_input_embeddings().weight and not head.is_meta:
+        with safe_open(shard, "pt") as opened:
+            same = torch.equal(opened.get_tensor("lm_head.weight").to(head), head)
+        if not same:
+            what = "lm_head.weight is another than the embeddings, but config.json ties them (tie_word_embeddings)"
+            raise CheckpointError(f"{named(folder)}: {what}; copy config.json from the base")
 
 
 def require_finite(model, folder: Path) -> None:
@@ -107,8 +120,8 @@ def _misfits(processor, config, folder: Path) -> Iterator[str]:
     words = processor.apply_chat_template([TURN], tokenize=False, add_generation_prompt=True)
     if lost := [part for part in (processor.video_token, processor.image_token, WORD) if words.count(part) != 1]:
         yield f"the chat template loses or repeats {few(lost)}"
-    images, vision = processor.image_processor, config.vision_config
     sizes = {"merge_size": "spatial_merge_size"} | {name: name for name in ("patch_size", "temporal_patch_size")}
-    for name, key in sizes.items():
-        if getattr(images, name) != getattr(vision, key):
-            yield f"the image processor's {name} is {getattr(images, name)}, the model's {getattr(vision, key)}"
+    for kind, part in (("image", processor.image_processor), ("video", processor.video_processor)):
+        for name, key in sizes.items():
+            if (own := getattr(part, name)) != (said := getattr(config.vision_config, key)):
+                yield f"the {kind} processor's {name} is {own}, the model's {said}"

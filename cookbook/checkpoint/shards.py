@@ -78,6 +78,8 @@ def file_problems(folder: Path) -> Iterator[str]:
             yield f"{name} holds no JSON object; copy it from the base"
         elif "auto_map" in said:
             yield f"{name} asks for code of its own (auto_map), and no such code is run; delete that key"
+        elif "quantization_config" in said:
+            yield f"{name} names a quantization; quantized weights cannot be trained or compared"
         elif name == SETTINGS[0] and said.get("model_type") != ARCHITECTURE:
             found = repr(said.get("model_type", "no model_type"))
             yield f"{name} says {found}; supported is {ARCHITECTURE} alone (Cosmos-Reason1, Qwen2.5-VL)"
@@ -108,7 +110,7 @@ def read_shards(folder: Path) -> tuple[Shards, list[str]]:
 
 def _tensors_of(file: Path, folder: Path) -> set[str]:
     """Returns the names of a shard's tensors. Raises ValueError for a file that is none, or leads out of the folder."""
-    real, home = file.resolve(), folder.resolve()
+    real, home = Path(os.path.realpath(file)), folder.resolve()  # `resolve` raises for a link to itself
     cache = home.parents[1] / "blobs" if home.parent.name == "snapshots" else home  # the hub's cache is made of links
     if not (real.is_relative_to(home) or real.is_relative_to(cache)):
         raise ValueError("is a link that leads out of the folder; copy the file itself here")

@@ -211,6 +211,9 @@ def _against_base_text(processor, folder: Path, base: str | Path | None) -> Iter
         if before.tokenizer.backend_tokenizer.to_str() != processor.tokenizer.backend_tokenizer.to_str() and not found:
             found.append("the tokenizer's rules")
         template = processor.chat_template or processor.tokenizer.chat_template
+        pixels, own = before.image_processor, processor.image_processor
+        same = (pixels.image_mean, pixels.image_std) == (own.image_mean, own.image_std)
+        found += [] if same else ["the mean or deviation of pixels"]
         found += ["the chat template"] if template != (before.chat_template or before.tokenizer.chat_template) else []
         if found:
             what = f"differs from {name} in {' and '.join(found)}"

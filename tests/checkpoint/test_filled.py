@@ -57,6 +57,15 @@ def test_a_lm_head_that_is_not_tied_must_be_there(copy):
         load_model(copy)
 
 
+def test_a_lm_head_that_a_tied_model_would_leave_out_must_be_the_embeddings(copy):
+    rewrite(copy, lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()})
+    load_model(copy)
+    (copy / "model.safetensors.index.json").touch()
+    rewrite(copy, lambda tensors: tensors | {"lm_head.weight": torch.ones_like(tensors["model.embed_tokens.weight"])})
+    with pytest.raises(CheckpointError, match=r"lm_head.* is another than the embeddings"):
+        load_model(copy)
+
+
 def edited(file, change):
     def damage(folder):
         told = json.loads((folder / file).read_text())
@@ -96,7 +105,10 @@ WRONG = {
         lambda folder: (folder / "chat_template.jinja").write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}"),
         "does not load"),
     "another patch size": (edited("preprocessor_config.json", lambda c: c | {"patch_size": 16}), "patch_size is 16"),
-    "another processor": (edited("preprocessor_config.json", lambda c: c | {"image_processor_type": "X"}), "processor"),
+    "another patch size for clips": (
+        edited("video_preprocessor_config.json", lambda c: c | {"patch_size": 28}),
+        "video processor's patch_size is 28"),
+    "another class": (edited("preprocessor_config.json", lambda c: c | {"image_processor_type": "X"}), "processor"),
     "a tokenizer that is cut": (lambda folder: (folder / "tokenizer.json").write_text('{"version"'), "does not load"),
     "a renamed token": (renamed("<|video_pad|>", "<|clip_pad|>"), "the"),
 }  # fmt: skip
@@ -117,6 +129,8 @@ def test_verify_compares_tokenizer_and_template_with_the_bases(copy):
         (copy / file).write_text(json.dumps(told))
     template = copy / "chat_template.jinja"
     template.write_text(template.read_text().replace("You are a helpful assistant.", "You are a pirate."))
+    edited("preprocessor_config.json", lambda c: c | {"image_mean": [0, 0, 0]})(copy)
     load_processor(copy)  # all of one piece, so that only the base can tell
     found = verify(copy, BASE)["text of the base"]
     assert found.status == "error" and "2 tokens" in found.found and "chat template" in found.found
+    assert "mean or deviation" in found.found

@@ -1,9 +1,13 @@
 """What a folder says of itself: every way of being no whole checkpoint is refused in one line, before it is loaded."""
 
+import ast
 import json
 import os
 import re
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -14,6 +18,7 @@ from cookbook import checkpoint, inference
 from cookbook.checkpoint import INDEX, CheckpointError, find
 from cookbook.checkpoint.__main__ import main
 from cookbook.checkpoint.verify import verify
+from cookbook.runs import ROOT
 
 SHARD, POINTER = "model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 13\n"
 
@@ -105,6 +110,10 @@ WRONG = {
     "an index without a map": (index(lambda *_: {}), "cannot be read"),
     "an index of numbers": (everywhere(3), "cannot be read"),
     "a link that leads out": (linked_out, "leads out of the folder"),
+    "a link to itself": (
+        lambda folder: ((folder / SHARD).unlink(), (folder / SHARD).symlink_to(SHARD)), "cannot be read"),
+    "a folder in its place": (lambda folder: ((folder / SHARD).unlink(), (folder / SHARD).mkdir()), "cannot be read"),
+    "a quantization": (setting("config.json", quantization_config={"quant_method": "awq"}), "names a quantization"),
     "a tensor twice": (twice, "in 00000.safetensors and in 00001.safetensors"),
     "a pickle": (pickled, "never read"),
     "a pickle beside a stray shard": (
@@ -197,10 +206,6 @@ def test_every_command_says_it_in_one_line(command, what, tmp_path, copy, capsys
 
 def test_no_code_that_a_checkpoint_brings_is_ever_run(copy):
     """Whatever is loaded says so: `trust_remote_code` is false in every call of the project."""
-    import ast
-
-    from cookbook.runs import ROOT
-
     places = ("cookbook", "data_tools", "models", "tests", "notebooks")
     files = [file for place in places for file in (ROOT / place).rglob("*.py")]
     calls = [
@@ -218,9 +223,13 @@ def test_no_code_that_a_checkpoint_brings_is_ever_run(copy):
 
 
 def test_the_checks_are_quick(copy):
-    import time
-
     started = time.process_time()
     for _ in range(10):
         checkpoint.find(copy)
     assert time.process_time() - started < 1
+
+
+def test_a_command_says_one_line_and_nothing_that_packages_announce():
+    words = [sys.executable, "-m", "cookbook.inference", "--model_path", "nowhere/at/all", "--video", "x.mp4"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr

@@ -4,7 +4,6 @@ The engine is imported once (13 s). A test called `test_the_engine_still…` tha
 itself, so take the part out of `cookbook/engine`. Attention, rollouts and clips have tests of their own.
 """
 
-import contextlib
 import logging
 import os
 import re
@@ -13,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cookbook.config import Config
 from cookbook.engine import bridge
-from cookbook.engine.environment import AUTH, find_redis, free_port
+from cookbook.engine.environment import AUTH, find_redis, free_port, is_free
 from cookbook.runs import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
@@ -85,39 +85,36 @@ def test_redis_listens_to_this_machine_only_where_asked(engine, tmp_path, monkey
         bridge.local_redis(lambda p: p, str(ROOT / "LICENSE"))
 
 
-def test_the_real_redis_answers_only_those_who_have_the_word(engine, tmp_path, monkeypatch):
-    """With the server of the installed packages, and the engine's own client."""
-    import redis
-    from cosmos_rl.utils.network_util import write_redis_config
-    from cosmos_rl.utils.redis_stream import RedisStreamHandler
-    from redis.connection import AbstractConnection
-
-    program, port = find_redis() / "redis-server", free_port(23000 + os.getpid() % 9000)
+def test_the_real_redis_answers_only_those_who_have_the_word(tmp_path, monkeypatch):
+    """With the server of the installed packages, a client as the engine's, and its way of stopping it."""
+    redis = pytest.importorskip("redis")
+    folder, port = find_redis(), free_port(23000 + os.getpid() % 9000)
+    file = tmp_path / "redis.conf"
     monkeypatch.setenv(AUTH, "a" * 32)
-    monkeypatch.setattr(AbstractConnection, "__init__", AbstractConnection.__init__)  # put back afterwards
-    file = bridge.local_redis(write_redis_config, port, str(tmp_path / "log"), file_path=str(tmp_path / "redis.conf"))
-    text = Path(file).read_text().replace("daemonize yes", "daemonize no").replace("dir /opt", f"dir {tmp_path}")
-    Path(file).write_text(text)
-    server = subprocess.Popen([program, file, "--save", ""], stdout=subprocess.DEVNULL)
+    connection = redis.connection.AbstractConnection
+    monkeypatch.setattr(connection, "__init__", connection.__init__)  # put back afterwards
+
+    def write() -> str:
+        file.write_text(f"bind 0.0.0.0\nport {port}\nprotected-mode no\ndir {tmp_path}\n")
+        return str(file)
+
+    assert bridge.local_redis(write) == str(file) and file.stat().st_mode & 0o077 == 0
+    server = subprocess.Popen([folder / "redis-server", file, "--save", ""], stdout=subprocess.DEVNULL)
     try:
-        bare = redis.Redis(port=port, socket_timeout=5, retry_on_error=[redis.exceptions.ConnectionError])
-        for _ in range(100):
-            with contextlib.suppress(redis.exceptions.ConnectionError), pytest.raises(redis.exceptions.ResponseError):
-                bare.execute_command("EVAL", "return 1", 0)
-                break
-            time.sleep(0.05)
+        while is_free(port):
+            time.sleep(0.02)
+        client = partial(redis.Redis, port=port, socket_timeout=5, protocol=2, retry=None)
         with pytest.raises(redis.exceptions.AuthenticationError):
-            bare.ping()
+            client().eval("return 7", 0)
         bridge.install_password()
-        handler = RedisStreamHandler(ips=["localhost"], port=port)
-        assert handler.redis_clients[0].eval("return 7", 0) == 7
+        bridge.install_password()  # a second time changes nothing
+        assert client().eval("return 7", 0) == 7  # the engine needs its scripts
         with socket.socket() as outside:
             assert outside.connect_ex(("127.0.0.2", port)) != 0
-        shown = subprocess.run([find_redis() / "redis-cli", "-p", str(port), "shutdown", "nosave"], env=os.environ)
-        assert shown.returncode == 0 and server.wait(10) == 0
+        stop = [folder / "redis-cli", "-p", str(port), "shutdown", "nosave"]
+        assert subprocess.run(stop, env=os.environ).returncode == 0 and server.wait(10) == 0
     finally:
         server.kill()
-    assert Path(file).stat().st_mode & 0o077 == 0
 
 
 def test_the_controllers_socket_is_opened_again_for_this_machine_only(engine, monkeypatch):
