@@ -166,7 +166,8 @@ def test_a_dry_run_shows_the_first_sample_without_the_engine(name, folders, tmp_
     (tmp_path / "no/cosmos_rl").mkdir(parents=True)
     (tmp_path / "no/cosmos_rl/__init__.py").write_text("raise RuntimeError('the engine was imported')")
     kind, folder, dataset = folders[name]
-    (tmp_path / "x.toml").write_text(toml(folder, kind, dataset))
+    small = "[train]\ntrain_batch_per_replica = 4\n"  # a step that the few samples can fill
+    (tmp_path / "x.toml").write_text(toml(folder, kind, dataset).replace("[train]\n", small, 1))
     command = [
         sys.executable,
         ROOT / "data_tools" / f"{name}.py",

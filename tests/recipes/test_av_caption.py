@@ -121,7 +121,9 @@ def test_a_damaged_folder_costs_the_damaged_labels_only_and_each_is_named(tmp_pa
     assert (
         "no clip" in told["metas/alone.label.json"] and "no label" in told["videos/silent.camera_front_wide_120fov.mp4"]
     )
-    splits = av_caption.load(config(tmp_path).edit({"train.train_policy.dataset.test_size": 0}))
+    splits = av_caption.load(
+        config(tmp_path).edit({"train.train_policy.dataset.test_size": 0, "custom.accept_left_out": 1.0})
+    )
     assert len(splits["train"]) == 1
 
 
