@@ -105,6 +105,7 @@ def test_a_checkpoint_of_another_contract_is_refused(runs):
         pipeline.open_model(export, job.contract)
 
 
+@pytest.mark.fault("repeatability")
 def test_a_prepared_job_keeps_its_contract_whatever_becomes_of_the_file(runs, tmp_path):
     world(runs)
     file = tmp_path / "own.yaml"

@@ -38,6 +38,7 @@ def test_a_tensor_is_logged_as_its_number(tmp_path):
     assert run.metrics() == [{"step": 1, "loss": torch.tensor(0.1).item()}]
 
 
+@pytest.mark.fault("repeatability")
 def test_two_runs_with_one_seed_leave_the_same_metrics_and_generations(tmp_path, monkeypatch):
     for number in (1, 2):
         monkeypatch.setattr(runs.time, "strftime", lambda form, number=number: f"day {number}")
@@ -147,6 +148,7 @@ def test_generations_are_kept_as_they_were_written(tmp_path):
         read_jsonl(tmp_path / GENERATIONS)
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize("bad", [b'{"st', b"[1]", b"null", b"", b"\xff\xfe{", b"[" * 100_000, b'{"a": 1}', b"{}{}"])
 def test_a_damaged_small_file_is_one_line_with_its_place_and_what_helps(tmp_path, bad):
     (tmp_path / "best.json").write_bytes(bad)
@@ -163,6 +165,7 @@ def test_a_damaged_small_file_is_one_line_with_its_place_and_what_helps(tmp_path
         assert place in said and "run" in said.split(place)[1] and "\n" not in said
 
 
+@pytest.mark.fault("inputs")
 def test_the_readers_of_a_run_name_a_damaged_file(tmp_path, capsys):
     (tmp_path / "best.json").write_text('{"st')
     (tmp_path / "generations.jsonl").write_text('{"kind": "probe", "id": "a"}\n')

@@ -1,6 +1,9 @@
 """Twice the labels take about twice the time: nothing in the passport compares each with each."""
 
+import pytest
 from benchmarks.growth_data import seconds
+
+pytestmark = pytest.mark.fault("load")
 
 
 def test_the_passport_grows_with_its_labels_and_no_faster():

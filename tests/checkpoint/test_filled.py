@@ -12,6 +12,8 @@ from cookbook.checkpoint import CheckpointError, load
 from cookbook.checkpoint.filled import load_model, load_processor
 from cookbook.checkpoint.verify import verify
 
+pytestmark = pytest.mark.fault("local engine")
+
 
 @pytest.fixture
 def copy(tmp_path):

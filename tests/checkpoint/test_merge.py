@@ -78,6 +78,7 @@ WRONG = {
 }
 
 
+@pytest.mark.fault("local engine")
 @pytest.mark.parametrize("settings, change, words", WRONG.values(), ids=WRONG)
 def test_an_adapter_that_cannot_be_used_whole_is_refused_in_one_line(tmp_path, settings, change, words, capsys):
     damaged(tmp_path / "adapter", change, **settings)
@@ -87,6 +88,7 @@ def test_an_adapter_that_cannot_be_used_whole_is_refused_in_one_line(tmp_path, s
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault("local engine")
 def test_an_adapter_in_a_pickle_or_cut_off_is_not_read(tmp_path):
     adapter(tmp_path / "adapter")
     shard = tmp_path / "adapter" / "adapter_model.safetensors"
@@ -99,6 +101,7 @@ def test_an_adapter_in_a_pickle_or_cut_off_is_not_read(tmp_path):
         merge(tmp_path / "adapter", tmp_path / "out")
 
 
+@pytest.mark.fault("local engine")
 def test_a_base_that_moved_is_named_on_the_command_line(tmp_path):
     damaged(tmp_path / "adapter", base_model_name_or_path="/nowhere/base")
     words = ["merge", str(tmp_path / "adapter"), str(tmp_path / "out"), "--base", str(BASE)]

@@ -20,6 +20,8 @@ from cookbook.checkpoint.__main__ import main
 from cookbook.checkpoint.verify import verify
 from cookbook.runs import ROOT
 
+pytestmark = pytest.mark.fault("local engine")
+
 SHARD, POINTER = "model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 13\n"
 
 

@@ -324,6 +324,7 @@ def test_the_command_says_what_is_not_toml(tmp_path, capsys):
     assert "no such" in capsys.readouterr().out
 
 
+@pytest.mark.fault("load")
 def test_a_check_takes_milliseconds():
     config = Config.load("configs/rl.toml")
     times = []
@@ -340,6 +341,7 @@ ODD = [float("nan"), float("inf"), -float("inf"), -1, 0, 1.5, 10**400, "text", "
 MEANT = ("_min", "_low", "_delta", "max_keep", "top_k", "max_retry_for_on_policy")  # a number below 0 means something
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize("name", [RL, LORA])
 def test_no_value_makes_lint_or_plan_fall_over_and_none_that_is_no_number_passes(name):
     base = Config.load(f"configs/{name}")
@@ -355,6 +357,7 @@ def test_no_value_makes_lint_or_plan_fall_over_and_none_that_is_no_number_passes
                 plan(config, gpus=4, gpu_gib=80, samples=1000, tokens=2000, advise=False)
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "utf-8-sig"])
 def test_a_file_of_another_encoding_is_one_line(tmp_path, capsys, encoding):
     file = tmp_path / "odd.toml"
@@ -367,6 +370,7 @@ def test_a_file_of_another_encoding_is_one_line(tmp_path, capsys, encoding):
     assert encoding != "utf-8-sig" or not lint(Config.read(file))
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize(
     "text", ["a = " + "[" * 5000, ".".join("a" * 3000) + " = 1", "a = 1\na = 2", "\0", "a = " + "9" * 5000]
 )
@@ -393,6 +397,7 @@ def test_a_check_takes_no_longer_than_the_file_is_long():
     assert time.process_time() - began < 1
 
 
+@pytest.mark.fault("inputs")
 def test_a_plan_needs_numbers_above_0(capsys):
     command = f"plan {ROOT}/configs/sft.toml --gpus -4 --gpu-gib nan --samples 0 --tokens -1".split()
     assert main(command) == 1
@@ -414,6 +419,7 @@ PATTERNS = [  # the key, a value that hits and how many of the 7B model, and one
 ]  # fmt: skip
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize("model", [SEVEN, TINY_BASE])
 @pytest.mark.parametrize(("key", "good", "count", "bad"), PATTERNS)
 def test_a_pattern_that_hits_nothing_is_refused_and_hits_are_counted(model, key, good, count, bad):
@@ -445,6 +451,7 @@ def test_the_names_of_the_7b_model_are_those_of_its_index(tmp_path):
     assert any("not JSON; was it cut off?" in f.message for f in lint(config))
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize("pixels", [{"min_pixels": 784, "max_pixels": 3136}, {"size": {"shortest_edge": 7056}}])
 def test_a_checkpoint_with_narrower_vision_limits_is_named_with_what_helps(tmp_path, pixels):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(pixels))

@@ -200,6 +200,7 @@ def seconds(read, words: str) -> float:
     return time.process_time() - began
 
 
+@pytest.mark.fault("load")
 @pytest.mark.parametrize("reader", READERS)
 def test_every_reader_takes_linear_time(reader):
     for unit in UNITS:
@@ -208,6 +209,7 @@ def test_every_reader_takes_linear_time(reader):
             assert any(seconds(READERS[reader], words) < 0.1 for _ in range(3)), (reader, head, unit)
 
 
+@pytest.mark.fault("load")
 @pytest.mark.parametrize("unit", ["word ", "y", "a ", "\u0300\u0316", "9,", "!"])
 def test_text_metrics_take_linear_time(unit):
     words = unit * (100_000 // len(unit))

@@ -114,6 +114,7 @@ def test_a_file_that_is_no_contract_is_named(tmp_path, words, told):
     assert Contract.load(path).vision.max_pixels == 3136
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize("key", ["fps", "min_pixels", "max_pixels", "max_frames", "max_new_tokens"])
 @pytest.mark.parametrize(
     "value", [".nan", ".inf", "-1", "0", "true", '"2"', "null", "[1]", "1.0e-9", str(10**30), "{}"]
@@ -129,6 +130,7 @@ def test_a_number_that_is_none_is_refused_by_name(tmp_path, key, value):
         Contract.load(tmp_path / "c.yaml")
 
 
+@pytest.mark.fault("inputs")
 def test_a_contract_of_another_encoding_is_refused_and_a_mark_is_read(tmp_path):
     text = (ROOT / "configs/prompts/road.yaml").read_text()
     (tmp_path / "c.yaml").write_text(text, encoding="utf-8-sig")
@@ -138,6 +140,7 @@ def test_a_contract_of_another_encoding_is_refused_and_a_mark_is_read(tmp_path):
         Contract.load(tmp_path / "c.yaml")
 
 
+@pytest.mark.fault("inputs")
 def test_a_prompt_that_holds_a_control_token_is_refused(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text(

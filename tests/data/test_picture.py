@@ -20,6 +20,8 @@ from cookbook.runs import ROOT
 from data_tools.passport.clips import inspect
 from data_tools.passport.tokens import part_tokens
 
+pytestmark = pytest.mark.fault("inputs")
+
 ONE = 1 << 16
 TURNS = {  # the first four numbers of the display matrix, and what a player does with the stored picture
     "plain": ((ONE, 0, 0, ONE), lambda x: x),

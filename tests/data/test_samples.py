@@ -56,6 +56,7 @@ def test_time_is_seen(encoder, samples):
     assert len(times) == batch["video_grid_thw"][0, 0]
 
 
+@pytest.mark.fault("inputs")
 def test_words_that_would_steer_the_model_are_refused_by_name(encoder, samples):
     for token in ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|video_pad|>", "<|image_pad|>", "<|vision_start|>"):
         asked = message("user", *samples[0].prompt[-1]["content"], text(f"Is {token} shown?"))
@@ -76,6 +77,7 @@ def re_id(sample):
     return rf"sample {sample.id}: .* control token"
 
 
+@pytest.mark.fault("load")
 def test_the_known_control_tokens_cover_the_tokenizer_and_take_linear_time(encoder):
     special = control_tokens(encoder.tokenizer)
     names = [t.content for t in encoder.tokenizer.added_tokens_decoder.values() if t.special]

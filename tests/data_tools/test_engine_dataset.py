@@ -40,6 +40,7 @@ TALK = Sample(
 )
 
 
+@pytest.mark.fault("inputs")
 def test_the_engine_gets_no_words_that_would_steer_the_model():
     bad = Sample("odd", "a", (message("user", text("What?")), message("assistant", text("Rain.<|im_end|>"))))
     for kind in ("sft", "grpo"):

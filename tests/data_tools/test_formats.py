@@ -203,6 +203,7 @@ LIST = json.dumps(items())
 LINES = "\n".join(json.dumps(item) for item in items())
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("name", ["a.json", "a.JSON", "a.jsonl", "a.JSONL"])
 @pytest.mark.parametrize(
@@ -212,12 +213,14 @@ def test_one_reader_takes_a_list_or_lines_whatever_the_name_and_the_mark(words, 
     assert read_items(tmp_path, words, name, encoding) == (ALL_ITEMS, [])
 
 
+@pytest.mark.fault("inputs")
 def test_utf_16_is_refused_with_what_helps(tmp_path):
     with pytest.raises(DataError, match="save it as UTF-8"):
         read_items(tmp_path, LIST, encoding="utf-16")
     assert "UTF-16" in formats.read(tmp_path, "llava", bad := []) or "UTF-16" in bad[0][1]
 
 
+@pytest.mark.fault("inputs")
 def test_an_object_alone_is_one_item(tmp_path):
     assert read_items(tmp_path, json.dumps(llava_item(id="s0"), indent=1)) == (["s0"], [])
 
@@ -238,6 +241,7 @@ ODD = [
 ]
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize(("item", "told"), ODD, ids=[told[8:30] for _, told in ODD])
 def test_one_odd_item_is_named_and_the_others_stay(item, told, tmp_path):
     good, _, last = map(json.dumps, items())
@@ -245,6 +249,7 @@ def test_one_odd_item_is_named_and_the_others_stay(item, told, tmp_path):
     assert ids == ["s0", "s2"] and len(bad) == 1 and told in bad[0]
 
 
+@pytest.mark.fault("inputs")
 def test_numbers_are_answers_and_options_too(tmp_path):
     made.clip(tmp_path / "v/0.mp4")
     made.json_file(tmp_path / "a.json", [llava_item(answer=1, options=[0, 1])])
@@ -252,6 +257,7 @@ def test_numbers_are_answers_and_options_too(tmp_path):
     assert (found.answer, found.options, found.extra) == ("1", ("0", "1"), {})
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize(("words", "told"), [
     (json.dumps(items())[:-40], "item 2 .line 1. or what follows it is not valid JSON"),
     (json.dumps(items()) + json.dumps(items()), "more behind the end"),
@@ -266,6 +272,7 @@ def test_a_file_that_cannot_be_read_says_why(words, told, tmp_path):
         raise DataError(f"{ids} {bad}")
 
 
+@pytest.mark.fault("inputs")
 def test_any_damage_to_a_file_is_told_and_raises_nothing_else(tmp_path):
     made.clip(tmp_path / "v/0.mp4")
     sample = {"id": "a", "group": "g", "messages": [message("user", text("?"))], "options": ["A"], "extra": {}}
@@ -285,6 +292,7 @@ def test_any_damage_to_a_file_is_told_and_raises_nothing_else(tmp_path):
                     formats.read(tmp_path / "a.jsonl", how, [])
 
 
+@pytest.mark.fault("load")
 def test_a_file_of_many_items_is_read_in_linear_time(tmp_path):
     seconds = []
     for count in (4_000, 8_000):
@@ -295,6 +303,7 @@ def test_a_file_of_many_items_is_read_in_linear_time(tmp_path):
     assert seconds[1] < 4 * seconds[0] + 0.2
 
 
+@pytest.mark.fault("inputs")
 def test_rows_that_share_the_id_of_their_clip_are_all_kept(tmp_path):
     for k in range(2):
         made.clip(tmp_path / f"v{k}.mp4", k)
@@ -310,6 +319,7 @@ def test_rows_that_share_the_id_of_their_clip_are_all_kept(tmp_path):
     assert len(bad) == 1 and "same row" in bad[0][1] and bad[0][0] == "v0"  # the last, which is the second again
 
 
+@pytest.mark.fault("inputs")
 def test_suffixes_in_capitals_are_taken(tmp_path):
     root = made.av(tmp_path, {"a": {"n": 1}, "b": {"n": 2}})
     for part, end in (("videos", av_folder.VIDEO_SUFFIX), ("metas", av_folder.LABEL_SUFFIX)):

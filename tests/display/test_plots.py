@@ -212,6 +212,7 @@ def test_unreadable_and_absent_clips_are_refused(tmp_path):
         plots.contact_sheet([])
 
 
+@pytest.mark.fault("load")
 def test_the_moving_mean_is_that_of_each_window_and_costs_the_same_for_any_window():
     values = np.random.default_rng(0).normal(size=400)
     plain = [values[max(0, i - 20) : i + 21].mean() for i in range(400)]

@@ -188,6 +188,7 @@ rate: float = 1e-4  # step size
 """
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -217,6 +218,7 @@ def test_a_range_holds_the_default_too_and_is_no_part_of_the_help():
         read_parameters("share: float = 2.0  # [0..1] of the data")
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize("notebook", ["sft", "rl", "evaluation", "data"])
 def test_the_shipped_parameters_refuse_what_cannot_be(notebook):
     cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells
@@ -229,6 +231,7 @@ def test_the_shipped_parameters_refuse_what_cannot_be(notebook):
     assert "engine" not in declared or read_parameters(declared)["engine"].range == "[auto|local|cosmos-rl]"
 
 
+@pytest.mark.fault("inputs")
 def test_a_misspelt_name_with_a_type_in_a_later_cell_is_refused(monkeypatch):
     fake_shell(monkeypatch, [DECLARED, "epoch: int = 9"], {"epochs": 1, "epoch": 9})
     with pytest.raises(ValueError, match="epoch is no parameter of this notebook; did you mean epochs"):

@@ -276,6 +276,7 @@ def test_what_is_found_is_judged_by_the_first_limit_that_it_is_below(found, judg
     assert checks.level(levels, found)[1] == judged
 
 
+@pytest.mark.fault("security")
 def test_a_redis_that_lets_a_script_run_code_is_a_warning_with_its_version():
     old, new = judged("redis-server", (6, 2, 14)), judged("redis-server", (7, 2, 11))
     assert old.status == WARNING and "6.2.14" in old.found and "CVE-2025-49844" in old.found and old.fix

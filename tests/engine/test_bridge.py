@@ -85,6 +85,7 @@ def test_redis_listens_to_this_machine_only_where_asked(engine, tmp_path, monkey
         bridge.local_redis(lambda p: p, str(ROOT / "LICENSE"))
 
 
+@pytest.mark.fault("security")
 def test_the_real_redis_answers_only_those_who_have_the_word(tmp_path, monkeypatch):
     """With the server of the installed packages, a client as the engine's, and its way of stopping it."""
     redis = pytest.importorskip("redis")

@@ -46,6 +46,7 @@ def programs(folder, version):
     return str(folder)
 
 
+@pytest.mark.fault("security")
 @pytest.mark.parametrize("version, safe", [
     ("6.2.14", False), ("6.2.20", True), ("7.0.15", False), ("7.2.10", False), ("7.2.11", True), ("7.4.6", True),
     ("8.0.3", False), ("8.2.2", True), ("8.4.0", True), ("9.0.0", True), ("x", False),
@@ -54,6 +55,7 @@ def test_a_redis_in_which_a_script_can_run_code_is_told(tmp_path, version, safe)
     assert is_safe(redis_version(programs(tmp_path / "bin", version))) == safe
 
 
+@pytest.mark.fault("security")
 def test_a_safe_redis_further_down_the_path_is_taken_and_nothing_else_of_its_folder(tmp_path, scene):
     old, new = programs(tmp_path / "old", "6.2.14"), programs(tmp_path / "new", "7.2.11")
     (tmp_path / "new" / "python").touch(mode=0o755)
@@ -64,6 +66,7 @@ def test_a_safe_redis_further_down_the_path_is_taken_and_nothing_else_of_its_fol
     assert engine_environment(scene.config(), tmp_path / "run", {"PATH": old})["PATH"] == old
 
 
+@pytest.mark.fault("security")
 def test_each_run_has_a_word_of_its_own_for_redis_on_one_machine(scene):
     words = [engine_environment(scene.config(), scene.run.path, {"PATH": scene.path}).get(AUTH) for _ in range(2)]
     assert len(words[0]) == 32 and words[0] != words[1]

@@ -42,6 +42,7 @@ def test_the_installed_packages_still_say_what_the_patterns_look_for(kind, file,
 WORDS = "ValueError: Videos features and video tokens do not match: tokens: {}, features {}"
 
 
+@pytest.mark.fault("local engine")
 @pytest.mark.parametrize(
     "kind, text",
     [("placeholder", WORDS.format(0, 16)), ("length", WORDS.format(2, 16)), ("control", WORDS.format(17, 16)),
@@ -52,6 +53,7 @@ def test_a_lost_placeholder_a_control_token_and_a_long_sample_are_told_apart(kin
     assert failure_kind(text) == kind
 
 
+@pytest.mark.fault("local engine")
 @pytest.mark.parametrize(
     "content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", b"<!DOCTYPE h>"]
 )

@@ -25,6 +25,7 @@ def test_nothing_is_left_when_one_of_them_is_killed(scene, victim, moment):
     scene.fails("launcher" if victim == "launcher" else "killed", until=MOMENTS[moment], kill=victim, stubborn=True)
 
 
+@pytest.mark.fault("local engine")
 def test_a_killed_guardian_is_noticed_and_leaves_nothing(scene):
     def kill():
         log = scene.run.path / "engine.log"

@@ -119,6 +119,7 @@ def test_results_of_an_earlier_run_are_not_deleted_unasked(tmp_path):
     assert export.exists() and not state.exists()
 
 
+@pytest.mark.fault("local engine")
 def test_an_earlier_export_goes_when_the_new_one_stands_and_not_before(tmp_path):
     export = tmp_path / "run/safetensors/step_900"
     export.mkdir(parents=True)
@@ -136,6 +137,7 @@ def test_a_missing_engine_is_named():
         command(Path("x.toml"), LOADER, 8000, "/nowhere")
 
 
+@pytest.mark.fault("security")
 @pytest.mark.slow
 @pytest.mark.parametrize("odd", ["a b", "a*", "a[b]", "a\nb"])
 def test_a_path_that_the_engines_scripts_take_apart_is_refused(tmp_path, odd):
@@ -145,6 +147,7 @@ def test_a_path_that_the_engines_scripts_take_apart_is_refused(tmp_path, odd):
         command(tmp_path / odd / "config.toml", LOADER, 8000, str(tmp_path / "bin"))
 
 
+@pytest.mark.fault("local engine")
 def test_a_start_that_is_not_whole_or_brings_code_is_refused_before_the_engine_starts(scene, tmp_path):
     start = shutil.copytree(ROOT / "models/tiny-base", tmp_path / "start")
     told = json.loads((start / "config.json").read_text())

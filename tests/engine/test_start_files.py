@@ -27,6 +27,7 @@ def test_start_files_for_several_machines_are_bash_and_use_flags_that_exist(tmp_
     assert flags and all(f'"{flag}"' in found.read_text() for flag in flags)
 
 
+@pytest.mark.fault("security")
 @pytest.mark.parametrize("name", ["$(touch x)", "a;touch x", "a`touch x`", "a'b\"c", "a|b&c>d", "@run@", "~", "*"])
 def test_what_a_shell_would_run_in_a_name_is_a_word(tmp_path, name):
     files = write_start_files(tmp_path / name, Path(f"{name}/c.toml"), Path(f"{name}/l.py"), name, 2, 8000)
@@ -38,6 +39,7 @@ def test_what_a_shell_would_run_in_a_name_is_a_word(tmp_path, name):
     assert re.fullmatch(r"#SBATCH --job-name=[\w.-]+", job)
 
 
+@pytest.mark.fault("security")
 @pytest.mark.parametrize("odd", ["a\nb", "a\rb", "a\x1b[2Jb", "a\u2028b"])
 @pytest.mark.parametrize("which", ["run", "config", "loader", "folder"])
 def test_a_name_that_no_script_can_hold_is_refused(tmp_path, which, odd):
@@ -48,6 +50,7 @@ def test_a_name_that_no_script_can_hold_is_refused(tmp_path, which, odd):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault("security")
 def test_without_a_gpu_it_refuses_at_once_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(["--config", "configs/sft.toml", "--run", "mine/sft", "data_tools/llava_sft.py"]) == 2

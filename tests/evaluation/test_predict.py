@@ -325,6 +325,7 @@ ROW = {"id": "a", "group": "g", "kind": "mcq", "reference": "A", "output": "<ans
        "model": "m", "weights": "w", "contract": "c", "decoding": "greedy"}  # fmt: skip
 
 
+@pytest.mark.fault("inputs")
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -347,6 +348,7 @@ def test_rows_of_several_models_twice_or_of_another_form_are_refused(tmp_path, c
     assert "bad.jsonl" in told and said in told and told.count("\n") == 1
 
 
+@pytest.mark.fault("repeatability")
 def test_a_batch_holds_so_many_tokens_and_no_more(contract, samples, monkeypatch):
     """Answers are those of large batches, and no batch comes to more than TOKENS."""
     model, encoder = open_model("models/tiny-base", contract)

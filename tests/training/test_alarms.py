@@ -216,6 +216,7 @@ def written(tmp_path, rows, outcome, last="\n"):
     return run.path
 
 
+@pytest.mark.fault("local engine")
 @pytest.mark.parametrize(
     "rows, outcome, last, told",
     [
@@ -230,6 +231,7 @@ def test_a_run_that_is_not_at_its_end_is_told_in_one_line(tmp_path, capsys, rows
     assert capsys.readouterr().out == f"{told}\n"
 
 
+@pytest.mark.fault("local engine")
 @pytest.mark.parametrize("last", ["{\n", "[1]\n", '{"loss": 1}\n', "nonsense\n"])
 def test_a_file_that_is_no_metrics_is_one_line_with_its_place(tmp_path, capsys, last):
     assert main([str(written(tmp_path, WRONG["kl"][:3], "running", last))]) == 2
@@ -237,6 +239,7 @@ def test_a_file_that_is_no_metrics_is_one_line_with_its_place(tmp_path, capsys, 
     assert not shown.out and len(shown.err.splitlines()) == 1 and "metrics.jsonl:4: " in shown.err
 
 
+@pytest.mark.fault("local engine")
 @pytest.mark.parametrize("what", ["nowhere", "empty", "no manifest"])
 def test_what_is_no_run_is_one_line(tmp_path, capsys, what):
     (tmp_path / "empty").mkdir()

@@ -78,6 +78,7 @@ def killed(job, at: int, where: str, fresh: bool = False) -> int:
         os._exit(0)
 
 
+@pytest.mark.fault("repeatability")
 @pytest.mark.parametrize("step", ["sft", "rl"])
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(runs, step):
     pipeline.train(made(step))
@@ -147,6 +148,7 @@ def test_an_earlier_export_stays_until_a_new_one_stands(runs, capsys):
     assert sorted(f.name for f in (runs / "job/sft/safetensors").iterdir()) == ["step_4", "step_5"]
 
 
+@pytest.mark.fault("repeatability")
 def test_what_stands_of_the_same_settings_and_code_is_taken_and_else_trained_again(runs, monkeypatch, capsys):
     export, trained = pipeline.train(made("sft")), []
     log = Run.log_metrics
