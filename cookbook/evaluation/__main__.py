@@ -14,7 +14,8 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from pathlib import Path
 
 from yaml import YAMLError
@@ -85,6 +86,8 @@ def predict_file(given: argparse.Namespace) -> str:
     from cookbook.evaluation.server import predict_server
     from cookbook.evaluation.vllm import vllm_server
 
+    if given.config and (idle := [f"--{key}" for key in ("format", "loader", "contract", "split") if vars(given)[key]]):
+        raise ValueError(f"{', '.join(idle)}: does not go with --config, which states its own; name --data instead")
     if not given.server:
         checkpoint.find(given.model)  # before any data are read
     samples, contract, dtype = jobs.evaluation_samples(
@@ -110,6 +113,18 @@ def predict_file(given: argparse.Namespace) -> str:
     return f"{len(rows)} answers in {path}" + f", {failed} of them errors: ask again by the same command" * (failed > 0)
 
 
+def _from(low: float) -> Callable[[str], float]:
+    """Returns what reads a finite number of the type of `low`, which is the least."""
+
+    def number(text: str) -> float:
+        value = type(low)(text)
+        if not low <= value < inf:
+            raise argparse.ArgumentTypeError(f"{text}: takes a finite number from {low} on")
+        return value
+
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cookbook.evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -126,16 +141,17 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--loader", default="", help="a file with load(config); else that of the format")
     ask.add_argument("--contract", default="", help="prompt, form, vision limits; else the checkpoint's own")
     ask.add_argument("--split", default="", help="test, validation or train; else test where there is one, or all")
-    ask.add_argument("--questions", type=int, help="only the first so many")
+    ask.add_argument("--questions", type=_from(1), help="only the first so many")
     ask.add_argument("--out", required=True, type=Path, help="the file of the answers; it is continued")
     ask.add_argument("--name", default="", help="of the model in the rows; else that of the file")
-    ask.add_argument("--size", type=int, default=64, help="questions answered together")
+    ask.add_argument("--size", type=_from(1), default=64, help="questions answered together")
     ask.add_argument("--preset", default="", help="how answers are drawn, by a name of configs/generation.yaml")
-    ask.add_argument("--limit", type=int, help="tokens of an answer; else as the preset or the contract says")
-    ask.add_argument("--temperature", type=float, help="0 is greedy; else as the preset says")
-    ask.add_argument("--gpus", type=int, default=1, help="one process for each")
-    ask.add_argument("--server", default="", help="the address of an OpenAI-compatible server, ending in /v1")
-    ask.add_argument("--vllm", action="store_true", help="start vLLM, which must be installed, ask it, and stop it")
+    ask.add_argument("--limit", type=_from(1), help="tokens of an answer; else as the preset or the contract says")
+    ask.add_argument("--temperature", type=_from(0.0), help="0 is greedy; else as the preset says")
+    ask.add_argument("--gpus", type=_from(1), default=1, help="one process for each")
+    served = ask.add_mutually_exclusive_group()
+    served.add_argument("--server", default="", help="the address of an OpenAI-compatible server, ending in /v1")
+    served.add_argument("--vllm", action="store_true", help="start vLLM, which must be installed, ask it, and stop it")
     ask.add_argument("--part", default="0/1", help=argparse.SUPPRESS)  # of one process of several
     score = commands.add_parser("score", help="score stored answers")
     score.add_argument("files", nargs="+", type=Path, help="one model or several; unknown names are taken oldest first")

@@ -59,6 +59,32 @@ def test_what_cannot_be_used_is_one_line(asked, changed, said, capsys):
     assert said in error and len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--gpus 0", "--gpus: 0: takes a finite number from 1 on"),
+        ("--questions -1", "--questions: -1: takes a finite number from 1 on"),
+        ("--limit 0", "--limit: 0: takes a finite number from 1 on"),
+        ("--size 0", "--size: 0: takes a finite number from 1 on"),
+        ("--size few", "--size: invalid number value: 'few'"),
+        ("--temperature nan", "--temperature: nan: takes a finite number from 0.0 on"),
+        ("--temperature -1", "--temperature: -1: takes a finite number from 0.0 on"),
+        ("--temperature inf", "--temperature: inf: takes a finite number from 0.0 on"),
+        ("--vllm --server http://localhost:1/v1", "--server: not allowed with argument --vllm"),
+    ],
+)
+def test_a_number_or_pair_that_no_run_can_have_is_refused_by_its_name(asked, words, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*asked, *words.split()])
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_a_configuration_states_is_not_said_beside_it(tmp_path, capsys):
+    config = ["--config", "configs/tiny_sft.toml", "--out", str(tmp_path / "base.jsonl")]
+    assert main(["predict", "--model", jobs.BASE, *config, "--split", "train", "--contract", jobs.CONTRACT]) == 2
+    assert "--contract, --split: does not go with --config" in capsys.readouterr().err
+
+
 def test_files_named_as_steps_are_compared_in_their_order(tmp_path, capsys):
     for name, answers in {"rl": "AAA", "base": "BBB", "sft": "AAB"}.items():
         rows = [
