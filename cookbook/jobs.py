@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 NAME, LOADER = "tutorial", "data_tools/road_vqa.py"
 CONFIGS = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"}
 CONTRACT = "configs/prompts/road.yaml"
+STEPS, EPOCHS = "train.max_num_steps", "train.epoch"
 BASE = "models/tiny-base"
 CAPTIONS = "configs/prompts/captions.yaml"  # for a configuration that names no contract
 LONGEST = 4096  # tokens that the shipped models read without being told more: longer samples are the owner's decision
@@ -81,7 +82,16 @@ def job(
         chosen = chosen.edit({key: said for key, said in asked.items() if said})
     if toy and step == "rl" and not (runs.path(name) / "data" / loading.PASSPORT).is_file():
         job(name, "sft", seed)  # SFT's start can count tokens before SFT ends
-    return pipeline.prepare(chosen.edit(changes or {}), name, seed=seed, base=base)
+    made = pipeline.prepare(chosen.edit(changes or {}), name, seed=seed, base=base)
+    return _with_passes(made) if set(changes or {}) & {STEPS, EPOCHS} == {STEPS} else made
+
+
+def _with_passes(job: Job) -> Job:
+    """Returns the job with as many passes over its samples as its steps take: who asks for steps means them."""
+    config = job.config
+    prompts = config[BATCH] // (config[GENERATIONS] if config.kind == "grpo" else 1)
+    needed = -(-config[STEPS] // max(1, len(job.splits["train"]) // prompts))
+    return replace(job, config=config.edit({EPOCHS: needed})) if needed > config[EPOCHS] else job
 
 
 def config_file(name: str, step: str, config: str = "") -> str:

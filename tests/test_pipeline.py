@@ -250,3 +250,14 @@ def test_a_step_of_sft_takes_as_many_samples_on_any_number_of_gpus(gpus, each):
     """The engine counts the batch of SFT for each GPU; the published file has 32 on each of eight."""
     config = pipeline.on_gpus(Config.load("configs/recipes/video_rewards_sft.toml"), gpus)
     assert (config["policy.parallelism.dp_shard_size"], config["train.train_batch_per_replica"]) == (gpus, each)
+
+
+def test_who_asks_for_steps_gets_as_many_passes_as_they_take(runs):
+    world(runs, train=8)
+    few = jobs.job("job", changes={"train.train_batch_per_replica": 8, "train.max_num_steps": 1})
+    many = jobs.job("job", changes={"train.train_batch_per_replica": 8, "train.max_num_steps": 50})
+    per_pass = len(few.splits["train"]) // 8
+    assert few.config["train.epoch"] == jobs.job("job").config["train.epoch"]
+    assert many.config["train.epoch"] == -(-50 // per_pass)
+    stated = jobs.job("job", changes={"train.max_num_steps": 50, "train.epoch": 1})
+    assert stated.config["train.epoch"] == 1

@@ -110,6 +110,8 @@ def predict_file(given: argparse.Namespace) -> str:
         asked = pipeline.open_model(given.model, contract, dtype, seen)
         rows = predict(*asked, samples[part::parts], name, given.size, path=path, **how)
     failed = sum(bool(row.get("error")) for row in rows)
+    if rows and failed == len(rows):
+        raise RuntimeError(f"no question was answered; the first: {rows[0]['error']}")
     return f"{len(rows)} answers in {path}" + f", {failed} of them errors: ask again by the same command" * (failed > 0)
 
 
