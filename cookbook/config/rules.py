@@ -155,7 +155,8 @@ def check_values(view: View) -> Iterator[Issue]:
     if named and "global" not in named:
         yield view.error("train.optm_lr", 'a table of rates needs "global", the rate of all other parameters')
     elif wrong := [r for r in named.values() or (rates if isinstance(rates, list) else [rates]) if not 0 < r <= 1]:
-        yield view.error("train.optm_lr", f"is {wrong[0]}; a rate must be above 0, and is far below 1")
+        level = view.error if min(wrong) <= 0 else view.warning
+        yield level("train.optm_lr", f"is {wrong[0]}; a rate must be above 0, and is far below 1")
     if not all(0 <= beta < 1 for beta in view["train.optm_betas"]):
         yield view.error("train.optm_betas", f"is {view['train.optm_betas']}; it takes two numbers from 0 to below 1")
     if view.is_rl and (share := view["rollout.gpu_memory_utilization"]) > 0.95:
