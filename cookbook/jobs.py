@@ -135,10 +135,10 @@ def toy_contract() -> Contract:
 def trained(name: str, step: str = "sft", seed: int = 0, engine: str = "local", gpus: int = 0) -> str:
     """Returns the job's SFT or RL run, as a start for others; of the toy road it is trained first where it is missing.
 
-    So each notebook also runs alone, with the defaults. Raises CheckpointError for another job that is not trained.
+    So each notebook also runs alone, with the defaults; a killed run goes on, one that an alarm ended is left alone.
     """
     place = runs.path(name) / step
-    if not (place / "safetensors").exists() or runs.unfinished(place):
+    if not (place / runs.EXPORTS).exists() or runs.unfinished(place) == "running":
         if step == "rl":
             trained(name, "sft", seed, engine, gpus)
         log.info("runs/%s/%s holds no export of a finished run; training it first", name, step)
@@ -151,15 +151,9 @@ def evaluated(name: str, seed: int = 0, engine: str = "local", gpus: int = 0, **
 
     Raises CheckpointError for another job that has trained nothing.
     """
-    there = [step for step in CONFIGS if (runs.path(name) / step / "safetensors").exists()]
-    if (
-        is_toy(name)
-        and not asked.get("data")
-        and not asked.get("config")
-        and ("rl" not in there or runs.unfinished(runs.path(name) / "rl"))
-    ):
+    if is_toy(name) and not asked.get("data") and not asked.get("config"):
         trained(name, "rl", seed, engine, gpus)
-        there = ["rl"]
+    there = [step for step in CONFIGS if (runs.path(name) / step / runs.EXPORTS).exists()]
     if not there:
         raise CheckpointError(
             f"runs/{name} holds no SFT and no RL; run first: papermill sft.ipynb out.ipynb -p job {name}"

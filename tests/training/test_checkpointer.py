@@ -186,3 +186,12 @@ def test_one_process_at_a_time_trains_into_a_folder_and_a_dead_one_holds_nothing
 def test_a_job_stays_inside_runs(runs, name):
     with pytest.raises(RunError, match="is no name for a job"):
         jobs.job(name)
+
+
+def test_a_run_that_an_alarm_ended_is_not_trained_over_behind_ones_back(runs, monkeypatch):
+    monkeypatch.setattr(pipeline, "train", lambda *_, **__: pytest.fail("trained"))
+    place = runs / "job/sft"
+    Run("job/sft", seed=0, go_on=True).write_manifest(outcome="stopped")
+    assert jobs.trained("job") == str(place)
+    with pytest.raises(checkpoint.CheckpointError, match=r"did not come to its end \(stopped\)"):
+        pipeline.models(made("sft"))
