@@ -146,7 +146,7 @@ def test_answers_of_other_weights_are_not_taken_over(model, encoder, items, tmp_
     rows = predict(model, encoder, items[:2], "base", limit=4, path=path)
     assert rows[0]["weights"] != json.loads(before.splitlines()[0])["weights"]
     assert (tmp_path / "predictions.jsonl.old").read_text() == before
-    assert "another weights" in caplog.text
+    assert "made otherwise (weights differs)" in caplog.text
 
 
 def test_the_weights_hash_sees_a_small_step_in_any_tensor(model):
