@@ -54,7 +54,9 @@ def test_a_good_run_is_not_called_a_bad_one(seed):
 
 
 def test_where_an_alarm_goes_off_for_want_of_progress_the_outcome_agrees():
-    for rows, alarm in ((rewarded(0.6, 0.6, steps=60), "reward-flat"), (trained(2.0, 2.0), "loss-flat")):
+    constant = [row | {"train/reward_mean": 0.5} for row in rewarded(0.6, 0.6, steps=60)]
+    flat = (rewarded(0.6, 0.6, steps=60), "reward-flat"), (constant, "reward-flat"), (trained(2.0, 2.0), "loss-flat")
+    for rows, alarm in flat:
         progress, *alarms = training_verdicts(rows)
         assert not progress.holds and any(alarm in found.words for found in alarms)
         assert all(not found.holds and found.why and found.do for found in alarms)
