@@ -4,10 +4,11 @@ Why: a table lets everybody read what he hoped for. The rules by which figures b
 the notebook and the report say the same.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from cookbook.display.tables import label
+from cookbook.display.tables import Verdict, label
 from cookbook.evaluation.controls import TURN, circular_score
 from cookbook.evaluation.scores import LEAST, by_field, kept_skills
 from cookbook.evaluation.statistics import SURE, interval
@@ -82,23 +83,31 @@ def _steps(comparison: dict) -> str:
     return f"Better with {up}; the rest is not certain" if up else "Not for certain"
 
 
-def goals(comparison: dict, gain: float, accuracy: float) -> list[str]:
-    """Returns a sentence for each part of the goal that problem.ipynb sets: what was asked, what came, held or missed.
+def goals(comparison: dict, gain: float, accuracy: float) -> list[Verdict]:
+    """Returns a verdict on each part of the goal that problem.ipynb sets: what was asked, what came.
 
     The first trained model is `gain` above the base, the last step is sure (p < 0.05), and ends at `accuracy` or more.
     """
     names, pairs = list(comparison["models"]), list(comparison["paired"].values())
     if not pairs:
         return []
-    last = comparison["models"][names[-1]]["accuracy"]
-    parts = [
-        (f"{label(names[1])} {points(gain)} points above {names[0]}", points(pairs[0]["difference"]),
-         pairs[0]["difference"] >= gain),
-        (f"{label(names[-1])} surely better than {label(names[-2])}", p_value(pairs[-1]["p"]),
-         pairs[-1]["p"] < SURE and pairs[-1]["difference"] > 0),
-        (f"{label(names[-1])} at {hundred(accuracy)} % or more", f"{hundred(last)} %", last >= accuracy),
+    first, old, new = label(names[1]), label(names[-2]), label(names[-1])
+    gained, step, last = pairs[0]["difference"], pairs[-1], comparison["models"][names[-1]]
+    tasks = sorted(last.get("tasks", {}).items(), key=lambda task: task[1]["accuracy"])[:2]
+    weak = listed([f"{task} ({hundred(part['accuracy'])} %)" for task, part in tasks])
+    enough = f", or {step['needed']} questions, which show such a step 8 times in 10" if step.get("needed") else ""
+    longer = ("the training was short, or the questions are too few to show it", f"more steps{enough}")
+    gamed = ("the reward pays for something else, or the rate was too high", "read what it answers; a lower rate")
+    return [
+        Verdict(f"{first} {points(gain)} points above {names[0]} ({points(gained)})", gained >= gain,
+                "the training was short, or evaluation asks in another way than training",
+                "more epochs; read what it answers"),
+        Verdict(f"{new} surely better than {old} ({p_value(step['p'])})",
+                step["p"] < SURE and step["difference"] > 0, *(longer if step["difference"] >= 0 else gamed)),
+        Verdict(f"{new} at {hundred(accuracy)} % or more ({hundred(last['accuracy'])} %)", last["accuracy"] >= accuracy,
+                "the training was short" + (f"; the weakest tasks are {weak}" if weak else ""),
+                "more steps, then more clips of the weakest tasks"),
     ]  # fmt: skip
-    return [f"{'reached' if held else 'MISSED'}: {asked} ({came})" for asked, came, held in parts]
 
 
 def evidence(comparison: dict) -> str:
@@ -194,4 +203,16 @@ def worse_words(found: Mapping[str, Mapping[str, dict]]) -> str:
         unsure = [task for task, part in tasks.items() if part["verdict"] in ("not certain", "too few")]
         words = f"lost {listed(lost)}" if lost else "no task is surely lost"
         said.append(f"{later} against {earlier}: {words}" + f"; not certain for {listed(unsure)}" * bool(unsure) + ".")
+    return " ".join(said)
+
+
+def habit_words(found: Mapping[str, Mapping[str, dict]], predictions: Mapping[str, Sequence[dict]]) -> str:
+    """Returns the usual answer of the last model to each task that its last step lost, and how often that is right."""
+    lost = [task for task, part in next(iter(found.values()), {}).items() if part["verdict"] == "lost"]
+    said = []
+    for task in lost:
+        rows = [row for row in list(predictions.values())[-1] if row["task"] == task]
+        answer, count = Counter(row["answer"] for row in rows).most_common(1)[0]
+        right = sum(row["reference"] == answer for row in rows)
+        said.append(f"It answers {task} with {answer} {count} times of {len(rows)}; that is right {right} times.")
     return " ".join(said)

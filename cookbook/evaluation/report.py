@@ -25,6 +25,7 @@ from cookbook.display import plots
 from cookbook.display.tables import label
 from cookbook.evaluation import findings
 from cookbook.evaluation.metrics import choices
+from cookbook.evaluation.outcome import outcome
 from cookbook.evaluation.predictions import STAMP
 from cookbook.evaluation.scores import won_and_lost
 from cookbook.training.alarms import replay
@@ -66,7 +67,8 @@ class Report:
             report=self,
             lost=won_and_lost(before, last)["lost"],
             held=findings.against_controls(last, self.controls, self.comparison),
-            alarms=replay(self.rl),
+            replay=replay,
+            outcome=outcome,
             facts=dict(flatten(self.manifest)),
             findings=findings,
             plots=plots,
