@@ -1,10 +1,12 @@
-"""A page in a real browser: headless Chromium, driven through a pipe, with nothing installed beside it.
+"""A page in a real browser: headless Chromium, driven through a pipe, and axe-core, which finds what shuts people out.
 
-Why: what a report looks like on a phone, and whether it asks the network for anything, only a browser knows.
+Why: what a report looks like on a phone, and whether it asks the network for anything, only a browser knows. axe-core
+is an npm package; `make test` puts it into .venv where there is npm.
 
     with Browser() as browser:
         seen = browser.open(path, width=390, dark=True)
         assert not seen.console and not seen.requests and seen.overflow <= 0
+        assert not browser.violations()
 """
 
 import base64
@@ -17,6 +19,12 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
+from cookbook.runs import ROOT
+
+AXE = ROOT / ".venv/node_modules/axe-core/axe.min.js"
+LOOKS = [(width, dark) for width in (390, 1200) for dark in (False, True)]  # a phone and a desk, by day and by night
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
          "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -26,6 +34,10 @@ FLAGS = ("--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable
 def find() -> str | None:
     """Returns the path of a Chromium, None where there is none."""
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+needs_browser = pytest.mark.skipif(find() is None, reason="no Chromium here (Debian: apt install chromium)")
+needs_axe = pytest.mark.skipif(not (find() and AXE.is_file()), reason=f"needs Chromium, and {AXE}: see `make test`")
 
 
 @dataclass
@@ -105,9 +117,10 @@ class Browser:
         self.call("Page.navigate", url=address)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
+        self.value("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn))).then(() => 0)")
         seen = Seen(
-            overflow=self._value("document.scrollingElement.scrollWidth") - width,
-            broken=self._value("[...document.images].filter(i => !i.complete || !i.naturalWidth).length"),
+            overflow=self.value("document.scrollingElement.scrollWidth") - width,
+            broken=self.value("[...document.images].filter(i => !i.complete || !i.naturalWidth).length"),
         )
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=self._whole(width))
         seen.picture = base64.b64decode(shot["data"])
@@ -128,9 +141,25 @@ class Browser:
         """Returns the open page as a PDF, as it would be printed."""
         return base64.b64decode(self.call("Page.printToPDF", preferCSSPageSize=False)["data"])
 
-    def _value(self, expression: str) -> int:
-        return self.call("Runtime.evaluate", expression=expression)["result"]["value"]
+    def value(self, expression: str):
+        """Returns what an expression of JavaScript is in the open page, as if somebody had clicked; waits for it."""
+        how = {"awaitPromise": True, "userGesture": True, "returnByValue": True}
+        found = self.call("Runtime.evaluate", expression=expression, **how)
+        if "exceptionDetails" in found:
+            raise RuntimeError(f"{expression[:80]}: {found['exceptionDetails']}")
+        return found["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """Press a key, such as "Tab", in the open page."""
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode={"Tab": 9}[key])
+
+    def violations(self) -> list[str]:
+        """Returns what axe-core finds wrong in the open page: rule, how grave, where first, and its reason."""
+        self.value(AXE.read_text(encoding="utf-8") + "; 0")
+        words = "v.id + ' (' + v.impact + '): ' + v.nodes[0].html + ' ' + v.nodes[0].failureSummary"
+        return self.value(f"axe.run().then(found => found.violations.map(v => {words}))")
 
     def _whole(self, width: int) -> dict:
-        height = self._value("document.scrollingElement.scrollHeight")
+        height = self.value("document.scrollingElement.scrollHeight")
         return {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
