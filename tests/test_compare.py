@@ -86,9 +86,10 @@ def test_three_jobs_are_paired_one_after_the_other_and_each_p_counts_all(two, tm
 def test_a_run_that_was_not_ended_or_went_wrong_is_said_before_any_score(two, capsys):
     job(two, "c", answered(50), outcome="running", losses=[1.0] * 30)
     compare.main(["a", "c"])
-    _, ended, alarm, evidence, *_ = capsys.readouterr().out.splitlines()
+    _, ended, alarm, progress, evidence, *_ = capsys.readouterr().out.splitlines()
     assert ended == "SFT of c is not at its end (running)."
     assert alarm.startswith("SFT of c set off an alarm: loss-flat") and evidence.startswith("A answers")
+    assert progress.startswith("It does not hold of SFT of c that the training loss fell")
 
 
 @pytest.mark.parametrize(

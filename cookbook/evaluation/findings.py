@@ -1,18 +1,17 @@
 """What the figures of an evaluation say, in plain sentences: better or not, does it look, what was lost.
 
 Why: a table lets everybody read what he hoped for. The rules by which figures become words stand here, once, so that
-the notebook, the report and the comparison of jobs say the same; what limits an answer (`doubts`) stands before it.
+the notebook, the report and the comparison of jobs say the same.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from cookbook.display.tables import label
+from cookbook.display.tables import Verdict, label
 from cookbook.evaluation.controls import TURN, circular_score
 from cookbook.evaluation.scores import LEAST, by_field, kept_skills
 from cookbook.evaluation.statistics import SURE, holm, interval
-from cookbook.runs import FINISHED
-from cookbook.training.alarms import Alarm
 
 MUTE = 0.2  # a larger share of unread answers under a control is told: it then falls for another reason
 MEANS = {  # what it says of the questions where a control does not fall to guessing
@@ -110,35 +109,31 @@ def guessing(levels: Mapping[str, float]) -> float:
     return max(levels.get("chance", 0), levels.get("majority", 0))
 
 
-def doubts(outcomes: Mapping[str, str], alarms: Mapping[str, Sequence[Alarm]]) -> list[str]:
-    """Returns what to know before any score, a sentence each: runs that are not at their end, and alarms of a run.
-
-    `outcomes` are those of the manifests, "" or `FINISHED` for a run that has ended; `alarms` those of `alarms.replay`.
-    """
-    said = [f"{label(run)} is not at its end ({how})." for run, how in outcomes.items() if how not in ("", FINISHED)]
-    for run, found in alarms.items():
-        told = [f"{alarm.name} ({'severe, ' * alarm.severe}from step {alarm.step} on)" for alarm in found]
-        said += [f"{label(run)} set off an alarm: {listed(told)}."] if told else []
-    return said
-
-
-def goals(comparison: dict, gain: float, accuracy: float) -> list[str]:
-    """Returns a sentence for each part of the goal that problem.ipynb sets: what was asked, what came, held or missed.
+def goals(comparison: dict, gain: float, accuracy: float) -> list[Verdict]:
+    """Returns a verdict on each part of the goal that problem.ipynb sets: what was asked, what came.
 
     The first trained model is `gain` above the base, the last step is sure (p < 0.05), and ends at `accuracy` or more.
     """
     names, steps = list(comparison["models"]), list(judged_steps(comparison).values())
     if not steps:
         return []
-    last = comparison["models"][names[-1]]["accuracy"]
-    parts = [
-        (f"{label(names[1])} {points(gain)} points above {names[0]}", points(steps[0]["difference"]),
-         steps[0]["difference"] >= gain),
-        (f"{label(names[-1])} surely better than {label(names[-2])}", p_value(steps[-1]["p"]),
-         steps[-1]["sure"] and steps[-1]["difference"] > 0),
-        (f"{label(names[-1])} at {hundred(accuracy)} % or more", f"{hundred(last)} %", last >= accuracy),
+    first, old, new = label(names[1]), label(names[-2]), label(names[-1])
+    gained, step, last = steps[0]["difference"], steps[-1], comparison["models"][names[-1]]
+    tasks = sorted(last.get("tasks", {}).items(), key=lambda task: task[1]["accuracy"])[:2]
+    weak = listed([f"{task} ({hundred(part['accuracy'])} %)" for task, part in tasks])
+    enough = f", or {step['needed']} questions, which show such a step 8 times in 10" if step["needed"] else ""
+    longer = ("the training was short, or the questions are too few to show it", f"more steps{enough}")
+    gamed = ("the reward pays for something else, or the rate was too high", "read what it answers; a lower rate")
+    return [
+        Verdict(f"{first} {points(gain)} points above {names[0]} ({points(gained)})", gained >= gain,
+                "the training was short, or evaluation asks in another way than training",
+                "more epochs; read what it answers"),
+        Verdict(f"{new} surely better than {old} ({p_value(step['p'])})",
+                step["sure"] and step["difference"] > 0, *(longer if step["difference"] >= 0 else gamed)),
+        Verdict(f"{new} at {hundred(accuracy)} % or more ({hundred(last['accuracy'])} %)", last["accuracy"] >= accuracy,
+                "the training was short" + (f"; the weakest tasks are {weak}" if weak else ""),
+                "more steps, then more clips of the weakest tasks"),
     ]  # fmt: skip
-    return [f"{'reached' if held else 'MISSED'}: {asked} ({came})" for asked, came, held in parts]
 
 
 def evidence(comparison: dict) -> str:
@@ -241,4 +236,16 @@ def worse_words(found: Mapping[str, Mapping[str, dict]]) -> str:
         unsure = [task for task, part in tasks.items() if part["verdict"] in ("not certain", "too few")]
         words = f"lost {listed(lost)}" if lost else "no task is surely lost"
         said.append(f"{later} against {earlier}: {words}" + f"; not certain for {listed(unsure)}" * bool(unsure) + ".")
+    return " ".join(said)
+
+
+def habit_words(found: Mapping[str, Mapping[str, dict]], predictions: Mapping[str, Sequence[dict]]) -> str:
+    """Returns the usual answer of the last model to each task that its last step lost, and how often that is right."""
+    lost = [task for task, part in next(iter(found.values()), {}).items() if part["verdict"] == "lost"]
+    said = []
+    for task in lost:
+        rows = [row for row in list(predictions.values())[-1] if row["task"] == task]
+        answer, count = Counter(row["answer"] for row in rows).most_common(1)[0]
+        right = sum(row["reference"] == answer for row in rows)
+        said.append(f"It answers {task} with {answer} {count} times of {len(rows)}; that is right {right} times.")
     return " ".join(said)

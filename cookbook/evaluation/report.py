@@ -30,6 +30,7 @@ from cookbook.display.clips import play
 from cookbook.display.tables import Table, label
 from cookbook.evaluation import findings
 from cookbook.evaluation.metrics import choices
+from cookbook.evaluation.outcome import doubts, outcome
 from cookbook.evaluation.predictions import STAMP
 from cookbook.evaluation.scores import won_and_lost
 from cookbook.training.alarms import Alarm, replay
@@ -105,6 +106,7 @@ class Report:
             facts=dict(flatten(self.manifest)),
             findings=findings,
             plots=plots,
+            outcome=outcome,
             script=SCRIPT,
             allowed=base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(),
         )
@@ -123,9 +125,9 @@ class Report:
     def answer(self) -> tuple[str, list[str], str]:
         """Returns what stands first: the short answer, what limits it, and the numbers behind it."""
         runs = {name: facts for name, facts in self.manifest.items() if isinstance(facts, Mapping)}
-        doubts = findings.doubts({name: str(facts.get("outcome", "")) for name, facts in runs.items()}, self.alarms)
+        ended = {name: str(facts.get("outcome", "")) for name, facts in runs.items()}
         short = findings.short_answer(self.comparison, findings.skills(self.rows))
-        return short, doubts, findings.evidence(self.comparison)
+        return short, doubts(self.trainings(), ended, self.alarms), findings.evidence(self.comparison)
 
     def bars(self) -> Callable[[bool], Figure]:
         """Returns what draws the accuracies, wide or narrow."""

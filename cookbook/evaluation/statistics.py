@@ -79,8 +79,8 @@ def needed_items(decided: float, difference: float) -> int | None:
 def holm(p: Mapping[str, float]) -> dict[str, float]:
     """Returns the p-values of several looks, by name, each raised for the others that were taken: at most 1.
 
-    The smallest counts as often as there are looks, the next once less, and none below the one before it: so that one
-    falls below SURE by luck in 5 of 100 such sets (Holm 1979, Scandinavian Journal of Statistics 6:65-70).
+    The smallest counts as often as there are looks, the next once less, and none below the one before it: so luck alone
+    brings one below SURE in 5 of 100 such sets at most (Holm 1979, Scandinavian Journal of Statistics 6:65-70).
     """
     raised, least = {}, 0.0
     for place, name in enumerate(sorted(p, key=p.get)):

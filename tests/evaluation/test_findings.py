@@ -3,7 +3,6 @@
 import pytest
 
 from cookbook.evaluation import findings
-from cookbook.training.alarms import RULES
 
 
 def made_up(*steps: tuple[float, float]) -> dict:
@@ -48,23 +47,30 @@ def test_the_short_answer_claims_nothing_on_few_questions_or_below_guessing_and_
     assert findings.short_answer(better, fell) == "Yes, better at every step, but rules fell"
 
 
-def test_what_limits_an_answer_is_said_of_each_run():
-    kl, runaway = (next(rule for rule in RULES if rule.name == name) for name in ("kl", "kl-runaway"))
-    found = {"sft": [], "rl": [kl, runaway]}
-    assert findings.doubts({"sft": "finished", "rl": "stopped", "other": ""}, found) == [
-        "RL is not at its end (stopped).",
-        "RL set off an alarm: kl (from step 0 on) and kl-runaway (severe, from step 0 on).",
-    ]
-    assert findings.doubts({"sft": "finished"}, {"sft": []}) == []
-
-
 def test_a_goal_that_is_missed_is_said_to_be_missed():
-    assert findings.goals(made_up((0.3, 1e-9), (0.05, 0.2)), 0.2, 0.85) == [
-        "reached: SFT +20.0 points above base (+30.0)",
-        "MISSED: RL surely better than SFT (p = 0.200)",
-        "MISSED: RL at 85.0 % or more (75.0 %)",
-    ]
+    comparison = made_up((0.3, 1e-9), (0.05, 0.2))
+    gained, step, last = findings.goals(comparison, 0.2, 0.85)
+    assert str(gained) == "held     SFT +20.0 points above base (+30.0)"
+    assert str(step).startswith("NOT held RL surely better than SFT (p = 0.200)\n") and "short" in step.why
+    assert last.words == "RL at 85.0 % or more (75.0 %)" and not last.holds
     assert findings.goals(made_up(), 0.2, 0.85) == []
+
+
+def test_a_goal_names_the_weakest_tasks_and_does_not_call_a_worse_model_short_of_training():
+    comparison = made_up((0.3, 1e-9), (-0.1, 0.001))
+    comparison["models"]["rl"]["tasks"] = {t: {"accuracy": a} for t, a in (("a", 0.9), ("b", 0.5), ("c", 0.6))}
+    _, step, last = findings.goals(comparison, 0.2, 0.85)
+    assert last.why.endswith("the weakest tasks are b (50.0 %) and c (60.0 %)")
+    assert not step.holds and "pays for something else" in step.why
+
+
+def test_a_lost_task_is_told_with_the_answer_that_took_its_place():
+    rows = [{"task": t, "answer": "Yes", "reference": r} for t in ("rules", "cause") for r in ("Yes", "No", "No")]
+    found = {"rl_vs_sft": {"rules": {"verdict": "lost"}, "cause": {"verdict": "kept"}}}
+    assert findings.habit_words(found, {"sft": [], "rl": rows}) == (
+        "It answers rules with Yes 3 times of 3; that is right 1 times."
+    )
+    assert findings.habit_words({}, {"rl": rows}) == "" == findings.habit_words({"x": {}}, {"rl": rows})
 
 
 def test_the_evidence_is_one_sentence_of_computed_numbers():
