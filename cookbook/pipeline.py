@@ -32,6 +32,7 @@ from cookbook.data.contract import Contract, ContractError
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, require_plain, require_targets
 from cookbook.data.vision import narrower_limits
+from cookbook.display.live import live_curves
 from cookbook.display.tables import label
 from cookbook.engine.launch import AS_LAUNCHED, PROGRAM, choose_engine, launch, on_gpus
 from cookbook.engine.records import read_engine_metrics
@@ -226,7 +227,7 @@ def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = 
             return _launch(job, facts, go_on, stop_on_alarm)
         model, encoder = job.open(job.start)
         run, samples, validation = _begin(job, facts, go_on), job.splits["train"], job.splits["validation"]
-        with stops_between_steps():
+        with stops_between_steps(), live_curves(run, job.step):
             if job.step == "sft":
                 return sft(job.config, samples, validation, encoder, model, run, stop_on_alarm=stop_on_alarm)
             return grpo(job.config, samples, encoder, model, run, job.seed, validation, stop_on_alarm=stop_on_alarm)
@@ -282,7 +283,8 @@ def _launch(job: Job, facts: Mapping[str, Any], go_on: bool, stop_on_alarm: bool
     """Run the job's training on cosmos-rl. Returns the last export, with its contract."""
     config, run = job.config, _begin(job, facts, go_on)
     resume = checkpoint.last_complete(run.path) if go_on else None
-    export = launch(config, job.loader, run, resume=resume, replace=True, stop_on_alarm=stop_on_alarm)
+    with live_curves(run, job.step):
+        export = launch(config, job.loader, run, resume=resume, replace=True, stop_on_alarm=stop_on_alarm)
     job.contract.save(export / checkpoint.CONTRACT)
     if not (export / ADAPTER).is_file():
         return export
