@@ -1,6 +1,7 @@
-"""A page in a real browser: the Chromium of this machine, headless, driven by Playwright, which fetches none of its own.
+"""A page in a real browser: this machine's Chromium, headless, driven by Playwright.
 
-Why: what a report looks like on a phone, and whether it asks the network for anything, only a browser knows.
+Why: what a report looks like on a phone, and whether it asks the network for anything, only a browser knows. Playwright
+is given the Chromium that is there, and fetches none of its own.
 
     with Browser() as browser:
         seen = browser.open(path, width=390, dark=True)
