@@ -34,10 +34,10 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 # only a set-up in this very call counts as its time, so an earlier figure goes before anything runs
 $(shell rm -f .venv/.setup_seconds)
 
-.PHONY: help tutorial recipes test test-slow test-faults test-gpu lab lint notebooks lock clean
+.PHONY: help tutorial recipes test test-slow test-browser test-faults test-gpu lab lint notebooks lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s  %s\n", $$1, $$2}' Makefile
 
 $(READY): pyproject.toml requirements.lock
 	@.ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
@@ -52,7 +52,10 @@ test: lint ## lint, unit tests, and every notebook under nbval
 	$(BIN)/python -m pytest tests --durations=15 --nbval-lax --nbval-current-env $(NOTEBOOKS) $(RECIPES)
 
 test-slow: $(READY) ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow tests
+	$(BIN)/python -m pytest -m "slow and not browser" tests
+
+test-browser: $(READY) ## the notebooks in JupyterLab and Chromium, as a learner meets them; pictures in runs/screenshots
+	$(BIN)/python -m pytest -m browser tests
 
 test-faults: $(READY) ## injected faults, the slow ones too, and a table of them
 	$(BIN)/python -m pytest -m "fault and not gpu" tests

@@ -19,7 +19,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,10 @@ Ran = tuple[str, str, str, float]  # a recipe, what it found, "ok" or the first 
 
 
 def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any]) -> Ran:
-    """Run one notebook into `out`, also as HTML. Returns what came of it; a cell that fails is an outcome too."""
+    """Run one notebook into `out`, also as HTML. Returns what came of it.
+
+    An outcome is also a cell that fails, and the first of its verdicts that does not hold.
+    """
     import nbformat
     from nbconvert import HTMLExporter
     from papermill import PapermillExecutionError
@@ -124,14 +127,20 @@ def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any]) -> Ran:
     except PapermillExecutionError as error:
         outcome = (f"{error.ename}: {error.evalue}".splitlines() or ["failed"])[0]
     book = nbformat.read(out / source.name, 4)
+    lost = [line for line in printed(book.cells).splitlines() if line.startswith("NOT held")]
+    outcome = lost[0] if lost and outcome == "ok" else outcome
     (out / f"{source.stem}.html").write_text(HTMLExporter().from_notebook_node(book)[0], encoding="utf-8")
     return source.stem, finding(book), outcome, time.monotonic() - started
 
 
 def finding(book) -> str:
     """Returns what the cells tagged `finding` printed; "" where none ran."""
-    cells = [cell for cell in book.cells if "finding" in cell.metadata.get("tags", [])]
-    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", [])).strip()
+    return printed(cell for cell in book.cells if "finding" in cell.metadata.get("tags", [])).strip()
+
+
+def printed(cells: Iterable) -> str:
+    """Returns all that cells of a notebook printed."""
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
 
 
 def page(found: Sequence[Ran]) -> str:

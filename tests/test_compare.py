@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from browser import LOOKS, Browser, needs_axe
+from browser import LOOKS, Browser, needs_browser
 
 from cookbook import compare
 from cookbook.evaluation import findings, scores
@@ -116,7 +116,7 @@ def test_jobs_without_an_evaluation_and_jobs_alone_are_refused_in_one_line(two, 
         assert said in shown.err and len(shown.err.splitlines()) == 1 and not shown.out
 
 
-@needs_axe
+@needs_browser
 def test_the_page_fits_a_phone_asks_for_nothing_and_shuts_nobody_out(two):
     compare.main(["a", "b"])
     with Browser() as browser:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import LOOKS, Browser, needs_axe, needs_browser
+from browser import LOOKS, Browser, needs_browser
 from PIL import Image
 
 from cookbook.display import plots
@@ -303,7 +303,7 @@ def test_in_a_browser_it_is_quiet_and_fits_a_phone(path):
         assert browser.printed().startswith(b"%PDF")
 
 
-@needs_axe
+@needs_browser
 def test_nobody_is_shut_out(path):
     with Browser() as browser:
         for width, dark in LOOKS:
@@ -316,8 +316,8 @@ def test_on_a_phone_pictures_shrink_and_a_table_that_is_too_wide_says_so_and_tak
     with Browser() as browser:
         browser.open(path, 390)
         right = "Math.max(...[...document.querySelectorAll('img, video')].map(i => i.getBoundingClientRect().right))"
-        assert browser.value(right) <= 390
-        boxes = browser.value(
+        assert browser.page.evaluate(right) <= 390
+        boxes = browser.page.evaluate(
             "[...document.querySelectorAll('.scroll')].filter(box => box.checkVisibility()).map(box => "
             "[box.scrollWidth > box.clientWidth, box.nextElementSibling.checkVisibility(), box.tabIndex === 0])"
         )
@@ -328,14 +328,15 @@ def test_on_a_phone_pictures_shrink_and_a_table_that_is_too_wide_says_so_and_tak
 def test_the_first_stop_of_the_keyboard_skips_to_the_figures_a_line_is_copied_and_the_clip_plays(path):
     with Browser() as browser:
         browser.open(path, 1280)
-        browser.press("Tab")
-        assert browser.value("document.activeElement.hash") == "#main"
-        assert browser.value("document.activeElement.getBoundingClientRect().left") >= 0
-        copied = "const button = document.querySelector('.copy button'); button.click();"
-        assert browser.value(f"{copied} [button.textContent, getSelection().toString()]") == ["copied", COMMAND]
-        plays = "const clip = document.querySelector('video'); clip.preload = 'auto'; clip.load();"
-        seconds = "new Promise(end => { clip.onloadeddata = () => end(clip.duration); clip.onerror = () => end(0); })"
-        assert browser.value(f"{plays} {seconds}") == pytest.approx(4, abs=0.6)
+        browser.page.keyboard.press("Tab")
+        assert browser.page.evaluate("document.activeElement.hash") == "#main"
+        assert browser.page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+        browser.page.click(".copy button")
+        said = browser.page.inner_text(".copy button"), browser.page.evaluate("getSelection().toString()")
+        assert said == ("copied", COMMAND)
+        seconds = "new Promise(end => { clip.onloadeddata = () => end(clip.duration); clip.onerror = () => end(0) })"
+        plays = f"clip => {{ clip.preload = 'auto'; clip.load(); return {seconds} }}"
+        assert browser.page.eval_on_selector("video", plays) == pytest.approx(4, abs=0.6)
 
 
 @needs_browser
