@@ -95,6 +95,25 @@ def _with_passes(job: Job) -> Job:
     return replace(job, config=config.edit({EPOCHS: needed})) if needed > config[EPOCHS] else job
 
 
+def regrouped(job: Job, copies: int) -> Job:
+    """Returns the job with groups of so many completions, 0 as configured: as many prompts a step, as many a part."""
+    config = job.config
+    prompts, part = (config[key] // config[GENERATIONS] for key in (BATCH, MINI))
+    changes = {GENERATIONS: copies, BATCH: prompts * copies, MINI: max(1, part) * copies}
+    return replace(job, config=config.edit(changes)) if copies else job
+
+
+def as_shipped(name: str) -> bool:
+    """Returns whether SFT and RL of a job ran with the shipped settings of the toy road: only then do checks hold."""
+    own = {"train.output_dir", DATASET, START}  # named by the job's folder
+    for step, shipped in CONFIGS.items():
+        file, asked = runs.path(name) / step / "config.toml", Config.load(shipped).stated
+        ran = Config.load(file).stated if file.is_file() else {}
+        if any(ran.get(key) != value for key, value in asked.items() if key not in own):
+            return False
+    return True
+
+
 def config_file(name: str, step: str, config: str = "") -> str:
     """Returns the TOML file that a step begins with: what is said, else `jobs/NAME/STEP.toml`, else the toy road's.
 

@@ -1,28 +1,35 @@
-"""A page in a real browser: this machine's Chromium, headless, driven by Playwright.
+"""A page in a real browser: this machine's Chromium, headless, driven by Playwright, and asked by axe-core.
 
-Why: what a report looks like on a phone, and whether it asks the network for anything, only a browser knows. Playwright
-is given the Chromium that is there, and fetches none of its own.
+Why: what a report looks like on a phone, whether it asks the network for anything, and whom it shuts out, only a
+browser knows. Playwright is given the Chromium that is there, and fetches none of its own.
 
     with Browser() as browser:
         seen = browser.open(path, width=390, dark=True)
         assert not seen.console and not seen.requests and seen.overflow <= 0
+        assert not browser.violations()
 """
 
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-quic",
          "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
 HEIGHT = 900  # pixels
+LOOKS = [(width, dark) for width in (390, 1200) for dark in (False, True)]  # a phone and a desk, by day and by night
 
 
 def find() -> str | None:
     """Returns the path of a Chromium, None where there is none."""
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+needs_browser = pytest.mark.skipif(find() is None, reason="no Chromium here (Debian: apt install chromium)")
 
 
 @dataclass
@@ -63,6 +70,12 @@ class Browser:
         seen.picture = self.page.screenshot(full_page=True)
         seen.requests = [url for url in seen.requests if url != address and not url.startswith("data:")]
         return seen
+
+    def violations(self) -> list[str]:
+        """Returns what axe-core finds wrong in the open page: rule, how grave, where first, and why."""
+        found = Axe().run(self.page).response["violations"]
+        first = [(rule["id"], rule["impact"], rule["nodes"][0]) for rule in found]
+        return [f"{name} ({grave}): {node['html']}: {node['failureSummary']}" for name, grave, node in first]
 
     def printed(self) -> bytes:
         """Returns the open page as a PDF, as it would be printed."""

@@ -12,14 +12,14 @@ import pytest
 from cookbook.runs import ROOT
 
 TOPS = {
-    "cookbook": "tutorial jobs new pipeline runs inference gym watch lessons",
+    "cookbook": "tutorial jobs new pipeline runs inference gym watch compare lessons",
     "data_tools": "cosmos_sft cosmos_grpo avha_sft_single_caption llava_sft saved_sft samples_sft road_vqa videophy2 "
     "wts_vqa warehouse_vqa av_caption convert region_masks videophy2_download",
 }
 # each may import from those before it; `runs` and `config` say where things are and how they are set
 ORDER = ["runs", "data", "display", "config", "model", "checkpoint", "training", "evaluation", "engine", "doctor"]
 # in the order in which one may ask another
-DOORS = ["inference", "watch", "pipeline", "gym", "jobs", "new", "tutorial", "lessons", "__main__"]
+DOORS = ["inference", "watch", "compare", "pipeline", "gym", "jobs", "new", "tutorial", "lessons", "__main__"]
 ROAD = ["pipeline.py", "runs.py", "data", "model", "training", "checkpoint/store.py", "evaluation/predict.py",
         "evaluation/predictions.py", "evaluation/scores.py", "evaluation/statistics.py"]  # fmt: skip
 LOOPS = {"sft", "grpo"}

@@ -61,15 +61,26 @@ def test_the_command_writes_the_page_and_fails_where_a_recipe_does(runs, monkeyp
     assert "Error: no" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not browser.find(), reason="needs Chromium")
+@browser.needs_browser
 def test_the_page_fits_a_phone_in_light_and_dark(ran):
     out, found = ran
     index = out / "index.html"
     index.write_text(page(found), encoding="utf-8")
     with browser.Browser() as opened:
-        seen = [opened.open(index, width, dark) for width in (390, 1200) for dark in (False, True)]
+        seen = [opened.open(index, *look) for look in browser.LOOKS]
     assert all(not s.console and not s.requests and s.overflow <= 0 for s in seen)
     assert seen[0].picture != seen[1].picture, "dark looks like light"
+
+
+@browser.needs_browser
+def test_the_page_shuts_nobody_out(ran):
+    out, found = ran
+    index = out / "index.html"
+    index.write_text(page(found), encoding="utf-8")
+    with browser.Browser() as opened:
+        for look in browser.LOOKS:
+            opened.open(index, *look)
+            assert opened.violations() == []
 
 
 @pytest.mark.parametrize("name", RECIPES)
