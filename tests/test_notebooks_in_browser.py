@@ -45,7 +45,7 @@ def test_all_cells_run_and_nothing_complains(lab, name):
     while training >= 0 and not book.page.evaluate("window.ended"):
         seen.append(book.shown(training))
         time.sleep(0.5)
-    book.wait(120)
+    book.wait(300)
     assert not book.complaints()
     if training >= 0:
         texts, pictures = ({found for found in column if found} for column in zip(*seen))
@@ -57,7 +57,7 @@ def test_all_cells_run_and_nothing_complains(lab, name):
 
 def test_a_clip_plays(lab):
     book = opened(lab, "data")
-    book.wait(120)
+    book.wait(300)
     book.shown(book.cell("play("))
     clip = book.page.locator("video").first
     clip.evaluate("clip => clip.play()")
@@ -77,12 +77,12 @@ def test_a_stopped_training_says_how_to_go_on_and_all_cells_run_again(lab):
         time.sleep(0.1)
     book.shoot("training")
     book.interrupt()
-    book.wait(60)
+    book.wait(120)
     (stop,) = [output for output in book.outputs()[training] if output["output_type"] == "error"]
     assert len(stop["traceback"]) == 1 and "goes on from there" in stop["traceback"][0]
     book.shoot("stopped")
     book.set(fresh=False)
     book.run_all()
-    book.wait(120)
+    book.wait(300)
     assert not book.complaints()
     book.close()
