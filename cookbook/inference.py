@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import json
 import mmap
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -37,7 +36,6 @@ from cookbook.runs import ROOT, named
 CONTRACT = "configs/prompts/captions.yaml"  # for a checkpoint that brings none
 QUESTION = "Describe what you see in this video."
 TOKENS = 512
-THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -105,14 +103,20 @@ def ask(
     model, _ = checkpoint.load(folder, torch.bfloat16 if torch.cuda.is_available() else torch.float32)
     out = generate(model.eval(), to(model, prompt), max_new_tokens)
     completion = encoder.tokenizer.decode(out.tokens[0][out.mask[0]], skip_special_tokens=True)
-    thought, choices = THOUGHT.search(completion), choices_of(question)[1]
+    choices = choices_of(question)[1]
     answer = bound.read_answer(completion, tuple(choices), choices)
     shard, dtype = min(folder.glob("*.safetensors")), str(model.dtype).removeprefix("torch.")
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
     with shard.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
         digest = hashlib.sha256(content).hexdigest()[:12]  # some seconds for a shard of 4 GB
     loaded = Loaded(named(folder), digest, shard.name, bound.hash, file, dtype, device)
-    return Answer(loaded, question, completion, thought and thought[1].strip(), answer, bool(out.ended[0]))
+    return Answer(loaded, question, completion, thought(completion), answer, bool(out.ended[0]))
+
+
+def thought(completion: str) -> str | None:
+    """Returns what stands in the first closed <think> block, None where none is."""
+    inside, closed, _ = completion.partition("<think>")[2].partition("</think>")
+    return inside.strip() if closed else None
 
 
 def side_by_side(models: Mapping[str, str | Path], question: str, path: str | Path, **how: Any) -> Table:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cookbook import checkpoint
+from cookbook import checkpoint, inference
 from cookbook.checkpoint import CheckpointError
 from cookbook.data.contract import Contract, ContractError
 from cookbook.data.encoder import Encoder
@@ -87,6 +87,12 @@ def test_reasoning_and_answer_are_read_by_the_contract(samples, monkeypatch):
     assert (by_words.reasoning, by_words.answer) == (None, "B")
     plain = ask(BASE, question, video=[samples[0].video], contract="configs/prompts/captions.yaml", max_new_tokens=1)
     assert plain.weights.contract != found.weights.contract
+
+
+@pytest.mark.fault("load")
+def test_a_thought_that_begins_again_and_again_is_read_in_linear_time():
+    assert inference.thought("<think>" * 500_000) is None
+    assert inference.thought("so <think> they meet </think> x <think>no</think>") == "they meet"
 
 
 def test_an_image_is_seen_too(tmp_path):

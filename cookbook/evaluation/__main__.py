@@ -88,6 +88,8 @@ def predict_file(given: argparse.Namespace) -> str:
 
     if given.config and (idle := [f"--{key}" for key in ("format", "loader", "contract", "split") if vars(given)[key]]):
         raise ValueError(f"{', '.join(idle)}: does not go with --config, which states its own; name --data instead")
+    if given.out.is_dir():
+        raise ValueError(f"--out {given.out}: is a folder; name the file of the answers in it")
     if not given.server:
         checkpoint.find(given.model)  # before any data are read
     samples, contract, dtype = jobs.evaluation_samples(
