@@ -9,7 +9,8 @@ data: `fitted` sets it and nothing else. `python -m cookbook.new` writes the sam
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,15 @@ def place_of(data: str) -> str:
     """Returns the data as a configuration names them: from the project's root; a name of the hub as it is."""
     here = Path(data).expanduser()
     return named(here.resolve()) if here.exists() and not (ROOT / data).exists() else str(data)
+
+
+@contextmanager
+def parameter(name: str) -> Iterator[None]:
+    """Put the name of a notebook's parameter in front of what is wrong with what it names."""
+    try:
+        yield
+    except (DataError, CheckpointError) as error:
+        raise type(error)(f"parameter {name}: {error}") from None
 
 
 def contract_for(samples: Sequence[Sample], own: Contract) -> Contract:

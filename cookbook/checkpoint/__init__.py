@@ -14,6 +14,7 @@ from cookbook.checkpoint.store import (  # noqa: F401
     CheckpointError,
     batch_vision,
     export,
+    fetch,
     find,
     keep,
     last_complete,

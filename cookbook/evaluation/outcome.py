@@ -5,14 +5,17 @@ and rl.ipynb, `python -m cookbook.watch` and the report agree about a run. Wheth
 only the evaluation can tell (`findings`).
 
     verdicts(training_verdicts(read_metrics("tutorial/rl")))
+    doubts({"rl": rows}, {"rl": "stopped"}, {"rl": replay(rows)})     # what a page says before any score
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from cookbook.display.tables import Verdict
-from cookbook.training.alarms import LOSS, REWARD, VAL_LOSS, replay
+from cookbook.display.tables import Verdict, label
+from cookbook.evaluation.findings import listed
+from cookbook.runs import FINISHED
+from cookbook.training.alarms import LOSS, REWARD, VAL_LOSS, Alarm, replay
 
 RIGHT, MOSTLY = "train/reward_single_choice", 0.8  # a reward that starts so high has little room, as in the alarms
 LOWER = 0.98  # of a loss: less is no fall, as for the alarm `loss-flat`
@@ -61,3 +64,19 @@ def training_verdicts(rows: Sequence[Mapping]) -> list[Verdict]:
         for a in replay(rows)
     ]
     return [outcome(rows), *(alarms or [Verdict(f"no alarm went off in {len(rows)} steps", True)])]
+
+
+def doubts(
+    trainings: Mapping[str, Sequence[Mapping]], ended: Mapping[str, str], alarms: Mapping[str, Sequence[Alarm]]
+) -> list[str]:
+    """Returns what to know of trainings before any score, in sentences: not at its end, an alarm, no progress.
+
+    By name: the rows of their metrics, the `outcome` of their manifests ("" where one has none), and their alarms.
+    """
+    said = [f"{label(run)} is not at its end ({how})." for run, how in ended.items() if how not in ("", FINISHED)]
+    for run, rows in trainings.items():
+        told = [f"{a.name} ({'severe, ' * a.severe}from step {a.step} on)" for a in alarms[run]]
+        said += [f"{label(run)} set off an alarm: {listed(told)}."] if told else []
+        if (found := outcome(rows)).holds is False:
+            said.append(f"It does not hold of {label(run)} that {found.words}.")
+    return said

@@ -6,16 +6,18 @@ from cookbook.evaluation import findings
 
 
 def made_up(*steps: tuple[float, float]) -> dict:
-    """A comparison of base, sft, rl with these (difference, p) per step; accuracies start at 40 %."""
+    """A comparison of base, sft, rl with these (difference, p by clip) per step; accuracies start at 40 %."""
     names = ["base", "sft", "rl"][: len(steps) + 1]
-    models, paired, accuracy = {}, {}, 0.4
+    models, paired, clustered, accuracy = {}, {}, {}, 0.4
     for i, name in enumerate(names):
         if i:
             difference, p = steps[i - 1]
             accuracy += difference
-            paired[f"{name}_vs_{names[i - 1]}"] = {"difference": difference, "p": p}
+            # as single questions every step looks sure: only whole clips may decide
+            paired[f"{name}_vs_{names[i - 1]}"] = {"difference": difference, "p": 1e-4, "needed": 30 * i}
+            clustered[f"{name}_vs_{names[i - 1]}"] = {"difference": difference, "p": p, "ci95": [-0.1, 0.2]}
         models[name] = {"accuracy": accuracy, "ci95": [accuracy - 0.05, accuracy + 0.05]}
-    return {"n": 400, "models": models, "paired": paired}
+    return {"n": 400, "models": models, "paired": paired, "clustered": clustered}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,8 @@ def made_up(*steps: tuple[float, float]) -> dict:
         ([(0.02, 0.4), (-0.1, 0.001)], "No, worse with RL"),
         ([(0.02, 0.4), (-0.01, 0.9)], "Not for certain"),
         ([(0.02, 0.05)], "Not for certain"),
+        ([(0.3, 1e-9), (0.05, 0.04)], "Yes, better at every step"),
+        ([(0.05, 0.03), (0.05, 0.04)], "Not for certain"),  # the smaller p counts twice, the larger no less
     ],
 )
 def test_the_short_answer_counts_sure_steps_only(steps, answer):
@@ -69,12 +73,21 @@ def test_a_lost_task_is_told_with_the_answer_that_took_its_place():
     assert findings.habit_words({}, {"rl": rows}) == "" == findings.habit_words({"x": {}}, {"rl": rows})
 
 
+def test_a_p_is_never_rounded_to_the_other_side_of_what_counts():
+    shown = [findings.p_value(p) for p in (0.0004, 0.0396, 0.0497, 0.05, 0.0504)]
+    assert shown == ["p < 0.001", "p = 0.040", "p = 0.0497", "p = 0.050", "p = 0.050"]
+
+
 def test_the_evidence_is_one_sentence_of_computed_numbers():
-    assert findings.evidence(made_up((0.3, 1e-9), (-0.021, 0.31))) == (
-        "Base answers 40.0 % of 400 held-out questions right (95 % interval 35.0–45.0); "
-        "SFT 70.0 % (65.0–75.0), that is +30.0 points against base (p < 0.001); "
-        "RL 67.9 % (62.9–72.9), that is −2.1 points against SFT (p = 0.310, which luck alone can explain)."
+    levels = {"chance": 0.25, "majority": 0.312}
+    assert findings.evidence(made_up((0.3, 1e-9), (-0.021, 0.31)) | levels) == (
+        "Base answers 40.0 % of 400 held-out questions right (95 % interval 35.0–45.0), "
+        "where a guess earns 25.0 % and always the most frequent answer earns 31.2 %; "
+        "SFT 70.0 % (65.0–75.0), that is +30.0 points against base (p < 0.001; so much takes 30 questions to find); "
+        "RL 67.9 % (62.9–72.9), that is −2.1 points against SFT "
+        "(p = 0.310, which luck alone can explain; so much takes 60 questions to find)."
     )
+    assert "guess" not in findings.evidence(made_up((0.3, 1e-9)))
 
 
 def asked(task: str, right: int, n: int) -> list[dict]:

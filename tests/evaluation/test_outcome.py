@@ -2,8 +2,9 @@
 
 import pytest
 
-from cookbook.evaluation.outcome import outcome, training_verdicts
+from cookbook.evaluation.outcome import doubts, outcome, training_verdicts
 from cookbook.runs import ROOT, read_metrics
+from cookbook.training.alarms import replay
 from cookbook.watch import main
 
 
@@ -58,6 +59,16 @@ def test_where_an_alarm_goes_off_for_want_of_progress_the_outcome_agrees():
         progress, *alarms = training_verdicts(rows)
         assert not progress.holds and any(alarm in found.words for found in alarms)
         assert all(not found.holds and found.why and found.do for found in alarms)
+
+
+def test_what_limits_an_answer_is_said_of_each_run():
+    wild = [row | {"train/kl_loss_avg": 5.0} for row in rewarded(0.6, 0.6)]
+    trainings = {"sft": trained(5.0, 0.1), "rl": wild, "other": []}
+    alarms = {run: replay(rows) for run, rows in trainings.items()}
+    ended, alarm, progress = doubts(trainings, {"sft": "finished", "rl": "stopped", "other": ""}, alarms)
+    assert ended == "RL is not at its end (stopped)."
+    assert alarm == "RL set off an alarm: kl (from step 5 on) and kl-runaway (severe, from step 5 on)."
+    assert progress == f"It does not hold of RL that {outcome(wild).words}."
 
 
 def test_the_command_says_it_too(tmp_path, capsys):

@@ -232,6 +232,12 @@ def test_a_run_that_is_not_at_its_end_is_told_in_one_line(tmp_path, capsys, rows
     assert said[0] == told and ("cannot be told of 3 steps" in said[1] if rows else not said[1:])
 
 
+def test_a_run_that_an_alarm_ended_is_told_to_be_not_at_its_end(tmp_path, capsys):
+    assert main([str(written(tmp_path, WRONG["nan"], "stopped"))]) == 1
+    said = capsys.readouterr().out
+    assert "nan (severe" in said and f"the run is not at its end (stopped), at step {len(WRONG['nan'])}" in said
+
+
 @pytest.mark.fault("local engine")
 @pytest.mark.parametrize("last", ["{\n", "[1]\n", '{"loss": 1}\n', "nonsense\n"])
 def test_a_file_that_is_no_metrics_is_one_line_with_its_place(tmp_path, capsys, last):
