@@ -104,6 +104,7 @@ PAGE = """<!doctype html>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em }
 h2 { font-size: 1.1em } p { overflow-wrap: anywhere }
 </style>
+<main>
 <h1>The recipes</h1>
 <p>Four published recipes in miniature. Each line is what the notebook found; the name leads to the whole of it.</p>
 """
@@ -150,7 +151,7 @@ def page(found: Sequence[Ran]) -> str:
         text += f'<h2><a href="{name}.html">{name}</a></h2>\n'
         text += f"<p>{html.escape(words or 'No finding: it ended before.')}</p>\n"
         text += f'<p class="{"ok" if outcome == "ok" else "failed"}">{html.escape(outcome)} · {seconds:.0f} s</p>\n'
-    return text
+    return text + "</main>\n"
 
 
 def run_recipes(names: Sequence[str], seed: int, engine: str) -> bool:

@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     found = replay(rows)
     so_far = f" so far, at step {rows[-1]['step']}; the run is not at its end ({stands})" if stands and rows else ""
     print(*(found or [f"no alarm{so_far}" if rows else "no step has been logged"]), sep="\n")
+    if found and stands:
+        print(f"the run is not at its end ({stands}), at step {rows[-1]['step']}")
     if rows:
         print(outcome(rows))
     return int(any(alarm.severe for alarm in found))

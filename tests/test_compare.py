@@ -26,7 +26,7 @@ def answered(right: int, n: int = 60, contract: str = "c0", weights: str = "") -
     for i in range(n):
         wanted = "Yes" if i % 2 else "No"
         said = wanted if i < right else "No" if i % 2 else "Yes"
-        row = {"id": f"q{i}", "group": f"clip{i}", "task": "ab"[i % 2], "kind": "binary", "question": "?",
+        row = {"id": f"q{i}", "group": f"clip{i}", "task": "ab"[i // 2 % 2], "kind": "binary", "question": "?",
                "options": ["Yes", "No"], "reference": wanted, "output": f"<think></think>\n\n<answer>{said}</answer>",
                "contract": contract, "weights": weights or f"w{right}"}  # fmt: skip
         rows.append(read_row(row))

@@ -46,8 +46,10 @@ def points(difference: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """Returns "p = 0.039", or "p < 0.001" for what is smaller."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    """Returns "p = 0.039", or "p < 0.001" for what is smaller; a digit more where p would be rounded up to SURE."""
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.3f}" if (round(p, 3) < SURE) == (p < SURE) else f"p = {p:.4f}"
 
 
 def listed(words: Sequence[str]) -> str:

@@ -24,9 +24,9 @@ LOWER = 0.98  # of a loss: less is no fall, as for the alarm `loss-flat`
 def outcome(rows: Sequence[Mapping]) -> Verdict:
     """Returns whether a training did what it is for: the reward rose, or the loss fell.
 
-    The reward: the mean of the last third of the steps lies above that of the first by more than a standard error; open
-    below six steps, and where MOSTLY right answers were its start. The loss: that of validation where it was measured
-    twice, else of the first and the last quarter of training.
+    The reward: the mean of the last third of the steps lies two standard errors above that of the first; open between
+    one and two, below six steps, and where MOSTLY right answers were its start. The loss: that of validation where it
+    was measured twice, else of the first and the last quarter of training.
     """
     rewards = [row[REWARD] for row in rows if row.get(REWARD) is not None]
     if not rewards:
@@ -38,8 +38,10 @@ def outcome(rows: Sequence[Mapping]) -> Verdict:
     noise, rise = math.hypot(stdev(first), stdev(last)) / math.sqrt(part), fmean(last) - fmean(first)
     words = f"the reward rose: {fmean(first):.2f} in the first third of {len(rewards)} steps, {fmean(last):.2f} in the"
     words, right = f"{words} last", [row[RIGHT] for row in rows[:part] if row.get(RIGHT) is not None]
-    if rise <= noise and right and fmean(right) > MOSTLY:
+    if rise <= 2 * noise and right and fmean(right) > MOSTLY:
         return Verdict(words, None, "most answers were right from the start", "harder prompts, or end it here")
+    if noise < rise <= 2 * noise:
+        return Verdict(words, None, "it rose hardly more than its steps scatter", "more steps")
     why = "too few groups differ in what they earn, or the steps are too small or too few"
     return Verdict(words, rise > noise, why, "look at its equal groups, then more steps or a higher rate")
 

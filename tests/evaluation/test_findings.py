@@ -73,6 +73,11 @@ def test_a_lost_task_is_told_with_the_answer_that_took_its_place():
     assert findings.habit_words({}, {"rl": rows}) == "" == findings.habit_words({"x": {}}, {"rl": rows})
 
 
+def test_a_p_is_never_rounded_to_the_other_side_of_what_counts():
+    shown = [findings.p_value(p) for p in (0.0004, 0.0396, 0.0497, 0.05, 0.0504)]
+    assert shown == ["p < 0.001", "p = 0.040", "p = 0.0497", "p = 0.050", "p = 0.050"]
+
+
 def test_the_evidence_is_one_sentence_of_computed_numbers():
     levels = {"chance": 0.25, "majority": 0.312}
     assert findings.evidence(made_up((0.3, 1e-9), (-0.021, 0.31)) | levels) == (

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cookbook.display import plots
 from cookbook.evaluation import findings, report
+from cookbook.evaluation.outcome import outcome
 from cookbook.evaluation.report import Report
 from cookbook.evaluation.scores import compare
 from data_tools.worlds import road
@@ -382,3 +383,4 @@ def test_a_job_without_rl_and_of_other_names_has_one_too(run, tmp_path):
     assert "start → skewed" in page.text and "skewed is right where start was wrong" in page.text
     alts = [attrs["alt"][:4] for tag, attrs in page.tags if tag == "img"]
     assert alts[:2] == ["Bars", "Loss"] and "alarms of RL" not in page.text
+    assert str(outcome(CURVE)).split("\n")[0][9:] in page.text  # what `cookbook.watch` says of the run
