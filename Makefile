@@ -34,7 +34,7 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 # only a set-up in this very call counts as its time, so an earlier figure goes before anything runs
 $(shell rm -f .venv/.setup_seconds)
 
-.PHONY: help tutorial recipes test test-slow test-browser test-faults test-gpu lab lint notebooks lock clean
+.PHONY: help tutorial recipes test test-slow test-browser test-faults test-gpu lab lint notebooks figures lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s  %s\n", $$1, $$2}' Makefile
@@ -76,6 +76,10 @@ notebooks: $(READY) ## run the notebooks again, in order and in place, and clean
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.kernel_name=python3 $(NOTEBOOKS) $(RECIPES)
 	$(STRIP) $(NOTEBOOKS) $(RECIPES)
+	$(BIN)/python notebooks/figures/draw.py
+
+figures: $(READY) ## draw the notebooks' figures again, by the package and by what the notebooks have printed
+	$(BIN)/python notebooks/figures/draw.py
 
 lock: ## resolve pyproject.toml into requirements.lock; pins that still fit are kept
 	@test -x $(BIN)/uv || .ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
