@@ -12,9 +12,10 @@ import hashlib
 import json
 import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -26,7 +27,9 @@ from cookbook.checkpoint.filled import load_processor
 from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
+from cookbook.data.picture import is_picture
 from cookbook.data.samples import Sample, message, text
+from cookbook.display.tables import Code, Table
 from cookbook.model.generation import generate, to
 from cookbook.runs import ROOT, named
 
@@ -114,6 +117,17 @@ def thought(completion: str) -> str | None:
     """Returns what stands in the first closed <think> block, None where none is."""
     inside, closed, _ = completion.partition("<think>")[2].partition("</think>")
     return inside.strip() if closed else None
+
+
+def side_by_side(models: Mapping[str, str | Path], question: str, path: str | Path, **how: Any) -> Table:
+    """Returns what several checkpoints, by name, answer to one question about a clip or picture: a table.
+
+    They are loaded one after the other, so that only one takes memory. `how` and what is raised are as for `ask`.
+    """
+    shown = {"image" if is_picture(path) else "video": [path]}
+    answers = {name: ask(place, question, **shown, **how) for name, place in models.items()}
+    rows = [(name, found.answer or "none", Code(found.completion)) for name, found in answers.items()]
+    return Table(("model", "answer", "completion"), rows, question)
 
 
 def choose_contract(folder: Path, given: str | Path | None) -> tuple[Contract, str]:

@@ -19,7 +19,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,7 @@ PAGE = """<!doctype html>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em }
 h2 { font-size: 1.1em } p { overflow-wrap: anywhere }
 </style>
+<main>
 <h1>The recipes</h1>
 <p>Four published recipes in miniature. Each line is what the notebook found; the name leads to the whole of it.</p>
 """
@@ -113,7 +114,10 @@ Ran = tuple[str, str, str, float]  # a recipe, what it found, "ok" or the first 
 
 
 def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any]) -> Ran:
-    """Run one notebook into `out`, also as HTML. Returns what came of it; a cell that fails is an outcome too."""
+    """Run one notebook into `out`, also as HTML. Returns what came of it.
+
+    An outcome is also a cell that fails, and the first of its verdicts that does not hold.
+    """
     import nbformat
     from nbconvert import HTMLExporter
     from papermill import PapermillExecutionError
@@ -124,14 +128,20 @@ def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any]) -> Ran:
     except PapermillExecutionError as error:
         outcome = (f"{error.ename}: {error.evalue}".splitlines() or ["failed"])[0]
     book = nbformat.read(out / source.name, 4)
+    lost = [line for line in printed(book.cells).splitlines() if line.startswith("NOT held")]
+    outcome = lost[0] if lost and outcome == "ok" else outcome
     (out / f"{source.stem}.html").write_text(HTMLExporter().from_notebook_node(book)[0], encoding="utf-8")
     return source.stem, finding(book), outcome, time.monotonic() - started
 
 
 def finding(book) -> str:
     """Returns what the cells tagged `finding` printed; "" where none ran."""
-    cells = [cell for cell in book.cells if "finding" in cell.metadata.get("tags", [])]
-    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", [])).strip()
+    return printed(cell for cell in book.cells if "finding" in cell.metadata.get("tags", [])).strip()
+
+
+def printed(cells: Iterable) -> str:
+    """Returns all that cells of a notebook printed."""
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
 
 
 def page(found: Sequence[Ran]) -> str:
@@ -141,7 +151,7 @@ def page(found: Sequence[Ran]) -> str:
         text += f'<h2><a href="{name}.html">{name}</a></h2>\n'
         text += f"<p>{html.escape(words or 'No finding: it ended before.')}</p>\n"
         text += f'<p class="{"ok" if outcome == "ok" else "failed"}">{html.escape(outcome)} · {seconds:.0f} s</p>\n'
-    return text
+    return text + "</main>\n"
 
 
 def run_recipes(names: Sequence[str], seed: int, engine: str) -> bool:
