@@ -503,31 +503,32 @@ def _(f: Figure) -> dict:
     low, high, bound = 1 - CHOSEN.epsilon_low, 1 + CHOSEN.epsilon_high, CHOSEN.lower_bound_ratio
 
     def at(ratio: float, gain: float) -> Point:
-        return 66 + 118 * ratio, 200 - 62 * gain
+        return 66 + 100 * ratio, 200 - 62 * gain
 
-    f.box(*at(low, 1.68), 118 * (high - low), 316, "grey-soft", radius=4)
+    f.box(*at(low, 1.68), 100 * (high - low), 316, "grey-soft", radius=4)
     f.say(at(1, 0)[0], 88, f"clip: {low:g} to {high:g}", "mute small", MID)
     f.path([at(0, 1.6), at(0, -3.4)], width=1.5)
-    f.path([at(0, 0), at(3.6, 0)], width=1.5)
+    f.path([at(0, 0), at(4.25, 0)], width=1.5)
     f.say(494, 192, "new / old probability", "mute small", END)
     f.say(58, 88, "gain", "mute small", END)
-    for n in (1, 2, 3):
+    for n in (1, 2, 3, 4):
         f.say(at(n, 0)[0], 218, f"{n}", "mute small", MID)
     for n in (1, -1, -2, -3):
         f.say(58, at(0, n)[1] + 5, signed(n, 0), "mute small", END)
     for advantage, color in ((1, "green"), (-1, "red")):
         # steps of 0.1 end where the function bends; between two, the policy is moved where it is in the middle
-        steps = [(k / 10 or 0.001, (k + 1) / 10, token_gain(k / 10 + 0.05, advantage)[1]) for k in range(36)]
+        steps = [(k / 10 or 0.001, (k + 1) / 10, token_gain(k / 10 + 0.05, advantage)[1]) for k in range(42)]
         for moves, part in groupby(steps, lambda step: abs(step[2]) > 1e-6):
             ratios = sorted({ratio for start, end, _ in part for ratio in (start, end)})
             points = [at(ratio, token_gain(ratio, advantage)[0]) for ratio in ratios]
             f.path(points, color, 4 if moves else 2.5, None if moves else "2 5")
-        f.dot(at(1.5, token_gain(1.5, advantage)[0]), color)
-    f.say(226, 112, "better answer: no more gain", "green small bold")
-    f.say(250, 262, ["worse answer: pushed down,", f"up to a ratio of {bound:g}"], "red small bold")
-    f.say(74, 330, ["rarer now:", "left alone"], "red small")
-    f.path([(112, 314), (112, 258)], "red", 1.5)
-    f.say(EDGE, 430, "bold: moves the policy; dotted: does not; dots: 1.5 times", "mute small")
+        for ratio in (1.1, 1.5, 4.0):  # as in rl.ipynb
+            f.dot(at(ratio, token_gain(ratio, advantage)[0]), color)
+    f.say(232, 108, "better answer: no more gain", "green small bold")
+    f.say(238, 262, ["worse answer: pushed down,", f"up to a ratio of {bound:g}"], "red small bold")
+    f.say(74, 330, ["rarer:", "let be"], "red small")
+    f.path([(96, 314), (96, 258)], "red", 1.5)
+    f.say(EDGE, 430, "bold: moves the policy; dotted: does not move it", "mute small")
     return {"low": low, "high": high, "bound": bound}
 
 
@@ -590,6 +591,28 @@ def _(f: Figure) -> dict:
             x, right = EDGE + 83 * i + 19 * k, letter == turn.answer
             f.box(x, 454, 18, 24, "purple" if right else "grey-soft", radius=4)
             f.say(x + 9, 471, letter, "panel small bold" if right else "mute small", MID)
+
+
+@figure("checks", 456, "For every step a check, in seconds")
+def _(f: Figure) -> dict:
+    """Seven commands in the order of a run. Before a GPU is booked: doctor, lint, passport and gym look at machine,
+    configuration, data and reward. While it runs: watch. After it: diagnose reads the log, verify the checkpoint."""
+    before = {"cookbook.doctor": "GPUs, redis, disk", "cookbook.config lint": "keys that are dropped"}
+    before |= {"data_tools.passport": "clips that are broken", "cookbook.gym": "rewards nobody earns"}
+    during = {"cookbook.watch": "curves gone wrong"}
+    after = {"cookbook.engine.diagnose": "how it really ended", "cookbook.checkpoint verify": "a whole, new model"}
+    stages = ("purple", "before a GPU is booked", before), ("red", "while it runs", during), ("blue", "after it", after)
+    y = 64
+    for color, when, rows in stages:
+        height = 44 + 26 * len(rows)
+        f.box(EDGE, y, 468, height, f"{color}-soft", color)
+        f.say(40, y + 26, when, f"{color} small bold")
+        for k, (command, finds) in enumerate(rows.items()):
+            f.say(40, y + 54 + 26 * k, command, "ink code")
+            f.say(480, y + 54 + 26 * k, finds, at=END)
+        y += height + 26
+        if rows is not after:
+            f.arrow((260, y - 26), (260, y))
 
 
 def main() -> None:
