@@ -592,6 +592,27 @@ def _(f: Figure) -> dict:
             f.say(x + 9, 471, letter, "panel small bold" if right else "mute small", MID)
 
 
+@figure("checks", 424, "Who looks at what")
+def _(f: Figure) -> dict:
+    """Before a GPU is booked, the doctor looks at the machine, lint and plan at the configuration, the passport at the
+    data, the gym at the reward. While a run lasts, and afterwards, watch looks at its metrics, diagnose at its log, and
+    verify at its checkpoint."""
+    before = {"machine": "cookbook.doctor", "configuration": "cookbook.config lint, plan",
+              "data": "data_tools.passport", "reward": "cookbook.gym"}  # fmt: skip
+    after = {"metrics": "cookbook.watch", "log": "cookbook.engine.diagnose", "checkpoint": "cookbook.checkpoint verify"}
+    parts = (84, "green", "before a GPU is booked", before), (268, "blue", "while it runs, and afterwards", after)
+    for y, color, when, looks in parts:
+        f.box(EDGE, y, 468, 40 + 30 * len(looks), f"{color}-soft", color)
+        f.say(44, y + 26, when, f"{color} bold")
+        for i, (what, command) in enumerate(looks.items()):
+            foot = y + 58 + 30 * i
+            f.say(60, foot, what)
+            f.arrow((172, foot - 5), (204, foot - 5), line=color)
+            f.say(216, foot, command, "ink code")
+    f.say(EDGE, 70, "each is typed behind python -m", "mute small")
+    f.arrow((260, 244), (260, 268), line="blue")
+
+
 def main() -> None:
     """Write every figure beside this file."""
     for name, made in FIGURES.items():
