@@ -32,7 +32,7 @@ from data_tools import road_vqa
 from data_tools.worlds import drawing, road
 
 WIDTH, EDGE = 520, 26  # of the drawing, of its margin
-SHOWN = 640  # pixels that it takes where there is room; at 390 the small words are still 10 high
+SHOWN = 560  # pixels that it takes where there is room; at 390 the small words are still 10 high
 LINE = 20  # from one line of small words to the next
 CONTRACT, BASE, RL, SFT = "configs/prompts/road.yaml", "models/tiny-base", "configs/tiny_rl.toml", "configs/sft.toml"
 MID, END = "middle", "end"
@@ -416,12 +416,12 @@ def _(f: Figure) -> dict:
     f.say(66, 328, f"hash {found.hash}, in every manifest", "purple small")
 
 
-@figure("memory", 436, "What fills a GPU")
+@figure("memory", 446, "What fills a GPU")
 def _(f: Figure) -> dict:
     """Memory of one GPU in full fine-tuning of the 7B model by {file}, on {layouts} GPUs: {peaks} GiB. Weights,
     gradients and AdamW's moments are shared among the GPUs, the mini-batch is not; the card has {card} GiB."""
     card, a_sample = 80, clip_tokens(10, 1, 1920, 1080, 81_920, UNIT**2) + 300
-    config, scale, left, peaks = Config.load(SFT), 2.75, 90, {}
+    config, scale, left, peaks = Config.load(SFT), 2.6, 90, {}
     parts = ("blue", "weights", 4), ("purple", "gradients", 4), ("grey", "AdamW’s moments", 8)
     legend = [(color, f"{name}, {size} bytes") for color, name, size in parts]
     for k, (color, words) in enumerate([*legend, ("green", "the mini-batch")]):
@@ -438,11 +438,11 @@ def _(f: Figure) -> dict:
             f.box(x, y, share - 1, 34, color, radius=2)
             x += share
         f.box(x, y, left + scale * peaks[gpus] - x, 34, "green", radius=2)
-        f.say(left + scale * peaks[gpus] + 7, y + 22, f"{peaks[gpus]:.0f}")
+        f.say(494, y + 22, f"{peaks[gpus]:.0f} GiB", at=END)
     f.path([(left + scale * card, 140), (left + scale * card, 376)], "red", 2, "6 4")
     f.say(left + scale * card, 134, f"{card} GiB: the card", "red small", MID)
     whose = f"{SFT}, {config[MINI]} samples of {a_sample} tokens together"
-    f.say(EDGE, 402, ["Bars: GiB of one GPU. Bytes: of each parameter.", whose], "mute small")
+    f.say(EDGE, 402, ["What each GPU holds; the bytes are those of a parameter.", whose], "mute small")
     told = {"layouts": ", ".join(map(str, peaks)), "peaks": ", ".join(f"{peak:.0f}" for peak in peaks.values())}
     return told | {"file": SFT, "card": card}
 
@@ -495,7 +495,7 @@ def _(f: Figure) -> dict:
     return {"paid": ", ".join(f"{r:.1f}" for r in rewards), "ahead": ", ".join(map(signed, advantages)), "mean": mean}
 
 
-@figure("clip", 446, "A step, and then no further")
+@figure("clip", 454, "A step, and then no further")
 def _(f: Figure) -> dict:
     """What the objective gains by a token, over the ratio of its new to its old probability. For a better answer the
     gain stops at a ratio of {high:g}. For a worse one it goes on falling up to a ratio of {bound:g}, and below {low:g}
