@@ -593,26 +593,25 @@ def _(f: Figure) -> dict:
             f.say(x + 9, 471, letter, "panel small bold" if right else "mute small", MID)
 
 
-@figure("checks", 456, "For every step a check, in seconds")
+@figure("checks", 438, "Who looks at what")
 def _(f: Figure) -> dict:
-    """Seven commands in the order of a run. Before a GPU is booked: doctor, lint, passport and gym look at machine,
-    configuration, data and reward. While it runs: watch. After it: diagnose reads the log, verify the checkpoint."""
-    before = {"cookbook.doctor": "GPUs, redis, disk", "cookbook.config lint": "keys that are dropped"}
-    before |= {"data_tools.passport": "clips that are broken", "cookbook.gym": "rewards nobody earns"}
-    during = {"cookbook.watch": "curves gone wrong"}
-    after = {"cookbook.engine.diagnose": "how it really ended", "cookbook.checkpoint verify": "a whole, new model"}
-    stages = ("purple", "before a GPU is booked", before), ("red", "while it runs", during), ("blue", "after it", after)
-    y = 64
-    for color, when, rows in stages:
-        height = 44 + 26 * len(rows)
-        f.box(EDGE, y, 468, height, f"{color}-soft", color)
-        f.say(40, y + 26, when, f"{color} small bold")
-        for k, (command, finds) in enumerate(rows.items()):
-            f.say(40, y + 54 + 26 * k, command, "ink code")
-            f.say(480, y + 54 + 26 * k, finds, at=END)
-        y += height + 26
-        if rows is not after:
-            f.arrow((260, y - 26), (260, y))
+    """Before a GPU is booked, the doctor looks at the machine, lint and plan at the configuration, the passport at the
+    data, the gym at the reward. While a run lasts, and afterwards, watch looks at its metrics, diagnose at its log, and
+    verify at its checkpoint."""
+    before = {"machine": "cookbook.doctor", "configuration": "cookbook.config lint, plan",
+              "data": "data_tools.passport", "reward": "cookbook.gym"}  # fmt: skip
+    after = {"metrics": "cookbook.watch", "log": "cookbook.engine.diagnose", "checkpoint": "cookbook.checkpoint verify"}
+    parts = (84, "green", "before a GPU is booked", before), (276, "blue", "while it runs, and afterwards", after)
+    for y, color, when, looks in parts:
+        f.box(EDGE, y, 468, 46 + 30 * len(looks), f"{color}-soft", color)
+        f.say(44, y + 26, when, f"{color} bold")
+        for i, (what, command) in enumerate(looks.items()):
+            foot = y + 58 + 30 * i
+            f.say(60, foot, what)
+            f.arrow((172, foot - 5), (204, foot - 5), line=color)
+            f.say(216, foot, command, "ink code")
+    f.say(EDGE, 70, "each is typed behind python -m", "mute small")
+    f.arrow((260, 250), (260, 276), line="blue")
 
 
 def main() -> None:
