@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cookbook.data.video import VideoError, read_frames
-from cookbook.display.clips import FRAMES, LARGEST, Clip, play
+from cookbook.display.clips import FRAMES, LARGEST, Playing, play
 from data_tools.worlds.drawing import write_mp4
 
 
@@ -30,7 +30,7 @@ def photo_like(tmp_path_factory):
     return path
 
 
-def kept(clip: Clip) -> int:
+def kept(clip: Playing) -> int:
     """Returns how many characters the clip takes in a notebook's file."""
     png = base64.encodebytes(clip._repr_png_()).decode()
     return len(json.dumps({"text/html": clip._repr_html_(), "image/png": png}))
