@@ -82,7 +82,8 @@ def read_side(job: str) -> Side:
     for step, run in done.items():
         config = Config.read(run / "config.toml")
         stated = {key: manifests[step].get(key) for key in FACTS} | config.stated
-        settings |= {f"{step}: {key}": value for key, value in stated.items() if key not in AS_LAUNCHED}
+        stated = {f"{step}: {key}": value for key, value in stated.items() if key not in AS_LAUNCHED}
+        settings |= {step: "trained"} | stated
         contract = runs.ROOT / config.table("custom").get("contract", "")
         fps = Contract.load(contract).vision.fps if contract.is_file() else fps
     settings = {key: str(value).replace(named(folder), "JOB") for key, value in settings.items()}
@@ -92,9 +93,10 @@ def read_side(job: str) -> Side:
 
 
 def differing(sides: Sequence[Side]) -> Table:
-    """Returns the settings in which jobs differ, a column a job."""
+    """Returns the settings in which jobs differ, a column a job; of a step that not all have trained, only that."""
     keys = dict.fromkeys(key for side in sides for key in side.settings)
-    rows = [(key, *(side.settings.get(key, "not stated") for side in sides)) for key in keys]
+    shared = [key for key in keys if ": " not in key or all(key.split(": ")[0] in side.settings for side in sides)]
+    rows = [(key, *(side.settings.get(key, "–") for side in sides)) for key in shared]
     return Table(("setting", *(side.name for side in sides)), [row for row in rows if len(set(row[1:])) > 1])
 
 

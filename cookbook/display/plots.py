@@ -144,7 +144,7 @@ def rl_curves(metrics: Sequence[dict], narrow: bool = False) -> Figure:
 
     Around the mean reward lies a band of ± one standard deviation.
     """
-    figure = _figure(5.2, 10.4, True) if narrow else _figure(13, 5.8, False)
+    figure = _figure(5.4, 10.4, True) if narrow else _figure(11.5, 5.6, False)
     axes = figure.subplots(*(4, 2) if narrow else (2, 4))
     reward, right, kl, loss, equal, entropy, length, cut = axes.flat
     window = _window(metrics, "train/reward_mean")
@@ -215,7 +215,7 @@ def accuracy_bars(comparison: dict, narrow: bool = False) -> Figure:
     groups = ["all", *comparison["tasks"]]
     across = min(3, len(groups)) if narrow else len(groups)
     parts = [groups[i : i + across] for i in range(0, len(groups), across)]
-    width = 4.6 if narrow else max(7.6, 1.0 + 1.7 * len(groups))
+    width = 4.6 if narrow else max(7.6, 1.0 + len(groups) * max(1.2, 0.25 + 0.35 * len(comparison["models"])))
     figure = _figure(width, 2.6 * len(parts) + 0.6 if narrow else 3.9, narrow)
     axes = figure.subplots(len(parts), squeeze=False)[:, 0]
     for ax, part in zip(axes, parts):

@@ -153,7 +153,7 @@ def evidence(comparison: dict) -> str:
         takes = f"; so much takes {step['needed']} questions to find" if step["needed"] else ""
         said += f"; {later} {share} % ({ends}), that is {points(step['difference'])} points "
         said += f"against {earlier} ({p_value(step['p'])}{luck}{takes})"
-    return said[0].upper() + said[1:] + "."
+    return said.replace("base", "Base", said.startswith("base ")) + "."  # other names stay as they are
 
 
 def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]], comparison: dict) -> dict:
