@@ -32,7 +32,7 @@ from data_tools import road_vqa
 from data_tools.worlds import drawing, road
 
 WIDTH, EDGE = 520, 26  # of the drawing, of its margin
-SHOWN = 640  # pixels that it takes where there is room; at 390 the small words are still 10 high
+SHOWN = 560  # pixels that it takes where there is room; at 390 the small words are still 10 high
 LINE = 20  # from one line of small words to the next
 CONTRACT, BASE, RL, SFT = "configs/prompts/road.yaml", "models/tiny-base", "configs/tiny_rl.toml", "configs/sft.toml"
 MID, END = "middle", "end"
@@ -416,12 +416,12 @@ def _(f: Figure) -> dict:
     f.say(66, 328, f"hash {found.hash}, in every manifest", "purple small")
 
 
-@figure("memory", 436, "What fills a GPU")
+@figure("memory", 446, "What fills a GPU")
 def _(f: Figure) -> dict:
     """Memory of one GPU in full fine-tuning of the 7B model by {file}, on {layouts} GPUs: {peaks} GiB. Weights,
     gradients and AdamW's moments are shared among the GPUs, the mini-batch is not; the card has {card} GiB."""
     card, a_sample = 80, clip_tokens(10, 1, 1920, 1080, 81_920, UNIT**2) + 300
-    config, scale, left, peaks = Config.load(SFT), 2.75, 90, {}
+    config, scale, left, peaks = Config.load(SFT), 2.6, 90, {}
     parts = ("blue", "weights", 4), ("purple", "gradients", 4), ("grey", "AdamW’s moments", 8)
     legend = [(color, f"{name}, {size} bytes") for color, name, size in parts]
     for k, (color, words) in enumerate([*legend, ("green", "the mini-batch")]):
@@ -438,11 +438,11 @@ def _(f: Figure) -> dict:
             f.box(x, y, share - 1, 34, color, radius=2)
             x += share
         f.box(x, y, left + scale * peaks[gpus] - x, 34, "green", radius=2)
-        f.say(left + scale * peaks[gpus] + 7, y + 22, f"{peaks[gpus]:.0f}")
+        f.say(494, y + 22, f"{peaks[gpus]:.0f} GiB", at=END)
     f.path([(left + scale * card, 140), (left + scale * card, 376)], "red", 2, "6 4")
     f.say(left + scale * card, 134, f"{card} GiB: the card", "red small", MID)
     whose = f"{SFT}, {config[MINI]} samples of {a_sample} tokens together"
-    f.say(EDGE, 402, ["Bars: GiB of one GPU. Bytes: of each parameter.", whose], "mute small")
+    f.say(EDGE, 402, ["What each GPU holds; the bytes are those of a parameter.", whose], "mute small")
     told = {"layouts": ", ".join(map(str, peaks)), "peaks": ", ".join(f"{peak:.0f}" for peak in peaks.values())}
     return told | {"file": SFT, "card": card}
 
@@ -495,7 +495,7 @@ def _(f: Figure) -> dict:
     return {"paid": ", ".join(f"{r:.1f}" for r in rewards), "ahead": ", ".join(map(signed, advantages)), "mean": mean}
 
 
-@figure("clip", 446, "A step, and then no further")
+@figure("clip", 454, "A step, and then no further")
 def _(f: Figure) -> dict:
     """What the objective gains by a token, over the ratio of its new to its old probability. For a better answer the
     gain stops at a ratio of {high:g}. For a worse one it goes on falling up to a ratio of {bound:g}, and below {low:g}
@@ -503,31 +503,32 @@ def _(f: Figure) -> dict:
     low, high, bound = 1 - CHOSEN.epsilon_low, 1 + CHOSEN.epsilon_high, CHOSEN.lower_bound_ratio
 
     def at(ratio: float, gain: float) -> Point:
-        return 66 + 118 * ratio, 200 - 62 * gain
+        return 66 + 100 * ratio, 200 - 62 * gain
 
-    f.box(*at(low, 1.68), 118 * (high - low), 316, "grey-soft", radius=4)
+    f.box(*at(low, 1.68), 100 * (high - low), 316, "grey-soft", radius=4)
     f.say(at(1, 0)[0], 88, f"clip: {low:g} to {high:g}", "mute small", MID)
     f.path([at(0, 1.6), at(0, -3.4)], width=1.5)
-    f.path([at(0, 0), at(3.6, 0)], width=1.5)
+    f.path([at(0, 0), at(4.25, 0)], width=1.5)
     f.say(494, 192, "new / old probability", "mute small", END)
     f.say(58, 88, "gain", "mute small", END)
-    for n in (1, 2, 3):
+    for n in (1, 2, 3, 4):
         f.say(at(n, 0)[0], 218, f"{n}", "mute small", MID)
     for n in (1, -1, -2, -3):
         f.say(58, at(0, n)[1] + 5, signed(n, 0), "mute small", END)
     for advantage, color in ((1, "green"), (-1, "red")):
         # steps of 0.1 end where the function bends; between two, the policy is moved where it is in the middle
-        steps = [(k / 10 or 0.001, (k + 1) / 10, token_gain(k / 10 + 0.05, advantage)[1]) for k in range(36)]
+        steps = [(k / 10 or 0.001, (k + 1) / 10, token_gain(k / 10 + 0.05, advantage)[1]) for k in range(42)]
         for moves, part in groupby(steps, lambda step: abs(step[2]) > 1e-6):
             ratios = sorted({ratio for start, end, _ in part for ratio in (start, end)})
             points = [at(ratio, token_gain(ratio, advantage)[0]) for ratio in ratios]
             f.path(points, color, 4 if moves else 2.5, None if moves else "2 5")
-        f.dot(at(1.5, token_gain(1.5, advantage)[0]), color)
-    f.say(226, 112, "better answer: no more gain", "green small bold")
-    f.say(250, 262, ["worse answer: pushed down,", f"up to a ratio of {bound:g}"], "red small bold")
-    f.say(74, 330, ["rarer now:", "left alone"], "red small")
-    f.path([(112, 314), (112, 258)], "red", 1.5)
-    f.say(EDGE, 430, "bold: moves the policy; dotted: does not; dots: 1.5 times", "mute small")
+        for ratio in (1.1, 1.5, 4.0):  # as in rl.ipynb
+            f.dot(at(ratio, token_gain(ratio, advantage)[0]), color)
+    f.say(232, 108, "better answer: no more gain", "green small bold")
+    f.say(238, 262, ["worse answer: pushed down,", f"up to a ratio of {bound:g}"], "red small bold")
+    f.say(74, 330, ["rarer:", "let be"], "red small")
+    f.path([(96, 314), (96, 258)], "red", 1.5)
+    f.say(EDGE, 430, "bold: moves the policy; dotted: does not move it", "mute small")
     return {"low": low, "high": high, "bound": bound}
 
 
@@ -590,6 +591,27 @@ def _(f: Figure) -> dict:
             x, right = EDGE + 83 * i + 19 * k, letter == turn.answer
             f.box(x, 454, 18, 24, "purple" if right else "grey-soft", radius=4)
             f.say(x + 9, 471, letter, "panel small bold" if right else "mute small", MID)
+
+
+@figure("checks", 438, "Who looks at what")
+def _(f: Figure) -> dict:
+    """Before a GPU is booked, the doctor looks at the machine, lint and plan at the configuration, the passport at the
+    data, the gym at the reward. While a run lasts, and afterwards, watch looks at its metrics, diagnose at its log, and
+    verify at its checkpoint."""
+    before = {"machine": "cookbook.doctor", "configuration": "cookbook.config lint, plan",
+              "data": "data_tools.passport", "reward": "cookbook.gym"}  # fmt: skip
+    after = {"metrics": "cookbook.watch", "log": "cookbook.engine.diagnose", "checkpoint": "cookbook.checkpoint verify"}
+    parts = (84, "green", "before a GPU is booked", before), (276, "blue", "while it runs, and afterwards", after)
+    for y, color, when, looks in parts:
+        f.box(EDGE, y, 468, 46 + 30 * len(looks), f"{color}-soft", color)
+        f.say(44, y + 26, when, f"{color} bold")
+        for i, (what, command) in enumerate(looks.items()):
+            foot = y + 58 + 30 * i
+            f.say(60, foot, what)
+            f.arrow((172, foot - 5), (204, foot - 5), line=color)
+            f.say(216, foot, command, "ink code")
+    f.say(EDGE, 70, "each is typed behind python -m", "mute small")
+    f.arrow((260, 250), (260, 276), line="blue")
 
 
 def main() -> None:
