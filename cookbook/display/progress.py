@@ -3,7 +3,8 @@
 Why: under `papermill --log-output` a notebook's bar stays at 0 %, and where outputs are kept its times are noise that
 changes with every run. So one line of text is shown in one of four ways; tqdm draws the bars:
 
-    live      JupyterLab and its like: a bar on stdout that overwrites itself; what stays is a line without times
+    live      JupyterLab and its like: a bar on stdout that overwrites itself; what stays is a line without times;
+              also where a program reads stdout and shows it (`cookbook.tutorial` in a terminal), which says so
     terminal  the same on stderr
     lines     papermill, pipes, logs: now and then a line, with the time left
     quiet     nbconvert and nbval, whose outputs are kept or compared: the last line only, and no times in it
@@ -23,6 +24,7 @@ from tqdm import tqdm
 BAR, CELLS = "{bar:20} {desc}", "░█"
 REDRAW = 0.25  # seconds between two updates of a line that overwrites itself
 LINE, LONG = 10.0, 60.0  # seconds between two plain lines: with a tenth of the work in between, and without
+WATCHED = "COOKBOOK_PROGRESS"  # the variable by which a program that runs notebooks asks for a mode, such as "live"
 KEEPERS = {"jupyter-nbconvert", "nbconvert", "pytest", "py.test"}
 
 
@@ -95,9 +97,9 @@ class Progress:
         parts = [f"{self.description}: {self.done} of {self.total}"]
         parts += [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items()]
         if (done := self.done - self.begun) and not ended:
-            parts.append(f"{_duration(elapsed / done * (self.total - self.done))} left")
+            parts.append(f"{duration(elapsed / done * (self.total - self.done))} left")
         elif ended and self.mode in ("lines", "terminal"):
-            parts.append(f"took {_duration(elapsed)}")
+            parts.append(f"took {duration(elapsed)}")
         return " · ".join(parts)
 
     def _end(self) -> None:
@@ -111,6 +113,8 @@ def choose_mode() -> str:
     kernel = getattr(get_ipython(), "kernel", None)
     if kernel is None:
         return "terminal" if sys.stderr.isatty() else "lines"
+    if asked := os.environ.get(WATCHED):
+        return asked
     # people's front ends say which cell they run; nbclient (papermill, nbconvert) and nbval do not
     if "cellId" in kernel.get_parent().get("metadata", {}):
         return "live"
@@ -121,7 +125,8 @@ def choose_mode() -> str:
     return "quiet" if launcher & KEEPERS else "lines"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns a time as one says it: "41 s", "1 min 12 s", "9 h 15 min"."""
     minutes, seconds = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02} min"
