@@ -55,13 +55,13 @@ QUIET = ["--IPKernelApp.log_level=ERROR"]  # each kernel would warn that it talk
 SECONDS = {"setup": 15, "problem": 15, "data": 30, "configuration": 10, "sft": 130, "rl": 80, "evaluation": 95}
 SECONDS |= {"video_rewards": 93, "warehouse_spatial": 90, "intelligent_transportation": 69, "av_caption_vqa": 81}
 AGAIN = {"sft": 30, "rl": 30, "evaluation": 60}
-PACE = 0.1  # what `pace` measured there
+PACE = 0.015  # what `probe` measured there
 
 
 # ---- how long ---------------------------------------------------------------------------------------------------
 
 
-def pace(seconds: float = 0.5) -> float:
+def probe(seconds: float = 0.5) -> float:
     """Returns the seconds that two cores of this machine take now for a small piece of work, a mean of `seconds`."""
     block = b"".join(b"%d" % n**2 for n in range(20_000))
     started, rounds = time.monotonic(), 0
@@ -91,7 +91,7 @@ def how_long(
     if own or (engine != "local" and query_gpus()):
         return 0.0, f"How long it takes {'on these data' if own else 'on GPUs'} was not measured."
     stands = (last.get("seed"), last.get("code")) == (seed, runs.code_hash())  # then so do its trainings and answers
-    factor, known = pace() / PACE, SECONDS | (AGAIN if stands else {})
+    factor, known = probe() / PACE, SECONDS | (AGAIN if stands else {})
     found = factor * sum(known[notebook] for notebook in notebooks)
     why = "what was trained stands" if stands else f"{factor:.1f} times two quiet cores of ours"
     return found, f"About {duration(round(found, -1))} on this machine, as it is now ({why})."

@@ -26,8 +26,6 @@ from typing import Any, TextIO
 
 import psutil
 
-from cookbook.runs import named
-
 EVERY, PART = 60.0, 5  # seconds between two plain lines: at least so many, and one part in so many of all until then
 GRACE = 20  # seconds for a training to end its step and keep its state, and for an engine to end its processes
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -91,7 +89,7 @@ def ways_to_open(what: str, file: Path) -> list[str]:
     opener = "open" if sys.platform == "darwin" else "xdg-open"
     here = str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
     shown = [f"  open it:        {opener} {shlex.quote(here)}"] if shutil.which(opener) else []
-    return [f"{what}: {here}", *shown, f"  in JupyterLab:  make lab, then {named(file)} in the list of files"]
+    return [f"{what}: {here}", *shown, "  in JupyterLab:  `make lab`, then the same path in the list of files"]
 
 
 # ---- a stop ---------------------------------------------------------------------------------------------------------
