@@ -22,9 +22,25 @@ def test_the_figure_and_its_words_are_those_of_the_session_in_the_log():
         assert word in drawn
 
 
+SEEN = """\
+$ make tutorial
+Took 5 s
+base   20.0 %  [10.0–30.0]  of 7 questions on unseen clips; guessing: 50.0 %
+SFT    40.0 %  [30.0–50.0]  +20.0 points, p < 0.001
+RL    100.0 %  [90.0–100.0]  +60.0 points, p < 0.001
+"""
+
+
+def test_of_a_recorded_session_what_overwrote_itself_is_gone():
+    erase = "\r\x1b[K"
+    told = SEEN.splitlines()[1:]
+    recorded = f"Script started on a day\n{erase}[1/7] setup{erase}[1/7] setup  cell 3/9{erase}{told[0]}\r\n"
+    recorded += "\r\n".join(told[1:]) + "\r\n\nScript done on a day\n"
+    assert RESULT["visible"](recorded) == SEEN
+
+
 def test_the_figure_follows_the_figures():
-    log = "base 20.0 %  [10.0–30.0]  of 7 questions on unseen clips; guessing: 50.0 %\nSFT 40.0 %  [30.0–50.0]  +\n"
-    told = RESULT["read"](log + "RL 100.0 %  [90.0–100.0]  +\nbase 1.0 %  [1.0–1.0]  an older session\n")
+    told = RESULT["read"](f"an entry\n```\n{SEEN}```\nand an older one\n```\n$ make tutorial\nbase 1.0 %\n```\n")
     assert told == ([("base", 20, 10, 30), ("SFT", 40, 30, 50), ("RL", 100, 90, 100)], 7, 50)
     drawn = RESULT["draw"](*told)
     assert [float(x) for x in re.findall(r'<circle class="\w+" cx="([\d.]+)"', drawn)] == [170, 270, 570]
@@ -32,8 +48,10 @@ def test_the_figure_follows_the_figures():
 
 
 def test_the_session_was_seen():
-    (session,) = re.findall(r"```\n(\$ make tutorial\n.*?)```", FIRST, flags=re.DOTALL)
-    assert session.strip() in LOG and all(len(line) <= 80 for line in session.splitlines())
+    session = RESULT["SESSION"].search(FIRST)[0]
+    assert session == RESULT["SESSION"].search(LOG)[0] and all(len(line) <= 80 for line in session.splitlines())
+    (on_the_way,) = re.findall(r"`(\[\d/7\] .*? left)`", FIRST)
+    assert on_the_way in LOG
 
 
 def test_the_environment_is_active_before_the_first_command_that_needs_it():

@@ -1,15 +1,19 @@
-"""The figure of README.md: what the tutorial's models answer right, drawn from the terminal session in LOG.md.
+"""README.md's figure and terminal session, from the session in LOG.md; a new session is put there first.
 
-Why: a number that is typed twice is wrong once. tests/test_readme.py holds figure, its words and the session together.
+Why: a number that is typed twice is wrong once. tests/test_readme.py holds all of it together.
 
-    python notebooks/figures/result.py        # writes result.svg, prints the alternative text
+    script -qec "make tutorial" session.txt               # in a terminal of 80 columns
+    python notebooks/figures/result.py session.txt        # without a file: README and figure as LOG.md has it
 """
 
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
+SESSION = re.compile(r"(?<=```\n)\$ make tutorial\n.*?(?=```)", re.DOTALL)  # the newest of LOG.md comes first
+FIGURE = re.compile(r"!\[.*\](?=\(notebooks/figures/result\.svg\))")
 MODEL = re.compile(r"^(base|SFT|RL) +([\d.]+) %  \[([\d.]+)–([\d.]+)\]  (.*)$", re.MULTILINE)
 LEFT, RIGHT, TOP, ROW = 70, 570, 44, 38  # pixels: where 0 % and 100 % lie, the first model, from one to the next
 HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 196" role="img" aria-labelledby="title desc">
@@ -29,6 +33,13 @@ text {{ fill: #f0f6fc }} .small {{ fill: #9198a1 }} .axis {{ stroke: #3d444d }} 
 """
 
 
+def visible(typescript: str) -> str:
+    """Returns what stays on the terminal of a session that `script` has recorded, after its command."""
+    lines = [line.split("\x1b[K")[-1].rstrip("\r") for line in typescript.split("\n")]
+    kept = [line for line in lines if line and not line.startswith("Script ")]
+    return "\n".join(["$ make tutorial", *kept]) + "\n"
+
+
 class Result(NamedTuple):
     """A model's right answers in percent, with the ends of their 95 % interval."""
 
@@ -40,7 +51,7 @@ class Result(NamedTuple):
 
 def read(log: str) -> tuple[list[Result], int, float]:
     """Returns (base, SFT and RL of the newest session, how many questions, percent that guessing gets)."""
-    lines = MODEL.findall(log)[:3]
+    lines = MODEL.findall(SESSION.search(log)[0])
     questions, guess = re.search(r"of (\d+) questions.*guessing: ([\d.]+) %", lines[0][-1]).groups()
     return [Result(name, *map(float, numbers)) for name, *numbers, _ in lines], int(questions), float(guess)
 
@@ -73,7 +84,18 @@ def draw(found: list[Result], questions: int, guess: float) -> str:
     return HEAD.format(alt=alternative(found, questions, guess)) + "\n".join(lines) + "\n</svg>\n"
 
 
-if __name__ == "__main__":
-    told = read((ROOT / "LOG.md").read_text(encoding="utf-8"))
+def main(files: list[str]) -> None:
+    """Put a recorded session into LOG.md, if one is named; bring README.md and the figure up to date with LOG.md."""
+    log, readme = ROOT / "LOG.md", ROOT / "README.md"
+    for file in files:
+        new = visible(Path(file).read_bytes().decode()).replace("\\", r"\\")
+        log.write_text(SESSION.sub(new, log.read_text(encoding="utf-8"), count=1), encoding="utf-8")
+    text = log.read_text(encoding="utf-8")
+    told, session = read(text), SESSION.search(text)[0]
+    page = SESSION.sub(lambda _: session, readme.read_text(encoding="utf-8"))
+    readme.write_text(FIGURE.sub(lambda _: f"![{alternative(*told)}]", page), encoding="utf-8")
     Path(__file__).with_name("result.svg").write_text(draw(*told), encoding="utf-8")
-    print(alternative(*told))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
