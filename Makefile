@@ -7,6 +7,7 @@ BIN := .venv/bin
 
 # in reading order: each notebook may use what the one before it left in runs/
 NOTEBOOKS := \
+    notebooks/index.ipynb \
     notebooks/setup.ipynb \
     notebooks/problem.ipynb \
     notebooks/data.ipynb \
@@ -27,13 +28,16 @@ RECIPES := \
 STRIP := $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys "metadata.widgets \
     metadata.papermill cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
+# looked at by `make lab` only
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
+
 # only a set-up in this very call counts as its time, so an earlier figure goes before anything runs
 $(shell rm -f .venv/.setup_seconds)
 
-.PHONY: help tutorial recipes test test-slow test-faults test-gpu lab lint notebooks lock clean
+.PHONY: help tutorial recipes test test-slow test-browser test-faults test-gpu lab lint notebooks figures lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s  %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s  %s\n", $$1, $$2}' Makefile
 
 $(READY): pyproject.toml requirements.lock
 	@.ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
@@ -49,7 +53,10 @@ test: lint ## lint, unit tests, and every notebook under nbval
 	$(BIN)/python -m pytest tests --durations=15 --nbval-lax --nbval-current-env $(NOTEBOOKS) $(RECIPES)
 
 test-slow: $(READY) ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow tests
+	$(BIN)/python -m pytest -m "slow and not browser" tests
+
+test-browser: $(READY) ## the notebooks in JupyterLab and Chromium, as a learner meets them; pictures in runs/screenshots
+	$(BIN)/python -m pytest -m browser tests
 
 test-faults: $(READY) ## injected faults, the slow ones too, and a table of them
 	$(BIN)/python -m pytest -m "fault and not gpu" tests
@@ -57,8 +64,10 @@ test-faults: $(READY) ## injected faults, the slow ones too, and a table of them
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests
 
-lab: $(READY) ## open the first notebook in JupyterLab
-	$(BIN)/jupyter lab --ServerApp.root_dir=. notebooks/setup.ipynb
+lab: $(READY) ## open JupyterLab in the project's folder, at the index of the notebooks; LAB="..." adds its flags
+	@test -z "$(AS_ROOT)" || echo "make lab: you are root, as in most containers, so --allow-root is added;" \
+	    "to reach it from outside of the container: make lab LAB='--ip 0.0.0.0 --no-browser'"
+	$(BIN)/jupyter lab notebooks/index.ipynb --ServerApp.root_dir="$(CURDIR)" $(AS_ROOT) $(LAB)
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check
@@ -68,6 +77,10 @@ notebooks: $(READY) ## run the notebooks again, in order and in place, and clean
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.kernel_name=python3 $(NOTEBOOKS) $(RECIPES)
 	$(STRIP) $(NOTEBOOKS) $(RECIPES)
+	$(BIN)/python notebooks/figures/draw.py
+
+figures: $(READY) ## draw the notebooks' figures again, by the package and by what the notebooks have printed
+	$(BIN)/python notebooks/figures/draw.py
 
 lock: ## resolve pyproject.toml into requirements.lock; pins that still fit are kept
 	@test -x $(BIN)/uv || .ci/setup.sh $(if $(PYTHON),"$(PYTHON)")

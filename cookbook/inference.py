@@ -11,11 +11,11 @@ import argparse
 import hashlib
 import json
 import mmap
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -27,14 +27,15 @@ from cookbook.checkpoint.filled import load_processor
 from cookbook.data.answers import choices_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
+from cookbook.data.picture import is_picture
 from cookbook.data.samples import Sample, message, text
+from cookbook.display.tables import Code, Table
 from cookbook.model.generation import generate, to
 from cookbook.runs import ROOT, named
 
 CONTRACT = "configs/prompts/captions.yaml"  # for a checkpoint that brings none
 QUESTION = "Describe what you see in this video."
 TOKENS = 512
-THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,31 @@ def ask(
     model, _ = checkpoint.load(folder, torch.bfloat16 if torch.cuda.is_available() else torch.float32)
     out = generate(model.eval(), to(model, prompt), max_new_tokens)
     completion = encoder.tokenizer.decode(out.tokens[0][out.mask[0]], skip_special_tokens=True)
-    thought, choices = THOUGHT.search(completion), choices_of(question)[1]
+    choices = choices_of(question)[1]
     answer = bound.read_answer(completion, tuple(choices), choices)
     shard, dtype = min(folder.glob("*.safetensors")), str(model.dtype).removeprefix("torch.")
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
     with shard.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
         digest = hashlib.sha256(content).hexdigest()[:12]  # some seconds for a shard of 4 GB
     loaded = Loaded(named(folder), digest, shard.name, bound.hash, file, dtype, device)
-    return Answer(loaded, question, completion, thought and thought[1].strip(), answer, bool(out.ended[0]))
+    return Answer(loaded, question, completion, thought(completion), answer, bool(out.ended[0]))
+
+
+def thought(completion: str) -> str | None:
+    """Returns what stands in the first closed <think> block, None where none is."""
+    inside, closed, _ = completion.partition("<think>")[2].partition("</think>")
+    return inside.strip() if closed else None
+
+
+def side_by_side(models: Mapping[str, str | Path], question: str, path: str | Path, **how: Any) -> Table:
+    """Returns what several checkpoints, by name, answer to one question about a clip or picture: a table.
+
+    They are loaded one after the other, so that only one takes memory. `how` and what is raised are as for `ask`.
+    """
+    shown = {"image" if is_picture(path) else "video": [path]}
+    answers = {name: ask(place, question, **shown, **how) for name, place in models.items()}
+    rows = [(name, found.answer or "none", Code(found.completion)) for name, found in answers.items()]
+    return Table(("model", "answer", "completion"), rows, question)
 
 
 def choose_contract(folder: Path, given: str | Path | None) -> tuple[Contract, str]:

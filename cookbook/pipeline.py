@@ -12,6 +12,7 @@ once, by `prepare`, and handed down. All of a job lies under `runs/NAME/`: data,
 
 import json
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,7 +32,10 @@ from cookbook.data.contract import Contract, ContractError
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, require_plain, require_targets
 from cookbook.data.vision import narrower_limits
+from cookbook.display.live import live_curves
+from cookbook.display.tables import label
 from cookbook.engine.launch import AS_LAUNCHED, PROGRAM, choose_engine, launch, on_gpus
+from cookbook.engine.records import read_engine_metrics
 from cookbook.evaluation import presets
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.evaluation.parallel import predict_parallel
@@ -49,7 +53,6 @@ from cookbook.runs import (
     locked,
     named,
     read_manifest,
-    read_metrics,
     require_name,
     unfinished,
 )
@@ -224,7 +227,7 @@ def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = 
             return _launch(job, facts, go_on, stop_on_alarm)
         model, encoder = job.open(job.start)
         run, samples, validation = _begin(job, facts, go_on), job.splits["train"], job.splits["validation"]
-        with stops_between_steps():
+        with stops_between_steps(), live_curves(run, job.step):
             if job.step == "sft":
                 return sft(job.config, samples, validation, encoder, model, run, stop_on_alarm=stop_on_alarm)
             return grpo(job.config, samples, encoder, model, run, job.seed, validation, stop_on_alarm=stop_on_alarm)
@@ -280,7 +283,8 @@ def _launch(job: Job, facts: Mapping[str, Any], go_on: bool, stop_on_alarm: bool
     """Run the job's training on cosmos-rl. Returns the last export, with its contract."""
     config, run = job.config, _begin(job, facts, go_on)
     resume = checkpoint.last_complete(run.path) if go_on else None
-    export = launch(config, job.loader, run, resume=resume, replace=True, stop_on_alarm=stop_on_alarm)
+    with live_curves(run, job.step):
+        export = launch(config, job.loader, run, resume=resume, replace=True, stop_on_alarm=stop_on_alarm)
     job.contract.save(export / checkpoint.CONTRACT)
     if not (export / ADAPTER).is_file():
         return export
@@ -378,7 +382,7 @@ def report(
     return Report(
         comparison,
         rows,
-        **{step: read_metrics(run) for step, run in done.items()},
+        **{step: read_engine_metrics(run, torn=True) for step, run in done.items()},  # as cookbook.watch reads them
         controls=control_rows or {},
         manifest={step: runs.read_json(run / MANIFEST) for step, run in done.items()},
         texts=texts
@@ -387,4 +391,22 @@ def report(
         order=order,
         clips=clips,
         fps=job.contract.vision.fps,
+        again=_again(job, done, comparison["n"]),
     ).write(job.path / "report.html")
+
+
+def _again(job: Job, done: Mapping[str, Path], questions: int) -> dict[str, str]:
+    """Returns the lines that train the job's runs again, ask again, and score what was answered, by what they do."""
+    asked = f"notebooks/out.ipynb -p job {shlex.quote(job.name)} -p seed {job.seed}"
+    lines = {
+        f"Train {label(step)} again, as it was set:":
+        f"papermill notebooks/{step}.ipynb {asked} -p config {shlex.quote(named(run / 'config.toml'))} -p fresh True"
+        for step, run in done.items()
+    }  # fmt: skip
+    answers = shlex.quote(named(job.path / "evaluation"))
+    return lines | {
+        "Ask the same questions, and write this page:":
+        f"papermill notebooks/evaluation.ipynb {asked} -p questions {questions}",
+        "Score the answers that stand, without a model:":
+        f"python -m cookbook.evaluation score {answers}/predictions_*.jsonl",
+    }  # fmt: skip

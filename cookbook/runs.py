@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -57,6 +58,7 @@ class Run:
         """
         self.path = path(name)
         self.seed, self.went_on = seed, go_on
+        self.on_metrics: Callable[[], None] = lambda: None  # called when metrics.jsonl has new lines
         self.path.mkdir(parents=True, exist_ok=True)
         self._facts: dict[str, object] = read_manifest(self.path) if go_on else {}
         for name in () if go_on else (METRICS, GENERATIONS, LOG):
@@ -99,6 +101,7 @@ class Run:
         """
         row = {"step": step, **values}
         self._append(METRICS, json.dumps(row, default=lambda value: value.item()))
+        self.on_metrics()
 
     def log(self, text: str) -> None:
         """Append a line with the time of day to log.txt; programs that show `logging` at INFO show it too."""
@@ -255,11 +258,16 @@ def _origin() -> dict:
 
 
 def _commit() -> str | None:
-    """Returns the checkout's commit, with "-dirty" where files differ from it; None without git."""
+    """Returns the checkout's commit, with "-dirty" where files differ from it; None without git.
+
+    Notebooks are left out: running one writes its outputs, and what its parameters change stands in config.toml.
+    """
     if not (ROOT / ".git").exists():  # or git would answer for a repository further up
         return None
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)
     try:
-        return subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        commit = git(["git", "rev-parse", "HEAD"], check=True).stdout.strip()
+        differs = git(["git", "diff", "--quiet", "HEAD", "--", ".", ":!notebooks/*.ipynb"]).returncode
     except (OSError, subprocess.CalledProcessError):
         return None
+    return commit + "-dirty" * bool(differs)

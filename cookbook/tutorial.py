@@ -30,14 +30,14 @@ import sys
 import textwrap
 import time
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cookbook import runs
-from cookbook.display.progress import WATCHED, duration
+from cookbook.display.progress import FOLLOWED, duration
 from cookbook.display.terminal import Line, leave_if_asked, stderr_to, stop_in_one_line, ways_to_open
 from cookbook.runs import ROOT, named
 
@@ -93,8 +93,8 @@ def how_long(
     stands = (last.get("seed"), last.get("code")) == (seed, runs.code_hash())  # then so do its trainings and answers
     factor, known = probe() / PACE, SECONDS | (AGAIN if stands else {})
     found = factor * sum(known[notebook] for notebook in notebooks)
-    why = "what was trained stands" if stands else f"{factor:.1f} times two quiet cores of ours"
-    return found, f"About {duration(round(found, -1))} on this machine, as it is now ({why})."
+    why = "what was trained stands" if stands else f"{factor:.1f} times as long as on two quiet cores"
+    return found, f"About {duration(round(found, -1))} here and now: {why}."
 
 
 # ---- the notebooks ----------------------------------------------------------------------------------------------
@@ -205,6 +205,7 @@ PAGE = """<!doctype html>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em }
 h2 { font-size: 1.1em } p { overflow-wrap: anywhere }
 </style>
+<main>
 <h1>The recipes</h1>
 <p>Four published recipes in miniature. Each line is what the notebook found; the name leads to the whole of it.</p>
 """
@@ -214,7 +215,10 @@ Ran = tuple[str, str, str, float]  # a recipe, what it found, "ok" or the first 
 
 
 def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any], line: Line | None = None) -> Ran:
-    """Run one notebook into `out`, also as HTML. Returns what came of it; a cell that fails is an outcome too."""
+    """Run one notebook into `out`, also as HTML. Returns what came of it.
+
+    An outcome is also a cell that fails, and the first of its verdicts that does not hold.
+    """
     import nbformat
     from nbconvert import HTMLExporter
     from papermill import PapermillExecutionError
@@ -225,14 +229,20 @@ def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any], line: Line | 
     except PapermillExecutionError as error:
         outcome = first_line(error)
     book = nbformat.read(out / source.name, 4)
+    lost = [told for told in printed(book.cells).splitlines() if told.startswith("NOT held")]
+    outcome = lost[0] if lost and outcome == "ok" else outcome
     (out / f"{source.stem}.html").write_text(HTMLExporter().from_notebook_node(book)[0], encoding="utf-8")
     return source.stem, finding(book), outcome, time.monotonic() - started
 
 
 def finding(book) -> str:
     """Returns what the cells tagged `finding` printed; "" where none ran."""
-    cells = [cell for cell in book.cells if "finding" in cell.metadata.get("tags", [])]
-    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", [])).strip()
+    return printed(cell for cell in book.cells if "finding" in cell.metadata.get("tags", [])).strip()
+
+
+def printed(cells: Iterable) -> str:
+    """Returns all that cells of a notebook printed."""
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
 
 
 def page(found: Sequence[Ran]) -> str:
@@ -242,7 +252,7 @@ def page(found: Sequence[Ran]) -> str:
         text += f'<h2><a href="{name}.html">{name}</a></h2>\n'
         text += f"<p>{html.escape(words or 'No finding: it ended before.')}</p>\n"
         text += f'<p class="{"ok" if outcome == "ok" else "failed"}">{html.escape(outcome)} · {seconds:.0f} s</p>\n'
-    return text
+    return text + "</main>\n"
 
 
 def run_recipes(names: Sequence[str], seed: int, engine: str, line: Line) -> bool:
@@ -310,5 +320,5 @@ def main() -> int:
 if __name__ == "__main__":
     stop_in_one_line(GO_ON)
     if sys.stdout.isatty():
-        os.environ[WATCHED] = "live"  # for the notebooks' kernels
+        os.environ[FOLLOWED] = "followed"  # for the notebooks' kernels
     sys.exit(main())

@@ -3,6 +3,7 @@
 The set-up runs here against a fake Python in a temporary folder; the real .venv is never touched.
 """
 
+import json
 import os
 import pty
 import re
@@ -100,6 +101,16 @@ def test_make_test_runs_every_notebook_that_is_tracked(tracked):
     folder = ROOT / "notebooks"
     present = {path.relative_to(ROOT).as_posix() for path in tracked if path.parent == folder}
     assert {name for name in present if name.endswith(".ipynb")} <= set(listed)
+
+
+def test_the_index_leads_to_every_notebook_in_reading_order():
+    listed = re.search(r"^NOTEBOOKS := (.*)$", MAKEFILE, flags=re.MULTILINE).group(1).split()
+    cells = json.loads((ROOT / "notebooks/index.ipynb").read_text(encoding="utf-8"))["cells"]
+    table = "".join(cells[0]["source"])
+    named = re.findall(r"\((\w+\.ipynb)\)", table)
+    assert [f"notebooks/{name}" for name in ["index.ipynb", *named]] == listed
+    links = re.findall(r"\]\(([^)]+)\)", "".join(line for cell in cells for line in cell["source"]))
+    assert [link for link in links if not (ROOT / "notebooks" / link).exists()] == []
 
 
 def test_hook_and_makefile_clean_notebooks_alike():
@@ -210,6 +221,15 @@ def test_a_named_python_is_used(machine, version):
     (machine.folder / "programs/python3").rename(named)
     result = machine(".ci/setup.sh", str(named), VERSION=version)
     assert result.returncode == 0 and f"Python {version}" in result.stdout
+
+
+@pytest.mark.parametrize(("user", "flag"), [("0", "--allow-root"), ("1000", "")])
+def test_lab_opens_the_index_at_the_root_and_says_what_it_adds_for_root(machine, user, flag):
+    (machine.folder / "programs/id").write_text(f"#!/bin/sh\necho {user}\n")
+    (machine.folder / "programs/id").chmod(0o755)
+    said = machine("make", "-n", "lab", "LAB=--no-browser").stdout
+    assert f'jupyter lab notebooks/index.ipynb --ServerApp.root_dir="{machine.folder}" {flag} --no-browser' in said
+    assert f'test -z "{flag}" || echo "make lab: you are root' in said
 
 
 def test_a_missing_venv_module_is_named(machine):

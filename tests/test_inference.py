@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cookbook import checkpoint
+from cookbook import checkpoint, inference
 from cookbook.checkpoint import CheckpointError
 from cookbook.data.contract import Contract, ContractError
 from cookbook.data.encoder import Encoder
 from cookbook.data.video import VideoError
 from cookbook.evaluation.predict import predict
-from cookbook.inference import ask, main
+from cookbook.inference import ask, main, side_by_side
 from cookbook.runs import ROOT
 
 BASE, ROAD = "models/tiny-base", "configs/prompts/road.yaml"
@@ -54,6 +54,19 @@ def test_it_says_which_weights_answered(samples, trained):
         assert (base.weights.dtype, base.weights.device) == ("float32", "cpu")
 
 
+def test_several_models_answer_side_by_side(samples, trained, tmp_path):
+    sample, how = samples[0], {"contract": ROAD, "max_new_tokens": 8}
+    table = side_by_side({"base": BASE, "sft": trained}, sample.question, sample.video, **how)
+    alone = [ask(path, sample.question, video=[sample.video], **how) for path in (BASE, trained)]
+    assert [row[0] for row in table.rows] == ["base", "sft"] and table.title == sample.question
+    assert [row[2] for row in table.rows] == [found.completion for found in alone]
+    Image.new("RGB", (56, 56), "red").save(tmp_path / "still.png")
+    (row,) = side_by_side({"base": BASE}, "Which colour?", tmp_path / "still.png", **how).rows
+    assert row[2] == ask(BASE, "Which colour?", image=[tmp_path / "still.png"], **how).completion
+    with pytest.raises(VideoError, match=r"nothing\.mp4"):
+        side_by_side({"base": BASE}, "?", tmp_path / "nothing.mp4", **how)
+
+
 def test_the_contract_is_its_own_else_the_one_given_else_that_of_captions(samples, trained):
     clip = samples[0].video
     assert ask(BASE, video=[clip], max_new_tokens=1).weights.contract_file == "configs/prompts/captions.yaml"
@@ -74,6 +87,12 @@ def test_reasoning_and_answer_are_read_by_the_contract(samples, monkeypatch):
     assert (by_words.reasoning, by_words.answer) == (None, "B")
     plain = ask(BASE, question, video=[samples[0].video], contract="configs/prompts/captions.yaml", max_new_tokens=1)
     assert plain.weights.contract != found.weights.contract
+
+
+@pytest.mark.fault("load")
+def test_a_thought_that_begins_again_and_again_is_read_in_linear_time():
+    assert inference.thought("<think>" * 500_000) is None
+    assert inference.thought("so <think> they meet </think> x <think>no</think>") == "they meet"
 
 
 def test_an_image_is_seen_too(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from papermill import PapermillExecutionError
@@ -18,7 +17,7 @@ from data_tools.worlds import road
 
 CLIPS = 24
 NAME = "job_of_a_test"  # nobody has a folder jobs/ of this name
-WHOLE = ("llava", "hf_sft", "saved", "samples_jsonl")  # a question with choices and a written answer
+OTHERS = ("hf_sft", "saved", "samples_jsonl")  # as LLaVA's: a question with choices and a written answer
 SHORT = {"steps": 2, "generations": 4, "engine": "local", "control_questions": 4}
 
 
@@ -58,24 +57,18 @@ def nothing_of_the_toy_road(runs, *names):
     return not list(runs.rglob("*.mp4")) and {place.name for place in runs.iterdir()} == {*names, ".cache"}
 
 
-def test_questions_with_written_answers_go_from_data_to_report_in_every_format(runs, tmp_path, clips, monkeypatch):
-    """Two formats at a time, one core each; a job has the format's name."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def whole_road(form: str) -> None:
-        name, data = f"{NAME}_{form}", dataset(clips, tmp_path / form, form)
-        run(tmp_path / f"{form}_out", name, data)
-        sft, rl = manifest(runs, name, "sft"), manifest(runs, name, "rl")
-        assert (sft["data"], sft["start"], rl["start"]) == (str(data), jobs.BASE, str(runs / name / "sft"))
-        assert (sft["steps"], rl["steps"], sft["contract"]) == (2, 2, rl["contract"])
-        comparison = json.loads((runs / name / "evaluation/comparison.json").read_text())
-        assert list(comparison["models"]) == ["base", "sft", "rl"] and (runs / name / "report.html").is_file()
-        asked = {row["id"] for row in read_jsonl(runs / name / "evaluation/predictions_rl.jsonl")}
-        assert asked and not asked & {row["id"] for row in read_jsonl(runs / name / "rl/generations.jsonl")}
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(whole_road, WHOLE))
-    assert nothing_of_the_toy_road(runs, *(f"{NAME}_{form}" for form in WHOLE))
+@pytest.mark.parametrize("form", ["llava", *(pytest.param(form, marks=pytest.mark.slow) for form in OTHERS)])
+def test_questions_with_written_answers_go_from_data_to_report(runs, tmp_path, clips, form):
+    data = dataset(clips, tmp_path / form, form)
+    run(tmp_path / "out", NAME, data)
+    sft, rl = manifest(runs, NAME, "sft"), manifest(runs, NAME, "rl")
+    assert (sft["data"], sft["start"], rl["start"]) == (str(data), jobs.BASE, str(runs / NAME / "sft"))
+    assert (sft["steps"], rl["steps"], sft["contract"]) == (2, 2, rl["contract"])
+    comparison = json.loads((runs / NAME / "evaluation/comparison.json").read_text())
+    assert list(comparison["models"]) == ["base", "sft", "rl"] and (runs / NAME / "report.html").is_file()
+    asked = {row["id"] for row in read_jsonl(runs / NAME / "evaluation/predictions_rl.jsonl")}
+    assert asked and not asked & {row["id"] for row in read_jsonl(runs / NAME / "rl/generations.jsonl")}
+    assert nothing_of_the_toy_road(runs, NAME)
 
 
 def test_questions_without_written_answers_are_for_rl_alone_and_the_base_is_the_one_named(runs, tmp_path, clips):

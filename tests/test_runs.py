@@ -97,6 +97,23 @@ def test_the_commit_is_this_checkouts_or_none(tmp_path, monkeypatch):
     assert runs._commit() is None
 
 
+def test_a_notebook_that_was_run_makes_the_checkout_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    files = [tmp_path / name for name in ("notebooks/sft.ipynb", "notebooks/recipes/mine.ipynb", "cookbook/sft.py")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("old")
+    for command in ("init", "add .", "-c user.name=N -c user.email=e commit -m first"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    commit = runs._commit()
+    assert re.fullmatch(r"[0-9a-f]{40}", commit)
+    for file in files[:2]:
+        file.write_text("with new outputs")
+    assert runs._commit() == commit
+    files[2].write_text("other code")
+    assert runs._commit() == f"{commit}-dirty"
+
+
 def test_a_relative_path_counts_from_runs_wherever_the_process_stands(tmp_path, monkeypatch):
     monkeypatch.setenv(runs.FOLDER, str(tmp_path / "runs"))
     (tmp_path / "elsewhere").mkdir()

@@ -151,10 +151,21 @@ class Contract:
         return self.read_answer(completion, sample.options, option_texts(sample.question, sample.options))
 
 
+class _Once(yaml.SafeLoader):
+    """YAML in which no key stands twice: of two, yaml.safe_load takes the last in silence."""
+
+    def construct_mapping(self, node, deep=False):
+        """Returns the table of a node. Raises yaml.YAMLError for a key that stands twice."""
+        keys = [key.value for key, _ in node.value]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.YAMLError(f"{twice} stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
 def _tables(path: Path) -> tuple[dict, dict]:
     """Returns the keys of a contract file without `video`, and those of `video`. Raises ContractError."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), _Once)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ContractError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict) or not isinstance(vision := data.pop("video", {}), dict):

@@ -6,6 +6,7 @@ the model is trained, measured and counted on one picture. No torch: the passpor
 by `cookbook.data.video`, `cookbook.data.encoder`, `cookbook.engine.video_reader` and `data_tools.passport`.
 """
 
+import mimetypes
 import struct
 from collections import Counter
 from pathlib import Path
@@ -77,6 +78,11 @@ def open_image(path: str | Path) -> Any:
             return to_rgb(image)
     except Exception as error:  # damaged bytes can make a decoder raise anything
         raise ValueError(str(error)) from None
+
+
+def is_picture(path: str | Path) -> bool:
+    """Returns whether a file's name says that it is a picture; everything else is taken for a clip."""
+    return str(mimetypes.guess_type(path)[0]).startswith("image/")
 
 
 def unfit(width: int, height: int) -> str:

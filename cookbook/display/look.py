@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from cookbook.data.encoder import IGNORE, Encoder
 from cookbook.data.samples import Sample
 from cookbook.display import plots
+from cookbook.display.forms import InLab
 
 COLUMNS = 8  # frames in a row
 
@@ -66,11 +67,15 @@ def trained_tokens(encoder: Encoder, sample: Sample) -> Text:
     return Text(parts)
 
 
-def browse(encoder: Encoder, samples: Sequence[Sample]):
-    """Returns a widget that shows one sample after the other; an extra: all it shows can be printed without it."""
-    import ipywidgets
+def browse(encoder: Encoder, samples: Sequence[Sample]) -> InLab:
+    """Returns a slider that shows one sample after the other; an extra: all it shows can be printed without it."""
 
     def show(sample: int) -> None:
         display(seen(encoder, samples[sample]), trained_tokens(encoder, samples[sample]))
 
-    return ipywidgets.interactive(show, sample=ipywidgets.IntSlider(0, 0, len(samples) - 1))
+    def make():
+        import ipywidgets
+
+        return ipywidgets.interactive(show, sample=ipywidgets.IntSlider(0, 0, len(samples) - 1))
+
+    return InLab(f"a slider that shows each of {len(samples)} samples like this", make)

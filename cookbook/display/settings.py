@@ -66,8 +66,12 @@ class Parameter:
             str: f"Write -r {self.name} {value}: with -r instead of -p papermill keeps it as text.",
         }
         found, wanted = type(value).__name__, self.type.__name__
-        remedy = remedies.get(self.type, f"The default is {self.default!r}.")
+        remedy = self._hint(value) if value is self.default else remedies.get(self.type, self._hint(value))
         raise TypeError(f"{self.name} is {value!r} ({found}), but takes {wanted}. {remedy}")
+
+    def _hint(self, value: object) -> str:
+        # a default that is refused is what somebody has written into the cell
+        return "Change it in the parameters cell." if value is self.default else f"The default is {self.default!r}."
 
     def _require_sense(self, value: object) -> None:
         held = RANGE.fullmatch(self.range)
@@ -76,9 +80,7 @@ class Parameter:
             if not least <= value <= most:
                 number = "whole number" if self.type is int else "number"
                 ends = f"from {least:.15g} to {most:.15g}" if most < LARGEST else f"of at least {least:.15g}"
-                raise ValueError(
-                    f"{self.name} is {value!r}, but takes a {number} {ends}. The default is {self.default!r}."
-                )
+                raise ValueError(f"{self.name} is {value!r}, but takes a {number} {ends}. {self._hint(value)}")
         elif held and held["choices"] and value not in (choices := held["choices"].split("|")):
             near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]}?" if near else "."
@@ -107,6 +109,15 @@ class Settings(AsTable):
     def are_defaults(self) -> bool:
         """Returns whether nothing was changed: only then do a notebook's checks hold for sure."""
         return all(p.value == p.default for p in self._parameters)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Returns the parameters with their types, ranges and help."""
+        return self._parameters
+
+    def changed(self, given: Mapping[str, object]) -> "Settings":
+        """Returns settings with other values, by name. Raises TypeError, ValueError for one that is refused."""
+        return Settings(p.accept(given.get(p.name, p.value)) for p in self._parameters)
 
     def command(self, notebook: str) -> str:
         """Returns the line that runs a notebook with these parameters again: those that are no defaults."""
@@ -154,9 +165,19 @@ def _require_use(declared: Collection[str], notebook: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):  # it tells where Jupyter says so, and has been saved
         return
     others = [c for c in cells if c["cell_type"] == "code" and "parameters" not in c["metadata"].get("tags", [])]
-    words = set(re.findall(r"\w+", "\n".join("".join(cell["source"]) for cell in others)))
-    if others and (unused := next((name for name in declared if name not in words), None)):
-        raise ValueError(_unknown(unused, [name for name in declared if name in words]))
+    names = set().union(*(_names("".join(cell["source"])) for cell in others))
+    if others and (unused := next((name for name in declared if name not in names), None)):
+        raise ValueError(_unknown(unused, [name for name in declared if name in names], near=sorted(names)))
+
+
+def _names(source: str) -> set[str]:
+    """Returns the names that a cell uses, `settings.NAME` too; its words where it is no plain Python."""
+    try:
+        nodes = [*ast.walk(ast.parse(source))]
+    except SyntaxError:
+        return set(re.findall(r"\w+", source))
+    asked = {n.attr for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "settings"}
+    return asked | {n.id for n in nodes if isinstance(n, ast.Name)}
 
 
 def validate(declared: str, given: Mapping[str, object]) -> Settings:
@@ -203,8 +224,9 @@ def _read_line(node: ast.stmt, line: str) -> Parameter:
     return replace(accepted, default=accepted.value)
 
 
-def _unknown(name: str, parameters: Collection[str]) -> str:
-    nearest = difflib.get_close_matches(name, parameters, n=1, cutoff=0.5)
+def _unknown(name: str, parameters: Collection[str], near: Collection[str] = ()) -> str:
+    """Returns the sentence for a name that is no parameter; the one that was meant is looked for in `near` too."""
+    nearest = difflib.get_close_matches(name, [*parameters, *near], n=1, cutoff=0.5)
     question = f"; did you mean {nearest[0]}?" if nearest else "."
     return f"{name} is no parameter of this notebook{question} Its parameters: {', '.join(parameters)}"
 

@@ -6,11 +6,15 @@ models (`force_use_hf`) are told to use it whatever is installed (policy/model/h
 same kernels. Nothing is replaced where flash-attn is installed. Used by `cookbook.engine.bridge`.
 """
 
+from contextlib import suppress
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+with suppress(ImportError):  # torch 2.10 and newer; asked for on CUDA only
+    from torch.nn.attention.varlen import varlen_attn
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, softmax_scale: float | None = None) -> Tensor:
@@ -42,8 +46,6 @@ def attend_packed(
         edges = zip(pairwise(cu_seqlens_q.tolist()), pairwise(cu_seqlens_k.tolist()))
         parts = [attend(q[None, a:b], k[None, c:d], v[None, c:d], causal, softmax_scale) for (a, b), (c, d) in edges]
         return torch.cat(parts, dim=1)[0]
-    from torch.nn.attention.varlen import varlen_attn
-
     if (copies := q.shape[1] // k.shape[1]) > 1:  # torch 2.11's kernel wants as many key heads as query heads
         k, v = k.repeat_interleave(copies, dim=1), v.repeat_interleave(copies, dim=1)
     edges = (cu_seqlens_q.to(torch.int32), cu_seqlens_k.to(torch.int32), int(max_seqlen_q), int(max_seqlen_k))
@@ -55,6 +57,35 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     one, two = x.chunk(2, dim=-1)
     cos, sin = cos[None, :, None], sin[None, :, None]
     return torch.cat([one * cos - two * sin, two * cos + one * sin], dim=-1)
+
+
+def rotate_vision(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """apply_rotary_pos_emb_vision, computed in float32: (1, patches, heads, width), angles (patches, width)."""
+    cos, sin = (angle.chunk(2, dim=-1)[0].float() for angle in (cos, sin))
+    return rotate(q.float(), cos, sin).type_as(q), rotate(k.float(), cos, sin).type_as(k)
+
+
+def compile_blocks(bare):
+    """Returns the engine's `apply_compile`, which also lets compiled vision blocks be recomputed.
+
+    FSDP casts what a block is given on the way forward, and not where the block is computed again for the way back:
+    angles in float32 would then compile to another program, whose intermediate results do not fit.
+    """
+
+    def cast(block, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        hidden, *rest = args
+
+        def same(value):
+            return tuple(angle.type_as(hidden) for angle in value) if isinstance(value, tuple) else value
+
+        return (hidden, *map(same, rest)), {key: same(value) for key, value in kwargs.items()}
+
+    def compile_all(model, *args, **kwargs) -> None:
+        bare(model, *args, **kwargs)
+        for block in model.visual.blocks.values():
+            block.register_forward_pre_hook(cast, with_kwargs=True)
+
+    return compile_all
 
 
 class TorchAttention:
@@ -72,10 +103,15 @@ def install_attention() -> str:
     from cosmos_rl.policy.kernel import modeling_utils
     from cosmos_rl.policy.model import hf_models
     from cosmos_rl.policy.model.hf_models import patch
+    from cosmos_rl.policy.model.qwen2_5_vl import parallelize
+    from cosmos_rl.policy.model.vision_encoder import qwen2_5_vl
 
     if modeling_utils.check_if_fa_installed():
         return "flash-attn"
     modeling_utils.FlashAttnMetaSingleton._instances[modeling_utils.FlashAttnMeta] = TorchAttention()
+    # with train.compile, the engine's own makes FlashAttnMeta anew inside the compiled block, and imports flash_attn_3
+    qwen2_5_vl.apply_rotary_pos_emb_vision = rotate_vision
+    parallelize.apply_compile = compile_blocks(parallelize.apply_compile)
 
     def pre_hf_models_patch(hf_config) -> None:
         patch.pre_hf_models_patch(hf_config)

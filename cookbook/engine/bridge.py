@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cookbook.engine.attention import install_attention
 from cookbook.engine.environment import AUTH
+from cookbook.engine.packing import install_packing
 from cookbook.engine.video_reader import install_reader
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,12 @@ def install() -> dict[str, str]:
     RedisStreamConstant.CMD_READING_TIMEOUT_MS = POLLING_MS
     install_log()
     done = {"attention": install_attention(), "video": "PyAV", "rollout": BACKEND, "names": "published"}
-    done |= {"polling": f"{POLLING_MS} ms", "network": install_network(), "log": "the engine's"}
+    done |= {
+        "packing": install_packing(),
+        "polling": f"{POLLING_MS} ms",
+        "network": install_network(),
+        "log": "the engine's",
+    }
     log.info("bridge to cosmos-rl: %s", ", ".join(f"{part}: {what}" for part, what in done.items()))
     return done
 

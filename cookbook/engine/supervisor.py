@@ -150,6 +150,7 @@ class Supervisor:
             with contextlib.suppress(ValueError):  # its last line may be half written
                 rows = read_engine_metrics(source)
                 replace_rows(rows, self.run.path / METRICS)
+                self.run.on_metrics()
                 seen = self.alarms.last
                 for row in rows:
                     if row["step"] > seen and (alarm := self.alarms.see(row["step"], row)) and self.stop_on_alarm:

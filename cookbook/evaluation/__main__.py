@@ -69,7 +69,8 @@ def _table(result: dict) -> Iterator[str]:
         line += f"; no answer read {s['unread_rate']:.3f}, wherever it stands {s['lenient_accuracy']:.3f}"
         yield line + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")
     for pair, p in result.get("paired", {}).items():
-        yield f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}"
+        sure = f"p = {p['p']:.2g}, by clip {result['clustered'][pair]['p']:.2g}"
+        yield f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, {sure}"
 
 
 def predict_file(given: argparse.Namespace) -> str:
@@ -88,6 +89,8 @@ def predict_file(given: argparse.Namespace) -> str:
 
     if given.config and (idle := [f"--{key}" for key in ("format", "loader", "contract", "split") if vars(given)[key]]):
         raise ValueError(f"{', '.join(idle)}: does not go with --config, which states its own; name --data instead")
+    if given.out.is_dir():
+        raise ValueError(f"--out {given.out}: is a folder; name the file of the answers in it")
     if not given.server:
         checkpoint.find(given.model)  # before any data are read
     samples, contract, dtype = jobs.evaluation_samples(

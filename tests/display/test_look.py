@@ -29,7 +29,7 @@ def test_what_is_seen_are_the_models_own_frames(encoder, samples):
 
 
 def test_the_browser_follows_its_slider(encoder, samples):
-    box = look.browse(encoder, samples[:3])
+    box = look.browse(encoder, samples[:3]).make()
     slider, _ = box.children
     assert (slider.min, slider.max) == (0, 2)
     slider.value = 2

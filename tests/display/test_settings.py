@@ -104,9 +104,26 @@ def test_a_wrong_type_is_named_with_value_wanted_type_and_remedy(name, value, re
         assert word in str(refusal.value)
 
 
-def test_a_default_of_the_wrong_type_is_refused():
-    with pytest.raises(TypeError, match="epochs is '3'"):
-        validate('epochs: int = "3"', {})
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('epochs: int = "3"', "epochs is '3' (str), but takes int."),
+        ("epochs: int = -1  # [0..] passes", "epochs is -1, but takes a whole number of at least 0."),
+        ('shuffle: bool = "true"', "shuffle is 'true' (str), but takes bool."),
+        ("run: str = 7", "run is 7 (int), but takes str."),
+    ],
+)
+def test_what_was_written_into_the_cell_is_refused_there(line, said):
+    with pytest.raises((TypeError, ValueError)) as refusal:
+        validate(line, {})
+    assert str(refusal.value) == f"{said} Change it in the parameters cell."  # no word of papermill, nor of a default
+
+
+def test_settings_with_other_values_are_checked_too():
+    first = validate(DECLARED, {"epochs": 3})
+    assert dict(first.changed({"run": "mine"})) == dict(first) | {"run": "mine"}
+    with pytest.raises(TypeError, match="epochs is 'x'"):
+        first.changed({"epochs": "x"})
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_others():
@@ -254,6 +271,24 @@ def test_a_misspelt_line_in_the_parameters_cell_is_refused_in_jupyterlab(monkeyp
         settings.check_settings()
     fake_shell(monkeypatch, [DECLARED, CHECK], {})
     assert settings.check_settings().epochs == 1
+
+
+def test_a_parameter_that_was_renamed_is_refused_and_a_word_in_a_text_is_no_use(monkeypatch, tmp_path):
+    renamed = DECLARED.replace("epochs:", "epoch:")
+    used = nbformat.v4.new_code_cell('train({"train.epoch": epochs}, rate, shuffle, run)')
+    first = nbformat.v4.new_code_cell(renamed, metadata={"tags": ["parameters"]})
+    nbformat.write(nbformat.v4.new_notebook(cells=[first, used]), tmp_path / "n.ipynb")
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "n.ipynb"))
+    fake_shell(monkeypatch, [renamed, CHECK], {"epochs": 1})  # a kernel still has the value of before
+    with pytest.raises(ValueError, match="epoch is no parameter of this notebook; did you mean epochs"):
+        settings.check_settings()
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_shipped_parameter_is_used(notebook):
+    cells = nbformat.read(notebook, as_version=4).cells
+    for declared in (cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])):
+        settings._require_use(read_parameters(declared), str(notebook))
 
 
 def test_outside_of_a_notebook_it_says_so():

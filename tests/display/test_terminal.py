@@ -12,7 +12,7 @@ import papermill
 import psutil
 import pytest
 
-from cookbook.display.progress import WATCHED
+from cookbook.display.progress import FOLLOWED
 from cookbook.display.terminal import ERASE, Line, stderr_to, ways_to_open
 
 
@@ -96,7 +96,7 @@ for step in (bar := progress(300, "SFT")):
 
 
 def test_papermill_feeds_it_and_the_notebook_keeps_one_line_and_its_own_warnings(tmp_path, monkeypatch, screen):
-    monkeypatch.setenv(WATCHED, "live")
+    monkeypatch.setenv(FOLLOWED, "followed")
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in ("1", WORK, "2")])
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     line = Line(screen)

@@ -4,8 +4,10 @@ import logging
 from dataclasses import replace
 
 import pytest
+import torch.distributed as dist
 from fake_engine import Scene
-from rollouts import config
+from rollouts import BASE, config, unused_port
+from transformers import AutoConfig
 
 from cookbook.config import Config
 from cookbook.data.samples import Sample, message, text
@@ -59,6 +61,32 @@ def prompts(questions, uneven):
     data = EngineDataset(questions, settings)
     data.contract = uneven
     return [data[i] for i in range(len(questions))]
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """A process group of one, which the native models ask for."""
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_PORT", str(unused_port()))
+    dist.init_process_group("gloo", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def native(engine, alone, stock):
+    """The tiny base as the engine's own model, in float32 but for its attention."""
+    from cosmos_rl.policy.model.qwen2_5_vl import Qwen2_5_VLConditionalModel
+
+    settings = AutoConfig.from_pretrained(BASE, trust_remote_code=False)
+    model = Qwen2_5_VLConditionalModel.from_pretrained(settings, str(BASE), 4096).eval()
+    weights = {key: value for key, value in stock.state_dict().items() if "lm_head" not in key}  # tied
+    for ours, theirs in (("model.visual.", "visual."), ("model.language_model.", "model.")):
+        weights = {theirs + key[len(ours) :] if key.startswith(ours) else key: v for key, v in weights.items()}
+    found = model.load_state_dict(weights, strict=False)
+    assert not found.unexpected_keys and not found.missing_keys
+    return model
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-import torch.distributed as dist
-from rollouts import BASE, unused_port
+from rollouts import BASE
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig
 
 from cookbook.config import Config
 from cookbook.engine import attention
@@ -88,35 +87,11 @@ def test_rotation_is_that_of_transformers():
     assert torch.allclose(attention.rotate(x, angles.cos(), angles.sin())[0], want, atol=1e-6)
 
 
-@pytest.fixture
-def alone(monkeypatch):
-    """A process group of one, which the native models ask for."""
-    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.setenv("MASTER_PORT", str(unused_port()))
-    dist.init_process_group("gloo", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
-def test_the_native_model_gives_the_logits_of_transformers(engine, packer, alone, world, contract):
-    from cosmos_rl.policy.model.qwen2_5_vl import Qwen2_5_VLConditionalModel
-
-    settings = Config.load(ROOT / "configs/tiny_sft.toml")
-    data = EngineDataset(road_vqa.read(world, "train", contract)[:2], settings)
-    native = Qwen2_5_VLConditionalModel.from_pretrained(
-        AutoConfig.from_pretrained(BASE, trust_remote_code=False), str(BASE), 4096
-    ).eval()
-    stock = AutoModelForImageTextToText.from_pretrained(BASE, trust_remote_code=False, dtype=torch.float32).eval()
-    names = (("model.visual.", "visual."), ("model.language_model.", "model."))
-    weights = {key: value for key, value in stock.state_dict().items() if "lm_head" not in key}  # tied
-    for ours, theirs in names:
-        weights = {theirs + key[len(ours) :] if key.startswith(ours) else key: v for key, v in weights.items()}
-    found = native.load_state_dict(weights, strict=False)
-    assert not found.unexpected_keys and not found.missing_keys
+def test_the_native_model_gives_the_logits_of_transformers(native, stock, packer, world, contract):
+    data = EngineDataset(road_vqa.read(world, "train", contract)[:2], Config.load(ROOT / "configs/tiny_sft.toml"))
     rows = [packer.sft_process_sample(data[i]) for i in range(2)]
     batch = packer.sft_collate_fn(rows, packer.sft_compute_max_len(rows), -100)
-    labels = batch.pop("label_ids")
+    labels, _ = batch.pop("label_ids"), batch.pop("interested_tokens")
     with torch.no_grad():
         places, _, _ = native.get_position_ids(**batch)
         ours = native(**{**batch, "position_ids": places}).logits.float()
