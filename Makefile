@@ -42,11 +42,12 @@ help: ## show this list
 $(READY): pyproject.toml requirements.lock
 	@.ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
 
+# the shell ignores Ctrl-C until the command takes it over: Python, while it starts, would answer with a traceback
 tutorial: $(READY) ## the main job from data to report: base, SFT, RL, evaluation
-	@$(BIN)/python -m cookbook.tutorial --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
+	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
 
 recipes: $(READY) ## the four published recipes in miniature, and a page that leads to them
-	@$(BIN)/python -m cookbook.tutorial --recipes
+	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --recipes
 
 test: lint ## lint, unit tests, and every notebook under nbval
 	$(BIN)/python -m pytest tests --durations=15 --nbval-lax --nbval-current-env $(NOTEBOOKS) $(RECIPES)

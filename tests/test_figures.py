@@ -13,6 +13,7 @@ from cookbook.runs import ROOT
 
 FOLDER = ROOT / "notebooks" / "figures"
 DRAWN = sorted(FOLDER.glob("*.svg"))
+RESULT = "result"  # the README's own
 # widths of a character in ems, those of wide fonts (DejaVu, Verdana), so that narrower ones have room
 WIDTHS = {"code": 0.61, "head": 0.6, "bold": 0.6, "": 0.56}
 
@@ -127,9 +128,18 @@ def test_each_figure_is_shown_once_with_its_text_alternative(script):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             if cell["cell_type"] == "markdown":
                 shown += re.findall(r"!\[([^\]]*)\]\(figures/(\w+)\.svg\)", "".join(cell["source"]))
-    assert sorted(name for _, name in shown) == sorted(script.FIGURES)
+    assert sorted(name for _, name in shown) == sorted(script.FIGURES.keys() - {RESULT})
     readme = re.findall(
         r"!\[([^\]]*)\]\(notebooks/figures/(\w+)\.svg\)", (ROOT / "README.md").read_text(encoding="utf-8")
     )
+    assert RESULT in dict(map(reversed, readme))
     for told, name in shown + readme:
         assert told == script.FIGURES[name]()[1], name
+
+
+def test_the_result_is_that_of_the_newest_session(script):
+    log = "```\n$ make tutorial\nbase   20.0 %  [10.0–30.0]  of 7 questions on unseen clips; guessing: 50.0 %\n"
+    log += (
+        "RL    100.0 %  [90.0–100.0]  +80.0 points, p < 0.001\n```\n```\n$ make tutorial\nSFT 1.0 %  [1.0–1.0]\n```\n"
+    )
+    assert script.session(log) == ([("base", 20, 10, 30), ("RL", 100, 90, 100)], 7, 50)

@@ -229,6 +229,17 @@ def printed(notebook: str, cell: str) -> str:
     return words
 
 
+def session(log: str) -> tuple[list[tuple[str, float, float, float]], int, float]:
+    """Returns (model, percent right and the ends of its interval, for each; questions; percent that guessing gets).
+
+    They are those of the newest terminal session in a text like LOG.md.
+    """
+    newest = log[log.index("$ make tutorial\n") :].partition("```")[0]
+    models = re.findall(r"^(base|SFT|RL) +([\d.]+) %  \[([\d.]+)–([\d.]+)\]", newest, re.MULTILINE)
+    questions, guess = re.search(r"of (\d+) questions .* ([\d.]+) %$", newest, re.MULTILINE).groups()
+    return [(model, *map(float, numbers)) for model, *numbers in models], int(questions), float(guess)
+
+
 def signed(value: float, decimals: int = 2) -> str:
     """Returns a number with its sign, minus as a minus."""
     return f"{value:+.{decimals}f}".replace("-", "−")
@@ -614,10 +625,39 @@ def _(f: Figure) -> dict:
     f.arrow((260, 250), (260, 276), line="blue")
 
 
+@figure("result", 282, "What the tutorial's models answer right")
+def _(f: Figure) -> dict:
+    """Right answers of {questions} questions on unseen clips, with 95 % intervals: {told}. Guessing gets {guess} %."""
+    models, questions, guess = session((ROOT / "LOG.md").read_text(encoding="utf-8"))
+
+    def at(percent: float) -> float:
+        return 84 + 3.2 * percent
+
+    f.say(EDGE, 68, f"of {questions} questions on unseen clips, 95 % intervals", "mute small")
+    for percent in range(0, 101, 25):
+        f.path([(at(percent), 84), (at(percent), 236)], "edge", 1)
+        f.say(at(percent), 258, f"{percent} %", "mute small", MID)
+    f.path([(at(guess), 84), (at(guess), 236)], dashes="4 4")
+    for i, ((model, right, low, high), color) in enumerate(zip(models, ("grey", "blue", "red"))):
+        y = 110 + 48 * i
+        f.say(EDGE, y + 5, model, f"{color} bold")
+        f.path([(at(low), y), (at(high), y)], color, 4)
+        f.dot((at(right), y), color)
+        f.say(494, y + 5, f"{right} %", "ink bold", END)
+    f.say(at(guess) + 8, 115, "guessing", "mute small")
+    told = "; ".join(f"{model} {right} %, {low} to {high}" for model, right, low, high in models)
+    return {"questions": questions, "told": told, "guess": guess}
+
+
 def main() -> None:
-    """Write every figure beside this file."""
-    for name, made in FIGURES.items():
-        (Path(__file__).parent / f"{name}.svg").write_text(made()[2], encoding="utf-8")
+    """Write every figure beside this file, and its text into README.md where that shows it."""
+    made = {name: draw() for name, draw in FIGURES.items()}
+    for name, (_, _, file) in made.items():
+        (Path(__file__).parent / f"{name}.svg").write_text(file, encoding="utf-8")
+    readme = ROOT / "README.md"
+    shown = re.compile(r"!\[[^\]]*\](\(notebooks/figures/(\w+)\.svg\))")
+    words = shown.sub(lambda found: f"![{made[found[2]][1]}]{found[1]}", readme.read_text(encoding="utf-8"))
+    readme.write_text(words, encoding="utf-8")
 
 
 if __name__ == "__main__":
