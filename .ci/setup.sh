@@ -22,7 +22,8 @@ stop() {
 stopped() {
     [ -z "$child" ] || kill "$child" 2>/dev/null
     wait
-    stop "stopped; the same command goes on, and downloads nothing twice"
+    [ ! -t 2 ] || echo >&2 # progress may stand in this line
+    stop "stopped; the same command goes on, with the packages that have come already"
 }
 trap stopped INT TERM HUP
 export PIP_NO_INPUT=1 # a question would not reach a terminal that is not ours
@@ -73,13 +74,13 @@ if [ "$python" != .venv/bin/python ]; then
     free_kb=$(df -Pk . | { read -r _ && read -r _ _ _ available _ && echo "$available"; })
     [ "$free_kb" -ge "$needed_kb" ] ||
         stop "10 GB of free disk are needed and $((free_kb / 1000000)) GB are free: make room, or clone the project to a larger disk"
-    step "creating .venv" "$python" -m venv --clear .venv
+    step "creating .venv" "$python" -m venv --clear .venv >/dev/null
 fi
 # --python: an activated conda or other environment must not become the target
-step "installing uv" .venv/bin/python -m pip install "uv==$uv_version"
+step "installing uv" .venv/bin/python -m pip install "uv==$uv_version" >/dev/null
 echo "Installing torch with CUDA, cosmos-rl, JupyterLab: 3.5 GB to download, 5 min at 100 Mbit/s"
 step "installing requirements.lock" .venv/bin/uv pip install --python .venv/bin/python -r requirements.lock
-step "installing the project" .venv/bin/uv pip install --python .venv/bin/python --no-deps -e .
+step "installing the project" .venv/bin/uv pip install --python .venv/bin/python --no-deps -e . >/dev/null
 
 seconds=$(($(date +%s) - started))
 echo "$seconds" >.venv/.setup_seconds

@@ -14,6 +14,7 @@ import sys
 import termios
 
 LIST = b"Installed "  # uv's line before one a package, which are for the log
+CLEAR = b"\r\x1b[0m\x1b[K"
 
 log, command = open(sys.argv[1], "ab", buffering=0), sys.argv[2:]  # noqa: SIM115
 watched = sys.stdout.isatty()
@@ -36,7 +37,7 @@ if watched:
             break
         log.write(said)
         head, *rest = said.split(LIST)
-        os.write(1, head * shown)
+        os.write(1, (head + (CLEAR if rest else b"")) * shown)
         shown = shown and not rest
 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 sys.exit(code if code >= 0 else 128 - code)

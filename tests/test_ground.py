@@ -270,7 +270,7 @@ def test_a_stop_is_one_line_and_leaves_nothing_running(machine, step, to):
     else:
         os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=10)
-    assert said[1] == "setup: stopped; the same command goes on, and downloads nothing twice\n"
+    assert said[1] == "setup: stopped; the same command goes on, with the packages that have come already\n"
     assert process.returncode != 0 and "Traceback" not in said[0]
     wait_until(lambda: not [child for child in below if child.is_running() and child.status() != "zombie"])
 
