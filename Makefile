@@ -67,7 +67,7 @@ test-gpu: $(READY) ## the tests that need a CUDA device
 lab: $(READY) ## open JupyterLab in the project's folder, at the index of the notebooks; LAB="..." adds its flags
 	@test -z "$(AS_ROOT)" || echo "make lab: you are root, as in most containers, so --allow-root is added;" \
 	    "to reach it from outside of the container: make lab LAB='--ip 0.0.0.0 --no-browser'"
-	$(BIN)/jupyter lab notebooks/index.ipynb --ServerApp.root_dir="$(CURDIR)" $(AS_ROOT) $(LAB)
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/index.ipynb $(AS_ROOT) $(LAB)
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check

@@ -228,7 +228,7 @@ def test_lab_opens_the_index_at_the_root_and_says_what_it_adds_for_root(machine,
     (machine.folder / "programs/id").write_text(f"#!/bin/sh\necho {user}\n")
     (machine.folder / "programs/id").chmod(0o755)
     said = machine("make", "-n", "lab", "LAB=--no-browser").stdout
-    assert f'jupyter lab notebooks/index.ipynb --ServerApp.root_dir="{machine.folder}" {flag} --no-browser' in said
+    assert f"jupyter lab --LabApp.default_url=/lab/tree/notebooks/index.ipynb {flag} --no-browser" in said
     assert f'test -z "{flag}" || echo "make lab: you are root' in said
 
 
