@@ -4,8 +4,7 @@ Why: whether a change helped is seen on the same questions only, answer by answe
 tell. Of each job the last trained model is taken, as its evaluation asked it; each is paired with the one before it, in
 the words and by the tests of the report. Jobs without an evaluation, or of other questions, are refused.
 
-    python -m cookbook.compare tutorial longer            # runs/compare.html, and the answer in the terminal
-    python -m cookbook.compare tutorial longer other --out page.html
+    python -m cookbook.compare tutorial longer        # runs/compare.html, and the answer in the terminal
 """
 
 import argparse
@@ -15,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cookbook import runs
 from cookbook.config import Config
@@ -30,10 +28,9 @@ from cookbook.evaluation.scores import compare_pairs, score
 from cookbook.runs import MANIFEST, RunError, named
 
 FACTS = ("engine", "data", "passport", "contract", "seed", "code")  # of a manifest, beside the configuration
+TOLD = ("outcome", "steps", "seconds", "commit")  # of it, at the end of the page
 LEVELS = ("n", "chance", "majority")
-CURVES = "Curves of the jobs over one another"
-READ = "Each job in the colour that it has above. A lower loss or a higher reward is no better model yet: the jobs may "
-READ += "have been paid for other things, and the questions above decide."
+READ = "Each job in its colour. A lower loss or a higher reward is no better model yet: the questions above decide."
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Side:
     name: str
     comparison: dict
     rows: list[dict]
-    settings: dict[str, Any]
+    settings: dict[str, str]
     manifests: dict[str, dict]
     metrics: dict[str, list[dict]]
     fps: float
@@ -62,7 +59,7 @@ class Page(Report):
     def figures(self) -> list:
         """Returns the one figure of all trainings."""
         draw = partial(plots.compared_curves, {side.name: side.metrics for side in self.sides})
-        return [(draw, CURVES, READ)] if draw() else []
+        return [(draw, "Curves of the jobs over one another", READ)] if draw() else []
 
 
 def read_side(job: str) -> Side:
@@ -77,19 +74,18 @@ def read_side(job: str) -> Side:
     if len(rows) != found["n"]:
         raise RunError(f"{named(folder)}: {model} has {len(rows)} answers, its evaluation {found['n']}; {again}")
     done = {step: folder / step for step in ("sft", "rl") if (folder / step / MANIFEST).is_file()}
-    manifests = {step: runs.read_manifest(run) for step, run in done.items()}
-    settings, fps = {"model": model}, Report.fps
+    settings, told, fps = {"model": model}, {}, Report.fps
     for step, run in done.items():
-        config = Config.read(run / "config.toml")
-        stated = {key: manifests[step].get(key) for key in FACTS} | config.stated
-        stated = {f"{step}: {key}": value for key, value in stated.items() if key not in AS_LAUNCHED}
-        settings |= {step: "trained"} | stated
+        facts, config = runs.read_manifest(run), Config.read(run / "config.toml")
+        told[step] = {key: facts[key] for key in TOLD if key in facts}
+        stated = {key: facts.get(key) for key in FACTS} | config.stated
+        settings |= {step: "trained"} | {f"{step}: {key}": stated[key] for key in stated if key not in AS_LAUNCHED}
         contract = runs.ROOT / config.table("custom").get("contract", "")
         fps = Contract.load(contract).vision.fps if contract.is_file() else fps
     settings = {key: str(value).replace(named(folder), "JOB") for key, value in settings.items()}
     metrics = {step: read_engine_metrics(run, torn=True) for step, run in done.items()}
     # a model's name is taken apart at "_vs_"
-    return Side(job.replace("_vs_", " vs "), found, rows, settings, manifests, metrics, fps)
+    return Side(job.replace("_vs_", " vs "), found, rows, settings, told, metrics, fps)
 
 
 def differing(sides: Sequence[Side]) -> Table:
@@ -107,6 +103,8 @@ def compare_jobs(sides: Sequence[Side], again: Mapping[str, str]) -> Page:
     """
     rows, found = {side.name: side.rows for side in sides}, [side.comparison for side in sides]
     pairs = compare_pairs(rows)
+    if any(each["tasks"].keys() != found[0]["tasks"].keys() for each in found):
+        raise ValueError("the jobs give their questions to other tasks; evaluate them again, with the same data")
 
     def levels(parts: Sequence[Mapping]) -> dict:
         return {key: max(part[key] for part in parts) for key in LEVELS}
@@ -117,7 +115,7 @@ def compare_jobs(sides: Sequence[Side], again: Mapping[str, str]) -> Page:
     return Page(
         comparison,
         rows,
-        manifest={f"{label(step)} of {s.name}": facts for s in sides for step, facts in s.manifests.items()},
+        manifest={f"{label(step)} of {s.name}": told for s in sides for step, told in s.manifests.items()},
         fps=sides[-1].fps,
         again=again,
         settings=differing(sides),

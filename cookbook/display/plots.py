@@ -144,7 +144,7 @@ def rl_curves(metrics: Sequence[dict], narrow: bool = False) -> Figure:
 
     Around the mean reward lies a band of ± one standard deviation.
     """
-    figure = _figure(5.4, 10.4, True) if narrow else _figure(11.5, 5.6, False)
+    figure = _figure(5.8, 10.8, True) if narrow else _figure(11.5, 5.6, False)
     axes = figure.subplots(*(4, 2) if narrow else (2, 4))
     reward, right, kl, loss, equal, entropy, length, cut = axes.flat
     window = _window(metrics, "train/reward_mean")
