@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+LIVE = re.compile(r"`\[5/7\] sft  \d+/\d+  .* left`")  # what the last line was on the way
 SESSION = re.compile(r"(?<=```\n)\$ make tutorial\n.*?(?=```)", re.DOTALL)
 
 
@@ -22,14 +23,23 @@ def visible(typescript: str) -> str:
     return "\n".join(["$ make tutorial", *kept]) + "\n"
 
 
-def put(session: str, name: str) -> None:
-    """Put a session in the place of the first one of a file."""
+def on_the_way(typescript: str) -> str:
+    """Returns what the last line was halfway through SFT, as code of Markdown."""
+    states = [f"`{state}`" for state in re.split(r"[\r\n]*\x1b\[K", typescript)]
+    seen = [state.replace("\r", "") for state in states if LIVE.fullmatch(state.replace("\r", ""))]
+    return seen[len(seen) // 2]
+
+
+def put(name: str, session: str, live: str) -> None:
+    """Put a session, and a line on its way, in the place of the first ones of a file."""
     file = ROOT / name
     text = SESSION.sub(lambda _: session, file.read_text(encoding="utf-8"), count=1)
-    file.write_text(text, encoding="utf-8")
+    file.write_text(LIVE.sub(lambda _: live, text, count=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
     for recorded in sys.argv[1:]:
-        put(visible(Path(recorded).read_bytes().decode()), "LOG.md")
-    put(SESSION.search((ROOT / "LOG.md").read_text(encoding="utf-8"))[0], "README.md")
+        words = Path(recorded).read_bytes().decode()
+        put("LOG.md", visible(words), on_the_way(words))
+    log = (ROOT / "LOG.md").read_text(encoding="utf-8")
+    put("README.md", SESSION.search(log)[0], LIVE.search(log)[0])

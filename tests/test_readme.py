@@ -22,8 +22,7 @@ def test_the_session_was_seen():
     session = SCRIPT["SESSION"].search(FIRST)[0]
     assert session == SCRIPT["SESSION"].search(LOG)[0], "python .ci/session.py"
     assert all(len(line) <= 80 for line in session.splitlines())
-    (on_the_way,) = re.findall(r"`(\[\d/7\] .*? left)`", FIRST)
-    assert on_the_way in LOG
+    assert SCRIPT["LIVE"].search(FIRST)[0] == SCRIPT["LIVE"].search(LOG)[0]
 
 
 def test_of_a_recorded_session_what_overwrote_itself_is_gone():
@@ -31,6 +30,8 @@ def test_of_a_recorded_session_what_overwrote_itself_is_gone():
     recorded = f"Script started on a day\n{erase}[1/7] setup{erase}[1/7] setup  cell  3/9{erase}{told[0]}\r\n"
     recorded += "\r\n".join(told[1:]) + "\r\n\nScript done on a day\n"
     assert SCRIPT["visible"](recorded) == SEEN
+    steps = "".join(f"{erase}[5/7] sft  {n}/9  loss 0.{n}  {9 - n} s left" for n in range(1, 4))
+    assert SCRIPT["on_the_way"](f"{erase}[1/7] setup{steps}{erase}end") == "`[5/7] sft  2/9  loss 0.2  7 s left`"
 
 
 def test_the_environment_is_active_before_the_first_command_that_needs_it():

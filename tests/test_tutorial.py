@@ -45,7 +45,7 @@ def notebooks(runs, monkeypatch):
     def execute(source, out, wanted, line=None):
         ran.append(source.stem)
         for step in range(200):
-            line.write(f"SFT: {step} of 200 · loss 0.5 · 9 s left\nother words\n")
+            line.write(f"█░ SFT: {step} of 200 · loss 0.5 · 9 s left\nother words\n")
         (out.parent / "evaluation").mkdir(parents=True, exist_ok=True)
         (out.parent / "evaluation/comparison.json").write_text(json.dumps(COMPARISON))
 

@@ -11,6 +11,7 @@ changes with every run. So one line of text is shown in one of five ways; tqdm d
 """
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -22,6 +23,7 @@ from IPython import get_ipython
 from tqdm import tqdm
 
 BAR, CELLS = "{bar:20} {desc}", "░█"
+WIDE = 200  # columns where the reader is no terminal; tqdm would ask one, and draws nothing where it says 0 rows
 REDRAW = 0.25  # seconds between two updates of a line that overwrites itself
 LINE, LONG = 10.0, 60.0  # seconds between two plain lines: with a tenth of the work in between, and without
 FOLLOWED = "COOKBOOK_PROGRESS"  # the variable by which a program that runs notebooks asks for "followed"
@@ -60,8 +62,9 @@ class Progress:
         if self.total == done:
             self._end()
         elif mode in ("live", "followed", "terminal"):  # position: a bar that an error left behind takes no line
+            wide = shutil.get_terminal_size().columns if mode == "terminal" else WIDE
             self._bar = tqdm(total=self.total, desc=self.text(), file=self._file, bar_format=BAR, ascii=CELLS,
-                             mininterval=REDRAW, miniters=1, leave=False, position=0, dynamic_ncols=True)  # fmt: skip
+                             mininterval=REDRAW, miniters=1, leave=False, position=0, ncols=wide, nrows=20)  # fmt: skip
 
     def __iter__(self) -> Iterator:
         try:

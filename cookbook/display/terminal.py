@@ -31,8 +31,8 @@ GRACE = 20  # seconds for a training to end its step and keep its state, and for
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ERASE = "\r\x1b[K"
 CELL = "cell"
-# what a notebook prints of its progress: perhaps a bar, then "SFT: 12 of 60 · loss 0.512 · 41 s left"
-TOLD = re.compile(r"(?:[░█]+ )?([^:░█]+)(?::.*)?: (\d+) of (\d+)((?: · .*)?)\s*")
+# a bar, then "SFT: 12 of 60 · loss 0.512 · 41 s left", or the count of cells
+TOLD = re.compile(r"(?:[░█]+ (?!cell)|(?=cell: ))([^:░█]+)(?::.*)?: (\d+) of (\d+)((?: · .*)?)\s*")
 
 
 class Line:

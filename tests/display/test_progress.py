@@ -1,8 +1,12 @@
 """Progress: every item comes once, the estimate is right, and each place gets what it can show."""
 
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 import time
 from types import SimpleNamespace
 
@@ -128,6 +132,17 @@ def test_a_bar_is_drawn_at_most_four_times_a_second(capsys):
     begun = time.monotonic()
     work("terminal", 4000, 0.1)
     assert 2 <= capsys.readouterr().err.count("\r") <= 6 + 4 * (time.monotonic() - begun)
+
+
+def test_a_bar_is_drawn_in_a_terminal_that_says_it_has_no_lines(monkeypatch):
+    """As that of `script` and of some containers; tqdm asks for the size, and would draw nothing."""
+    monkeypatch.setattr(module, "REDRAW", 0)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 0, 80, 0, 0))
+    with os.fdopen(theirs, "w") as screen:
+        monkeypatch.setattr("sys.stderr", screen)
+        work("terminal", 4, 1.0)
+        assert "░ SFT: 2 of 4" in os.read(ours, 4096).decode()
 
 
 def test_a_bar_that_was_left_behind_takes_no_line(monkeypatch, capsys):

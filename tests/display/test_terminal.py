@@ -40,12 +40,12 @@ def screen(monkeypatch):
     ("said", "shown"),
     [
         ("\r██░░░ SFT: 118 of 208 · loss 0.41 · 3 min 02 s left", "[5/7] sft  118/208  loss 0.41  3 min 02 s left"),
-        ("SFT: 0 of 208", "[5/7] sft  0/208"),
+        ("\r░░ SFT: 0 of 208", "[5/7] sft  0/208"),
         ("\rcell: 12 of 51", "[5/7] sft  cell  12/51"),
-        ("\r█ RL: 3 of 30\n\r█ base: answers, in batches of 64: 1 of 4 · 9 s left", "[5/7] sft  base  1/4  9 s left"),
-        ("rl, shuffled frames: answers, in batches of 8: 8 of 9\n", "[5/7] sft  rl, shuffled frames  8/9"),
+        ("\r█ RL: 3 of 30\r█ base: answers, in batches of 64: 1 of 4 · 9 s left\n", "[5/7] sft  base  1/4  9 s left"),
+        ("\r█ rl, shuffled frames: answers, in batches of 8: 8 of 9", "[5/7] sft  rl, shuffled frames  8/9"),
     ],
-)  # fmt: skip
+)
 def test_the_last_progress_is_shown_under_the_title(screen, said, shown):
     line = Line(screen)
     line.begin("[5/7] sft")
@@ -53,7 +53,19 @@ def test_the_last_progress_is_shown_under_the_title(screen, said, shown):
     assert screen.states() == ["[5/7] sft", shown]
 
 
-@pytest.mark.parametrize("said", ["loss 0.4\n", "12 of 60", "runs/t/sft: goes on after step 5 of 60\n", "", "\r", "{}"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "loss 0.4\n",
+        "12 of 60",
+        "Yes: 47 of 744 clips\n",
+        "Yes: 47 of 744\n",
+        "runs/t/sft: goes on after step 5 of 60\n",
+        "",
+        "\r",
+        "{}",
+    ],
+)
 def test_what_else_a_notebook_prints_is_not_shown(screen, said):
     line = Line(screen)
     line.begin("[5/7] sft")
@@ -64,7 +76,7 @@ def test_what_else_a_notebook_prints_is_not_shown(screen, said):
 def test_the_line_never_breaks_and_only_what_ended_stays(screen):
     line = Line(screen)
     line.begin("[7/7] evaluation")
-    line.write(f"{'a long name ' * 9}: 3 of 9 · 1 s left")
+    line.write(f"█░ {'a long name ' * 9}: 3 of 9 · 1 s left")
     line.end("[7/7] evaluation  40 s")
     assert all(len(state.rstrip("\n")) < 80 for state in screen.states())
     assert screen.getvalue().count("\n") == 1 and screen.states()[-1] == "[7/7] evaluation  40 s\n"
@@ -77,7 +89,7 @@ def test_where_nobody_watches_lines_are_few_however_long_it_takes(hours):
     line.begin("[5/7] sft")
     for step in range(1, 5001):
         now = step * hours * 3600 / 5000
-        line.write(f"SFT: {step} of 5000\r")
+        line.write(f"\r█░ SFT: {step} of 5000")
         line.write("\rcell: 3 of 9")
     lines = out.getvalue().splitlines()
     assert len(lines) <= 45 and ERASE not in out.getvalue()
