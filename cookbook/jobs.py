@@ -9,7 +9,8 @@ data: `fitted` sets it and nothing else. `python -m cookbook.new` writes the sam
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,25 @@ def _with_passes(job: Job) -> Job:
     prompts = config[BATCH] // (config[GENERATIONS] if config.kind == "grpo" else 1)
     needed = -(-config[STEPS] // max(1, len(job.splits["train"]) // prompts))
     return replace(job, config=config.edit({EPOCHS: needed})) if needed > config[EPOCHS] else job
+
+
+def regrouped(job: Job, copies: int) -> Job:
+    """Returns the job with groups of so many completions, 0 as configured: as many prompts a step, as many a part."""
+    config = job.config
+    prompts, part = (config[key] // config[GENERATIONS] for key in (BATCH, MINI))
+    changes = {GENERATIONS: copies, BATCH: prompts * copies, MINI: max(1, part) * copies}
+    return replace(job, config=config.edit(changes)) if copies else job
+
+
+def as_shipped(name: str) -> bool:
+    """Returns whether SFT and RL of a job ran with the shipped settings of the toy road: only then do checks hold."""
+    own = {"train.output_dir", DATASET, START}  # named by the job's folder
+    for step, shipped in CONFIGS.items():
+        file, asked = runs.path(name) / step / "config.toml", Config.load(shipped).stated
+        ran = Config.load(file).stated if file.is_file() else {}
+        if any(ran.get(key) != value for key, value in asked.items() if key not in own):
+            return False
+    return True
 
 
 def config_file(name: str, step: str, config: str = "") -> str:
@@ -215,6 +235,15 @@ def place_of(data: str) -> str:
     """Returns the data as a configuration names them: from the project's root; a name of the hub as it is."""
     here = Path(data).expanduser()
     return named(here.resolve()) if here.exists() and not (ROOT / data).exists() else str(data)
+
+
+@contextmanager
+def parameter(name: str) -> Iterator[None]:
+    """Put the name of a notebook's parameter in front of what is wrong with what it names."""
+    try:
+        yield
+    except (DataError, CheckpointError) as error:
+        raise type(error)(f"parameter {name}: {error}") from None
 
 
 def contract_for(samples: Sequence[Sample], own: Contract) -> Contract:

@@ -12,6 +12,7 @@ once, by `prepare`, and handed down. All of a job lies under `runs/NAME/`: data,
 
 import json
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,7 +33,9 @@ from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, require_plain, require_targets
 from cookbook.data.vision import narrower_limits
 from cookbook.display.live import live_curves
+from cookbook.display.tables import label
 from cookbook.engine.launch import AS_LAUNCHED, PROGRAM, choose_engine, launch, on_gpus
+from cookbook.engine.records import read_engine_metrics
 from cookbook.evaluation import presets
 from cookbook.evaluation.controls import blind, circular, other_clips, shuffled, single_frame, with_frames
 from cookbook.evaluation.parallel import predict_parallel
@@ -50,7 +53,6 @@ from cookbook.runs import (
     locked,
     named,
     read_manifest,
-    read_metrics,
     require_name,
     unfinished,
 )
@@ -380,7 +382,7 @@ def report(
     return Report(
         comparison,
         rows,
-        **{step: read_metrics(run) for step, run in done.items()},
+        **{step: read_engine_metrics(run, torn=True) for step, run in done.items()},  # as cookbook.watch reads them
         controls=control_rows or {},
         manifest={step: runs.read_json(run / MANIFEST) for step, run in done.items()},
         texts=texts
@@ -389,4 +391,22 @@ def report(
         order=order,
         clips=clips,
         fps=job.contract.vision.fps,
+        again=_again(job, done, comparison["n"]),
     ).write(job.path / "report.html")
+
+
+def _again(job: Job, done: Mapping[str, Path], questions: int) -> dict[str, str]:
+    """Returns the lines that train the job's runs again, ask again, and score what was answered, by what they do."""
+    asked = f"notebooks/out.ipynb -p job {shlex.quote(job.name)} -p seed {job.seed}"
+    lines = {
+        f"Train {label(step)} again, as it was set:":
+        f"papermill notebooks/{step}.ipynb {asked} -p config {shlex.quote(named(run / 'config.toml'))} -p fresh True"
+        for step, run in done.items()
+    }  # fmt: skip
+    answers = shlex.quote(named(job.path / "evaluation"))
+    return lines | {
+        "Ask the same questions, and write this page:":
+        f"papermill notebooks/evaluation.ipynb {asked} -p questions {questions}",
+        "Score the answers that stand, without a model:":
+        f"python -m cookbook.evaluation score {answers}/predictions_*.jsonl",
+    }  # fmt: skip

@@ -1,7 +1,8 @@
 """Alarms of a training run: what goes wrong, seen in metrics.jsonl while it happens, with its cause and the knob.
 
 Why: the reward is flat, the KL runs off, answers are cut at the limit, and the run goes on to its end. The rules stand
-in cookbook/training/alarms.py; here any run is asked, of either engine, while it runs or afterwards.
+in cookbook/training/alarms.py; here any run is asked, of either engine, while it runs or afterwards. No alarm is no
+success yet, so the last line says whether it did what it is for.
 
     watch("tutorial/rl")                    # every alarm, at the step where it first went off
     python -m cookbook.watch tutorial/rl    # exit 1 where one is severe
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 from cookbook.engine.records import read_engine_metrics
+from cookbook.evaluation.outcome import outcome
 from cookbook.runs import path, unfinished
 from cookbook.training.alarms import Alarm, replay
 
@@ -37,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     found = replay(rows)
     so_far = f" so far, at step {rows[-1]['step']}; the run is not at its end ({stands})" if stands and rows else ""
     print(*(found or [f"no alarm{so_far}" if rows else "no step has been logged"]), sep="\n")
+    if found and stands:
+        print(f"the run is not at its end ({stands}), at step {rows[-1]['step']}")
+    if rows:
+        print(outcome(rows))
     return int(any(alarm.severe for alarm in found))
 
 

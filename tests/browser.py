@@ -1,31 +1,35 @@
-"""A page in a real browser: headless Chromium, driven through a pipe, with nothing installed beside it.
+"""A page in a real browser: this machine's Chromium, headless, driven by Playwright, and asked by axe-core.
 
-Why: what a report looks like on a phone, and whether it asks the network for anything, only a browser knows.
+Why: what a report looks like on a phone, whether it asks the network for anything, and whom it shuts out, only a
+browser knows. Playwright is given the Chromium that is there, and fetches none of its own.
 
     with Browser() as browser:
         seen = browser.open(path, width=390, dark=True)
         assert not seen.console and not seen.requests and seen.overflow <= 0
+        assert not browser.violations()
 """
 
-import base64
-import fcntl
-import json
-import os
 import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--hide-scrollbars")  # fmt: skip
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-quic",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
+HEIGHT = 900  # pixels
+LOOKS = [(width, dark) for width in (390, 1200) for dark in (False, True)]  # a phone and a desk, by day and by night
 
 
 def find() -> str | None:
     """Returns the path of a Chromium, None where there is none."""
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
+needs_browser = pytest.mark.skipif(find() is None, reason="no Chromium here (Debian: apt install chromium)")
 
 
 @dataclass
@@ -43,94 +47,36 @@ class Browser:
     """One Chromium, started on entering and ended on leaving."""
 
     def __enter__(self) -> "Browser":
-        self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        (theirs_in, self.to), (self.back, theirs_out) = os.pipe(), os.pipe()
-        high = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (theirs_in, theirs_out)]
-
-        def ends() -> None:  # Chromium reads commands from 3 and writes answers to 4
-            os.dup2(high[0], 3)
-            os.dup2(high[1], 4)
-
-        self.process = subprocess.Popen(
-            [find(), *FLAGS, f"--user-data-dir={self.profile.name}", "about:blank"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            close_fds=False,
-            preexec_fn=ends,
-        )
-        for end in (theirs_in, theirs_out, *high):
-            os.close(end)
-        self.number, self.rest, self.events = 0, b"", []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for part in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{part}.enable")
+        self.driver = sync_playwright().start()
+        self.chromium = self.driver.chromium.launch(executable_path=find(), args=FLAGS)
         return self
 
     def __exit__(self, *_) -> None:
-        self.process.terminate()
-        self.process.wait(20)
-        os.close(self.to)
-        os.close(self.back)
-        self.profile.cleanup()
-
-    def call(self, method: str, **params) -> dict:
-        """Returns the result of one command of the DevTools protocol; events that come meanwhile are kept."""
-        self.number += 1
-        session = {"sessionId": self.session} if hasattr(self, "session") else {}
-        os.write(
-            self.to, json.dumps({"id": self.number, "method": method, "params": params} | session).encode() + b"\0"
-        )
-        while (said := self._next()).get("id") != self.number:
-            self.events.append(said)
-        if "error" in said:
-            raise RuntimeError(f"{method}: {said['error']['message']}")
-        return said["result"]
-
-    def _next(self) -> dict:
-        while b"\0" not in self.rest:
-            if not (more := os.read(self.back, 1 << 20)):
-                raise RuntimeError("Chromium has ended")
-            self.rest += more
-        line, _, self.rest = self.rest.partition(b"\0")
-        return json.loads(line)
+        self.chromium.close()
+        self.driver.stop()
 
     def open(self, path: Path, width: int, dark: bool = False) -> Seen:
         """Open a file at a width in pixels, and wait until it is drawn. Returns what was seen of it."""
-        self.events, address = [], path.resolve().as_uri()
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
-                  mobile=width < 700)  # fmt: skip
-        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.call("Emulation.setEmulatedMedia", features=features)
-        self.call("Page.navigate", url=address)
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._next())
-        seen = Seen(
-            overflow=self._value("document.scrollingElement.scrollWidth") - width,
-            broken=self._value("[...document.images].filter(i => !i.complete || !i.naturalWidth).length"),
+        self.page = self.chromium.new_page(
+            viewport={"width": width, "height": HEIGHT}, is_mobile=width < 700, color_scheme="dark" if dark else "light"
         )
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=self._whole(width))
-        seen.picture = base64.b64decode(shot["data"])
-        for event in self.events:
-            told = event.get("params", {})
-            if event.get("method") == "Runtime.consoleAPICalled":
-                seen.console.append(str(told["args"]))
-            elif event.get("method") == "Runtime.exceptionThrown":
-                seen.console.append(str(told["exceptionDetails"]))
-            elif event.get("method") == "Log.entryAdded":
-                seen.console.append(told["entry"]["text"])
-            elif event.get("method") == "Network.requestWillBeSent":
-                seen.requests.append(told["request"]["url"])
+        seen, address = Seen(), path.resolve().as_uri()
+        self.page.on("console", lambda message: seen.console.append(message.text))
+        self.page.on("pageerror", lambda error: seen.console.append(str(error)))
+        self.page.on("request", lambda request: seen.requests.append(request.url))
+        self.page.goto(address)
+        seen.overflow = self.page.evaluate("document.scrollingElement.scrollWidth") - width
+        seen.broken = self.page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length")
+        seen.picture = self.page.screenshot(full_page=True)
         seen.requests = [url for url in seen.requests if url != address and not url.startswith("data:")]
         return seen
 
+    def violations(self) -> list[str]:
+        """Returns what axe-core finds wrong in the open page: rule, how grave, where first, and why."""
+        found = Axe().run(self.page).response["violations"]
+        first = [(rule["id"], rule["impact"], rule["nodes"][0]) for rule in found]
+        return [f"{name} ({grave}): {node['html']}: {node['failureSummary']}" for name, grave, node in first]
+
     def printed(self) -> bytes:
         """Returns the open page as a PDF, as it would be printed."""
-        return base64.b64decode(self.call("Page.printToPDF", preferCSSPageSize=False)["data"])
-
-    def _value(self, expression: str) -> int:
-        return self.call("Runtime.evaluate", expression=expression)["result"]["value"]
-
-    def _whole(self, width: int) -> dict:
-        height = self._value("document.scrollingElement.scrollHeight")
-        return {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        return self.page.pdf()

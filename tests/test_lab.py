@@ -1,35 +1,35 @@
-"""JupyterLab as a learner meets it: the index opens, curves grow while a cell trains, a clip plays, a form follows.
+"""A learner's way in JupyterLab: cells run, bars and curves move, clips play, forms follow, a stopped training goes on.
 
-In a real JupyterLab and a real Chromium; it takes a minute, so `make test-slow` runs it.
+In a real JupyterLab and a real Chromium. What needs no training runs in `make test`, all of it in `make test-browser`.
 """
 
-import json
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from contextlib import closing
 
-import nbformat
 import pytest
-from browser import Browser, find
+from browser import needs_browser
+from lab import Lab
 
-from cookbook.runs import ROOT
-
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not find(), reason="needs Chromium")]
-
+pytestmark = [pytest.mark.browser, needs_browser]
+slow = [pytest.mark.slow, pytest.mark.timeout(1200)]
+SMALL = {  # what makes each notebook short
+    "setup": {},
+    "data": {"train_clips": 24, "validation_clips": 6, "test_clips": 8},
+    "sft": {"clips": 24, "epochs": 2},
+    "rl": {"steps": 6, "lesson": ""},
+    "evaluation": {"questions": 24, "control_questions": 8, "clips_in_report": 2},
+}
+CALL = "pipeline.train("
 TRAIN = """\
 import time
 from cookbook.display.live import live_curves
 from cookbook.display.progress import progress
 from cookbook.runs import Run
 
-run = Run({folder!r}, seed=0)
+run = Run("curves", seed=0)
 with live_curves(run, "rl"):
     for step in (bar := progress(60, "RL")):
         time.sleep(0.1)
-        row = {{"train/reward_mean": step / 60, "train/kl_loss_avg": step / 900}}
+        row = {"train/reward_mean": step / 60, "train/kl_loss_avg": step / 900}
         run.log_metrics(step + 1, **row)
         bar.set(reward=row["train/reward_mean"])
 """
@@ -38,109 +38,101 @@ FORM = """\
 from cookbook.display.forms import parameter_form
 from cookbook.display.settings import validate
 
-parameter_form(validate("epochs: int = 2  # [0..] passes", {{}}), "sft.ipynb")
+parameter_form(validate("epochs: int = 2  # [0..] passes", {}), "sft.ipynb")
 """
-PICTURES = "[...document.querySelectorAll('.jp-RenderedImage img')].map(i => i.src.length)"
-
-
-class Lab(Browser):
-    """A browser with a JupyterLab."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-
-    def go(self, path: str) -> None:
-        self.call("Page.navigate", url=f"{self.address}/lab/tree/{path}?reset")
-
-    def value(self, expression: str):
-        """Returns what an expression of JavaScript gives, a promise awaited."""
-        said = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in said, said
-        return said["result"].get("value")
-
-    def until(self, expression: str, seconds: float = 60):
-        """Wait until an expression gives something true. Returns it."""
-        end = time.monotonic() + seconds
-        while not (found := self.value(expression)):
-            assert time.monotonic() < end, f"not within {seconds} s: {expression}"
-            time.sleep(0.25)
-        return found
-
-    def run_all(self) -> None:
-        self.until("!!window.jupyterapp && jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel != null")
-        self.value("void jupyterapp.commands.execute('notebook:run-all-cells')")
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory, samples):
-    """A JupyterLab in a folder with one notebook, and a browser."""
-    folder = tmp_path_factory.mktemp("lab")
-    cells = [code.format(folder=str(folder / "run"), clip=str(samples[0].video)) for code in (TRAIN, PLAY, FORM)]
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in cells])
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(book, folder / "work.ipynb")
-    (folder / "index.ipynb").write_bytes((ROOT / "notebooks/index.ipynb").read_bytes())
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser",
-               f"--ServerApp.port={port}", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]  # fmt: skip
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{address}/api/status", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.5)
-        with Lab(address) as opened:
-            opened.folder = folder
-            yield opened
-    finally:
-        server.terminate()
-        server.wait(20)
+def lab(tmp_path_factory):
+    """A JupyterLab whose notebooks share a small job, away from runs/."""
+    with Lab(tmp_path_factory.mktemp("lab")) as opened:
+        yield opened
 
 
-def test_the_index_is_read_in_order_and_its_links_open_notebooks(lab):
-    lab.go("index.ipynb")
-    links = "[...document.querySelectorAll('.jp-RenderedMarkdown table a')].map(a => a.textContent).join(' ')"
-    assert lab.until(links).split()[:3] == ["setup", "problem", "data"]
+@pytest.fixture(scope="module")
+def work(lab, samples):
+    """A notebook that seems to train, plays a clip and shows a form; and what its first cell showed while it ran."""
+    lab.write("work.ipynb", TRAIN, PLAY.format(clip=str(samples[0].video)), FORM)
+    book = lab.book("work.ipynb")
+    book.run_all()
+    return book, book.watch(0, 60)
 
 
-def test_curves_grow_while_a_cell_trains_and_stay_in_the_saved_notebook(lab):
-    lab.go("work.ipynb")
-    lab.run_all()
-    first = lab.until(f"{PICTURES}[0]")
-    lab.until(f"{PICTURES}[0] !== {first}")  # drawn again, in the same place
-    assert lab.value(f"{PICTURES}.length") <= 2
-    lab.until("document.querySelector('.jp-OutputArea').textContent.includes('RL: 60 of 60')")
-    told = lab.until("document.querySelector('video') && 'there'")
-    assert told == "there"
-    lab.value("jupyterapp.commands.execute('docmanager:save').then(() => 1)")
-    outputs = json.loads((lab.folder / "work.ipynb").read_text())["cells"][0]["outputs"]
-    picture, bar = outputs
-    assert "image/png" in picture["data"] and "".join(picture["data"]["text/plain"]).endswith("to step 60")
-    assert "".join(bar["text"]).rstrip().endswith("RL: 60 of 60 · reward 0.983")
+def moved(shown):
+    """Returns how many texts and how many pictures a cell has shown, one after another."""
+    return tuple(len({found for found in column if found}) for column in zip(*shown))
 
 
-def test_a_clip_plays_in_the_output(lab):
-    plays = """(async () => {
-        const v = document.querySelector('video');
-        await v.play();
-        await new Promise(done => setTimeout(done, 700));
-        return v.videoWidth > 0 && v.currentTime > 0.2;
-    })()"""
-    assert lab.until(plays)
+def test_the_index_leads_to_the_notebooks_in_reading_order(lab):
+    book = lab.book("index.ipynb")
+    links = book.page.locator(".jp-RenderedMarkdown table a")
+    assert links.all_inner_texts()[:3] == ["setup", "problem", "data"]
+    links.first.click()
+    book.page.wait_for_function("jupyterapp.shell.currentWidget.context?.path === 'notebooks/setup.ipynb'")
+    book.page.close()
 
 
-def test_the_form_writes_the_command(lab):
-    field = lab.until("document.querySelector('.jupyter-widgets input[type=text]') && 1")
-    assert field == 1
-    lab.value("""(() => {
-        const field = document.querySelector('.jupyter-widgets input[type=text]');
-        field.value = '50';
-        field.dispatchEvent(new Event('input', {bubbles: true}));
-        field.dispatchEvent(new Event('change', {bubbles: true}));
-    })()""")
-    lab.until("document.querySelector('.jupyter-widgets code')?.textContent.endsWith('-p epochs 50')")
+def test_a_curve_grows_while_a_cell_trains_and_stays_in_the_notebook(work):
+    book, shown = work
+    texts, pictures = moved(shown)
+    assert texts > 5 and pictures > 1, "the bar or the curve stood still"
+    picture, bar = book.outputs()[0]
+    assert "image/png" in picture["data"] and picture["data"]["text/plain"].endswith("to step 60")
+    assert bar["text"].rstrip().endswith("RL: 60 of 60 · reward 0.983")
+
+
+def test_a_clip_plays(work):
+    book, _ = work
+    book.shown(1)
+    clip = book.page.locator("video").first
+    clip.evaluate("clip => clip.play()")
+    book.page.wait_for_function("document.querySelector('video').currentTime > 0.2", timeout=30_000)
+    assert clip.evaluate("clip => clip.videoWidth") > 0
+    book.shoot("clip")
+
+
+def test_the_form_writes_the_command(work):
+    book, _ = work
+    book.shown(2)
+    field = book.page.locator(".jupyter-widgets input[type=text]").first
+    field.fill("50")
+    field.press("Enter")
+    book.page.wait_for_function("document.querySelector('.jupyter-widgets code').textContent.endsWith('-p epochs 50')")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow * (name not in ("setup", "data"))) for name in SMALL])
+def test_all_cells_run_and_nothing_complains(lab, name):
+    book = lab.book(f"{name}.ipynb")
+    book.set(**SMALL[name])
+    book.run_all()
+    training = book.cell(CALL)
+    if training >= 0:
+        texts, pictures = moved(book.watch(training, 600))
+        assert texts > 3 and pictures > 1, "the bar or the curve stood still"
+    book.wait(600)
+    assert not book.complaints()
+    book.shoot("done")
+    book.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_stopped_training_says_how_to_go_on_and_all_cells_run_again(lab):
+    book = lab.book("sft.ipynb")
+    book.set(**SMALL["sft"] | {"epochs": 8, "fresh": True})
+    book.run_all()
+    training = book.cell(CALL)
+    while "SFT: 5 of" not in book.shown(training)[0]:
+        time.sleep(0.1)
+    book.shoot("training")
+    book.interrupt()
+    book.wait(120)
+    (stop,) = [output for output in book.outputs()[training] if output["output_type"] == "error"]
+    assert len(stop["traceback"]) == 1 and "goes on from there" in stop["traceback"][0]
+    book.shoot("stopped")
+    book.set(fresh=False)
+    book.run_all()
+    book.wait(600)
+    assert "goes on after step" in book.outputs()[training][0]["text"]
+    assert not book.complaints()
+    book.close()

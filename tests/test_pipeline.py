@@ -261,3 +261,25 @@ def test_who_asks_for_steps_gets_as_many_passes_as_they_take(runs):
     assert many.config["train.epoch"] == -(-50 // per_pass)
     stated = jobs.job("job", changes={"train.max_num_steps": 50, "train.epoch": 1})
     assert stated.config["train.epoch"] == 1
+
+
+@pytest.mark.parametrize("copies", [2, 16])
+def test_groups_of_another_size_leave_the_prompts_of_a_step_as_they_were(copies):
+    config = Config.load("configs/tiny_rl.toml")
+    work = pipeline.Job("job", 0, "", config, jobs.toy_contract(), {}, "", "", "")
+    changed = jobs.regrouped(work, copies).config
+    size, part = (changed[f"train.{key}"] for key in ("train_batch_per_replica", "train_policy.mini_batch"))
+    assert (changed["rollout.n_generation"], size, part) == (copies, 16 * copies, 16 * copies)
+    assert jobs.regrouped(work, 0) is work
+
+
+def test_a_job_is_as_shipped_only_where_both_steps_ran_with_the_shipped_settings(runs):
+    assert not jobs.as_shipped("job")
+    files = {step: runs / "job" / step / "config.toml" for step in jobs.CONFIGS}
+    for step, file in files.items():
+        file.parent.mkdir(parents=True)
+        made_by_a_job = {"train.output_dir": str(file.parent), "custom.loader": jobs.LOADER}
+        file.write_text(Config.load(jobs.CONFIGS[step]).edit(made_by_a_job).text(), encoding="utf-8")
+    assert jobs.as_shipped("job")
+    files["sft"].write_text(Config.load(files["sft"]).edit({"train.epoch": 1}).text(), encoding="utf-8")
+    assert not jobs.as_shipped("job")

@@ -14,6 +14,7 @@ from cookbook.checkpoint.store import (  # noqa: F401
     CheckpointError,
     batch_vision,
     export,
+    fetched,
     find,
     keep,
     last_complete,

@@ -146,6 +146,20 @@ def on_disk(name: str | Path) -> Path | None:
         return None
 
 
+def fetched(name: str) -> str:
+    """Returns where a checkpoint lies: a path as it is named, a hub's model after it was downloaded, where it was not.
+
+    Raises CheckpointError where it is neither.
+    """
+    try:
+        return name if (ROOT / name).exists() else snapshot_download(name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{name}: no folder of that name, and the hub does not give it ({type(error).__name__}); name a checkpoint "
+            "that is there, or accept the model's terms and log in (hf auth login)"
+        ) from None
+
+
 def last_complete(run: str | Path) -> Path | None:
     """Returns the newest training state that `train.resume` can take, `…/checkpoints/step_N/policy`; None without.
 

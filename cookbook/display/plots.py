@@ -5,10 +5,11 @@ people can tell apart. The notebooks show these figures, `cookbook.evaluation.re
 
 Every figure is returned, never shown: no pyplot, so no open figures pile up and no user's settings change. Their look
 is plots.mplstyle. `metrics` are the rows of metrics.jsonl; a missing key leaves its line out, or its panel saying so.
+`narrow` figures are for a phone: as wide as its screen, the panels below one another.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,13 @@ MODEL_COLORS = (GREY, BLUE, VERMILION, GREEN, PURPLE)  # by place: base, SFT, RL
 INK = "#30343B"  # as in the style sheet
 EQUAL, CUT = "groups of equal rewards", "completions cut at the limit"  # panels whose values are shares
 RIGHT = "held-out accuracy"
+COMPARED = (  # of jobs: title, run, key
+    ("SFT loss (nats per token)", "sft", "train/loss_avg"),
+    ("SFT validation loss", "sft", "val/avg_loss"),
+    ("RL reward", "rl", "train/reward_mean"),
+    (RIGHT, "rl", "val/accuracy"),
+    ("KL to the start of RL", "rl", "train/kl_loss_avg"),
+)
 PERCENT = "\u2009%"  # with a thin space
 FRAME_HEIGHT, GAP = 112, 4  # pixels
 
@@ -40,6 +48,11 @@ class NotebookFigure(Figure):
 
     def _repr_png_(self) -> bytes:
         return png(self)
+
+
+def _figure(width: float, height: float, narrow: bool) -> Figure:
+    """Returns an empty figure of this size in inches; a phone's pixels are small, so it takes more of them."""
+    return NotebookFigure(figsize=(width, height), dpi=160 if narrow else 120, layout="constrained")
 
 
 def png(picture: Figure | Image.Image) -> bytes:
@@ -109,9 +122,9 @@ def _window_legend(window: int) -> list[Line2D]:
 
 
 @matplotlib.rc_context(STYLE)
-def sft_curve(metrics: Sequence[dict]) -> Figure:
+def sft_curve(metrics: Sequence[dict], narrow: bool = False) -> Figure:
     """Returns the training loss over the steps, and the validation loss where it was measured."""
-    figure = NotebookFigure(figsize=(7.6, 3.6), dpi=120, layout="constrained")
+    figure = _figure(4.2 if narrow else 7.6, 3.6, narrow)
     ax, window = figure.subplots(), _window(metrics, "train/loss_avg")
     _curve(ax, metrics, window, "train/loss_avg", "training")
     steps, values = series(metrics, "val/avg_loss")
@@ -126,13 +139,14 @@ def sft_curve(metrics: Sequence[dict]) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def rl_curves(metrics: Sequence[dict]) -> Figure:
+def rl_curves(metrics: Sequence[dict], narrow: bool = False) -> Figure:
     """Returns eight panels over the steps: reward, accuracy, KL, loss; equal rewards, entropy, length, cut share.
 
     Around the mean reward lies a band of ± one standard deviation.
     """
-    figure = NotebookFigure(figsize=(13, 5.8), dpi=120, layout="constrained")
-    (reward, right, kl, loss), (equal, entropy, length, cut) = figure.subplots(2, 4)
+    figure = _figure(5.8, 10.8, True) if narrow else _figure(11.5, 5.6, False)
+    axes = figure.subplots(*(4, 2) if narrow else (2, 4))
+    reward, right, kl, loss, equal, entropy, length, cut = axes.flat
     window = _window(metrics, "train/reward_mean")
     if rows := [row for row in metrics if None not in map(row.get, ("train/reward_mean", "train/reward_std"))]:
         steps, mean = series(rows, "train/reward_mean")
@@ -158,7 +172,7 @@ def rl_curves(metrics: Sequence[dict]) -> Figure:
     for ax in (reward, kl, length):
         if ax.lines:
             ax.legend(ncols=2 if ax is reward else 1)
-    for ax in (equal, entropy, length, cut):
+    for ax in axes[-1]:
         ax.set_xlabel("step")
     if handles := _window_legend(window):
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
@@ -166,18 +180,60 @@ def rl_curves(metrics: Sequence[dict]) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def accuracy_bars(comparison: dict) -> Figure:
+def compared_curves(jobs: Mapping[str, Mapping[str, Sequence[dict]]], narrow: bool = False) -> Figure | None:
+    """Returns the curves of several jobs over one another, a job in the colour of its place; None without any.
+
+    `jobs` has each job's metrics by run, "sft" and "rl". A panel whose figure no job has logged is left out.
+    """
+    panels = [(title, run, key) for title, run, key in COMPARED
+              if any(len(series(runs.get(run, ()), key)[0]) for runs in jobs.values())]  # fmt: skip
+    if not panels:
+        return None
+    across = 1 if narrow else min(3, len(panels))
+    down = -(-len(panels) // across)
+    figure = _figure(4.2 if narrow else 4.2 * across, 2.7 * down + 0.4, narrow)
+    axes = iter(figure.subplots(down, across, squeeze=False).flat)
+    for (title, run, key), ax in zip(panels, axes):  # in this order, so that no axes are taken without a panel
+        for place, (job, runs) in enumerate(jobs.items()):
+            rows = runs.get(run, ())
+            _curve(ax, rows, _window(rows, key), key, job, MODEL_COLORS[place % len(MODEL_COLORS)])
+        _panel(ax, title)
+        ax.set_xlabel("step")
+        ax.legend()
+    for ax in axes:  # those that are left
+        ax.remove()
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def accuracy_bars(comparison: dict, narrow: bool = False) -> Figure:
     """Returns the accuracy of each model on all items and on each task, with 95 % intervals.
 
     Every group carries its own two lines, what guessing earns and what the most frequent answer earns: with two options
     a guess is right half of the time, with four a quarter. `comparison` is that of scores.compare.
     """
-    models, groups = comparison["models"], ["all", *comparison["tasks"]]
-    figure = NotebookFigure(figsize=(max(7.6, 1.0 + 1.7 * len(groups)), 3.9), dpi=120, layout="constrained")
-    ax, width = figure.subplots(), 0.8 / len(models)
+    groups = ["all", *comparison["tasks"]]
+    across = min(3, len(groups)) if narrow else len(groups)
+    parts = [groups[i : i + across] for i in range(0, len(groups), across)]
+    width = 4.6 if narrow else max(7.6, 1.0 + len(groups) * max(1.2, 0.25 + 0.35 * len(comparison["models"])))
+    figure = _figure(width, 2.6 * len(parts) + 0.6 if narrow else 3.9, narrow)
+    axes = figure.subplots(len(parts), squeeze=False)[:, 0]
+    for ax, part in zip(axes, parts):
+        _bars(ax, comparison, part)
+        ax.set_xlim(-0.5, across - 0.5)
+    axes[0].set_title("right answers, with 95 % intervals")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center",
+                  ncols=3 if narrow else len(comparison["models"]) + 2)  # fmt: skip
+    return figure
+
+
+def _bars(ax: Axes, comparison: dict, groups: Sequence[str]) -> None:
+    """Draw the bars of some groups, each with its interval and its two lines."""
+    models, levels = comparison["models"], [{"all": comparison, **comparison["tasks"]}[group] for group in groups]
+    middle, width = np.arange(len(groups)), 0.8 / len(models)
     for i, (name, found) in enumerate(models.items()):
-        parts = [found, *(found["tasks"][task] for task in groups[1:])]
-        x = np.arange(len(groups)) - 0.4 + width * (i + 0.5)
+        parts = [{"all": found, **found["tasks"]}[group] for group in groups]
+        x = middle - 0.4 + width * (i + 0.5)
         height = np.array([part["accuracy"] for part in parts])
         low, high = np.array([part["ci95"] for part in parts]).T
         # an interval ends at 0 or 1 exactly where all answers agree; rounding must not make the bar negative
@@ -188,37 +244,39 @@ def accuracy_bars(comparison: dict) -> Figure:
         for at, value, top in zip(x, height, high):
             ax.text(at, top + 0.015, f"{100 * value:.0f}", ha="center", va="bottom", fontsize=8,
                     bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.8})  # fmt: skip
-    levels, middle = [comparison, *comparison["tasks"].values()], np.arange(len(groups))
     # thick dots and thin dashes: both can be seen where they coincide
     for key, line, thick in [("chance", ":", 2.4), ("majority", "--", 1.2)]:
         ax.hlines([level[key] for level in levels], middle - 0.45, middle + 0.45,
                   linestyle=line, color="black", linewidth=thick, label=key)  # fmt: skip
-    ax.set_xticks(range(len(groups)), [f"{group}\nn = {level['n']}" for group, level in zip(groups, levels)])
-    ax.set(ylim=(0, 1.1), yticks=np.linspace(0, 1, 6), title="right answers, with 95 % intervals")
+    ax.set_xticks(middle, [f"{group}\nn = {level['n']}" for group, level in zip(groups, levels)])
+    ax.set(ylim=(0, 1.1), yticks=np.linspace(0, 1, 6))
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=PERCENT))
     ax.tick_params(axis="x", length=0)
     ax.grid(visible=False, axis="x")
-    figure.legend(loc="outside lower center", ncols=len(models) + 2)
-    return figure
 
 
-def frame_strip(video: str | Path, fps: float, count: int = 8) -> Image.Image:
-    """Returns at most `count` evenly spaced frames of a clip side by side, each over its time in seconds.
+def frame_pictures(video: str | Path, fps: float, count: int = 8) -> list[tuple[float, Image.Image]]:
+    """Returns at most `count` evenly spaced frames of a clip, each with its time in seconds, 112 pixels high.
 
-    The frames and their times are those that the model gets at `fps`; they are drawn 112 pixels high.
-    Raises VideoError where the clip cannot be read.
+    The frames and their times are those that the model gets at `fps`. Raises VideoError where it cannot be read.
     """
     frames, rate = read_frames(video, fps)
     picked = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
-    width = max(1, round(frames.shape[-1] * FRAME_HEIGHT / frames.shape[-2]))
-    font, line = ImageFont.load_default(11), 16
-    strip = Image.new("RGB", (len(picked) * (width + GAP) - GAP, FRAME_HEIGHT + line), "white")
+    size = max(1, round(frames.shape[-1] * FRAME_HEIGHT / frames.shape[-2])), FRAME_HEIGHT
+    pictures = (Image.fromarray(frames[i].permute(1, 2, 0).numpy()) for i in picked)
+    return [(i / rate, picture.resize(size, Image.Resampling.LANCZOS)) for i, picture in zip(picked, pictures)]
+
+
+def frame_strip(video: str | Path, fps: float, count: int = 8) -> Image.Image:
+    """Returns the `frame_pictures` of a clip side by side, each over its time in seconds. Raises VideoError."""
+    pictures = frame_pictures(video, fps, count)
+    (width, _), font, line = pictures[0][1].size, ImageFont.load_default(11), 16
+    strip = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, FRAME_HEIGHT + line), "white")
     draw = ImageDraw.Draw(strip)
-    for place, i in enumerate(picked):
+    for place, (seconds, picture) in enumerate(pictures):
         left = place * (width + GAP)
-        frame = Image.fromarray(frames[i].permute(1, 2, 0).numpy())
-        strip.paste(frame.resize((width, FRAME_HEIGHT), Image.Resampling.LANCZOS), (left, 0))
-        draw.text((left + width / 2, FRAME_HEIGHT + line / 2), f"{i / rate:.1f} s", INK, font, anchor="mm")
+        strip.paste(picture, (left, 0))
+        draw.text((left + width / 2, FRAME_HEIGHT + line / 2), f"{seconds:.1f} s", INK, font, anchor="mm")
     return strip
 
 

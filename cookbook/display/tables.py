@@ -5,10 +5,11 @@ reward gym, passport, settings and notebooks show themselves with it.
 
     Table(["answer", "reward"], [["always A", "0.25"], ["always B", Bold("0.31")]], "constant answers")
     Check("redis-server", MISSING, "not found", "conda install -c conda-forge redis-server")
+    verdicts([Verdict("the reward rose", False, "the steps are too small", "raise the learning rate")])
 """
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 LEFT = 'style="text-align: left"'
@@ -62,11 +63,27 @@ def label(model: str) -> str:
     return model.upper() if model in ("sft", "rl") else model
 
 
-def verdicts(held: Mapping[str, bool], strict: bool = False) -> None:
-    """Print what held and what did not, one line each. Raises AssertionError where `strict` and something did not."""
-    for words, holds in held.items():
-        print("held    " if holds else "NOT held", words)
-    if strict and (not_held := [words for words, holds in held.items() if not holds]):
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence about a run: whether it holds, None where that cannot be told; why it may not, and what to do."""
+
+    words: str
+    holds: bool | None
+    why: str = ""
+    do: str = ""
+
+    def __str__(self) -> str:
+        """Returns the sentence behind its mark; where it does not hold, the two others below it."""
+        mark = {True: "held", False: "NOT held", None: "open"}[self.holds]
+        more = {} if self.holds else {"maybe": self.why, "try": self.do}
+        return "\n".join([f"{mark:8} {self.words}", *(f"{'':8} {key}: {said}" for key, said in more.items() if said)])
+
+
+def verdicts(found: Iterable[Verdict], strict: bool = False) -> None:
+    """Print what holds and what does not. Raises AssertionError where `strict` and something does not."""
+    found = list(found)
+    print(*found, sep="\n")
+    if strict and (not_held := [verdict.words for verdict in found if verdict.holds is not None and not verdict.holds]):
         raise AssertionError("; ".join(not_held))
 
 

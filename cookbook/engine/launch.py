@@ -207,11 +207,14 @@ def make_room(run: Path, resume: Path | None, replace: bool) -> None:
         file.unlink(missing_ok=True)
 
 
-def require_disk(config: Config, run: Path) -> None:
-    """Raises EngineError where the disk cannot hold one checkpoint (six times the weights) and one export."""
+def require_disk(config: Config, run: Path, free: int | None = None) -> None:
+    """Raises EngineError where the disk cannot hold one checkpoint (six times the weights) and one export.
+
+    `free` are its bytes, where they are not to be asked of the disk.
+    """
     if not config["train.ckpt.enable_checkpoint"] or config.table("policy.lora"):
         return
     weights = sum(f.stat().st_size for f in (ROOT / config[START]).glob("*.safetensors"))
-    free = shutil.disk_usage(run).free
+    free = shutil.disk_usage(run).free if free is None else free
     if free < 7 * weights:  # a model that is not here yet counts as nothing
-        raise EngineError("disk", f"{run}: {free / 2**30:.0f} GiB are free, one step needs {7 * weights / 2**30:.0f}")
+        raise EngineError("disk", f"{run}: {free / 2**30:.1f} GiB are free, one step needs {7 * weights / 2**30:.1f}")

@@ -9,6 +9,7 @@ statistics    intervals and paired tests
 metrics/      what an answer is worth, by its kind
 controls      the same questions with less to see, or with turned options
 findings      the sentences behind the numbers
+outcome       the same of a training: did the reward rise, did an alarm go off
 report        the page
 published     NVIDIA's rule, and a recipe's card beside the published numbers
 server        models behind a server, and a model as judge

@@ -69,7 +69,8 @@ def _table(result: dict) -> Iterator[str]:
         line += f"; no answer read {s['unread_rate']:.3f}, wherever it stands {s['lenient_accuracy']:.3f}"
         yield line + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")
     for pair, p in result.get("paired", {}).items():
-        yield f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, p = {p['p']:.2g}"
+        sure = f"p = {p['p']:.2g}, by clip {result['clustered'][pair]['p']:.2g}"
+        yield f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, {sure}"
 
 
 def predict_file(given: argparse.Namespace) -> str:

@@ -1,16 +1,17 @@
 """What the figures of an evaluation say, in plain sentences: better or not, does it look, what was lost.
 
 Why: a table lets everybody read what he hoped for. The rules by which figures become words stand here, once, so that
-the notebook and the report say the same.
+the notebook, the report and the comparison of jobs say the same.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from cookbook.display.tables import label
+from cookbook.display.tables import Verdict, label
 from cookbook.evaluation.controls import TURN, circular_score
 from cookbook.evaluation.scores import LEAST, by_field, kept_skills
-from cookbook.evaluation.statistics import SURE, interval
+from cookbook.evaluation.statistics import SURE, holm, interval
 
 MUTE = 0.2  # a larger share of unread answers under a control is told: it then falls for another reason
 MEANS = {  # what it says of the questions where a control does not fall to guessing
@@ -45,8 +46,10 @@ def points(difference: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """Returns "p = 0.039", or "p < 0.001" for what is smaller."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    """Returns "p = 0.039", or "p < 0.001" for what is smaller; a digit more where p would be rounded up to SURE."""
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {p:.3f}" if (round(p, 3) < SURE) == (p < SURE) else f"p = {p:.4f}"
 
 
 def listed(words: Sequence[str]) -> str:
@@ -54,8 +57,28 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
+def judged_steps(comparison: dict) -> dict[str, dict]:
+    """Returns {"later_vs_earlier": {"difference", "ci95", "p", "needed", "sure"}}, as `scores.compare` has paired them.
+
+    Interval and p are those of whole clips. Of several steps one may look sure by luck, so each p counts all of them
+    (`statistics.holm`); sure is what lies below SURE.
+    """
+    found, paired = comparison["clustered"], comparison["paired"]
+    ps = holm({pair: step["p"] for pair, step in found.items()})
+    return {
+        pair: {
+            "difference": step["difference"],
+            "ci95": step["ci95"],
+            "p": ps[pair],
+            "needed": paired[pair]["needed"],
+            "sure": ps[pair] < SURE,
+        }
+        for pair, step in found.items()
+    }
+
+
 def short_answer(comparison: dict, kept: Mapping[str, Mapping[str, dict]] | None = None) -> str:
-    """Returns the answer to "did it get better?"; only a step whose p is below 0.05 counts.
+    """Returns the answer to "did it get better?"; only a step that is sure counts (`judged_steps`).
 
     Below LEAST questions nothing is called gained or lost; models that are not surely above guessing say nothing; tasks
     that were lost (`kept`: what `skills` found) are named, whatever the mean does.
@@ -64,7 +87,7 @@ def short_answer(comparison: dict, kept: Mapping[str, Mapping[str, dict]] | None
         return "One model, nothing to compare it with"
     if comparison["n"] < LEAST:
         return f"Cannot be said: {comparison['n']} questions, and {LEAST} are the least"
-    guess = max(comparison.get("chance", 0), comparison.get("majority", 0))
+    guess = guessing(comparison)
     if guess and all(found["ci95"][0] <= guess for found in comparison["models"].values()):
         return "Cannot be said: no model is surely above guessing"
     lost = {task for tasks in (kept or {}).values() for task, part in tasks.items() if part["verdict"] == "lost"}
@@ -73,43 +96,64 @@ def short_answer(comparison: dict, kept: Mapping[str, Mapping[str, dict]] | None
 
 def _steps(comparison: dict) -> str:
     _, *later = map(label, comparison["models"])
-    sure = [(b, test["difference"]) for b, test in zip(later, comparison["paired"].values()) if test["p"] < SURE]
+    steps = judged_steps(comparison).values()
+    sure = [(name, step["difference"]) for name, step in zip(later, steps) if step["sure"]]
     up, down = (listed([name for name, by in sure if sign * by > 0]) for sign in (1, -1))
     if down:
         return f"Better with {up}, worse with {down}" if up else f"No, worse with {down}"
-    if up and len(sure) == len(comparison["paired"]):
+    if up and len(sure) == len(steps):
         return "Yes, better at every step" if len(sure) > 1 else "Yes, better"
     return f"Better with {up}; the rest is not certain" if up else "Not for certain"
 
 
-def goals(comparison: dict, gain: float, accuracy: float) -> list[str]:
-    """Returns a sentence for each part of the goal that problem.ipynb sets: what was asked, what came, held or missed.
+def guessing(levels: Mapping[str, float]) -> float:
+    """Returns what guessing earns: the larger one of chance and majority; 0 where neither is known."""
+    return max(levels.get("chance", 0), levels.get("majority", 0))
+
+
+def goals(comparison: dict, gain: float, accuracy: float) -> list[Verdict]:
+    """Returns a verdict on each part of the goal that problem.ipynb sets: what was asked, what came.
 
     The first trained model is `gain` above the base, the last step is sure (p < 0.05), and ends at `accuracy` or more.
     """
-    names, pairs = list(comparison["models"]), list(comparison["paired"].values())
-    if not pairs:
+    names, steps = list(comparison["models"]), list(judged_steps(comparison).values())
+    if not steps:
         return []
-    last = comparison["models"][names[-1]]["accuracy"]
-    parts = [
-        (f"{label(names[1])} {points(gain)} points above {names[0]}", points(pairs[0]["difference"]),
-         pairs[0]["difference"] >= gain),
-        (f"{label(names[-1])} surely better than {label(names[-2])}", p_value(pairs[-1]["p"]),
-         pairs[-1]["p"] < SURE and pairs[-1]["difference"] > 0),
-        (f"{label(names[-1])} at {hundred(accuracy)} % or more", f"{hundred(last)} %", last >= accuracy),
+    first, old, new = label(names[1]), label(names[-2]), label(names[-1])
+    gained, step, last = steps[0]["difference"], steps[-1], comparison["models"][names[-1]]
+    tasks = sorted(last.get("tasks", {}).items(), key=lambda task: task[1]["accuracy"])[:2]
+    weak = listed([f"{task} ({hundred(part['accuracy'])} %)" for task, part in tasks])
+    enough = f", or {step['needed']} questions, which show such a step 8 times in 10" if step["needed"] else ""
+    longer = ("the training was short, or the questions are too few to show it", f"more steps{enough}")
+    gamed = ("the reward pays for something else, or the rate was too high", "read what it answers; a lower rate")
+    return [
+        Verdict(f"{first} {points(gain)} points above {names[0]} ({points(gained)})", gained >= gain,
+                "the training was short, or evaluation asks in another way than training",
+                "more epochs; read what it answers"),
+        Verdict(f"{new} surely better than {old} ({p_value(step['p'])})",
+                step["sure"] and step["difference"] > 0, *(longer if step["difference"] >= 0 else gamed)),
+        Verdict(f"{new} at {hundred(accuracy)} % or more ({hundred(last['accuracy'])} %)", last["accuracy"] >= accuracy,
+                "the training was short" + (f"; the weakest tasks are {weak}" if weak else ""),
+                "more steps, then more clips of the weakest tasks"),
     ]  # fmt: skip
-    return [f"{'reached' if held else 'MISSED'}: {asked} ({came})" for asked, came, held in parts]
 
 
 def evidence(comparison: dict) -> str:
-    """Returns the numbers behind the short answer in one sentence: accuracies, intervals, differences, p."""
+    """Returns the numbers behind the short answer in one sentence: accuracies with intervals, what guessing earns.
+
+    Of each step: difference, p, and how many questions find so large a difference 8 times in 10.
+    """
     told = [(label(name), hundred(m["accuracy"]), from_to(m["ci95"])) for name, m in comparison["models"].items()]
     said = "{} answers {} % of {n} held-out questions right (95 % interval {})".format(*told[0], n=comparison["n"])
-    for (earlier, *_), (later, share, ends), pair in zip(told, told[1:], comparison["paired"].values()):
-        luck = "" if pair["p"] < SURE else ", which luck alone can explain"
-        said += f"; {later} {share} % ({ends}), that is {points(pair['difference'])} points "
-        said += f"against {earlier} ({p_value(pair['p'])}{luck})"
-    return said[0].upper() + said[1:] + "."
+    named = {"chance": "a guess", "majority": "always the most frequent answer"}
+    levels = [f"{words} earns {hundred(comparison[key])} %" for key, words in named.items() if comparison.get(key)]
+    said += f", where {listed(levels)}" if levels else ""
+    for (earlier, *_), (later, share, ends), step in zip(told, told[1:], judged_steps(comparison).values()):
+        luck = "" if step["sure"] else ", which luck alone can explain"
+        takes = f"; so much takes {step['needed']} questions to find" if step["needed"] else ""
+        said += f"; {later} {share} % ({ends}), that is {points(step['difference'])} points "
+        said += f"against {earlier} ({p_value(step['p'])}{luck}{takes})"
+    return said.replace("base", "Base", said.startswith("base ")) + "."  # other names stay as they are
 
 
 def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]], comparison: dict) -> dict:
@@ -134,7 +178,7 @@ def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]
 
 
 def _held_against(asked: Sequence[dict], own: Mapping[str, dict], tasks: Mapping[str, dict]) -> dict:
-    level = max(sum(tasks[row["task"]][key] for row in asked) / len(asked) for key in ("chance", "majority"))
+    level = guessing({key: fmean(tasks[row["task"]][key] for row in asked) for key in ("chance", "majority")})
     without, seen = [row["correct"] for row in asked], [own[row["id"]]["correct"] for row in asked]
     low, high = interval(without)
     return {
@@ -194,4 +238,16 @@ def worse_words(found: Mapping[str, Mapping[str, dict]]) -> str:
         unsure = [task for task, part in tasks.items() if part["verdict"] in ("not certain", "too few")]
         words = f"lost {listed(lost)}" if lost else "no task is surely lost"
         said.append(f"{later} against {earlier}: {words}" + f"; not certain for {listed(unsure)}" * bool(unsure) + ".")
+    return " ".join(said)
+
+
+def habit_words(found: Mapping[str, Mapping[str, dict]], predictions: Mapping[str, Sequence[dict]]) -> str:
+    """Returns the usual answer of the last model to each task that its last step lost, and how often that is right."""
+    lost = [task for task, part in next(iter(found.values()), {}).items() if part["verdict"] == "lost"]
+    said = []
+    for task in lost:
+        rows = [row for row in list(predictions.values())[-1] if row["task"] == task]
+        answer, count = Counter(row["answer"] for row in rows).most_common(1)[0]
+        right = sum(row["reference"] == answer for row in rows)
+        said.append(f"It answers {task} with {answer} {count} times of {len(rows)}; that is right {right} times.")
     return " ".join(said)

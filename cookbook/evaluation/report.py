@@ -1,36 +1,70 @@
 """One HTML file that says whether the model got better, how sure that is, and shows it.
 
-Why: a run is over when somebody else can judge it. The report needs no network, no JavaScript and no other file, so it
-can be mailed, printed and kept. It opens with the answer and does not hide losses: examples are chosen by a rule that
-it states. evaluation.ipynb and `make tutorial` write it.
+Why: a run is over when somebody else can judge it. The report needs no network and no other file, so it can be mailed,
+printed and kept, and read on a phone, by keyboard or aloud. It opens with the answer and what limits it, and does not
+hide losses: examples are chosen by a rule that it states. evaluation.ipynb and `make tutorial` write it;
+`cookbook.compare` writes the same page of several jobs.
 
     Report(comparison, rows, sft_metrics, rl_metrics, controls).write("runs/tutorial/report.html")
 """
 
 import base64
+import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cookbook.data.video import VideoError
 from cookbook.display import plots
-from cookbook.display.tables import label
+from cookbook.display.clips import play
+from cookbook.display.tables import Table, label
 from cookbook.evaluation import findings
 from cookbook.evaluation.metrics import choices
+from cookbook.evaluation.outcome import doubts, outcome
 from cookbook.evaluation.predictions import STAMP
 from cookbook.evaluation.scores import won_and_lost
-from cookbook.training.alarms import replay
+from cookbook.training.alarms import Alarm, replay
 
-# of a frame strip: a palette halves the file, and nobody sees it at this size; filmed clips are smaller as JPEG
+# of a frame: a palette halves the file, and nobody sees it at this size; filmed clips are smaller as JPEG
 COLORS, QUALITY = 256, 80
+CLIP = 300_000  # characters of the page that its one moving clip may take
+# all that may run in the page, by its hash: lines are copied, and a box that is too wide says so and takes the keyboard
+SCRIPT = """
+for (const button of document.querySelectorAll(".copy button")) {
+  button.hidden = false;
+  button.onclick = () => {
+    getSelection().selectAllChildren(button.previousElementSibling);
+    button.textContent = document.execCommand("copy") ? "copied" : "press Ctrl+C";
+  };
+}
+const look = new ResizeObserver((boxes) => boxes.forEach(({ target: box }) => {
+  const wide = box.scrollWidth > box.clientWidth;
+  box.classList.toggle("wide", wide);
+  box.tabIndex = wide || box.scrollHeight > box.clientHeight ? 0 : -1;
+}));
+document.querySelectorAll(".scroll, pre").forEach((box) => look.observe(box));
+"""
+SFT_WORDS = (
+    "Loss of supervised fine-tuning over the steps",
+    "Supervised fine-tuning. Both curves should fall and stay together; a validation loss that rises while the "
+    "training loss falls means that the model learns its clips by heart.",
+)
+RL_WORDS = (
+    "Eight curves of reinforcement learning over the steps",
+    "Reinforcement learning. The reward should rise while the KL stays below its alarm. A group of equal rewards "
+    "teaches nothing: near 100 % there is nothing left to learn from these questions. Entropy that falls to zero, or "
+    "completions that are cut at the limit, are signs of a run going wrong.",
+)
 CHOICES = {"mcq": "Multiple choice", "binary": "Yes or no", "ordinal": "Grades"}  # kinds that have a confusion
 
 Rows = Sequence[Mapping[str, Any]]
@@ -43,14 +77,17 @@ class Report:
     comparison: dict  # of scores.compare
     rows: Mapping[str, Rows]  # predictions by model, oldest first
     sft: Rows = ()  # rows of metrics.jsonl; without any the figure is left out
-    rl: Rows = ()  # the same of RL, whose alarms stand beside it
+    rl: Rows = ()  # the same of RL
     controls: Mapping[str, Rows] = field(default_factory=dict)  # of the last model, by control
-    manifest: Mapping[str, Any] = field(default_factory=dict)  # any nested dict
+    manifest: Mapping[str, Any] = field(default_factory=dict)  # any nested dict; an `outcome` of a run is told first
     texts: Mapping[str, str] = field(default_factory=dict)  # go in as they are, under their titles
     notes: Sequence[str] = ()  # sentences beside the scores
     order: Sequence[str] = ()  # tasks that only the order of the frames should answer
     clips: int = 6  # examples shown as frames; one that cannot be read is named in place of its picture
     fps: float = 2.0  # of those frames: the contract's
+    again: Mapping[str, str] = field(default_factory=dict)  # lines to copy, by what they do
+    settings: Table | None = None  # what differs between the jobs that are compared
+    question: str = "Did it get better?"
 
     def write(self, path: str | Path) -> Path:
         """Write the report, and the folder it belongs in. Returns its path."""
@@ -66,13 +103,44 @@ class Report:
             report=self,
             lost=won_and_lost(before, last)["lost"],
             held=findings.against_controls(last, self.controls, self.comparison),
-            alarms=replay(self.rl),
             facts=dict(flatten(self.manifest)),
             findings=findings,
             plots=plots,
+            outcome=outcome,
+            script=SCRIPT,
+            allowed=base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(),
         )
         path.write_text(page, encoding="utf-8")
         return path
+
+    def trainings(self) -> dict[str, Rows]:
+        """Returns the metrics of each run that the models come from, by its name."""
+        return {name: rows for name, rows in (("sft", self.sft), ("rl", self.rl)) if rows}
+
+    @cached_property  # of a long run they take seconds
+    def alarms(self) -> dict[str, list[Alarm]]:
+        """The alarms of each run."""
+        return {run: replay(rows) for run, rows in self.trainings().items()}
+
+    def answer(self) -> tuple[str, list[str], str]:
+        """Returns what stands first: the short answer, what limits it, and the numbers behind it."""
+        runs = {name: facts for name, facts in self.manifest.items() if isinstance(facts, Mapping)}
+        ended = {name: str(facts.get("outcome", "")) for name, facts in runs.items()}
+        short = findings.short_answer(self.comparison, findings.skills(self.rows))
+        return short, doubts(self.trainings(), ended, self.alarms), findings.evidence(self.comparison)
+
+    def bars(self) -> Callable[[bool], Figure]:
+        """Returns what draws the accuracies, wide or narrow."""
+        return partial(plots.accuracy_bars, self.comparison)
+
+    def figures(self) -> list[tuple[Callable[[bool], Figure], str, str]]:
+        """Returns the figures of the training: each drawn wide or narrow, what it shows, and how to read it."""
+        found = []
+        if self.sft:
+            found.append((partial(plots.sft_curve, self.sft), *SFT_WORDS))
+        if self.rl:
+            found.append((partial(plots.rl_curves, self.rl), *RL_WORDS))
+        return found
 
     def models(self) -> list[dict]:
         """Returns each model's name, colour, score, and what made its rows: weights, contract, decoding."""
@@ -98,17 +166,20 @@ class Report:
         kinds = sort_items(self.rows)
         chosen = choose_examples(kinds, next(iter(self.rows.values())), self.clips).items()
         shown = {kind: [self._example(i) for i in found] for kind, found in chosen if found}
+        for example in islice((e for found in shown.values() for e in found if e["frames"]), 1):
+            example["clip"] = _clip(example["item"]["video"])
         return [{"kind": kind, "total": len(kinds[kind]), "shown": found} for kind, found in shown.items()]
 
     def _example(self, position: int) -> dict:
         """Returns what the template shows of one item: the clip, the question, and every model's words."""
         rows = {label(name): rows[position] for name, rows in self.rows.items()}
         item = next(iter(rows.values()))
+        frames, problem = [], "" if item["video"] else "Asked without a clip."
         try:
-            picture, problem = (_strip(item["video"], self.fps), "") if item["video"] else ("", "Asked without a clip.")
+            frames = _frames(item["video"], self.fps) if item["video"] else []
         except VideoError as error:
-            picture, problem = "", f"No picture: {Path(item['video']).name} {str(error).split(': ', 1)[-1]}"
-        return {"item": item, "strip": picture, "problem": problem, "rows": rows}
+            problem = f"No picture: {Path(item['video']).name} {str(error).split(': ', 1)[-1]}"
+        return {"item": item, "frames": frames, "problem": problem, "rows": rows, "clip": ""}
 
 
 def sort_items(predictions: Mapping[str, Rows]) -> dict[str, list[int]]:
@@ -153,15 +224,28 @@ def flatten(nested: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield prefix + key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _inline(picture: bytes, form: str = "png") -> str:
-    """Returns a picture as a data URI."""
-    return f"data:image/{form};base64," + base64.b64encode(picture).decode()
+def _inline(file: bytes, form: str = "image/png") -> str:
+    """Returns a file as a data URI."""
+    return f"data:{form};base64," + base64.b64encode(file).decode()
 
 
-def _strip(video: str, fps: float) -> str:
-    """Returns a clip's frame strip as a data URI: drawn clips as PNG, filmed ones as JPEG, whichever is smaller."""
-    strip, file = plots.frame_strip(video, fps), io.BytesIO()
-    strip.save(file, format="JPEG", quality=QUALITY, optimize=True)
+def _frames(video: str, fps: float) -> list[tuple[float, str]]:
+    """Returns frames of a clip in order, each with its time in seconds, as a data URI."""
+    return [(seconds, _small(picture)) for seconds, picture in plots.frame_pictures(video, fps)]
+
+
+def _small(picture: Image.Image) -> str:
+    """Returns a picture as a data URI: drawn ones as PNG, filmed ones as JPEG, whichever is smaller."""
+    file = io.BytesIO()
+    picture.save(file, format="JPEG", quality=QUALITY, optimize=True)
     # dithering would draw noise into flat colours and make the file larger
-    drawn = plots.png(strip.quantize(COLORS, dither=Image.Dither.NONE))
-    return min(_inline(drawn), _inline(file.getvalue(), "jpeg"), key=len)
+    drawn = plots.png(picture.quantize(COLORS, dither=Image.Dither.NONE))
+    return min(_inline(drawn), _inline(file.getvalue(), "image/jpeg"), key=len)
+
+
+def _clip(video: str) -> str:
+    """Returns a clip as a data URI that a browser plays; "" where no copy of it is small enough."""
+    try:
+        return _inline(play(video, CLIP).video, "video/mp4")
+    except ValueError:
+        return ""

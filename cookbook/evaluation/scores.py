@@ -161,7 +161,7 @@ def won_and_lost(before: Sequence[Row], after: Sequence[Row]) -> dict[str, list[
 
 
 def kept_skills(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict]:
-    """Returns whether post-training kept each task of a regression set: {task: {verdict, difference, ci95, n}}.
+    """Returns whether post-training kept each task of a regression set: {task: {verdict, difference, ci95, p, n}}.
 
     "lost": the 95 % interval of the difference lies below 0. "kept": it lies above -MARGIN. "not certain": else;
     ask more questions. "too few": below LEAST of them, whatever they say. The interval draws whole clips. Raises
@@ -179,5 +179,7 @@ def kept_skills(before: Sequence[Row], after: Sequence[Row]) -> dict[str, dict]:
             low = -statistics.interval([False] * len(pairs))[1]
         verdict = "lost" if high < 0 else "kept" if low > -MARGIN else "not certain"
         verdict = "too few" if len(pairs) < LEAST else verdict
-        found[task] = {"verdict": verdict, "difference": step.difference, "ci95": [low, high], "n": len(pairs)}
+        found[task] = {
+            "verdict": verdict, "difference": step.difference, "ci95": [low, high], "p": step.p, "n": len(pairs)
+        }  # fmt: skip
     return found

@@ -119,7 +119,7 @@ def flat_reward(rows: Rows) -> str | None:
         return None
     early, late = _ends(values, LONG // 2)
     noise = math.hypot(stdev(values[: LONG // 2]), stdev(values[LONG // 2 :])) / math.sqrt(LONG // 2)
-    return f"reward {early:.3f}, then {late:.3f} over {LONG} steps" if late - early < noise else None
+    return f"reward {early:.3f}, then {late:.3f} over {LONG} steps" if late - early <= noise else None
 
 
 def reward_without_accuracy(rows: Rows) -> str | None:

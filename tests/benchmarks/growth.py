@@ -12,9 +12,13 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
+from cookbook.config.__main__ import main as main_of_config
 from cookbook.evaluation.__main__ import score_files
+from cookbook.runs import ROOT
 
 
 def score(n: int, folder: Path) -> Callable[[], object]:
@@ -31,7 +35,21 @@ def score(n: int, folder: Path) -> Callable[[], object]:
     return lambda: score_files([file])
 
 
-GROWTH: dict[str, tuple[Callable[[int, Path], Callable[[], object]], int]] = {"score": (score, 20_000)}
+def lint(n: int, folder: Path) -> Callable[[], object]:
+    """Check n files, the shipped SFT configuration with a misspelt key in each."""
+    text = (ROOT / "configs/sft.toml").read_text().replace("epoch =", "epochs =")
+    files = [folder / f"{i}.toml" for i in range(n)]
+    for file in files:
+        file.write_text(text)
+    with redirect_stdout(StringIO()):
+        main_of_config(["lint", str(files[0])])  # what the first file loads for all
+    return lambda: main_of_config(["lint", *map(str, files)])
+
+
+GROWTH: dict[str, tuple[Callable[[int, Path], Callable[[], object]], int]] = {
+    "score": (score, 20_000),
+    "lint": (lint, 50),
+}
 
 
 def main() -> None:
@@ -48,7 +66,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 run = make(size, Path(folder))
                 began = time.perf_counter()
-                run()
+                with redirect_stdout(StringIO()):
+                    run()
                 seconds.append(time.perf_counter() - began)
         print(f"{name:10} {n:9,} {seconds[0]:8.2f} {seconds[1]:10.2f} {seconds[1] / seconds[0]:7.1f}", flush=True)
 

@@ -102,7 +102,7 @@ VIDEO = "video: {fps: 1, min_pixels: 784, max_pixels: 3136}\n"
         ("system: a\nanswer_format: text\nvideo: 1\n", "no table"),
         ("system: [a\n", "not YAML"),
         ("system: a\nsystem: b\nanswer_format: text\n" + VIDEO, "system stands twice"),
-        ("system: a\nanswer_format: text\n" + VIDEO + "  fps: 4\n", "fps stands twice"),
+        ("system: a\nanswer_format: text\n" + VIDEO.replace("fps: 1", "fps: 1, fps: 4"), "fps stands twice"),
         ("system: a\nanswer_format: text\n" + VIDEO.replace("784", "100352"), "100352, above max_pixels, 3136"),
     ],
 )

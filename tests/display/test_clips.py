@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cookbook.data.video import VideoError, read_frames
-from cookbook.display.clips import FRAMES, LARGEST, Clip, play
+from cookbook.display.clips import FRAMES, LARGEST, Playing, play
 from data_tools.worlds.drawing import write_mp4
 
 
@@ -30,7 +30,7 @@ def photo_like(tmp_path_factory):
     return path
 
 
-def kept(clip: Clip) -> int:
+def kept(clip: Playing) -> int:
     """Returns how many characters the clip takes in a notebook's file."""
     png = base64.encodebytes(clip._repr_png_()).decode()
     return len(json.dumps({"text/html": clip._repr_html_(), "image/png": png}))
@@ -91,7 +91,7 @@ def test_in_a_browser_it_plays(samples, photo_like, tmp_path, which):
     with browser.Browser() as opened:
         seen = opened.open(page, 800)
         assert not seen.console and not seen.requests
-        said = opened.call("Runtime.evaluate", expression=plays, awaitPromise=True)["result"].get("value", "")
+        said = opened.page.evaluate(plays)
     width, time, duration, *error = said.split()
     assert not error and int(width) > 0 and float(time) > 0.2
     assert float(duration) == pytest.approx(clip.seconds, abs=0.2)

@@ -122,6 +122,28 @@ def test_figures_are_neither_left_open_nor_change_the_settings():
     assert dict(matplotlib.rcParams) == settings
 
 
+def test_narrow_figures_show_the_same_and_are_as_narrow_as_a_phone():
+    rows = metrics(60, "train/loss_avg", *RL_KEYS)
+    for draw in (plots.sft_curve, plots.rl_curves):
+        wide, narrow = draw(rows), draw(rows, narrow=True)
+        shown = [[list(line.get_ydata()) for ax in figure.axes for line in ax.lines] for figure in (wide, narrow)]
+        assert shown[0] == shown[1]
+        assert narrow.get_figwidth() < 6 <= wide.get_figwidth()
+
+
+def test_jobs_lie_over_one_another_in_the_panels_that_one_of_them_has():
+    one, two = metrics(5, "train/loss_avg"), [{"step": step, "train/loss_avg": 1.0} for step in (1, 2)]
+    rl = [{"step": 1, "train/reward_mean": 0.5}]
+    loss, reward = plots.compared_curves({"one": {"sft": one}, "two": {"sft": two, "rl": rl}}).axes
+    assert [ax.get_title(loc="left") for ax in (loss, reward)] == ["SFT loss (nats per token)", "RL reward"]
+    assert line(loss, "one") == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05])
+    assert line(loss, "two").tolist() == [1.0, 1.0]
+    assert line(reward, "two").tolist() == [0.5] and len(reward.lines) == 1
+    assert to_hex(loss.lines[0].get_color()) == plots.MODEL_COLORS[0].lower()  # the colours of the table
+    assert to_hex(reward.lines[0].get_color()) == plots.MODEL_COLORS[1].lower()
+    assert plots.compared_curves({"one": {}, "two": {"sft": []}}) is None
+
+
 # Scores
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cookbook.display.tables import OK, WARNING, Bold, Code, Table, as_html, as_text
+from cookbook.display.tables import OK, WARNING, Bold, Code, Table, Verdict, as_html, as_text, verdicts
 
 TABLE = Table(("answer", "n"), [("a|b <i>", 1), (Bold("always"), Code("x\ny")), (Bold(""), "")], "constant <answers>")
 
@@ -44,3 +44,20 @@ def test_a_fix_stands_below_what_it_mends_and_in_code_beside_it():
     page = as_html(("", "checked", "found", "mend it with"), rows)
     assert ">ok</td>" in page and "<b>warning</b>" in page and "not &lt;found&gt;" in page
     assert "<code>first</code><br><code>second</code>" in page
+
+
+def test_a_verdict_says_why_and_what_to_do_only_where_it_does_not_hold(capsys):
+    found = [Verdict(words, holds, "why", "do") for words, holds in (("a", True), ("b", False), ("c", None))]
+    verdicts(found)
+    assert capsys.readouterr().out.splitlines() == [
+        "held     a",
+        "NOT held b", "         maybe: why", "         try: do",
+        "open     c", "         maybe: why", "         try: do",
+    ]  # fmt: skip
+    assert str(Verdict("d", False)) == "NOT held d"
+
+
+def test_only_what_does_not_hold_ends_a_strict_notebook():
+    verdicts([Verdict("a", True), Verdict("c", None)], strict=True)
+    with pytest.raises(AssertionError, match=r"^b; d$"):
+        verdicts([Verdict("a", True), Verdict("b", False), Verdict("d", False)], strict=True)

@@ -6,16 +6,18 @@ from cookbook.evaluation import findings
 
 
 def made_up(*steps: tuple[float, float]) -> dict:
-    """A comparison of base, sft, rl with these (difference, p) per step; accuracies start at 40 %."""
+    """A comparison of base, sft, rl with these (difference, p by clip) per step; accuracies start at 40 %."""
     names = ["base", "sft", "rl"][: len(steps) + 1]
-    models, paired, accuracy = {}, {}, 0.4
+    models, paired, clustered, accuracy = {}, {}, {}, 0.4
     for i, name in enumerate(names):
         if i:
             difference, p = steps[i - 1]
             accuracy += difference
-            paired[f"{name}_vs_{names[i - 1]}"] = {"difference": difference, "p": p}
+            # as single questions every step looks sure: only whole clips may decide
+            paired[f"{name}_vs_{names[i - 1]}"] = {"difference": difference, "p": 1e-4, "needed": 30 * i}
+            clustered[f"{name}_vs_{names[i - 1]}"] = {"difference": difference, "p": p, "ci95": [-0.1, 0.2]}
         models[name] = {"accuracy": accuracy, "ci95": [accuracy - 0.05, accuracy + 0.05]}
-    return {"n": 400, "models": models, "paired": paired}
+    return {"n": 400, "models": models, "paired": paired, "clustered": clustered}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,8 @@ def made_up(*steps: tuple[float, float]) -> dict:
         ([(0.02, 0.4), (-0.1, 0.001)], "No, worse with RL"),
         ([(0.02, 0.4), (-0.01, 0.9)], "Not for certain"),
         ([(0.02, 0.05)], "Not for certain"),
+        ([(0.3, 1e-9), (0.05, 0.04)], "Yes, better at every step"),
+        ([(0.05, 0.03), (0.05, 0.04)], "Not for certain"),  # the smaller p counts twice, the larger no less
     ],
 )
 def test_the_short_answer_counts_sure_steps_only(steps, answer):
@@ -44,20 +48,46 @@ def test_the_short_answer_claims_nothing_on_few_questions_or_below_guessing_and_
 
 
 def test_a_goal_that_is_missed_is_said_to_be_missed():
-    assert findings.goals(made_up((0.3, 1e-9), (0.05, 0.2)), 0.2, 0.85) == [
-        "reached: SFT +20.0 points above base (+30.0)",
-        "MISSED: RL surely better than SFT (p = 0.200)",
-        "MISSED: RL at 85.0 % or more (75.0 %)",
-    ]
+    comparison = made_up((0.3, 1e-9), (0.05, 0.2))
+    gained, step, last = findings.goals(comparison, 0.2, 0.85)
+    assert str(gained) == "held     SFT +20.0 points above base (+30.0)"
+    assert str(step).startswith("NOT held RL surely better than SFT (p = 0.200)\n") and "short" in step.why
+    assert last.words == "RL at 85.0 % or more (75.0 %)" and not last.holds
     assert findings.goals(made_up(), 0.2, 0.85) == []
 
 
-def test_the_evidence_is_one_sentence_of_computed_numbers():
-    assert findings.evidence(made_up((0.3, 1e-9), (-0.021, 0.31))) == (
-        "Base answers 40.0 % of 400 held-out questions right (95 % interval 35.0–45.0); "
-        "SFT 70.0 % (65.0–75.0), that is +30.0 points against base (p < 0.001); "
-        "RL 67.9 % (62.9–72.9), that is −2.1 points against SFT (p = 0.310, which luck alone can explain)."
+def test_a_goal_names_the_weakest_tasks_and_does_not_call_a_worse_model_short_of_training():
+    comparison = made_up((0.3, 1e-9), (-0.1, 0.001))
+    comparison["models"]["rl"]["tasks"] = {t: {"accuracy": a} for t, a in (("a", 0.9), ("b", 0.5), ("c", 0.6))}
+    _, step, last = findings.goals(comparison, 0.2, 0.85)
+    assert last.why.endswith("the weakest tasks are b (50.0 %) and c (60.0 %)")
+    assert not step.holds and "pays for something else" in step.why
+
+
+def test_a_lost_task_is_told_with_the_answer_that_took_its_place():
+    rows = [{"task": t, "answer": "Yes", "reference": r} for t in ("rules", "cause") for r in ("Yes", "No", "No")]
+    found = {"rl_vs_sft": {"rules": {"verdict": "lost"}, "cause": {"verdict": "kept"}}}
+    assert findings.habit_words(found, {"sft": [], "rl": rows}) == (
+        "It answers rules with Yes 3 times of 3; that is right 1 times."
     )
+    assert findings.habit_words({}, {"rl": rows}) == "" == findings.habit_words({"x": {}}, {"rl": rows})
+
+
+def test_a_p_is_never_rounded_to_the_other_side_of_what_counts():
+    shown = [findings.p_value(p) for p in (0.0004, 0.0396, 0.0497, 0.05, 0.0504)]
+    assert shown == ["p < 0.001", "p = 0.040", "p = 0.0497", "p = 0.050", "p = 0.050"]
+
+
+def test_the_evidence_is_one_sentence_of_computed_numbers():
+    levels = {"chance": 0.25, "majority": 0.312}
+    assert findings.evidence(made_up((0.3, 1e-9), (-0.021, 0.31)) | levels) == (
+        "Base answers 40.0 % of 400 held-out questions right (95 % interval 35.0–45.0), "
+        "where a guess earns 25.0 % and always the most frequent answer earns 31.2 %; "
+        "SFT 70.0 % (65.0–75.0), that is +30.0 points against base (p < 0.001; so much takes 30 questions to find); "
+        "RL 67.9 % (62.9–72.9), that is −2.1 points against SFT "
+        "(p = 0.310, which luck alone can explain; so much takes 60 questions to find)."
+    )
+    assert "guess" not in findings.evidence(made_up((0.3, 1e-9)))
 
 
 def asked(task: str, right: int, n: int) -> list[dict]:

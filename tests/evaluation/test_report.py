@@ -1,5 +1,7 @@
 """The report: one file that needs no other, says what the numbers say, and trusts no model's words."""
 
+import base64
+import hashlib
 import io
 import json
 import re
@@ -8,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser, find
+from browser import LOOKS, Browser, needs_browser
 from PIL import Image
 
 from cookbook.display import plots
 from cookbook.evaluation import findings, report
+from cookbook.evaluation.outcome import outcome
 from cookbook.evaluation.report import Report
 from cookbook.evaluation.scores import compare
 from data_tools.worlds import road
@@ -21,10 +24,12 @@ from data_tools.worlds.road_questions import Question, questions
 ATTACK = "<script>alert('base')</script> & \"quotes\" </pre><img src=x>"
 MANIFEST = {
     "seed": 7,
+    "rl": {"outcome": "stopped"},
     "versions": {"torch": "2.11.0", "nested": {"deep": [1, 2]}},
     "note": "<b>bold</b>",
     "empty": {},
 }
+COMMAND = "papermill notebooks/rl.ipynb out.ipynb -p job 'my job' && echo <done>"
 TEXTS = {"Lineage": "base: <tiny>\n└─ SFT", "config.toml": "[train]\nepoch = 3"}
 CURVE = [{"step": i, "train/loss_avg": 1 / i, "train/reward_mean": i / 20} for i in range(1, 21)]
 WILD = [row | {"train/kl_loss_avg": 5.0, "optimizer/grad_norm": 1.0} for row in CURVE]
@@ -104,7 +109,7 @@ def controls(run) -> dict[str, list[dict]]:
 def full(run, controls) -> Report:
     """A report with all its parts."""
     predictions, comparison = run
-    extra = {"manifest": MANIFEST, "texts": TEXTS, "notes": ["A <note>."]}
+    extra = {"manifest": MANIFEST, "texts": TEXTS, "notes": ["A <note>."], "again": {"Again:": COMMAND}}
     return Report(comparison, predictions, CURVE, WILD, controls, **extra)
 
 
@@ -130,8 +135,10 @@ def test_the_answer_comes_first(run, written):
     _, page = written
     answer, evidence = findings.short_answer(comparison), findings.evidence(comparison)
     assert next(tag for tag, _ in page.tags if tag in ("h1", "h2", "table", "img")) == "h1"
+    ended = "RL is not at its end (stopped)."
+    alarms = "RL set off an alarm: kl (from step 5 on) and kl-runaway (severe, from step 5 on)."
     body = page.text[page.text.index("Did it get better?") :]
-    assert body.startswith(f"Did it get better? {answer} {evidence}")
+    assert body.startswith(f"Did it get better? {answer} {ended} {alarms} {evidence}")
 
 
 def test_every_score_stands_in_the_table(run, written):
@@ -185,10 +192,12 @@ def test_the_confusion_counts_every_answer(run, written):
 
 
 def test_alarms_of_the_run_stand_in_it(run, written, tmp_path):
-    assert "kl" in written[1].text[written[1].text.index("Alarms of the RL run") :].lower()[:60]
+    assert "kl (warning, step 5 of 20)" in written[1].text
     predictions, comparison = run
-    calm = Report(comparison, predictions, rl=CURVE[:5]).write(tmp_path / "r.html")
-    assert "None went off in 5 steps." in Page(calm.read_text(encoding="utf-8")).text
+    risen = [{"step": i, "train/loss_avg": 1.0, "val/avg_loss": i / 10} for i in range(1, 6)]
+    path = Report(comparison, predictions, risen, CURVE[:5]).write(tmp_path / "r.html")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "SFT set off an alarm: overfitting" in page.text and "No alarm went off in 5 steps." in page.text
 
 
 def test_texts_stand_as_they_are_and_origins_beside_them(run, written):
@@ -209,8 +218,23 @@ def test_examples_show_the_question_and_the_raw_words_of_every_model(run, writte
         for rows in predictions.values():
             assert rows[i]["output"] in page.text
             assert " ".join(rows[i]["question"].split()) in page.text
-    strips = [attrs for tag, attrs in page.tags if tag == "img" and attrs["alt"].startswith("Frames")]
-    assert len(strips) == 6
+    strips = [attrs for tag, attrs in page.tags if attrs.get("aria-label", "").startswith("Frames of the clip")]
+    frames = [attrs for tag, attrs in page.tags if tag == "img" and attrs["alt"].startswith("Frame ")]
+    assert len(strips) == 6 and len(frames) == 6 * 8
+
+
+def test_one_clip_can_be_played_and_is_the_one_beside_it(run, written, items):
+    (clip,) = [attrs for tag, attrs in written[1].tags if tag == "video"]
+    named = clip["aria-label"].removeprefix("The clip ").removesuffix(", without sound")
+    video = next(video for question, video in items if question.clip == named)
+    assert base64.b64decode(clip["src"].removeprefix("data:video/mp4;base64,")) == video.read_bytes()
+    assert "autoplay" not in clip and clip["poster"].startswith("data:image/")
+
+
+def test_a_line_to_run_it_again_stands_whole_beside_its_button(written):
+    html, page = written
+    assert f"Again: {COMMAND} copy" in page.text
+    assert '<button type="button" hidden>copy</button>' in html  # shown by the script, where one runs
 
 
 def test_losses_are_shown(run, written):
@@ -237,7 +261,9 @@ def test_the_manifest_is_flattened_into_rows(written):
 def test_what_a_model_writes_is_text_and_never_markup(written):
     html, page = written
     assert ATTACK in page.text
-    assert "<script" not in html
+    assert [attrs for tag, attrs in page.tags if tag == "script"] == [{}]
+    allowed = base64.b64encode(hashlib.sha256(report.SCRIPT.encode()).digest()).decode()
+    assert f"script-src 'sha256-{allowed}'" in html and f"<script>{report.SCRIPT}</script>" in html
     assert "note <b>bold</b>" in page.text
     assert all(attrs["src"].startswith("data:image/") for tag, attrs in page.tags if tag == "img")
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
@@ -246,7 +272,8 @@ def test_what_a_model_writes_is_text_and_never_markup(written):
 def test_nothing_is_loaded_from_anywhere(written):
     html, page = written
     assert re.findall(r"https?://|@import|url\(", html) == []
-    references = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href")]
+    names = ("src", "srcset", "href", "poster")
+    references = [value for _, attrs in page.tags for name, value in attrs.items() if name in names]
     assert all(value.startswith(("data:", "#")) for value in references)
     assert "default-src 'none'" in html
 
@@ -259,13 +286,13 @@ def test_it_is_small(written):
 def test_filmed_clips_keep_it_small_too(run, monkeypatch, tmp_path):
     predictions, comparison = run
     noise = np.random.default_rng(0).integers(0, 256, (128, 1600, 3), dtype=np.uint8)  # nothing is harder to pack
-    monkeypatch.setattr(plots, "frame_strip", lambda video, fps: Image.fromarray(noise))
+    monkeypatch.setattr(plots, "frame_pictures", lambda video, fps: [(0.0, Image.fromarray(noise))])
     path = Report(comparison, predictions, CURVE, WILD, manifest=MANIFEST, clips=2).write(tmp_path / "r.html")
-    assert path.read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 2
+    assert path.read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 2 + 1  # and the poster
     assert path.stat().st_size < 1_200_000  # and so six of them leave it below 3 MB
 
 
-@pytest.mark.skipif(find() is None, reason="no Chromium here (Debian: apt install chromium)")
+@needs_browser
 def test_in_a_browser_it_is_quiet_and_fits_a_phone(path):
     with Browser() as browser:
         for width, dark in ((1280, False), (390, True)):
@@ -277,7 +304,43 @@ def test_in_a_browser_it_is_quiet_and_fits_a_phone(path):
         assert browser.printed().startswith(b"%PDF")
 
 
-@pytest.mark.skipif(find() is None, reason="no Chromium here (Debian: apt install chromium)")
+@needs_browser
+def test_nobody_is_shut_out(path):
+    with Browser() as browser:
+        for width, dark in LOOKS:
+            browser.open(path, width, dark)
+            assert browser.violations() == []
+
+
+@needs_browser
+def test_on_a_phone_pictures_shrink_and_a_table_that_is_too_wide_says_so_and_takes_the_keyboard(path):
+    with Browser() as browser:
+        browser.open(path, 390)
+        right = "Math.max(...[...document.querySelectorAll('img, video')].map(i => i.getBoundingClientRect().right))"
+        assert browser.page.evaluate(right) <= 390
+        boxes = browser.page.evaluate(
+            "[...document.querySelectorAll('.scroll')].filter(box => box.checkVisibility()).map(box => "
+            "[box.scrollWidth > box.clientWidth, box.nextElementSibling.checkVisibility(), box.tabIndex === 0])"
+        )
+        assert {tuple(box) for box in boxes} == {(True, True, True), (False, False, False)}
+
+
+@needs_browser
+def test_the_first_stop_of_the_keyboard_skips_to_the_figures_a_line_is_copied_and_the_clip_plays(path):
+    with Browser() as browser:
+        browser.open(path, 1280)
+        browser.page.keyboard.press("Tab")
+        assert browser.page.evaluate("document.activeElement.hash") == "#main"
+        assert browser.page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+        browser.page.click(".copy button")
+        said = browser.page.inner_text(".copy button"), browser.page.evaluate("getSelection().toString()")
+        assert said == ("copied", COMMAND)
+        seconds = "new Promise(end => { clip.onloadeddata = () => end(clip.duration); clip.onerror = () => end(0) })"
+        plays = f"clip => {{ clip.preload = 'auto'; clip.load(); return {seconds} }}"
+        assert browser.page.eval_on_selector("video", plays) == pytest.approx(4, abs=0.6)
+
+
+@needs_browser
 def test_the_browser_sees_what_a_report_must_not_have(tmp_path):
     bad = tmp_path / "bad.html"
     bad.write_text('<img src="gone.png"><div style="width: 2000px">wide</div><script>console.error("oh")</script>')
@@ -299,7 +362,7 @@ def test_what_is_missing_is_left_out_or_named(run, tmp_path):
     page = Page(Report(comparison, gone).write(tmp_path / "r.html").read_text(encoding="utf-8"))
     assert page.text.count("No picture: clip.mp4 cannot be read as a video") == 6
     assert [attrs["alt"][:4] for tag, attrs in page.tags if tag == "img"] == ["Bars"]
-    assert not any(heading in page.text for heading in ("Training", "look at the clip", "Alarms"))
+    assert not any(heading in page.text for heading in ("Training", "look at the clip", "alarms of", "What differs"))
 
 
 def test_one_model_alone_has_a_report_too(run, tmp_path):
@@ -319,4 +382,5 @@ def test_a_job_without_rl_and_of_other_names_has_one_too(run, tmp_path):
     page = Page(Report(comparison, other, sft=CURVE).write(tmp_path / "r.html").read_text(encoding="utf-8"))
     assert "start → skewed" in page.text and "skewed is right where start was wrong" in page.text
     alts = [attrs["alt"][:4] for tag, attrs in page.tags if tag == "img"]
-    assert alts[:2] == ["Bars", "Loss"] and "Alarms" not in page.text
+    assert alts[:2] == ["Bars", "Loss"] and "alarms of RL" not in page.text
+    assert str(outcome(CURVE)).split("\n")[0][9:] in page.text  # what `cookbook.watch` says of the run

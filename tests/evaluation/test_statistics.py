@@ -13,6 +13,7 @@ from cookbook.evaluation import statistics
 from cookbook.evaluation.statistics import (
     chance,
     clustered_interval,
+    holm,
     interval,
     majority,
     needed_items,
@@ -293,3 +294,20 @@ def test_the_paired_tests_keep_their_level_where_the_models_are_equal():
         together += sign_flips(second.ravel() * 1.0 - first.ravel(), groups, draws=400) < 0.05
     assert 0.02 < alone / 2000 <= 0.055  # the exact test stays below its level
     assert 0.035 <= together / 2000 <= 0.065
+
+
+# Several looks
+
+
+def test_holm_raises_by_what_else_was_looked_at_and_keeps_the_order():
+    # by hand: 4 x 0.01, 3 x 0.02, then 2 x 0.02, which may not lie below the one before it, and 1 x 0.5
+    raised = holm({"d": 0.5, "a": 0.01, "b": 0.02, "c": 0.02})
+    assert raised == pytest.approx({"a": 0.04, "b": 0.06, "c": 0.06, "d": 0.5})
+    assert holm({"a": 0.03}) == {"a": 0.03} and holm({}) == {} and holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+
+
+def test_of_six_equal_models_holm_calls_one_sure_by_luck_no_oftener_than_promised():
+    rng = np.random.default_rng(0)
+    looks = rng.uniform(size=(4000, 6))
+    by_luck = np.mean([min(holm(dict(enumerate(row))).values()) < 0.05 for row in looks])
+    assert by_luck < 0.06 < 0.25 < np.mean(looks.min(1) < 0.05)

@@ -21,18 +21,21 @@ def stub(folder, name, *sources):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """(folder, what came of a recipe that holds, and of one whose check fails)."""
+    """(folder, what came of a recipe that holds, of one whose cell fails, and of one whose verdict does not hold)."""
     folder = tmp_path_factory.mktemp("recipes")
     stub(folder, "good", "seed: int = 4  # of all", 'print(f"SFT lifts {seed / 4:.0%} <of all>.")')
     stub(folder, "bad", 'raise ValueError("a <b>bad</b> day\\nand more")', "print('never')")
+    stub(folder, "odd", "seed: int = 4  # of all", "print('NOT held b\\n         try: c')", "print('It moves.')")
     wanted = {"seed": 3, "engine": "local"}  # the stub has no engine, and must not be given one
-    return folder / "out", [run_recipe(folder / f"{name}.ipynb", folder / "out", wanted) for name in ("good", "bad")]
+    names = ("good", "bad", "odd")
+    return folder / "out", [run_recipe(folder / f"{name}.ipynb", folder / "out", wanted) for name in names]
 
 
 def test_a_finding_is_what_the_notebook_printed(ran):
-    _, (good, bad) = ran
+    _, (good, bad, odd) = ran
     assert good[:3] == ("good", "SFT lifts 75% <of all>.", "ok") and good[3] > 0
     assert bad[:3] == ("bad", "", "ValueError: a <b>bad</b> day")
+    assert odd[:3] == ("odd", "It moves.", "NOT held b")
 
 
 def test_the_page_shows_finding_outcome_and_seconds_as_text(ran):
@@ -58,15 +61,26 @@ def test_the_command_writes_the_page_and_fails_where_a_recipe_does(runs, monkeyp
     assert "Error: no" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not browser.find(), reason="needs Chromium")
+@browser.needs_browser
 def test_the_page_fits_a_phone_in_light_and_dark(ran):
     out, found = ran
     index = out / "index.html"
     index.write_text(page(found), encoding="utf-8")
     with browser.Browser() as opened:
-        seen = [opened.open(index, width, dark) for width in (390, 1200) for dark in (False, True)]
+        seen = [opened.open(index, *look) for look in browser.LOOKS]
     assert all(not s.console and not s.requests and s.overflow <= 0 for s in seen)
     assert seen[0].picture != seen[1].picture, "dark looks like light"
+
+
+@browser.needs_browser
+def test_the_page_shuts_nobody_out(ran):
+    out, found = ran
+    index = out / "index.html"
+    index.write_text(page(found), encoding="utf-8")
+    with browser.Browser() as opened:
+        for look in browser.LOOKS:
+            opened.open(index, *look)
+            assert opened.violations() == []
 
 
 @pytest.mark.parametrize("name", RECIPES)

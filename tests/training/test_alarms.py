@@ -199,7 +199,7 @@ def test_the_command_line_tells_and_fails_for_a_severe_one(tmp_path, capsys):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in WRONG[name]))
         assert main([str(tmp_path / f"{name}.jsonl")]) == code and told in capsys.readouterr().out
         assert watch(tmp_path / f"{name}.jsonl") == replay(WRONG[name])
-    assert main([str(GOOD[0])]) == 0 and capsys.readouterr().out == "no alarm\n"
+    assert main([str(GOOD[0])]) == 0 and capsys.readouterr().out.splitlines()[0] == "no alarm"
 
 
 SO_FAR = "no alarm so far, at step 3; the run is not at its end ({})"
@@ -228,7 +228,14 @@ def written(tmp_path, rows, outcome, last="\n"):
 )  # fmt: skip
 def test_a_run_that_is_not_at_its_end_is_told_in_one_line(tmp_path, capsys, rows, outcome, last, told):
     assert main([str(written(tmp_path, rows, outcome, last))]) == 0
-    assert capsys.readouterr().out == f"{told}\n"
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == told and ("cannot be told of 3 steps" in said[1] if rows else not said[1:])
+
+
+def test_a_run_that_an_alarm_ended_is_told_to_be_not_at_its_end(tmp_path, capsys):
+    assert main([str(written(tmp_path, WRONG["nan"], "stopped"))]) == 1
+    said = capsys.readouterr().out
+    assert "nan (severe" in said and f"the run is not at its end (stopped), at step {len(WRONG['nan'])}" in said
 
 
 @pytest.mark.fault("local engine")
