@@ -34,7 +34,7 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 # only a set-up in this very call counts as its time, so an earlier figure goes before anything runs
 $(shell rm -f .venv/.setup_seconds)
 
-.PHONY: help tutorial recipes test test-slow test-browser test-faults test-gpu lab lint notebooks lock clean
+.PHONY: help tutorial recipes test test-slow test-browser test-faults test-gpu lab lint notebooks figures lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s  %s\n", $$1, $$2}' Makefile
@@ -42,11 +42,12 @@ help: ## show this list
 $(READY): pyproject.toml requirements.lock
 	@.ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
 
+# the shell ignores Ctrl-C until the command takes it over: Python, while it starts, would answer with a traceback
 tutorial: $(READY) ## the main job from data to report: base, SFT, RL, evaluation
-	@$(BIN)/python -m cookbook.tutorial --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
+	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
 
 recipes: $(READY) ## the four published recipes in miniature, and a page that leads to them
-	@$(BIN)/python -m cookbook.tutorial --recipes
+	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --recipes
 
 test: lint ## lint, unit tests, and every notebook under nbval
 	$(BIN)/python -m pytest tests --durations=15 --nbval-lax --nbval-current-env $(NOTEBOOKS) $(RECIPES)
@@ -66,7 +67,7 @@ test-gpu: $(READY) ## the tests that need a CUDA device
 lab: $(READY) ## open JupyterLab in the project's folder, at the index of the notebooks; LAB="..." adds its flags
 	@test -z "$(AS_ROOT)" || echo "make lab: you are root, as in most containers, so --allow-root is added;" \
 	    "to reach it from outside of the container: make lab LAB='--ip 0.0.0.0 --no-browser'"
-	$(BIN)/jupyter lab notebooks/index.ipynb --ServerApp.root_dir="$(CURDIR)" $(AS_ROOT) $(LAB)
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/index.ipynb $(AS_ROOT) $(LAB)
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check
@@ -76,6 +77,10 @@ notebooks: $(READY) ## run the notebooks again, in order and in place, and clean
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.kernel_name=python3 $(NOTEBOOKS) $(RECIPES)
 	$(STRIP) $(NOTEBOOKS) $(RECIPES)
+	$(BIN)/python notebooks/figures/draw.py
+
+figures: $(READY) ## draw the notebooks' figures again, by the package and by what the notebooks have printed
+	$(BIN)/python notebooks/figures/draw.py
 
 lock: ## resolve pyproject.toml into requirements.lock; pins that still fit are kept
 	@test -x $(BIN)/uv || .ci/setup.sh $(if $(PYTHON),"$(PYTHON)")

@@ -14,12 +14,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from cookbook import jobs, runs
+from cookbook import runs
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
 from cookbook.gym import rewards_that_work
-from cookbook.pipeline import START
 from cookbook.runs import ROOT, named
 from cookbook.training.rewards import WEIGHTS
 from data_tools import loading
@@ -44,6 +43,8 @@ def write_job(name: str, data: str, configs: dict[str, str], base: str = "", **h
     `configs` are the shipped files to begin with, by step; `how` goes to `jobs.fitted`. Raises DataError where the
     folder is there already, and for what cannot be used; then nothing is left of it.
     """
+    from cookbook import jobs
+
     folder = jobs.FOLDER / safe_id(name)
     if folder.exists():
         raise DataError(f"{named(folder)} is there already; edit it, delete it, or give another name")
@@ -55,6 +56,10 @@ def write_job(name: str, data: str, configs: dict[str, str], base: str = "", **h
 
 
 def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dict[str, str]) -> Path:
+    # in here: each of the processes that read the clips imports this module first, and would wait for torch
+    from cookbook import jobs
+    from cookbook.pipeline import START
+
     name, begun = folder.name, {step: Config.load(file) for step, file in configs.items()}
     start = {START: base} if base else {}
     made = {}
@@ -111,6 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     configs = {"sft": args.config, "rl": args.rl_config}
     how = {"format": args.format, "loader": args.loader, "contract": args.contract}
+    print(
+        f"reading {args.data}: each clip is opened, and its tokens are counted; half a minute for 100", file=sys.stderr
+    )
     try:
         folder = write_job(args.name, args.data, configs, args.base, **how)
     except (ValueError, OSError) as error:

@@ -1,9 +1,9 @@
 """The notebooks from a shell: the main job from data to report, a job of your own, the recipes.
 
 Why: what a person clicks through in JupyterLab must be what a machine can repeat. `make tutorial` runs the notebooks
-through papermill, in order, and sums them up. Nothing is trained here; the notebooks do it, with their own defaults but
-for the longer training that two more minutes buy. `make recipes` runs the four recipes, and writes one page that leads
-to them, of what they found.
+through papermill, in order, says how long that takes, where it is and what came out. Nothing is trained here; the
+notebooks do it, with their own defaults but for the longer training that two more minutes buy. `make recipes` runs the
+four recipes, and writes one page that leads to them, of what they found.
 
     python -m cookbook.tutorial                      # runs/tutorial
     python -m cookbook.tutorial --name seed1 --seed 1
@@ -11,33 +11,97 @@ to them, of what they found.
     python -m cookbook.tutorial --job mine           # jobs/mine, as python -m cookbook.new has written it
     python -m cookbook.tutorial --recipes            # runs/recipes/index.html; or some of them, --recipes video_rewards
 """
+# ruff: noqa: E402
+
+import os
+import signal
+
+GO_ON = "the same command goes on from there"
+STOP = f"Ctrl-C stops it; {GO_ON}."
+if __name__ == "__main__":  # before the other imports, which take a moment in which a stop would show a traceback
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(_number, lambda number, _: (os.write(2, f"stopped; {GO_ON}\n".encode()), os._exit(128 + number)))
 
 import argparse
 import html
 import json
 import logging
 import sys
+import textwrap
 import time
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cookbook import jobs, runs
+from cookbook import runs
+from cookbook.display.progress import FOLLOWED, duration
+from cookbook.display.terminal import Line, leave_if_asked, stderr_to, stop_in_one_line, ways_to_open
 from cookbook.runs import ROOT, named
 
+NAME, JOBS = "tutorial", ROOT / "jobs"  # as in jobs.py, which takes seconds to import
 NOTEBOOKS = {name: {} for name in ("setup", "problem", "data", "configuration")} | {
     "sft": {"epochs": 4, "clips": -1},  # the defaults are shorter, to be tested in a minute
     "rl": {"steps": 30, "lesson": ""},  # the lessons have a command of their own
     "evaluation": {"questions": -1},
 }
 RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
+SUMMARY = "summary.json"
 PLACE = "tutorial.json"  # how far a tutorial has come, until it ends
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # each kernel would warn that it talks to this machine without encryption
+# seconds on two quiet cores (LOG.md, "The tutorial in a terminal"), and of those whose training and answers stand
+SECONDS = {"setup": 15, "problem": 15, "data": 30, "configuration": 10, "sft": 130, "rl": 80, "evaluation": 95}
+SECONDS |= {"video_rewards": 93, "warehouse_spatial": 90, "intelligent_transportation": 69, "av_caption_vqa": 81}
+AGAIN = {"sft": 30, "rl": 30, "evaluation": 60}
+PACE = 0.015  # what `probe` measured there
 
 
-def execute(source: Path, out: Path, wanted: Mapping[str, Any]) -> None:
-    """Run a notebook into the folder `out`, with those of the wanted parameters that it has.
+# ---- how long ---------------------------------------------------------------------------------------------------
+
+
+def probe(seconds: float = 0.5) -> float:
+    """Returns the seconds that two cores of this machine take now for a small piece of work, a mean of `seconds`."""
+    block = b"".join(b"%d" % n**2 for n in range(20_000))
+    started, rounds = time.monotonic(), 0
+    with ThreadPoolExecutor(2) as pool:
+        while (spent := time.monotonic() - started) < seconds:
+            rounds += len(list(pool.map(zlib.compress, (block, block)))) // 2
+    return spent / rounds
+
+
+def last_summary(name: str) -> dict[str, Any]:
+    """Returns what the last run of this name left when it came to its end; {} where none did."""
+    with suppress(OSError, ValueError):
+        return runs.read_json(runs.path(name) / SUMMARY)
+    return {}
+
+
+def how_long(
+    name: str, seed: int, engine: str, notebooks: Collection[str], fresh: bool = False, own: bool = False
+) -> tuple[float, str]:
+    """Returns the seconds that notebooks will take here, 0 where nobody knows, and a sentence; `own`: on own data."""
+    from cookbook.doctor.checks import query_gpus
+
+    last = {} if fresh else last_summary(name)
+    if own and last:
+        found = last["seconds"]["total"] - last["seconds"]["setup"]
+        return found, f"Its last run took {duration(found)}."
+    if own or (engine != "local" and query_gpus()):
+        return 0.0, f"How long it takes {'on these data' if own else 'on GPUs'} was not measured."
+    stands = (last.get("seed"), last.get("code")) == (seed, runs.code_hash())  # then so do its trainings and answers
+    factor, known = probe() / PACE, SECONDS | (AGAIN if stands else {})
+    found = factor * sum(known[notebook] for notebook in notebooks)
+    why = "what was trained stands" if stands else f"{factor:.1f} times as long as on two quiet cores"
+    return found, f"About {duration(round(found, -1))} here and now: {why}."
+
+
+# ---- the notebooks ----------------------------------------------------------------------------------------------
+
+
+def execute(source: Path, out: Path, wanted: Mapping[str, Any], line: Line | None = None) -> None:
+    """Run a notebook into the folder `out`, with those of the wanted parameters that it has; `line` shows how far.
 
     Raises PapermillExecutionError where a cell fails; what ran before it is in `out` all the same.
     """
@@ -46,33 +110,48 @@ def execute(source: Path, out: Path, wanted: Mapping[str, Any]) -> None:
     logging.getLogger("papermill").setLevel(logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)
     parameters = {key: wanted[key] for key in papermill.inspect_notebook(source) if key in wanted}
-    papermill.execute_notebook(
-        source, out / source.name, parameters, progress_bar=False, kernel_name="python3", extra_arguments=QUIET
-    )
+    shown = {"stdout_file": line, "progress_bar": line.cells()} if line else {"progress_bar": False}
+    try:
+        papermill.execute_notebook(source, out / source.name, parameters, kernel_name="python3", extra_arguments=QUIET,
+                                   coalesce_streams=True, **shown)  # fmt: skip
+    finally:
+        leave_if_asked()
+
+
+def ended(name: str, **asked: Any) -> dict[str, float]:
+    """Returns the seconds of the notebooks that ended before the same job was stopped; {} of another, or of none."""
+    place = runs.path(name) / PLACE
+    found = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    return found["seconds"] if found.get("asked") == asked else {}
 
 
 def run_notebooks(
-    name: str, seed: int, engine: str, notebooks: Mapping[str, Mapping] = NOTEBOOKS, fresh: bool = False
+    name: str,
+    seed: int,
+    engine: str,
+    notebooks: Mapping[str, Mapping] = NOTEBOOKS,
+    fresh: bool = False,
+    line: Line | None = None,
 ) -> dict[str, float]:
     """Run notebooks, with these parameters, into `runs/NAME/notebooks`. Returns the seconds that each took.
 
     After a stop the same again goes on: notebooks that ended are not run again, and a training goes on inside its own.
     With `fresh` all starts over.
     """
-    asked = {"seed": seed, "engine": engine, "notebooks": notebooks}
-    place = runs.path(name) / PLACE
-    found = json.loads(place.read_text(encoding="utf-8")) if place.is_file() and not fresh else {}
-    seconds: dict[str, float] = found["seconds"] if found.get("asked") == asked else {}
-    for notebook, longer in notebooks.items():
+    asked, place = {"seed": seed, "engine": engine, "notebooks": notebooks}, runs.path(name) / PLACE
+    seconds, line = {} if fresh else ended(name, **asked), line or Line(sys.stdout)
+    for number, (notebook, longer) in enumerate(notebooks.items(), start=1):
+        title = f"[{number}/{len(notebooks)}] {notebook}"
         if notebook in seconds:
-            print(f"{notebook}.ipynb: ended before, {seconds[notebook]:.0f} s", flush=True)
+            line.end(f"{title:24}  ended before")
             continue
+        line.begin(title)
         wanted = {"job": name, "seed": seed, "engine": engine, "fresh": fresh, **longer}
         started = time.monotonic()
-        execute(ROOT / f"notebooks/{notebook}.ipynb", runs.path(name) / "notebooks", wanted)
+        execute(ROOT / f"notebooks/{notebook}.ipynb", runs.path(name) / "notebooks", wanted, line)
         seconds[notebook] = time.monotonic() - started
         runs.write_whole(place, json.dumps({"asked": asked, "seconds": seconds}).encode())
-        print(f"{notebook}.ipynb: {seconds[notebook]:.0f} s", flush=True)
+        line.end(f"{title:24}  {duration(seconds[notebook])}")
     place.unlink(missing_ok=True)
     return seconds
 
@@ -85,14 +164,36 @@ def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: fl
     models, paired = comparison["models"].items(), comparison["paired"].items()
     summary = {
         "seed": seed,
+        "code": runs.code_hash(),
         **{key: comparison[key] for key in ("chance", "majority", "n")},
         "models": {model: {k: found[k] for k in ("accuracy", "ci95", "format_rate")} for model, found in models},
         "paired": {pair: {"p": found["p"]} for pair, found in paired},
         "seconds": {"setup": setup_seconds, **took, "total": total},
     }
-    path = runs.path(name) / "summary.json"
+    path = runs.path(name) / SUMMARY
     path.write_text(json.dumps(summary, indent=1))
     return path
+
+
+def results(comparison: dict) -> list[str]:
+    """Returns a line for each model: right answers with their 95 % interval, and the step from the one before."""
+    from cookbook.display.tables import label
+    from cookbook.evaluation.findings import from_to, hundred, p_value, points
+
+    lines, steps = [], iter(comparison["paired"].values())
+    for model, found in comparison["models"].items():
+        step = next(steps) if lines else None
+        said = f"{points(step['difference'])} points, {p_value(step['p'])}" if step else ""
+        guess = f"guessing: {hundred(comparison['chance'])} %"
+        said = said or f"of {comparison['n']} questions on unseen clips; {guess}"
+        lines.append(f"{label(model):5} {hundred(found['accuracy']):>5} %  [{from_to(found['ci95'])}]  {said}")
+    return lines
+
+
+def first_line(error: Exception) -> str:
+    """Returns what a notebook's error says first."""
+    said = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
+    return (said.splitlines() or ["failed"])[0]
 
 
 # ---- the recipes ------------------------------------------------------------------------------------------------
@@ -113,7 +214,7 @@ h2 { font-size: 1.1em } p { overflow-wrap: anywhere }
 Ran = tuple[str, str, str, float]  # a recipe, what it found, "ok" or the first line of its error, and the seconds
 
 
-def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any]) -> Ran:
+def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any], line: Line | None = None) -> Ran:
     """Run one notebook into `out`, also as HTML. Returns what came of it.
 
     An outcome is also a cell that fails, and the first of its verdicts that does not hold.
@@ -124,11 +225,11 @@ def run_recipe(source: Path, out: Path, wanted: Mapping[str, Any]) -> Ran:
 
     started, outcome = time.monotonic(), "ok"
     try:
-        execute(source, out, wanted)
+        execute(source, out, wanted, line)
     except PapermillExecutionError as error:
-        outcome = (f"{error.ename}: {error.evalue}".splitlines() or ["failed"])[0]
+        outcome = first_line(error)
     book = nbformat.read(out / source.name, 4)
-    lost = [line for line in printed(book.cells).splitlines() if line.startswith("NOT held")]
+    lost = [told for told in printed(book.cells).splitlines() if told.startswith("NOT held")]
     outcome = lost[0] if lost and outcome == "ok" else outcome
     (out / f"{source.stem}.html").write_text(HTMLExporter().from_notebook_node(book)[0], encoding="utf-8")
     return source.stem, finding(book), outcome, time.monotonic() - started
@@ -154,22 +255,32 @@ def page(found: Sequence[Ran]) -> str:
     return text + "</main>\n"
 
 
-def run_recipes(names: Sequence[str], seed: int, engine: str) -> bool:
+def run_recipes(names: Sequence[str], seed: int, engine: str, line: Line) -> bool:
     """Run recipes into `runs/recipes`, and write `index.html` there. Returns whether all of their checks hold."""
     out, found = runs.path("recipes"), []
-    for name in names:
-        found.append(run_recipe(ROOT / f"notebooks/recipes/{name}.ipynb", out, {"seed": seed, "engine": engine}))
+    for number, name in enumerate(names, start=1):
+        title = f"[{number}/{len(names)}] {name}"
+        line.begin(title)
+        found.append(run_recipe(ROOT / f"notebooks/recipes/{name}.ipynb", out, {"seed": seed, "engine": engine}, line))
         _, words, outcome, seconds = found[-1]
-        print(f"{name}: {outcome}, {seconds:.0f} s\n  {words}", flush=True)
+        told = textwrap.wrap(words, 78, initial_indent="  ", subsequent_indent="  ")
+        line.end(f"{title:32}  {duration(seconds)}, {outcome}", *told)
     (out / "index.html").write_text(page(found), encoding="utf-8")
-    print(f"index: {named(out / 'index.html')}")
+    line.end(*ways_to_open("page", out / "index.html"))
     return all(outcome == "ok" for _, _, outcome, _ in found)
+
+
+def own_notebooks(name: str) -> dict[str, dict]:
+    """Returns the notebooks of the job in `jobs/NAME`, with their parameters; {} where there is none."""
+    there = [step for step in ("sft", "rl") if (JOBS / name / f"{step}.toml").is_file()]
+    ends = {"evaluation": {"questions": -1, "control_questions": -1}}
+    return {step: {} for step in ("data", *there)} | ends if there else {}
 
 
 def main() -> int:
     """Command line. Returns the exit code: 1 where a recipe's own check does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default=jobs.NAME, help="the job's folder below runs/")
+    parser.add_argument("--name", default=NAME, help="the job's folder below runs/")
     parser.add_argument("--seed", type=int, default=0, help="decides the clips, the order and the sampling")
     parser.add_argument("--engine", default="auto", help="local, cosmos-rl, or auto: cosmos-rl where there are GPUs")
     parser.add_argument("--fresh", action="store_true", help="start over where an earlier one was stopped")
@@ -177,30 +288,37 @@ def main() -> int:
     parser.add_argument("--job", metavar="NAME", help="instead: the job in jobs/NAME, from its data to its report")
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, help="instead: the recipes, all or those named")
     args = parser.parse_args()
+    line, began = Line(sys.stdout), time.monotonic()
     if args.recipes is not None:
-        warnings.filterwarnings("ignore")  # of nbconvert, about pictures without a text
-        return int(not run_recipes(args.recipes or RECIPES, args.seed, args.engine))
-    name, notebooks = args.name, NOTEBOOKS
-    if args.job:
-        name = Path(args.job).name
-        there = [step for step in jobs.CONFIGS if (jobs.FOLDER / name / f"{step}.toml").is_file()]
-        if not there:
-            parser.exit(1, f"jobs/{name} holds no job; make one first: python -m cookbook.new {name} --data FOLDER\n")
-        notebooks = {name: {} for name in ("data", *there)} | {"evaluation": {"questions": -1, "control_questions": -1}}
+        names = args.recipes or RECIPES
+        told = how_long("recipes", args.seed, args.engine, names)[1]
+        line.end(f"{len(names)} recipes, a notebook each, and a page of what they found.", told, STOP)
+        with stderr_to(runs.path("recipes") / "stderr.log"):
+            return int(not run_recipes(names, args.seed, args.engine, line))
+    name, notebooks = Path(args.job).name if args.job else args.name, NOTEBOOKS
+    if args.job and not (notebooks := own_notebooks(name)):
+        parser.exit(1, f"jobs/{name} holds no job; make one first: python -m cookbook.new {name} --data FOLDER\n")
+    done = {} if args.fresh else ended(name, seed=args.seed, engine=args.engine, notebooks=notebooks)
+    said, told = how_long(name, args.seed, args.engine, notebooks.keys() - done, args.fresh, bool(args.job))
+    line.end(f"Job {name}: {len(notebooks)} notebooks, from the data to a report on what was trained.", told, STOP)
     from papermill import PapermillExecutionError
 
     try:
-        seconds = run_notebooks(name, args.seed, args.engine, notebooks, args.fresh)
-    except PapermillExecutionError as error:
-        told = (f"{error.ename}: {error.evalue}".splitlines() or ["failed"])[0]
-        parser.exit(1, f"{told}\nThe notebook up to there: {named(runs.path(name) / 'notebooks')}\n")
-    except (KeyboardInterrupt, RuntimeError) as error:  # papermill's own, where its kernel has gone
-        parser.exit(130, f"stopped ({type(error).__name__}); the same command goes on from there\n")
-    summary = summarize(name, args.seed, seconds, args.setup_seconds)
-    print(summary.read_text())
-    print(f"summary: {named(summary)}\nreport:  {named(runs.path(name) / 'report.html')}")
+        with stderr_to(runs.path(name) / "stderr.log"):
+            seconds = run_notebooks(name, args.seed, args.engine, notebooks, args.fresh, line)
+    except (PapermillExecutionError, RuntimeError) as error:  # a cell has failed, or papermill's kernel has gone
+        line.end()
+        place = named(runs.path(name) / "notebooks")
+        parser.exit(1, f"{first_line(error)}\nThe notebook up to there: {place}. With that mended, {GO_ON}.\n")
+    summarize(name, args.seed, seconds, args.setup_seconds)
+    took = f"Took {duration(time.monotonic() - began)}" + f"; about {duration(round(said, -1))} were said." * bool(said)
+    line.end(took, *results(runs.read_json(runs.path(name) / "evaluation" / "comparison.json")))
+    line.end(*ways_to_open("report", runs.path(name) / "report.html"))
     return 0
 
 
 if __name__ == "__main__":
+    stop_in_one_line(GO_ON)
+    if sys.stdout.isatty():
+        os.environ[FOLLOWED] = "followed"  # for the notebooks' kernels
     sys.exit(main())

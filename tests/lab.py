@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
+import nbformat
 from browser import Browser
 from playwright.sync_api import Page
 
@@ -47,14 +48,18 @@ class Lab(Browser):
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.address, self.token = f"http://127.0.0.1:{port}", secrets.token_hex()
-        command = [Path(sys.executable).with_name("jupyter"), "lab", "notebooks/setup.ipynb", "--no-browser",
+        command = [Path(sys.executable).with_name("jupyter"), "lab", "notebooks/index.ipynb", "--no-browser",
                    "--allow-root", "--expose-app-in-browser", f"--ServerApp.port={port}", "--LabApp.news_url=None",
                    f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder}"]  # fmt: skip
         environment = os.environ | {FOLDER: str(self.folder / "runs"), "PYTHONPATH": str(ROOT)}
         self.log = (self.folder / "jupyter.log").open("wb")
         self.server = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=self.log, stderr=self.log)
-        self._wait()
-        return super().__enter__()
+        try:
+            self._wait()
+            return super().__enter__()
+        except BaseException:
+            self._end()
+            raise
 
     def _wait(self, seconds: float = 60) -> None:
         end = time.monotonic() + seconds
@@ -66,9 +71,18 @@ class Lab(Browser):
 
     def __exit__(self, *_) -> None:
         super().__exit__()
+        self._end()
+
+    def _end(self) -> None:
         self.server.terminate()  # which ends its kernels too
         self.server.wait(30)
         self.log.close()
+
+    def write(self, name: str, *cells: str) -> None:
+        """Write a notebook of these code cells beside the others."""
+        book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(book, self.folder / "notebooks" / name)
 
     def book(self, name: str) -> "Book":
         """Returns a notebook in a page of its own, its kernel ready."""
@@ -141,6 +155,15 @@ class Book:
             return [node.innerText, node.querySelector('img')?.src.slice(-400) ?? ''];
         }"""
         return tuple(self.page.evaluate(look, cell))
+
+    def watch(self, cell: int, seconds: float) -> list[tuple[str, str]]:
+        """Returns what a cell shows, twice a second, until it has run."""
+        done = f"cell => window.ended || {CELLS}[cell].model.executionCount !== null"
+        seen, end = [], time.monotonic() + seconds
+        while not self.page.evaluate(done, cell) and time.monotonic() < end:
+            seen.append(self.shown(cell))
+            self.page.wait_for_timeout(500)
+        return [*seen, self.shown(cell)]
 
     def shoot(self, what: str) -> None:
         """Keep a picture of the page at each width, and at the widest go on."""

@@ -20,9 +20,11 @@ from cookbook.display.tables import Table
 from cookbook.runs import ROOT
 
 LONGEST, USUAL = 110, 45  # words: the most that a cell of prose has, and the median of a notebook's cells
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted((ROOT / "notebooks/recipes").glob("*.ipynb"))
+INDEX = ROOT / "notebooks/index.ipynb"  # leads to the others, and teaches nothing itself
+NOTEBOOKS = [path for place in ("", "recipes") for path in sorted((ROOT / "notebooks" / place).glob("*.ipynb"))]
+NOTEBOOKS.remove(INDEX)
 PAGES = [path for place in (".", "notebooks", "notebooks/recipes", "tests") for path in (ROOT / place).glob("*.md")]
-LOOKED_UP = {"table", "block_code", "block_math", "image"}  # not read from left to right, so no prose
+NO_PROSE = {"block_code", "block_math", "image"}
 BLOCKS = {"paragraph", "heading", "block_text", "table_cell", "list_item", "linebreak", "softbreak"}
 EXERCISE = re.compile(r"### Exercise \d+: ")
 markdown = mistune.create_markdown(renderer="ast", plugins=["table", "math"])
@@ -67,8 +69,8 @@ class Page:
 
     @cached_property
     def words(self) -> list[int]:
-        """Returns how many words each cell of prose has; tables, code and formulas are looked up, not read."""
-        return [len(text(tokens, LOOKED_UP).split()) for tokens in self.prose]
+        """Returns how many words each cell of prose has, those of its tables too."""
+        return [len(text(tokens, NO_PROSE).split()) for tokens in self.prose]
 
     def addresses(self, kind: str) -> list[str]:
         """Returns where the page's links ("link") lead, or where its pictures ("image") lie."""
@@ -100,10 +102,10 @@ class Page:
 
     @property
     def exercises(self) -> list[bool]:
-        """Returns for each exercise whether the cell behind it is its solution."""
+        """Returns for each exercise whether the cell behind it is its solution, folded until one has guessed."""
         pairs = zip(self.cells, [*self.cells[1:], {"cell_type": "none", "metadata": {}}])
         return [
-            after["cell_type"] == "code" and "solution" in after["metadata"].get("tags", [])
+            "solution" in after["metadata"].get("tags", []) and after["metadata"]["jupyter"]["source_hidden"]
             for cell, after in pairs
             if cell["cell_type"] == "markdown" and EXERCISE.match(cell["source"])
         ]

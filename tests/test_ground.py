@@ -5,11 +5,16 @@ The set-up runs here against a fake Python in a temporary folder; the real .venv
 
 import json
 import os
+import pty
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import tomlkit
 import yaml
@@ -119,8 +124,13 @@ def test_hook_and_makefile_clean_notebooks_alike():
 
 FAKE_PYTHON = """#!/bin/sh
 # Answers like a Python $VERSION, installs copies of itself, notes every call, fails where $FAIL is in one.
+case "$1" in *step.py)
+    [ -z "${SLOW:-}" ] || exec "$REAL" "$@"
+    log=$2; shift 2; exec "$@" >>"$log" 2>&1 ;;
+esac
 echo "$*" >>calls.txt
 case "$*" in *"${FAIL:-nothing fails}"*) printf "$SAYS" >&2; exit 1 ;; esac
+case "$*" in *"${SLOW:-nothing is slow}"*) sleep 60 & sleep 60 ;; esac
 case "$*" in
     *version_info*) echo "${VERSION:-3.11}" ;;
     "-m venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python && cp "$0" .venv/bin/uv ;;
@@ -137,23 +147,28 @@ TRACEBACK = r"Traceback (most recent call last):\n  File x\n"
 @pytest.fixture
 def machine(tmp_path):
     """A function that runs a command in a copy of the ground; PATH holds fakes and plain tools only."""
-    for name in ["Makefile", "pyproject.toml", "requirements.lock", ".ci/setup.sh"]:
+    for name in ["Makefile", "pyproject.toml", "requirements.lock", ".ci/setup.sh", ".ci/step.py"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     programs = tmp_path / "programs"
     programs.mkdir()
-    for name in ["sh", "cat", "cp", "date", "dirname", "grep", "make", "mkdir", "rm", "touch"]:
+    for name in ["sh", "cat", "cp", "date", "dirname", "grep", "make", "mkdir", "rm", "sleep", "touch"]:
         if found := shutil.which(name):
             (programs / name).symlink_to(found)
     for name, text in {"python3": FAKE_PYTHON, "df": FAKE_DF}.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
 
-    def run(*command: str, **variables: str) -> subprocess.CompletedProcess:
+    def begin(*command: str, **variables: str) -> subprocess.Popen:
         environment = {"PATH": str(programs), "HOME": str(tmp_path), **variables}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True, start_new_session=True)  # fmt: skip
 
-    run.folder = tmp_path
+    def run(*command: str, **variables: str) -> subprocess.CompletedProcess:
+        said = (process := begin(*command, **variables)).communicate()
+        return subprocess.CompletedProcess(command, process.returncode, *said)
+
+    run.folder, run.begin = tmp_path, begin
     return run
 
 
@@ -213,7 +228,7 @@ def test_lab_opens_the_index_at_the_root_and_says_what_it_adds_for_root(machine,
     (machine.folder / "programs/id").write_text(f"#!/bin/sh\necho {user}\n")
     (machine.folder / "programs/id").chmod(0o755)
     said = machine("make", "-n", "lab", "LAB=--no-browser").stdout
-    assert f'jupyter lab notebooks/index.ipynb --ServerApp.root_dir="{machine.folder}" {flag} --no-browser' in said
+    assert f"jupyter lab --LabApp.default_url=/lab/tree/notebooks/index.ipynb {flag} --no-browser" in said
     assert f'test -z "{flag}" || echo "make lab: you are root' in said
 
 
@@ -241,6 +256,53 @@ def test_a_failing_step_names_its_log_and_its_remedy(machine, step, says, remedy
     assert_one_line(result, ".venv-setup.log", remedy)
     assert "Traceback" in (machine.folder / ".venv-setup.log").read_text()
     assert not (machine.folder / ".venv/.ready").exists()
+
+
+@pytest.mark.parametrize("step", ["-m venv", "pip install uv", "-r requirements.lock"])
+@pytest.mark.parametrize("to", ["the shell", "everybody"])  # SIGTERM, or Ctrl-C of a terminal
+def test_a_stop_is_one_line_and_leaves_nothing_running(machine, step, to):
+    process = machine.begin(".ci/setup.sh", SLOW=step, REAL=sys.executable)
+    own = psutil.Process(process.pid)
+    wait_until(lambda: sum(child.name() == "sleep" for child in own.children(recursive=True)) == 2)
+    below = own.children(recursive=True)
+    if to == "the shell":
+        process.terminate()
+    else:
+        os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=10)
+    assert said[1] == "setup: stopped; the same command goes on, with the packages that have come already\n"
+    assert process.returncode != 0 and "Traceback" not in said[0]
+    wait_until(lambda: not [child for child in below if child.is_running() and child.status() != "zombie"])
+
+
+def wait_until(holds, seconds=10.0):
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "it does not come"
+        time.sleep(0.05)
+
+
+INSTALLER = """\
+import sys, time
+print("Resolved 2 packages", end="\\r\\n" if sys.stdout.isatty() else "\\n", flush=True)
+print("terminal" if sys.stdout.isatty() else "no terminal", sys.stdin.isatty(), flush=True)
+print("Installed 2 packages\\n + one\\n + two", flush=True)
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_step_shows_progress_on_a_terminal_only_and_keeps_every_word(tmp_path, terminal):
+    ours, screen = pty.openpty()
+    command = [sys.executable, ROOT / ".ci/step.py", tmp_path / "log", sys.executable, "-c", INSTALLER]
+    to = screen if terminal else subprocess.PIPE
+    result = subprocess.run(command, stdout=to, stdin=subprocess.DEVNULL)
+    os.write(screen, b".")  # or reading would wait
+    shown = os.read(ours, 4096) if terminal else result.stdout
+    words = (tmp_path / "log").read_text()
+    assert result.returncode == 3 and " + one" in words and " + two" in words
+    assert (b"Resolved 2" in shown) == ("terminal True" in words) == terminal
+    assert b"+ one" not in shown
 
 
 def test_a_half_made_venv_is_made_anew(machine):

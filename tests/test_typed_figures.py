@@ -3,13 +3,20 @@
 from itertools import takewhile
 
 import pytest
-from teaching import LOOKED_UP, NOTEBOOKS, page, text
+from teaching import NO_PROSE, NOTEBOOKS, page, text
 from typed_figures import in_code, in_prose
 
 # (notebook, what is typed): why it may be
 TYPED = {
+    ("av_caption_vqa", "Better"): "heads a list of what the tests found better",
     ("av_caption_vqa", "Worse"): "heads a list of what the tests found worse",
-    ("av_caption_vqa", "Better"): "the same for what they found better",
+    ("data", "above"): "heads a list of what was found above",
+    ("evaluation", "0.05"): "Cohen's scale, which the figure beside it is read on",
+    ("evaluation", "0.15"): "the same",
+    ("evaluation", "0.25"): "the same",
+    ("evaluation", "10"): "the power that the number of questions is worked out for",
+    ("evaluation", "90"): "an example of a useless score, worked out in the cell below",
+    ("problem", "higher"): "says which answer has the maximum",
 }
 
 
@@ -24,7 +31,7 @@ def found(path):
             below = bool(outputs)
         else:
             tokens = takewhile(lambda token: token["type"] != "heading", next(prose))
-            yield from in_prose(text(list(tokens), LOOKED_UP | {"codespan", "link"}), before) if below else ()
+            yield from in_prose(text(list(tokens), NO_PROSE | {"codespan", "link"}), before) if below else ()
             below = False
 
 
@@ -39,14 +46,15 @@ def test_a_typed_figure_is_found_and_a_computed_one_is_not():
     computed = """
 print("better" if after > before else "worse", {True: "above", False: "below"}[high], f"{words['less']:12.2f}")
 print(f"{share:.0%} of {n}, 95 %, 28 x 28 pixels, step 1")
+print(f"{taken} of 400 tokens fit" if fits(taken, 400) else "too long")
 raise ValueError("more than 100")
 """
     assert in_code(computed) == []
     assert in_code('print("accuracy is above 0.9")') == ["0.9", "above"]
-    assert in_code('told = f"{name}: 12 % more"') == ["12", "more"]
+    assert in_code('told = f"{name}: 12 % more"') == ["12 %", "more"]
 
 
 def test_prose_may_say_what_the_output_or_the_code_says():
     above = "n = 2_880\naccuracy 0.78 of 1,200\n"
     assert in_prose("78 % of 1200, that is 0.78, of 28 × 28, in three steps", above) == []
-    assert in_prose("79 % of 1,300; it took 14 minutes", above) == ["79", "1,300", "14"]
+    assert in_prose("79 % of 1,300; it took 14 minutes", above) == ["79 %", "1,300", "14"]

@@ -14,7 +14,7 @@ from cookbook.checkpoint.store import (  # noqa: F401
     CheckpointError,
     batch_vision,
     export,
-    fetch,
+    fetched,
     find,
     keep,
     last_complete,

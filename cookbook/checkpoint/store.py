@@ -146,7 +146,7 @@ def on_disk(name: str | Path) -> Path | None:
         return None
 
 
-def fetch(name: str) -> str:
+def fetched(name: str) -> str:
     """Returns where a checkpoint lies: a path as it is named, a hub's model after it was downloaded, where it was not.
 
     Raises CheckpointError where it is neither.

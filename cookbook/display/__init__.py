@@ -2,6 +2,7 @@
 
 settings   the parameters of a notebook, checked and shown
 progress   how far a loop is
+terminal   the line of a command that runs notebooks, and how it is stopped
 tables     the one table, as text, HTML and Markdown; checklists in its form
 plots      figures
 live       the curves of a training under way

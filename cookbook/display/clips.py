@@ -34,7 +34,7 @@ SHOWN = 224  # height in the page
 
 
 @dataclass(frozen=True, repr=False)
-class Clip:
+class Playing:
     """A clip that plays where HTML is shown, is a still where pictures are, and one line in a terminal."""
 
     name: str
@@ -56,7 +56,7 @@ class Clip:
         )
 
 
-def play(path: str | Path, largest: int = LARGEST) -> Clip:
+def play(path: str | Path, largest: int = LARGEST) -> Playing:
     """Returns a clip that plays in the output of a cell, and takes `largest` characters of the notebook at most.
 
     Raises VideoError for a clip that cannot be read, ValueError where no copy is small enough.
@@ -64,7 +64,7 @@ def play(path: str | Path, largest: int = LARGEST) -> Clip:
     frames, rate = read_frames(path, fps=60, most=FRAMES)
     still = _still(frames[len(frames) // 2])
     for video in _candidates(Path(path), frames, rate):
-        clip = Clip(Path(path).name, len(frames) / rate, video, still)
+        clip = Playing(Path(path).name, len(frames) / rate, video, still)
         taken = len(clip._repr_html_()) + 4 * len(still) // 3
         if taken <= largest:
             return clip

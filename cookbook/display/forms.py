@@ -22,7 +22,7 @@ from cookbook.display.progress import choose_mode
 from cookbook.display.settings import RANGE, Parameter, Settings
 from cookbook.runs import ROOT
 
-WIDE, LABEL = "36em", {"description_width": "12em"}
+WIDE, LABEL = "36em", {"description_width": "9em"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def _parameter_form(settings: Settings, notebook: str):
     for field in fields.values():
         field.observe(write, "value")
     write()
-    helps = [ipywidgets.Label(p.help) for p in settings.parameters]
+    wraps = ipywidgets.Layout(flex="1 1 0", min_width="0")
+    helps = [ipywidgets.HTML(html.escape(p.help), layout=wraps) for p in settings.parameters]
     return ipywidgets.VBox([line, *(ipywidgets.HBox(row) for row in zip(fields.values(), helps))])
 
 

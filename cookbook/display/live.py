@@ -22,7 +22,7 @@ from cookbook.display.progress import choose_mode
 from cookbook.runs import KL_ALARM, Run
 
 EVERY = 3.0  # seconds between two drawings
-SHARE = 100  # drawing takes one part in so many of the time, at most
+SHARE = 75  # drawing takes one part in so many of the time, at most
 KL = "KL to the SFT model"
 # by the kind of a training: the panels, and in each the curves, {key of metrics.jsonl: name}
 PANELS = {
@@ -89,7 +89,7 @@ def figure(metrics: Sequence[dict], panels: Mapping[str, Mapping[str, str]]) -> 
         if title == KL:
             ax.axhline(KL_ALARM, color=plots.VERMILION, linestyle="--", linewidth=1.2, label=f"alarm at {KL_ALARM}")
         ax.set(title=title, xlabel="step")
-        if ax.lines:
-            ax.legend()
-    found.subplots_adjust(left=0.07, right=0.99, bottom=0.18, top=0.9, wspace=0.15)
+        if ax.lines:  # at a fixed place: looking for the best one takes longer than all the rest
+            ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0.2)
+    found.subplots_adjust(left=0.12 / len(panels), right=0.99, bottom=0.18, top=0.89, wspace=0.15)
     return found

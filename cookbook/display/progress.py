@@ -1,9 +1,10 @@
 """Progress with the time that is left, right wherever the work runs.
 
 Why: under `papermill --log-output` a notebook's bar stays at 0 %, and where outputs are kept its times are noise that
-changes with every run. So one line of text is shown in one of four ways; tqdm draws the bars:
+changes with every run. So one line of text is shown in one of five ways; tqdm draws the bars:
 
     live      JupyterLab and its like: a bar on stdout that overwrites itself; what stays is a line without times
+    followed  the same, for a program that shows it and asks for it: `cookbook.tutorial` in a terminal
     terminal  the same on stderr
     lines     papermill, pipes, logs: now and then a line, with the time left
     quiet     nbconvert and nbval, whose outputs are kept or compared: the last line only, and no times in it
@@ -23,6 +24,7 @@ from tqdm import tqdm
 BAR, CELLS = "{bar:20} {desc}", "░█"
 REDRAW = 0.25  # seconds between two updates of a line that overwrites itself
 LINE, LONG = 10.0, 60.0  # seconds between two plain lines: with a tenth of the work in between, and without
+FOLLOWED = "COOKBOOK_PROGRESS"  # the variable by which a program that runs notebooks asks for "followed"
 KEEPERS = {"jupyter-nbconvert", "nbconvert", "pytest", "py.test"}
 
 
@@ -47,7 +49,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         done: int = 0,
     ) -> None:
-        """`mode` is "live", "terminal", "lines" or "quiet"; `clock` gives seconds."""
+        """`mode` is "live", "followed", "terminal", "lines" or "quiet"; `clock` gives seconds."""
         self.items = range(items) if isinstance(items, int) else items
         self.total, self.description, self.mode, self.begun = len(self.items), description, mode, done
         self.done = done
@@ -57,7 +59,7 @@ class Progress:
         self._file = sys.stderr if mode == "terminal" else sys.stdout
         if self.total == done:
             self._end()
-        elif mode in ("live", "terminal"):  # position: a bar that an error left behind takes no line
+        elif mode in ("live", "followed", "terminal"):  # position: a bar that an error left behind takes no line
             self._bar = tqdm(total=self.total, desc=self.text(), file=self._file, bar_format=BAR, ascii=CELLS,
                              mininterval=REDRAW, miniters=1, leave=False, position=0, dynamic_ncols=True)  # fmt: skip
 
@@ -95,9 +97,9 @@ class Progress:
         parts = [f"{self.description}: {self.done} of {self.total}"]
         parts += [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in self.figures.items()]
         if (done := self.done - self.begun) and not ended:
-            parts.append(f"{_duration(elapsed / done * (self.total - self.done))} left")
+            parts.append(f"{duration(elapsed / done * (self.total - self.done))} left")
         elif ended and self.mode in ("lines", "terminal"):
-            parts.append(f"took {_duration(elapsed)}")
+            parts.append(f"took {duration(elapsed)}")
         return " · ".join(parts)
 
     def _end(self) -> None:
@@ -111,6 +113,8 @@ def choose_mode() -> str:
     kernel = getattr(get_ipython(), "kernel", None)
     if kernel is None:
         return "terminal" if sys.stderr.isatty() else "lines"
+    if asked := os.environ.get(FOLLOWED):
+        return asked
     # people's front ends say which cell they run; nbclient (papermill, nbconvert) and nbval do not
     if "cellId" in kernel.get_parent().get("metadata", {}):
         return "live"
@@ -121,7 +125,8 @@ def choose_mode() -> str:
     return "quiet" if launcher & KEEPERS else "lines"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns a time as one says it: "41 s", "1 min 12 s", "9 h 15 min"."""
     minutes, seconds = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02} min"

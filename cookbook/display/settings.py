@@ -146,6 +146,15 @@ def check_settings() -> Settings:
     shell = get_ipython()
     if shell is None:
         raise RuntimeError("check_settings() reads the cells of a notebook; elsewhere use validate()")
+    try:
+        return _check(shell)
+    except (TypeError, ValueError) as refusal:
+        told = f"{type(refusal).__name__}: {refusal}"
+        refusal._render_traceback_ = lambda: [told]  # what IPython shows: where in our code says nothing to anybody
+        raise
+
+
+def _check(shell) -> Settings:
     # the cells that the kernel ran, oldest first: it does not know which notebook it runs
     cells = list(filter(None, shell.history_manager.input_hist_parsed))
     if not cells:  # nbval runs every cell once and without history; but the sources are kept for tracebacks

@@ -10,6 +10,7 @@ diagnose      whether a run did what it was asked to, and why not; by its log al
 failures      what can go wrong, and what helps
 bridge        what is mended in the installed engine, in its own processes
 attention     PyTorch's attention, where flash-attn is missing
+packing       gradients through packed samples, and logits of labels alone
 video_reader  PyAV, and each clip decoded once
 rollout       the rollout backend "transformers"
 reward_calls  our rewards, as it calls them

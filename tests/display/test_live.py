@@ -71,7 +71,7 @@ def test_a_run_that_an_alarm_ends_is_drawn_to_its_end(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("cost", [0.01, 0.1, 5.0])
-def test_drawing_takes_a_hundredth_of_the_time_at_most(tmp_path, monkeypatch, cost):
+def test_drawing_takes_its_share_of_the_time_at_most(tmp_path, monkeypatch, cost):
     clock, run = Clock(), Run(tmp_path, seed=0)
     run.log_metrics(1, **{"train/loss_avg": 2.0})
     curves, drawn = Curves(run, PANELS["sft"], clock), []

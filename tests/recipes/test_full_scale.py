@@ -84,6 +84,20 @@ def drives(tmp_path):
     return str(tmp_path / "data")
 
 
+@pytest.mark.parametrize("recipe", ["av_caption_vqa", "intelligent_transportation"])
+def test_the_data_are_looked_at_first_and_the_error_names_the_parameter(notebook, recipe, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=r"DataError: parameter data: .*no_such_folder"):
+        notebook(recipe, "gone", data=str(tmp_path / "no_such_folder"), base="nobody/nothing")
+
+
+def test_a_base_that_nobody_has_is_named(notebook, drives, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(
+        papermill.PapermillExecutionError, match="CheckpointError: parameter base: nobody/nothing: no folder"
+    ):
+        notebook("av_caption_vqa", "nobody", data=drives, base="nobody/nothing")
+
+
 def test_the_template(notebook, runs, drives):
     told = notebook("template", "template_sample", data=drives, questions=1)
     assert "6 training samples, 1 test samples" in told and "SFT: 1 of 1" in told

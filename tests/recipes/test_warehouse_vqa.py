@@ -316,6 +316,13 @@ def test_the_official_data_are_downloaded_and_unpacked_once(hub, tmp_path):
     assert not [pattern for pattern in warehouse_vqa.WANTED if "depths" in pattern]
 
 
+def test_an_empty_folder_is_no_data_where_the_hub_is_out_of_reach(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, *, local_dir, **_: str(local_dir))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"data: has no train\.json and no val\.json, .* cannot be reached"):
+            warehouse_vqa.official(tmp_path / "data")
+
+
 # ---- the world, the contract, the configuration -----------------------------------------------------------------
 
 
