@@ -126,7 +126,7 @@ def side_by_side(models: Mapping[str, str | Path], question: str, path: str | Pa
     """
     shown = {"image" if is_picture(path) else "video": [path]}
     answers = {name: ask(place, question, **shown, **how) for name, place in models.items()}
-    rows = [(name, found.answer or "none", Code(found.completion)) for name, found in answers.items()]
+    rows = [(name, f.answer or "none", Code(" ".join(f.completion.split()))) for name, f in answers.items()]
     return Table(("model", "answer", "completion"), rows, question)
 
 

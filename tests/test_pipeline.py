@@ -178,7 +178,9 @@ def test_a_job_on_own_data_goes_the_whole_road_and_no_toy_clip_is_made(runs, tmp
     pipeline.controls(job, "rl")
     page = pipeline.report(job, comparison, rows)
     assert [s.group for s in job.unseen()] == [row["group"] for row in rows["rl"]] and len(rows["rl"]) == 2
-    assert list(comparison["models"]) == ["base", "sft", "rl"] and page.is_file()
+    assert list(comparison["models"]) == ["base", "sft", "rl"]
+    again = f"papermill notebooks/rl.ipynb notebooks/out.ipynb -p job job -p seed 1 -p config {runs}/job/rl/config.toml"
+    assert again in page.read_text(encoding="utf-8")
     assert [len(read_metrics(f"job/{step}")) for step in ("sft", "rl")] == [2, 2]
     assert not list((runs / "job").rglob("*.mp4")) and not (runs / "job/data/world.json").exists()
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 import matplotlib
 from IPython.display import DisplayHandle
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cookbook.display import plots
 from cookbook.display.progress import choose_mode
@@ -89,6 +90,7 @@ def figure(metrics: Sequence[dict], panels: Mapping[str, Mapping[str, str]]) -> 
         if title == KL:
             ax.axhline(KL_ALARM, color=plots.VERMILION, linestyle="--", linewidth=1.2, label=f"alarm at {KL_ALARM}")
         ax.set(title=title, xlabel="step")
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if ax.lines:  # at a fixed place: looking for the best one takes longer than all the rest
             ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderpad=0.2)
     found.subplots_adjust(left=0.12 / len(panels), right=0.99, bottom=0.18, top=0.89, wspace=0.15)

@@ -189,8 +189,8 @@ def compared_curves(jobs: Mapping[str, Mapping[str, Sequence[dict]]], narrow: bo
               if any(len(series(runs.get(run, ()), key)[0]) for runs in jobs.values())]  # fmt: skip
     if not panels:
         return None
-    across = 1 if narrow else min(3, len(panels))
-    down = -(-len(panels) // across)
+    down = len(panels) if narrow else -(-len(panels) // 3)
+    across = -(-len(panels) // down)
     figure = _figure(4.2 if narrow else 4.2 * across, 2.7 * down + 0.4, narrow)
     axes = iter(figure.subplots(down, across, squeeze=False).flat)
     for (title, run, key), ax in zip(panels, axes):  # in this order, so that no axes are taken without a panel

@@ -217,4 +217,4 @@ def require_disk(config: Config, run: Path, free: int | None = None) -> None:
     weights = sum(f.stat().st_size for f in (ROOT / config[START]).glob("*.safetensors"))
     free = shutil.disk_usage(run).free if free is None else free
     if free < 7 * weights:  # a model that is not here yet counts as nothing
-        raise EngineError("disk", f"{run}: {free / 2**30:.1f} GiB are free, one step needs {7 * weights / 2**30:.1f}")
+        raise EngineError("disk", f"{run}: {free / 2**30:.2f} GiB are free, one step needs {7 * weights / 2**30:.2f}")
