@@ -641,8 +641,8 @@ def _(f: Figure) -> dict:
     for i, ((model, right, low, high), color) in enumerate(zip(models, ("grey", "blue", "red"))):
         y = 110 + 48 * i
         f.say(EDGE, y + 5, model, f"{color} bold")
-        f.path([(at(low), y), (at(high), y)], color, 4)
-        f.dot((at(right), y), color)
+        f.path([(at(low), y), (at(high), y)], color, 6)
+        f.path([(at(right), y - 11), (at(right), y + 11)], color, 3)
         f.say(494, y + 5, f"{right} %", "ink bold", END)
     f.say(at(guess) + 8, 115, "guessing", "mute small")
     told = "; ".join(f"{model} {right} %, {low} to {high}" for model, right, low, high in models)
