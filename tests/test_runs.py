@@ -196,11 +196,10 @@ def test_the_readers_of_a_run_name_a_damaged_file(tmp_path, capsys):
 
 
 @pytest.mark.fault("inputs")
-@pytest.mark.parametrize(
-    "row", ['{"step": true}', '{"step": [1]}', '{"step": 1, "train/loss_avg": 1' + "0" * 400 + "}"]
-)
+@pytest.mark.parametrize("row", [{"step": True}, {"step": [1]}, {"train/reward_mean": 10**400}])
 def test_watching_nonsense_is_one_line(tmp_path, capsys, row):
-    (tmp_path / "metrics.jsonl").write_text(f"{row}\n" * 60)
+    rows = [json.dumps({"step": step} | row) for step in range(60)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
     assert watch.main([str(tmp_path)]) == 2
     shown = capsys.readouterr()
     assert not shown.out and shown.err.count("\n") == 1 and str(tmp_path) in shown.err and "cut" in shown.err

@@ -97,7 +97,8 @@ def test_files_named_as_steps_are_compared_in_their_order(tmp_path, capsys):
     assert list(json.loads(capsys.readouterr().out)["paired"]) == ["sft_vs_base", "rl_vs_sft"]
 
 
-ROW = {"id": "0", "group": "0", "kind": "binary", "reference": "A", "options": ["A", "B"], "output": "A"}
+ROW = {"id": "0", "group": "0", "kind": "binary", "reference": "A", "options": ["A", "B"],
+       "output": "<answer>A</answer>"}  # fmt: skip
 
 
 @pytest.mark.fault("inputs")
