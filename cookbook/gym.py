@@ -27,6 +27,7 @@ from cookbook.training.rewards import (
     full_marks,
     gold_failures,
     require_gold,
+    require_parts,
     reward,
     reward_weights,
 )
@@ -176,6 +177,7 @@ def gym(config: Config, samples: Sequence[Sample], contract: Contract, rows: Seq
     """
     if not samples:
         raise RewardError("no samples to try the reward on")
+    require_parts(config)
     weights, copies = reward_weights(config), config["rollout.n_generation"]
     failures = gold_failures(samples, weights, contract)
     row = (len(samples), f"{full_marks(weights):g}", len(failures))
@@ -212,6 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = Config.load(args.config)
         rows = read_jsonl(args.generations, needs=("id", "output")) if args.generations else []
+        if odd := next((n for n, row in enumerate(rows, 1) if {type(row["id"]), type(row["output"])} != {str}), None):
+            raise ValueError(f"{args.generations}: row {odd}: its id or output is no text; cut the row out")
         found = gym(config, loading.loader(args.loader).load(config)["train"], loading.contract(config), rows)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

@@ -136,7 +136,7 @@ def _earlier(name: str) -> dict[str, str]:
     """Returns the data, loader and contract of the job's earlier run; {} without one, and for the toy road."""
     for step in CONFIGS:
         file = runs.path(name) / step / "config.toml"
-        custom = Config.load(file).table("custom") if file.is_file() else {}
+        custom = Config.read(file).table("custom") if file.is_file() else {}
         if custom.get("loader", LOADER) != LOADER:
             return {"data": Config.load(file)[DATASET]} | {key: custom[key] for key in ("loader", "contract")}
     return {}

@@ -307,6 +307,8 @@ def models(job: Job) -> dict[str, str]:
             checkpoint.require_finished(job.path / step)
             best = best_step(job.path / step)
             found[step] = named(exports.parent if best is None else exports / f"step_{best}")
+        elif outcome := unfinished(job.path / step):
+            log.warning("%s: left out, its training did not come to an export (%s)", named(job.path / step), outcome)
     return found
 
 

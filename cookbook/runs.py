@@ -89,9 +89,14 @@ class Run:
         return {name: (self.path / name).stat().st_size for name in (METRICS, GENERATIONS)}
 
     def cut(self, sizes: Mapping[str, int]) -> None:
-        """Shorten metrics and generations to these lengths: what came after is written again."""
+        """Shorten metrics and generations to these lengths: what came after is written again.
+
+        Raises ValueError for a file that is shorter, which would be filled with zeros, or gone.
+        """
         for name, size in sizes.items():
-            os.truncate(self.path / name, size)
+            if not (file := self.path / name).is_file() or file.stat().st_size < size:
+                raise ValueError(f"{name} is shorter than it was")
+            os.truncate(file, size)
 
     def log_metrics(self, step: int, **values: float) -> None:
         """Append one line to metrics.jsonl: the step, then the values in the order given, floats in full.
@@ -145,8 +150,13 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """
     import fcntl  # POSIX only, as the engine is
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:  # a file of that name, a link to nothing, a disk that may not be written
+        helps = "move away what is there, or take another name for the job"
+        raise RunError(f"{named(folder)}: no run can be written there ({error.strerror}); {helps}") from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -160,13 +170,21 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 def write_whole(file: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
-    """Write a file so that it is there whole, or as it was before: aside, flushed, renamed."""
+    """Write a file so that it is there whole, or as it was before: aside, flushed, renamed.
+
+    Raises RunError where it cannot be written; what it took of the disk is given back.
+    """
     part = file.with_name(f".{file.name}.part")
-    with part.open("wb") as out:
-        content(out) if callable(content) else out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(file)
+    try:
+        with part.open("wb") as out:
+            content(out) if callable(content) else out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(file)
+    except (OSError, RuntimeError) as error:
+        part.unlink(missing_ok=True)
+        why = error if isinstance(error, OSError) else error.__context__ or error  # torch hides a full disk in its own
+        raise RunError(f"{named(file)}: cannot be written ({why}); make room there, and run the same again") from None
 
 
 def read_manifest(run: Path) -> dict[str, Any]:
@@ -205,7 +223,7 @@ def read_metrics(run: str | Path, torn: bool = False) -> list[dict]:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no metrics. Has this run been started?")
     rows = read_jsonl(file, torn, ("step",))
-    if odd := next((n for n, row in enumerate(rows, 1) if not isinstance(row["step"], int | float)), None):
+    if odd := next((n for n, row in enumerate(rows, 1) if type(row["step"]) not in (int, float)), None):
         raise ValueError(f"{file}: row {odd}: its step is no number; cut the row out, or run the step again")
     return rows
 

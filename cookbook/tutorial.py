@@ -120,9 +120,10 @@ def execute(source: Path, out: Path, wanted: Mapping[str, Any], line: Line | Non
 
 def ended(name: str, **asked: Any) -> dict[str, float]:
     """Returns the seconds of the notebooks that ended before the same job was stopped; {} of another, or of none."""
-    place = runs.path(name) / PLACE
-    found = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
-    return found["seconds"] if found.get("asked") == asked else {}
+    with suppress(OSError, ValueError):  # none, or one that is damaged: what was trained stands all the same
+        found = runs.read_json(runs.path(name) / PLACE, ("asked", "seconds"))
+        return found["seconds"] if found["asked"] == asked else {}
+    return {}
 
 
 def run_notebooks(
@@ -298,6 +299,10 @@ def main() -> int:
         with stderr_to(runs.path("recipes") / "stderr.log"):
             return int(not run_recipes(names, args.seed, args.engine, line))
     name, notebooks = Path(args.job).name if args.job else args.name, NOTEBOOKS
+    try:
+        runs.require_name(name)
+    except runs.RunError as error:
+        parser.exit(2, f"{error}\n")
     if args.job and not (notebooks := own_notebooks(name)):
         parser.exit(1, f"jobs/{name} holds no job; make one first: python -m cookbook.new {name} --data FOLDER\n")
     done = {} if args.fresh else ended(name, seed=args.seed, engine=args.engine, notebooks=notebooks)

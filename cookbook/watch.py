@@ -33,16 +33,19 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         rows = read_engine_metrics(run, torn=True)
         stands = unfinished(path(run)) if path(run).is_dir() else ""
+        found, ended = replay(rows), str(outcome(rows)) if rows else ""
     except (OSError, ValueError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
-    found = replay(rows)
+    except ArithmeticError as error:
+        print(f"{path(run)}: holds a number that cannot be computed with ({error}); cut its row out", file=sys.stderr)
+        return 2
     so_far = f" so far, at step {rows[-1]['step']}; the run is not at its end ({stands})" if stands and rows else ""
     print(*(found or [f"no alarm{so_far}" if rows else "no step has been logged"]), sep="\n")
     if found and stands:
         print(f"the run is not at its end ({stands}), at step {rows[-1]['step']}")
     if rows:
-        print(outcome(rows))
+        print(ended)
     return int(any(alarm.severe for alarm in found))
 
 

@@ -8,7 +8,6 @@ Why: training, rollout and evaluation must see the same questions. This file is 
 `[custom] reasoned` is the share of targets with written reasoning, `clips` takes only so many training clips.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text, video
-from cookbook.runs import ROOT, named
+from cookbook.runs import ROOT, named, read_json
 from data_tools import loading
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.loading.engine import serve
@@ -43,7 +42,7 @@ def world(folder: Path, seed: int = 0, clips: Mapping[str, int] | None = None) -
     if clips is not None or not stamp.exists():
         (folder / loading.PASSPORT).unlink(missing_ok=True)  # it was that of other clips
         return road.build(folder, dict(clips or CLIPS), seed)
-    found = json.loads(stamp.read_text())
+    found = read_json(stamp, ("seed", "version"))
     for key, wanted in (("seed", seed), ("version", road.VERSION)):
         if found[key] != wanted:
             was = f"{named(folder)} holds clips of {key} {found[key]}, not {wanted}"
@@ -77,14 +76,14 @@ def read(folder: Path, split: str, contract: Contract, reasoned: float = 1.0) ->
     root = Path(folder) / split
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such split; make one with: python -m data_tools.worlds.road {folder}")
-    seed = json.loads((Path(folder) / STAMP).read_text(encoding="utf-8"))["seed"]
+    seed = read_json(Path(folder) / STAMP, ("seed",))["seed"]
     samples = []
     for meta in sorted((root / "metas").glob(f"*{LABEL_SUFFIX}")):
         clip = meta.name.removesuffix(LABEL_SUFFIX)
         path = root / "videos" / f"{clip}{VIDEO_SUFFIX}"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: the label {meta.name} has no video")
-        for q in questions(json.loads(meta.read_text(encoding="utf-8")), seed):
+        for q in questions(read_json(meta), seed):
             target = contract.write_answer(q.reasoning, q.answer)
             annotator = np.random.default_rng([seed, *q.id.encode()])
             if annotator.random() >= reasoned:

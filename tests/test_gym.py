@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cookbook import gym
-from cookbook.config import Config
+from cookbook.config import Config, ConfigError
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text
 from cookbook.gym import constant_policies, equal_groups, group_table, label_table, odd_answers
@@ -171,3 +171,8 @@ def test_the_command_line_fails_where_gold_does(world, samples, contract, tmp_pa
     assert "no such configuration" in capsys.readouterr().err
     written.write_text('{"id":')
     assert gym.main(arguments) == 2 and "generations.jsonl:1: not a line of JSON" in capsys.readouterr().err
+    for odd in ({"id": ["x"], "output": "a"}, {"id": samples[0].id, "output": 3}):
+        written.write_text(json.dumps(odd))
+        assert gym.main(arguments) == 2 and "row 1: its id or output is no text" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="names nope, which is none of"):
+        gym.gym(CONFIG.edit({"train.train_policy.reward_function": {"nope": 1.0}}), samples, contract)

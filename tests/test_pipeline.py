@@ -34,6 +34,12 @@ def test_a_job_refuses_the_clips_of_another_seed_or_another_version_of_the_world
     monkeypatch.setattr("data_tools.worlds.road.VERSION", 10_000)
     with pytest.raises(ValueError, match=r"version \d+, not 10000"):
         jobs.job("job")
+    for file in (runs / "job/data/world.json", next((runs / "job/data/train/metas").iterdir())):
+        file, before = file, file.read_bytes()
+        file.write_text("[]")
+        with pytest.raises(ValueError, match=rf"{file.name}: holds list, no object; mend it"):
+            road_vqa.read(road_vqa.world(runs / "job/data"), "train", jobs.toy_contract())
+        file.write_bytes(before)
 
 
 def test_the_share_of_reasoned_targets_is_kept_and_answers_stay_right(runs):

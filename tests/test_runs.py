@@ -193,3 +193,45 @@ def test_the_readers_of_a_run_name_a_damaged_file(tmp_path, capsys):
         generations_over_time(tmp_path)
     assert watch.main([str(tmp_path)]) == 2
     assert "metrics.jsonl:2: not a line of JSON" in capsys.readouterr().err
+
+
+@pytest.mark.fault("inputs")
+@pytest.mark.parametrize(
+    "row", ['{"step": true}', '{"step": [1]}', '{"step": 1, "train/loss_avg": 1' + "0" * 400 + "}"]
+)
+def test_watching_nonsense_is_one_line(tmp_path, capsys, row):
+    (tmp_path / "metrics.jsonl").write_text(f"{row}\n" * 60)
+    assert watch.main([str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert not shown.out and shown.err.count("\n") == 1 and str(tmp_path) in shown.err and "cut" in shown.err
+
+
+@pytest.mark.fault("local engine")
+def test_a_folder_that_no_run_can_have_is_named_with_what_helps(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    (tmp_path / "lock" / runs.LOCK).mkdir(parents=True)
+    for name in ("file", "link", "lock"):
+        with pytest.raises(runs.RunError, match=f"{name}: no run can be written there .*; move away what is there"):  # noqa: SIM117
+            with runs.locked(tmp_path / name):
+                pass
+
+
+@pytest.mark.fault("local engine")
+def test_a_full_disk_is_named_and_gets_back_what_the_new_file_took(tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"old")
+
+    def full(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    def as_torch_says_it(file):
+        try:
+            full(file)
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")
+
+    for content in (full, as_torch_says_it):
+        with pytest.raises(runs.RunError, match=r"state\.pt: cannot be written .*No space left on device.*make room"):
+            runs.write_whole(tmp_path / "state.pt", content)
+        assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("state.pt", b"old")]

@@ -205,3 +205,16 @@ def test_a_stop_in_a_training_keeps_every_step(runs):
     process = start(runs, "-c", TRAINING)
     assert process.communicate()[1] == "" and process.returncode == 0
     assert f"goes on after step {steps} of" in (runs / "tutorial/sft/log.txt").read_text()
+
+
+@pytest.mark.fault("local engine")
+def test_a_name_that_leads_out_of_runs_is_refused_and_a_damaged_place_is_no_stop(notebooks, runs, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tutorial", "--name", "../elsewhere"])
+    with pytest.raises(SystemExit, match="2"):
+        tutorial.main()
+    assert "'../elsewhere' is no name for a job" in capsys.readouterr().err and not (runs.parent / "elsewhere").exists()
+    for bad in ("{", "[]", '{"asked": 1}'):
+        (runs / "tutorial").mkdir(exist_ok=True)
+        (runs / "tutorial" / tutorial.PLACE).write_text(bad)
+        said(monkeypatch, capsys)
+    assert len(notebooks) == 3 * len(tutorial.NOTEBOOKS)

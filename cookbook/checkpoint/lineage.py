@@ -8,7 +8,6 @@ manifest names its start; following them gives the family tree.
 """
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from cookbook.checkpoint.shards import CheckpointError, meant, require_folder
 from cookbook.checkpoint.store import on_disk, resolve
 from cookbook.config import Config
-from cookbook.runs import MANIFEST, ROOT, named
+from cookbook.runs import MANIFEST, ROOT, named, read_manifest
 
 PLACES, PART = 16, 2**16  # of a file of weights, for its fingerprint: how many, and how many bytes each
 KIND_NAMES = {"sft": "SFT", "grpo": "RL"}
@@ -60,7 +59,7 @@ def lineage(path: str | Path) -> list[Stage]:
 
 def _read(run: Path, folder: Path) -> tuple[Stage, str]:
     """Returns the stage of a run, and what it started from."""
-    told = json.loads((run / MANIFEST).read_text(encoding="utf-8"))
+    told = read_manifest(run)
     facts = {"export": folder.name} if folder != run else {}
     kind, file = "run", run / "config.toml"
     if file.is_file():

@@ -222,7 +222,11 @@ def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract
     for file in folder.iterdir():
         with file.open("rb") as written:
             os.fsync(written.fileno())
-    shutil.rmtree(place, ignore_errors=True)
+    if place.exists():  # moved away first: deleting takes long enough to be stopped halfway
+        place.rename(gone := folder.with_name(f"{folder.name}-earlier"))
+        folder.rename(place)
+        shutil.rmtree(gone, ignore_errors=True)
+        return place
     return folder.rename(place)
 
 

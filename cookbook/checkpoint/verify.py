@@ -24,7 +24,7 @@ from cookbook.checkpoint.lineage import run_of
 from cookbook.checkpoint.shards import CheckpointError, Shards, few, file_problems, read_shards, require_folder
 from cookbook.data.contract import Contract
 from cookbook.display.tables import ERROR, OK, WARNING, Check, as_html, as_text
-from cookbook.runs import MANIFEST, ROOT, named
+from cookbook.runs import ROOT, named, read_manifest
 
 PUBLISHED = re.compile(r"(visual\.|lm_head\.|model\.(?!language_model\.|visual\.))")
 TEXT_FILES = {"tokenizer": ("tokenizer.json", "vocab.json"), "processor": ("preprocessor_config.json",)}
@@ -102,7 +102,7 @@ def _size(folder: Path, files: list[Path]) -> Iterator[Check]:
     tensors = size - sum(map(store.header_size, files))
     fits = Check("size", OK, f"{size / 1e9:.3g} GB, as the index says")
     differs = Check("size", WARNING, f"{tensors} bytes of tensors, but the index says {said}")
-    yield fits if tensors <= said <= size else differs
+    yield fits if isinstance(said, int) and tensors <= said <= size else differs
 
 
 def _read_tensor(shards: Shards, name: str) -> torch.Tensor:
@@ -172,7 +172,7 @@ def _base(folder: Path, base: str | Path | None) -> tuple[str | Path | None, Pat
     """Returns the base, else the start that the manifest of the export's run names; and its folder, if it is here."""
     with contextlib.suppress(ValueError, CheckpointError):  # a manifest that is broken, a base that is not whole
         run = None if base else run_of(folder)
-        base = json.loads((run / MANIFEST).read_text(encoding="utf-8")).get("start") if run else base
+        base = str(read_manifest(run).get("start") or "") or None if run else base
         return base, store.on_disk(base) if base else None
     return base, None
 

@@ -94,7 +94,8 @@ class Config:
             *tables, name = key.split(".")
             node = document
             for table in tables:
-                node = node.setdefault(table, tomlkit.table())
+                if not isinstance(node := node.setdefault(table, tomlkit.table()), Mapping):
+                    raise ConfigError(f"{self.name}: {table} is {node.unwrap()!r}, and must be a table")
             if value is None:
                 node.pop(name, None)
             else:

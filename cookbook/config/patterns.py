@@ -51,7 +51,9 @@ def parameter_names(model: str) -> tuple[str, ...]:
         return tuple(_seven()) if model in SEVEN else ()
     found: set[str] = set()
     for index in folder.glob("*.index.json"):
-        found |= read_json(index, ("weight_map",))["weight_map"].keys()
+        if not isinstance(listed := read_json(index, ("weight_map",))["weight_map"], dict):
+            raise ValueError(f"{index}: its weight_map is no table of names; copy it again")
+        found |= listed.keys()
     for shard in () if found else folder.glob("*.safetensors"):
         found |= _header(shard) - {"__metadata__"}
     short = [(next((p for p in RENAMED if name.startswith(p)), ""), name) for name in found]
@@ -64,8 +66,8 @@ def _header(shard: Path) -> set[str]:
         size = int.from_bytes(file.read(8), "little")
         head = file.read(min(size, 2**26))
     try:
-        return set(json.loads(head))
-    except (ValueError, RecursionError, TypeError) as error:
+        return set(json.loads(head).keys())
+    except (ValueError, RecursionError, AttributeError) as error:
         raise ValueError(f"{shard}: its header is not JSON; was it cut off? ({error})") from None
 
 

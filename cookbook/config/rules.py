@@ -106,7 +106,7 @@ def check_defaults(view: View) -> Iterator[Issue]:
     """Yields keys that must be written down, because what the engine does without them is not what people expect."""
     kind, model = "train.train_policy.type", "policy.model_name_or_path"
     policy = view.config.document.unwrap()["train"].get("train_policy")
-    guess = "run SFT" if policy is not None and SIGNS_OF_RL.isdisjoint(policy) else "guess RL"
+    guess = "run SFT" if isinstance(policy, dict) and SIGNS_OF_RL.isdisjoint(policy) else "guess RL"
     then = f"the launcher then starts RL, and the workers {guess}"
     errors = STOPS_OR_MISLEADS | {
         kind: f'{then}; write type = "{view.config.kind}" below [train.train_policy]',
@@ -148,11 +148,14 @@ def check_values(view: View) -> Iterator[Issue]:
     for key, value in view.config.stated.items():
         if key not in limits and _is_below_zero(view, key, value):
             yield view.error(key, f"is {value}; it must be at least 0")
-    for key in ABOVE_ZERO_RL if view.is_rl else ():
+    for key in ("policy.lora.lora_alpha", *(ABOVE_ZERO_RL if view.is_rl else ())):
         if view.stated(key) and view[key] <= 0:
             yield view.error(key, f"is {view[key]}; it must be above 0")
-    rates, named = view["train.optm_lr"], view.config.table("train.optm_lr")
-    if named and "global" not in named:
+    if (share := view["policy.lora.lora_dropout"]) >= 1:
+        yield view.error("policy.lora.lora_dropout", f"is {share}: nothing would be left; it must be below 1")
+    rates, table = view["train.optm_lr"], view.config.table("train.optm_lr")
+    named = {name: rate for name, rate in table.items() if f"train.optm_lr.{name}" not in view.bad}
+    if table and "global" not in table:
         yield view.error("train.optm_lr", 'a table of rates needs "global", the rate of all other parameters')
     elif wrong := [r for r in named.values() or (rates if isinstance(rates, list) else [rates]) if not 0 < r <= 1]:
         level = view.error if min(wrong) <= 0 else view.warning
@@ -187,7 +190,7 @@ def check_combinations(view: View) -> Iterator[Issue]:
             words = "is 1: colocated, the engine then measures before the first step, and fails; write 2"
             yield view.warning("validation.freq", words)
     if view.has_lora:
-        if not view.stated("policy.lora.target_modules"):
+        if not any(view["policy.lora.target_modules"] or ()):
             yield view.error("policy.lora.target_modules", 'not stated: no layer gets an adapter; write "all-linear"')
         if view.is_rl and view["train.compile"]:
             yield view.error("train.compile", "must be false for GRPO with LoRA")

@@ -109,6 +109,13 @@ def find_key(key: str, kind: str) -> dict | None:
     return nodes.get(key, {} if takes_any else None)
 
 
+def _each_value(key: str, kind: str) -> dict:
+    """Returns the schema of every value in the table above that takes any key, {} where it says nothing of them."""
+    above = [node for table in _parents(key) if (node := _nodes(kind).get(table))]
+    options = [option for node in above for option in (node, *node.get("anyOf", []))]
+    return next((each for o in options if isinstance(each := o.get("additionalProperties"), dict)), {})
+
+
 def _parents(key: str) -> list[str]:
     """Returns the tables that a key stands in, the nearest first."""
     parts = key.split(".")
@@ -148,7 +155,7 @@ def _odd_number(value: Any) -> str | None:
 
 def refusal(key: str, value: Any, kind: str) -> str | None:
     """Returns what the key takes, in words, where it does not take this value; else None."""
-    node = find_key(key, kind)
+    node = find_key(key, kind) or _each_value(key, kind)
     if odd := _odd_number(value):
         return odd
     if not node:

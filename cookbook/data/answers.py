@@ -115,6 +115,7 @@ def read_answer(
 
 # from the words of an answer to an option
 LONGEST = 10_000  # characters: of a longer answer only the end is read
+BLANKS = re.compile(r"[\s\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]+")  # and marks that nobody sees
 
 
 def _any(words: str) -> str:
@@ -122,7 +123,7 @@ def _any(words: str) -> str:
     return rf"\b(?:{'|'.join(words.split()).replace('_', ' ')})\b"
 
 
-OPEN, CLOSE, END = r"[(\[{<\"'“‘]*\s*", r"\s*[)\]}>\"'”’]*", r"\s*[.,:;!。]*"
+OPEN, CLOSE, END = r"[(\[{<\"'“‘「『【《]*\s*", r"\s*[)\]}>\"'”’」』】》]*", r"\s*[.,:;!。]*"
 SO = rf"(?:{_any('so thus therefore hence then finally overall well ok okay in_conclusion final_answer')}[,:]?\s*)*"
 NAMED = r"(?:answer|choice|option|letter|selection|score|rating|grade)"
 SAID = (
@@ -134,12 +135,17 @@ _NO = _any(r"not never neither nor cannot_be can't_be rul\w+_out eliminat\w+ exc
 _THAT = _any("think believe say sure certain that it_is it's an? the")
 NOT = rf"(?:n't|{_NO})\s+(?:{_THAT}\s+)*"
 OTHER = _any(
-    "rather_than instead_of unlike except over (?:more|less|fewer|higher|lower|other)_than at_least at_most up_to"
+    "rather_than instead_of unlike except over (?:any|every)thing_but (?:more|less|fewer|higher|lower|other)_than "
+    "at_least at_most up_to"
 )
 NEGATED = re.compile(rf"(?:{NOT}|{OTHER}\s+)(?:the\s+)?(?:option\s+)?{OPEN}$", re.I)
 DENIED = re.compile(
-    rf"\s*(?:{_any('is are was were seems? looks? can(?:_be)?')}\s*)?(?:{_any('both all clearly')}\s+)?"
+    rf"[)\]]?\s*(?:{_any('is are was were seems? looks? can(?:_be)?')}\s*)?(?:{_any('both all clearly')}\s+)?"
     rf"(?:n't|{_any('not wrong incorrect false excluded ruled eliminated impossible unlikely out')})", re.I
+)  # fmt: skip
+WRONG = re.compile(
+    rf"[^\S\n]*{_any('is are was were seems? looks? can_be')}\s+(?:{_any('both all clearly')}\s+)?"
+    rf"{_any('not wrong incorrect false excluded ruled_out impossible unlikely out')}", re.I
 )  # fmt: skip
 # what may stand between two options that are both named: "B or maybe C", "A, B", "3-4"; blanks alone do it too
 JOINT = (
@@ -222,7 +228,7 @@ def plain(words: str) -> str:
         words = re.sub(r"\\(?:f?boxe?d?|(?:text|math)(?:bf|rm|it|sf|tt)?|bm)\s{0,9}\{([^{}]*)\}", r"\1", words)
     words = re.sub(r"\*+|`+|\$+|__|\\[()\[\]]|</?(?:b|i|em|strong|u|p|br|code|option|choice)\s?/?>", "", words)
     words = re.sub(r"(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)", "", words).replace("’", "'")
-    return re.sub(r"[\s\u200b-\u200f\u2060\ufeff]+", lambda gap: "\n" if "\n" in gap[0] else " ", words).strip()
+    return BLANKS.sub(lambda gap: "\n" if "\n" in gap[0] else " ", words).strip()
 
 
 def choose(stated: str, options: Sequence[str], texts: Texts | None = None) -> str | None:
@@ -262,11 +268,13 @@ def _end(words: str) -> str:
 
 def _stated(words: str, reader: SimpleNamespace, texts: Texts) -> str | None:
     """Returns the lower-case option that the words state, "" where they leave a choice, None where they state none."""
-    weak, strong, groups = [], [], _groups(words, reader)
+    weak, strong, groups = [], [], _groups(words, reader, texts)
 
     def state(kind: list, match: re.Match, name: str | int = "name") -> None:
         at, asked = match.start(name), words[match.end(name) : match.end(name) + 9].lstrip(" )]\"'").startswith("?")
         if not asked and not _denied(words, {match.start(), at}) and not DENIED.match(words, match.end(name)):
+            if _refuted(words, match.end(name), texts):
+                return
             both = next((names for start, end, names in groups if start <= at < end and len(names) > 1), None)
             kind.append((at, "" if both else match[name].lower()))
 
@@ -275,7 +283,8 @@ def _stated(words: str, reader: SimpleNamespace, texts: Texts) -> str | None:
     if match := reader.lead.match(words) or _with_text(words, reader, texts):
         state(weak, match)
     for part in re.finditer(r"(?:[^\n.!?。]|\.(?=\d))+[.!?。]*", words):  # sentences and lines
-        if match := reader.whole.fullmatch(words, part.start(), part.end()):
+        match = reader.whole.fullmatch(words, part.start(), part.end())
+        if match and not _refuted(words, match.end(), texts):
             weak.append((match.start("name"), match["name"].lower()))
     if (match := reader.last.search(words, max(0, len(words) - 99))) and reader.means(words, match.start()):
         state(weak, reader.name.search(words, match.start()), 0)
@@ -291,20 +300,29 @@ def _stated(words: str, reader: SimpleNamespace, texts: Texts) -> str | None:
     return name if others <= {name} else ""
 
 
-def _groups(words: str, reader: SimpleNamespace) -> list[tuple[int, int, set[str]]]:
+def _groups(words: str, reader: SimpleNamespace, texts: Texts) -> list[tuple[int, int, set[str]]]:
     """Returns (start, end, lower-case options) of what is named together, but for what is denied or asked."""
     found = []
     for match in reader.group.finditer(words):
         names = {each[0].lower() for each in reader.name.finditer(words, match.start(), match.end())}
         denied = _denied(words, {match.start()}) or DENIED.match(words, match.end())
         asked = words[match.end() : match.end() + 9].lstrip(" )]\"'").startswith("?") and len(names) == 1
+        denied = denied or (len(names) == 1 and _refuted(words, match.end(), texts))
         if not denied and not asked and (len(names) > 1 or reader.means(words, match.start())):
             found.append((match.start(), match.end(), names))
     return found
 
 
 def _denied(words: str, places: set[int]) -> bool:
-    return any(NEGATED.search(words[max(0, at - 60) : at]) for at in places)
+    before = [words[max(0, at - 60) : at] for at in places]  # a denial ends in a word: most need no search
+    return any(part.rstrip(" \n([{<\"'“‘「『【《")[-1:].isalnum() and NEGATED.search(part) for part in before)
+
+
+def _refuted(words: str, end: int, texts: Texts) -> bool:
+    """Whether the option that ends there, with its own words behind it, is said to be wrong: "A) rain is wrong"."""
+    at = end + len(gap := words[end : end + 9]) - len(gap.lstrip(")].: "))
+    own = next((text for text in texts.values() if text and words.startswith(text, at)), "")
+    return bool(own) and WRONG.match(words, at + len(own)) is not None
 
 
 def _is_option(words: str, at: int) -> bool:
@@ -340,8 +358,8 @@ def _by_text(words: str, texts: Texts) -> str | None:
     said, found = f" {_bare(words)} ", []
     for option, own in sorted(by_text.items(), key=lambda item: -len(item[1])):
         if (at := said.find(f" {own} ")) >= 0:
-            denied = re.search(r"\b(?:not|no|never|isn t|without)(?: \w+)?$", said[max(0, at - 60) : at])
-            found += [] if denied else [option]
+            denied = re.search(r"\b(?:not|no|never|\w+n t|without)(?: \w+)?$", said[max(0, at - 60) : at])
+            found += [] if denied or WRONG.match(said, at + 1 + len(own)) else [option]
             said = said.replace(f" {own} ", "  ")  # "red car" must not count for "car" too
     return found[0] if len(found) == 1 else None
 

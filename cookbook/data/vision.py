@@ -91,11 +91,14 @@ def narrower_limits(folder: Path, min_pixels: int, max_pixels: int) -> str:
         if not file.is_file():
             continue
         stated = read_json(file)
-        size = stated.get("size") or {}
+        if not isinstance(size := stated.get("size") or {}, dict):
+            raise ValueError(f"{file}: its size is {size!r}, no table; copy the file from the base")
         low, high = (
             stated.get(key) or size.get(edge) or size.get(key) or otherwise
             for key, edge, otherwise in zip(("min_pixels", "max_pixels"), ("shortest_edge", "longest_edge"), stock)
         )
+        if odd := next((n for n in (low, high) if not isinstance(n, int | float)), None):
+            raise ValueError(f"{file}: has {odd!r} where a number of pixels belongs; copy the file from the base")
         if low > min_pixels or high < min(max_pixels, most):
             wanted = f"min_pixels = {min(low, min_pixels)}, max_pixels = {max(high, max_pixels)}"
             differs = f"takes {low:,} to {high:,} pixels, the contract shows {min_pixels:,} to {max_pixels:,}"

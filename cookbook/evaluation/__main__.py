@@ -56,7 +56,12 @@ def score_files(paths: Sequence[Path], form: str | None = None, published: bool 
     if set(map(_stem, paths)) <= set(STEPS):
         paths = sorted(paths, key=lambda path: STEPS.index(_stem(path)))
     found = {name: read(path, form) for name, path in zip(told_apart(paths), paths)}
-    models = {name: scores.score(rows) | {"metrics": measure(rows)} for name, rows in found.items()}
+    models = {}
+    for (name, rows), path in zip(found.items(), paths):
+        try:
+            models[name] = scores.score(rows) | {"metrics": measure(rows)}
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     for name, rows in found.items() if published else ():
         models[name]["published"] = published_score(rows)
     return {"models": models} | (scores.compare_pairs(found) if len(found) > 1 else {})

@@ -146,7 +146,8 @@ def save(rows: Sequence[dict], path: Path) -> Path:
 def read(path: str | Path, form: str | None = None) -> list[dict]:
     """Returns the rows of a predictions file, answers read again (`read_row`).
 
-    Raises ValueError for another file, for an id that stands twice, and for rows of several models or ways to ask.
+    Raises ValueError for another file, for a row that cannot be scored, as one without a reference, for an id that
+    stands twice, and for rows of several models or ways to ask.
     """
     try:
         rows = [read_row(row, form) for row in read_jsonl(Path(path))]
@@ -154,6 +155,11 @@ def read(path: str | Path, form: str | None = None) -> list[dict]:
         raise ValueError(f"{path}: is no file of predictions ({error})") from None
     first: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
+        texts = [("reference", row["reference"]), *(("option", o) for o in row["options"])]
+        odd = [f"{key} {value!r}" for key, value in texts if not isinstance(value, str)]
+        odd += ["group"] * isinstance(row["group"], list | dict)
+        if odd:
+            raise ValueError(f"{path}: row {number} cannot be scored, its {odd[0]} is no text; mend it, or cut it out")
         if (before := first.setdefault(str(row["id"]), number)) != number:
             raise ValueError(f"{path}: rows {before} and {number} have one id, {row['id']!r}; keep one of them")
         if key := next((key for key in STAMP if row.get(key) != rows[0].get(key)), None):

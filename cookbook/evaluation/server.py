@@ -79,8 +79,9 @@ def chat(
             break
         time.sleep(min(wait * 2**attempt if attempt else 0, max(ends - time.monotonic(), 0)))
     if status != 200:
-        words = " ".join((f"{status} {words}" if status > 1 else words)[:400].split())
-        raise ServerError(f"{address}: {words.replace(key, '***') if key else words}")
+        words = words.replace(key, "***") if key else words  # before it is cut, which could leave half a key
+        words = "".join(c if c.isprintable() else " " for c in (f"{status} {words}" if status > 1 else words)[:400])
+        raise ServerError(f"{address}: {' '.join(words.split())}")
     try:
         content = json.loads(words)["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:

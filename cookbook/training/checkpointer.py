@@ -25,7 +25,7 @@ from cookbook import checkpoint
 from cookbook.config import Config
 from cookbook.data.encoder import Encoder
 from cookbook.model.generation import is_finite
-from cookbook.runs import FINISHED, STATE, Run, named, write_whole
+from cookbook.runs import FINISHED, STATE, Run, RunError, named, write_whole
 from cookbook.training.alarms import TrainingStopped, Watcher
 from cookbook.training.optimizer import Optimizer
 from cookbook.training.validation import METRIC, Validation, best_step
@@ -143,7 +143,17 @@ class Checkpointer:
         self.saved = now + max(0.0, SHARE * (now - began) - SECONDS)
 
     def _restore(self) -> None:
-        state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=True)
+        try:
+            self._take(torch.load(self.file, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch and pickle raise anything for damaged bytes
+            why = " ".join(str(error).split())[:120] or type(error).__name__
+            helps = "start over (-p fresh True, or --fresh); exports stay until a new one stands"
+            raise RunError(f"{named(self.file)}: a stopped run cannot go on from it ({why}); {helps}") from None
+        self.watcher.remember(self.run.metrics())
+        self.run.log(f"goes on after step {self.done} of {self.steps}")
+        print(f"{named(self.run.path)}: goes on after step {self.done} of {self.steps}", flush=True)
+
+    def _take(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.adam.load_state_dict(state["adam"])
         self.optimizer.done, self.done, self.spent = state["updates"], state["step"], state["seconds"]
@@ -152,9 +162,6 @@ class Checkpointer:
         if self.measured and state["best"] is not None:
             self.measured.best = state["best"]
         self.run.cut(state["files"])
-        self.watcher.remember(self.run.metrics())
-        self.run.log(f"goes on after step {self.done} of {self.steps}")
-        print(f"{named(self.run.path)}: goes on after step {self.done} of {self.steps}", flush=True)
 
     def _generators(self) -> list:
         """Returns what numbers are drawn from: torch's own, on each device, and the run's."""

@@ -76,6 +76,8 @@ def _by_first_item(file: Path) -> str:
     turns = item.get("conversations")
     if isinstance(turns, list) and turns and isinstance(turns[0], dict):
         return "llava" if "from" in turns[0] else "hf_sft"
+    if isinstance(turns, list) and file.suffix.lower() != ".parquet":
+        return "llava"  # whose reader says what is wrong with this item, and takes the others
     if item.keys() >= samples_jsonl.NEEDED:
         return "samples_jsonl"
     if hf_rl.PAIRS in item:

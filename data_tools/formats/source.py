@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -32,6 +33,7 @@ TEXTS = ("answer", "label", "task")
 ROLES = ("system", "user", "assistant")
 DEEPEST = 50  # levels of a JSON value; Python's own limit would end the process of whoever walks through it
 LENIENT, SPACE = json.JSONDecoder(parse_int=str), re.compile(r"[ \t\r\n]*")
+BLANK = f"{string.whitespace}\u00a0\u3000\u200b\u200c\u200d\u2060\ufeff"  # what nobody sees
 LONGEST_ID = 150  # bytes: with a suffix it still is a file name everywhere (255)
 
 
@@ -90,7 +92,9 @@ def inside(root: Path, name: str) -> Path:
     if not path.is_relative_to(home):
         raise DataError(f"{shown(name)} leaves the dataset's folder {shown(home)}; move it there, or name its folder")
     if not found:
-        raise DataError(f"no such file: {shown(path)}")
+        same = (file.name for file in path.parent.glob("*") if file.name.lower() == path.name.strip().lower())
+        hint = next((f"; {shown(near)} is there, write it so" for near in same if near != path.name), "")
+        raise DataError(f"no such file: {shown(path)}{hint}")
     return path
 
 
@@ -231,7 +235,7 @@ def checked(messages: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     if [role for role in roles if role != "system"][:1] != ["user"]:
         raise DataError("the conversation does not begin with a question (a user turn)")
     for turn in messages:
-        if not any(part["type"] in MEDIA or part["text"].strip() for part in turn["content"]):
+        if not any(part["type"] in MEDIA or part["text"].strip(BLANK) for part in turn["content"]):
             raise DataError(f"the {turn['role']} turn is empty")
         if turn["role"] != "user" and any(part["type"] in MEDIA for part in turn["content"]):
             raise DataError(f"the {turn['role']} turn holds a video or an image")

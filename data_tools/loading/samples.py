@@ -161,11 +161,11 @@ def finish(
     than `custom.accept_left_out` allows: rows that cannot be read, and those in quarantine.
     """
     whole = {"train": train, "validation": validation} | ({"test": test} if test else {})
-    splits = {name: _without_quarantine(config, place, name, found) for name, found in whole.items()}
-    lost, kept = len(problems), sum(map(len, splits.values()))
-    lost += sum(map(len, whole.values())) - kept
+    bad: Problems = []
+    splits = {name: _without_quarantine(config, place, name, found, bad) for name, found in whole.items()}
+    lost, kept = len(problems) + len(bad), sum(map(len, splits.values()))
     splits["train"] = subset(splits["train"], config.table("custom").get("subset", "[:]"))
-    told = "; ".join(f"{name}: {reason}" for name, reason in problems[:3])
+    told = "; ".join(f"{name}: {reason}" for name, reason in [*problems, *bad][:3])
     if not splits["train"]:
         raise DataError(f"{config.name}: {place} holds nothing to train on. {told}".rstrip())
     share, accepted = lost / (lost + kept), config.table("custom").get("accept_left_out", LEFT_OUT)
@@ -174,7 +174,7 @@ def finish(
     if share > accepted:
         helps = f"mend them, or write accept_left_out = {math.ceil(100 * share) / 100} below [custom]"
         what = f"{lost} of {lost + kept} samples ({share:.1%}) would be left out, more than {accepted:.1%}"
-        raise DataError(f"{config.name}: {what}: {told or 'the passport has them in quarantine'}; {helps}")
+        raise DataError(f"{config.name}: {what}: {told}; {helps}")
     return splits
 
 
@@ -198,8 +198,10 @@ def require_step(config: Config, splits: Splits) -> None:
         raise DataError(f"{what}; lower {TRAIN}.test_size, or {BATCH} and {MINI}")
 
 
-def _without_quarantine(config: Config, place: Path | str, split: str, samples: list[Sample]) -> list[Sample]:
-    """Returns the samples that the dataset's passport does not have in quarantine, and tells how many it has.
+def _without_quarantine(
+    config: Config, place: Path | str, split: str, samples: list[Sample], bad: Problems
+) -> list[Sample]:
+    """Returns the samples that the dataset's passport does not have in quarantine; those go into `bad`, with why.
 
     A passport that names the split speaks for it; what it says of a folder without splits holds for all. "" is none.
     """
@@ -209,8 +211,9 @@ def _without_quarantine(config: Config, place: Path | str, split: str, samples: 
         return samples
     out = read_quarantine(path, {split: samples})
     by_split = bool(out.keys() & {"validation", "test"})
-    bad = out.get(split, {}) if by_split else {key for rows in out.values() for key in rows}
-    kept = [sample for sample in samples if sample.id not in bad]
+    why = out.get(split, {}) if by_split else {key: told for rows in out.values() for key, told in rows.items()}
+    kept = [sample for sample in samples if sample.id not in why]
+    bad += [(sample.id, why[sample.id]) for sample in samples if sample.id in why]
     if len(kept) < len(samples):
         left = len(samples) - len(kept)
         words = "%s: %d of %d samples (%.1f %%) are left out by %s"

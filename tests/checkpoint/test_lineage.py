@@ -41,3 +41,13 @@ def test_a_base_from_the_hub_is_named_and_a_circle_is_refused(tmp_path, capsys):
     assert main(["lineage", str(tmp_path / "nowhere")]) == 2
     assert "no such folder" in capsys.readouterr().err
     assert [s.kind for s in lineage(BASE)] == ["base"]
+
+
+@pytest.mark.fault("inputs")
+@pytest.mark.parametrize("bad", [b"{", b"[1]", b"null", b"", b"\xff\xfe{}"])
+def test_a_damaged_manifest_is_named(tmp_path, capsys, bad):
+    run(tmp_path / "a", "sft", BASE, 1)
+    (tmp_path / "a" / "manifest.json").write_bytes(bad)
+    assert main(["lineage", str(tmp_path / "a/safetensors/step_1")]) == 2
+    told = capsys.readouterr().err
+    assert "a/manifest.json: " in told and "mend it, or delete it" in told and told.count("\n") == 1

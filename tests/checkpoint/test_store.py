@@ -3,10 +3,11 @@
 import json
 
 import pytest
+import torch
 from checkpoint_makers import ADAPTER, BASE, make
 
 from cookbook import checkpoint
-from cookbook.checkpoint import CheckpointError, find, last_complete
+from cookbook.checkpoint import CheckpointError, find, last_complete, write_checkpoint
 
 
 def test_the_highest_step_counts_and_final_is_the_last(tmp_path):
@@ -99,3 +100,21 @@ def test_the_last_complete_training_state_has_the_mark_of_every_rank(tmp_path):
     later = tmp_path / "20250516061336" / "checkpoints" / "step_30" / "policy"
     state(later, 2, (0, 1))
     assert last_complete(tmp_path) == later
+
+
+@pytest.mark.fault("local engine")
+def test_a_stop_while_the_earlier_export_is_deleted_leaves_the_new_one_whole(tmp_path, stock, processor, monkeypatch):
+    place = tmp_path / "safetensors" / "step_2"
+    write_checkpoint(stock, processor, place, torch.float32)
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cookbook.checkpoint.store.shutil.rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(stock, processor, place, torch.bfloat16)
+    assert find(place) == place
+    assert json.loads((place / "config.json").read_text())["architectures"]
+    monkeypatch.undo()
+    write_checkpoint(stock, processor, place, torch.float32)
+    assert [file.name for file in place.parent.iterdir()] == ["step_2"]

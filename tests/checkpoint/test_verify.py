@@ -98,6 +98,9 @@ def test_a_size_that_is_not_that_of_the_files_is_a_warning(copy):
     index["metadata"]["total_size"] += 10**6
     (copy / INDEX).write_text(json.dumps(index))
     assert verify(copy, BASE)["size"].status == "warning"
+    index["metadata"]["total_size"] = "big"
+    (copy / INDEX).write_text(json.dumps(index))
+    assert "but the index says big" in verify(copy, BASE)["size"].found
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -190,8 +193,9 @@ def test_without_a_contract_or_a_base_it_warns(copy):
 def test_the_base_is_that_of_the_manifest_where_none_is_given(copy):
     (copy.parents[1] / "manifest.json").write_text(json.dumps({"start": "models/tiny-base"}))
     assert "31 of 92 tensors differ from models/tiny-base" in verify(copy)["base"].found
-    (copy.parents[1] / "manifest.json").write_text("{")
-    assert verify(copy)["base"].status == "warning"
+    for bad in ("{", "[1]", "null", '{"start": ["x"]}', '{"start": 3}'):
+        (copy.parents[1] / "manifest.json").write_text(bad)
+        assert verify(copy)["base"].status == "warning"
 
 
 def test_a_folder_that_is_none_an_empty_one_and_an_adapter_get_one_line(tmp_path):

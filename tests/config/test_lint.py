@@ -1,6 +1,7 @@
 """The lint: every wrong configuration is refused with key, line and fix; no good one is."""
 
 import json
+import re
 import time
 from copy import copy
 from dataclasses import dataclass, field
@@ -157,6 +158,9 @@ WRONG = [
     one(RL, f"{ROLLOUT}.tp_size", None, "write 1"),
     # keys that contradict each other
     one(LORA, "policy.lora.target_modules", None, "all-linear"),
+    one(LORA, "policy.lora.target_modules", [""], "all-linear"),
+    one(LORA, "policy.lora.lora_alpha", 0, "above 0"),
+    one(LORA, "policy.lora.lora_dropout", 2.0, "below 1"),
     Wrong(RL, {"policy.lora": {"r": 16, "target_modules": "all-linear"}, "train.compile": True}, "train.compile",
           "must be false"),
     one(COLOCATED, "train.compile", True, "must be false"),
@@ -403,6 +407,35 @@ def test_a_plan_needs_numbers_above_0(capsys):
     assert main(command) == 1
     told = capsys.readouterr().err
     assert "gpus = -4, gpu_gib = nan, samples = 0, tokens = -1" in told and told.count("\n") == 1
+
+
+@pytest.mark.fault("inputs")
+@pytest.mark.parametrize(("old", "new", "said"), [
+    ("optm_lr = .*", 'optm_lr = {global = "1e-6"}', "train.optm_lr.global: takes a number, not '1e-6'"),
+    ("optm_lr = .*", "optm_lr = {global = [1e-6]}", "train.optm_lr.global: takes a number, not [1e-06]"),
+    (r"\[policy\]", '[policy]\ntrainable_map = {visual = "no"}', "trainable_map.visual: takes true or false, not 'no'"),
+    (r"\[train.train_policy\]", "[[train.train_policy]]", "train.train_policy"),
+    (r"\[policy\][\s\S]*", "[policy]\nparallelism = 3\n", "policy.parallelism: is a table"),
+])  # fmt: skip
+def test_an_odd_table_is_an_issue_of_its_line_and_no_plan(tmp_path, capsys, old, new, said):
+    text = (ROOT / "configs" / SFT).read_text()
+    (tmp_path / "c.toml").write_text(re.sub(rf"(?m)^{old}", lambda _: new, text, count=1))
+    assert main(["lint", str(tmp_path / "c.toml")]) == 1 and said in capsys.readouterr().out
+    command = f"plan {tmp_path}/c.toml --gpus 4 --gpu-gib 80 --samples 99 --tokens 9"
+    assert main(command.split()) == 1
+
+
+@pytest.mark.fault("inputs")
+@pytest.mark.parametrize(("name", "content"), [
+    ("model.safetensors.index.json", '{"weight_map": ["a"]}'), ("model.safetensors.index.json", '{"weight_map": 3}'),
+    ("model.safetensors", "\5\0\0\0\0\0\0\0[1,2]"), ("preprocessor_config.json", '{"min_pixels": "3136"}'),
+    ("preprocessor_config.json", '{"size": [1, 2]}'), ("preprocessor_config.json", '{"size": {"shortest_edge": "a"}}'),
+])  # fmt: skip
+def test_a_checkpoint_with_an_odd_file_is_an_issue_that_names_it(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    config = changed(SFT, {"policy.model_name_or_path": str(tmp_path), "policy.freeze_pattern": ["x"],
+                           "custom.contract": "configs/prompts/captions.yaml"})  # fmt: skip
+    assert any(str(tmp_path / name) in f.message for f in lint(config))
 
 
 SEVEN = {"policy.model_name_or_path": "nvidia/Cosmos-Reason1-7B"}

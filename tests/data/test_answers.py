@@ -191,7 +191,7 @@ READERS = {
 }  # fmt: skip
 UNITS = ["The answer is ", "answer ", "option option ", "not ", "A) rain\n", "A: no, ", "B\n", "yes or ", "(", "**",
          ".", "! ", "<", "<answer>", "</answer>", "\\boxed{", " ", "\n", "\u00a0", "[[[", "{'a': ", "'\\", "1", "1 ",
-         "1-", "start 1 ", "\u0300\u0316", "\ufdfa", "y"]  # fmt: skip
+         "1-", "A? ", "A! ", "A. rain is ", "start 1 ", "\u0300\u0316", "\ufdfa", "y"]  # fmt: skip
 
 
 def seconds(read, words: str) -> float:

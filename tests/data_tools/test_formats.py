@@ -250,6 +250,19 @@ def test_one_odd_item_is_named_and_the_others_stay(item, told, tmp_path):
 
 
 @pytest.mark.fault("inputs")
+@pytest.mark.parametrize(("item", "told"), [
+    ({"conversations": []}, "does not begin with a question"), ({"conversations": [[]]}, "is not a list of turns"),
+    ({"video": "v/0.MP4"}, "v/0.MP4; 0.mp4 is there, write it so"), ({"video": "v/ 0.mp4"}, "0.mp4 is there"),
+    ({"conversations": [{"from": "human", "value": "<video> ?"}, {"from": "gpt", "value": "\u200b\ufeff"}]},
+     "the assistant turn is empty"),
+])  # fmt: skip
+def test_the_first_item_may_be_the_odd_one(item, told, tmp_path):
+    first, *others = items()
+    ids, bad = read_items(tmp_path, json.dumps([first | item, *others]))
+    assert ids == [other["id"] for other in others] and len(bad) == 1 and told in bad[0]
+
+
+@pytest.mark.fault("inputs")
 def test_numbers_are_answers_and_options_too(tmp_path):
     made.clip(tmp_path / "v/0.mp4")
     made.json_file(tmp_path / "a.json", [llava_item(answer=1, options=[0, 1])])

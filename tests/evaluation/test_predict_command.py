@@ -95,3 +95,26 @@ def test_files_named_as_steps_are_compared_in_their_order(tmp_path, capsys):
         (tmp_path / f"predictions_{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["score", *map(str, sorted(tmp_path.glob("*.jsonl"))), "--json"]) == 0
     assert list(json.loads(capsys.readouterr().out)["paired"]) == ["sft_vs_base", "rl_vs_sft"]
+
+
+ROW = {"id": "0", "group": "0", "kind": "binary", "reference": "A", "options": ["A", "B"], "output": "A"}
+
+
+@pytest.mark.fault("inputs")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"reference": None}, "row 1 cannot be scored, its reference None is no text"),
+        ({"reference": 3}, "row 1 cannot be scored, its reference 3 is no text"),
+        ({"options": [None]}, "row 1 cannot be scored, its option None is no text"),
+        ({"options": [["A"]]}, "row 1 cannot be scored, its option ['A'] is no text"),
+        ({"group": ["x"]}, "row 1 cannot be scored, its group is no text"),
+        ({"kind": "ordinal"}, "could not convert string to float: 'A'"),
+        ({"kind": "nope"}, "no metric for the kind 'nope'"),
+    ],
+)
+def test_a_row_that_cannot_be_scored_is_named_with_its_file(change, said, tmp_path, capsys):
+    (tmp_path / "p.jsonl").write_text(json.dumps(ROW | change) + "\n")
+    assert main(["score", str(tmp_path / "p.jsonl")]) == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path}/p.jsonl: {said}" in told and told.count("\n") == 1

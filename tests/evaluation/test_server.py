@@ -241,3 +241,11 @@ def test_a_key_that_is_none_is_refused_without_showing_it(server, monkeypatch):
         with pytest.raises(ServerError, match="holds a character that no key has") as caught:
             chat(server.url, "m", [])
         assert key not in str(caught.value) and not server.requests
+
+
+@pytest.mark.fault("security")
+def test_a_message_holds_no_part_of_a_key_and_nothing_that_steers_a_terminal(odd):
+    odd.parts = reply(b"y" * 380 + KEY.encode() + b"\x1b[31m", "400 No")
+    with pytest.raises(ServerError) as caught:
+        chat(odd.url, "m", [])
+    assert KEY[:4] not in str(caught.value) and "***" in str(caught.value) and str(caught.value).isprintable()

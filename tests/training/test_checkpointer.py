@@ -195,3 +195,25 @@ def test_a_run_that_an_alarm_ended_is_not_trained_over_behind_ones_back(runs, mo
     assert jobs.trained("job") == str(place)
     with pytest.raises(checkpoint.CheckpointError, match=r"did not come to its end \(stopped\)"):
         pipeline.models(made("sft"))
+
+
+def test_a_state_that_is_damaged_is_named_and_what_else_the_run_has_left_stays(runs):
+    killed(made("sft"), 3, "after")
+    place, export = runs / "job/sft", traces(runs / "job/sft/safetensors/step_2")
+    state, metrics = (place / "state.pt").read_bytes(), (place / "metrics.jsonl").read_bytes()
+    for name, content in {"state.pt": state[:9000], "metrics.jsonl": metrics[:9]}.items():
+        (place / name).write_bytes(content)
+        with pytest.raises(
+            RunError, match=r"sft/state\.pt: a stopped run cannot go on from it .*start over \(-p fresh"
+        ):
+            pipeline.train(made("sft"))
+        assert (place / name).read_bytes() == content and traces(place / "safetensors/step_2") == export
+        (place / "state.pt").write_bytes(state)
+    (place / "metrics.jsonl").write_bytes(metrics)
+    assert pipeline.train(made("sft")).name == "step_5"
+
+
+def test_a_run_that_left_no_export_is_named_where_models_are_compared(runs, caplog):
+    Run("job/rl", seed=0).write_manifest(outcome="running")
+    assert set(pipeline.models(made("sft"))) == {"base", "sft"}
+    assert "job/rl: left out, its training did not come to an export (running)" in caplog.text
