@@ -204,7 +204,7 @@ PAGE = """<!doctype html>
 <style>
 :root { color-scheme: light dark } .failed { color: light-dark(#a4161a, #ff8f8f) }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em }
-h2 { font-size: 1.1em } p { overflow-wrap: anywhere }
+h2 { font-size: 1.1em } p { overflow-wrap: anywhere } a { color: light-dark(#0b57d0, #a8c7fa) }
 </style>
 <main>
 <h1>The recipes</h1>

@@ -94,24 +94,31 @@ def ways_to_open(what: str, file: Path) -> list[str]:
 
 # ---- a stop ---------------------------------------------------------------------------------------------------------
 
-_asked: list[int] = []  # the signal that waits for the kernels to end
+AGAIN = 1.0  # seconds after which a second signal is meant: a terminal that closes sends two, and so does make
+_asked: list[tuple[int, float]] = []  # the signal that waits for the kernels to end, and when it came
 
 
 def stop_in_one_line(told: str, grace: int = GRACE) -> None:
     """Let Ctrl-C, SIGTERM and a closed terminal end this process with one line on stderr, and all that it started.
 
     Kernels are interrupted first, so that a training keeps its state after the step under way, and `leave_if_asked`
-    ends the rest; what is left after `grace` seconds, or at a second signal, is killed. `told` is how to go on.
+    ends the rest; what is left after `grace` seconds, or at a later signal, is killed. `told` is how to go on.
     """
     terminal = os.dup(sys.stderr.fileno())  # `stderr_to` may have put another file in its place
 
+    def say(text: str) -> None:
+        with suppress(OSError):  # the terminal may be gone; not by print, which may be in the middle of a line
+            os.write(terminal, text.encode())
+
     def ask(number: int, frame: FrameType | None) -> None:
+        if _asked and time.monotonic() - _asked[0][1] < AGAIN:
+            return
         kernels = psutil.Process().children()
         if _asked or not kernels:
             end(number, frame)
-        _asked.append(number)
+        _asked.append((number, time.monotonic()))
         if os.isatty(terminal):
-            os.write(terminal, f"{ERASE}stopping: the step under way ends first; Ctrl-C again ends it at once".encode())
+            say(f"{ERASE}stopping: the step under way ends first; Ctrl-C again ends it at once")
         for kernel in kernels:
             with suppress(psutil.NoSuchProcess):
                 kernel.send_signal(signal.SIGINT)
@@ -121,9 +128,10 @@ def stop_in_one_line(told: str, grace: int = GRACE) -> None:
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        # not by print, which may be in the middle of a line, and not by an exception, which libraries catch and print
-        os.write(terminal, f"{ERASE * os.isatty(terminal)}stopped; {told}\n".encode())
-        os._exit(128 + (_asked or [number])[0])
+        say(f"{ERASE * os.isatty(terminal)}stopped; {told}\n")
+        os._exit(
+            128 + (_asked[0][0] if _asked else number)
+        )  # not by an exception, which libraries catch, hold up and print
 
     signal.signal(signal.SIGALRM, end)
     for number in SIGNALS:

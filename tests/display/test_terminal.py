@@ -2,6 +2,7 @@
 
 import io
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -163,8 +164,8 @@ print("not asked")
 """
 TIDY = """\
 import pathlib, time
-print("child", flush=True)
 try:
+    print("child", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     time.sleep(0.5)
@@ -206,11 +207,26 @@ def test_a_stop_is_one_line_and_the_child_may_end_what_it_does(started, tmp_path
 
 
 @pytest.mark.fault("local engine")
+def test_with_its_terminal_all_of_it_goes(tmp_path):
+    pid, screen = pty.fork()
+    if not pid:
+        os.chdir(tmp_path)
+        os.execv(sys.executable, [sys.executable, "-c", COMMAND, TIDY])
+    seen = b""
+    while seen.count(b"\n") < 2:  # "begun" and "child"
+        seen += os.read(screen, 1024)
+    (child,) = psutil.Process(pid).children()
+    os.close(screen)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
+    assert not child.is_running() and (tmp_path / "kept").exists()
+
+
+@pytest.mark.fault("local engine")
 def test_a_second_stop_waits_for_nobody(started):
     process, below = started(STUBBORN)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    time.sleep(1.2)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20) == ("", "stopped; go on\n") and time.monotonic() - began < 2.5
     assert not [one for one in below if one.is_running() and one.status() != "zombie"]

@@ -48,7 +48,7 @@ def test_the_page_shows_finding_outcome_and_seconds_as_text(ran):
 
 
 def test_the_command_writes_the_page_and_fails_where_a_recipe_does(runs, monkeypatch, capsys):
-    def ran(source, out, wanted):
+    def ran(source, out, wanted, line):
         out.mkdir(exist_ok=True)
         assert wanted == {"seed": 3, "engine": "local"}
         return source.stem, f"{source.stem} moves.", "ok" if source.stem == "video_rewards" else "Error: no", 1.0
