@@ -1,5 +1,6 @@
 """What several tests share: a small road world, and the tiny base with its encoder."""
 
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from data_tools import road_vqa
 from data_tools.worlds import road
 
 BASE = ROOT / "models" / "tiny-base"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background ignores it, and so would children
 
 
 @pytest.fixture
