@@ -31,7 +31,7 @@ def found(path):
             below = bool(outputs)
         else:
             tokens = takewhile(lambda token: token["type"] != "heading", next(prose))
-            yield from in_prose(text(list(tokens), NO_PROSE | {"codespan", "image", "link"}), before) if below else ()
+            yield from in_prose(text(list(tokens), NO_PROSE | {"codespan", "link"}), before) if below else ()
             below = False
 
 
