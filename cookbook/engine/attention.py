@@ -85,6 +85,7 @@ def compile_blocks(bare):
         for block in model.visual.blocks.values():
             block.register_forward_pre_hook(cast, with_kwargs=True)
 
+    compile_all.bare = bare
     return compile_all
 
 
@@ -111,7 +112,7 @@ def install_attention() -> str:
     modeling_utils.FlashAttnMetaSingleton._instances[modeling_utils.FlashAttnMeta] = TorchAttention()
     # with train.compile, the engine's own makes FlashAttnMeta anew inside the compiled block, and imports flash_attn_3
     qwen2_5_vl.apply_rotary_pos_emb_vision = rotate_vision
-    parallelize.apply_compile = compile_blocks(parallelize.apply_compile)
+    parallelize.apply_compile = compile_blocks(getattr(parallelize.apply_compile, "bare", parallelize.apply_compile))
 
     def pre_hf_models_patch(hf_config) -> None:
         patch.pre_hf_models_patch(hf_config)
