@@ -202,7 +202,8 @@ def first_line(error: Exception) -> str:
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>The recipes</title><meta name="viewport" content="width=device-width">
 <style>
-:root { color-scheme: light dark } .failed { color: light-dark(#a4161a, #ff8f8f) }
+:root { color-scheme: light dark; color: light-dark(#1a1c1e, #e6e6e6); background: light-dark(#fff, #17191c) }
+.failed { color: light-dark(#a4161a, #ff8f8f) }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em }
 h2 { font-size: 1.1em } p { overflow-wrap: anywhere } a { color: light-dark(#0b57d0, #a8c7fa) }
 </style>
