@@ -206,7 +206,8 @@ def test_every_reader_takes_linear_time(reader):
     for unit in UNITS:
         for head in ("", "The answer is", "[1"):
             words = head + unit * (100_000 // len(unit)) + "x"
-            assert any(seconds(READERS[reader], words) < 0.1 for _ in range(3)), (reader, head, unit)
+            # below 0.1 on a quiet core; on a busy one twice that, where quadratic time would be many seconds
+            assert any(seconds(READERS[reader], words) < 0.25 for _ in range(3)), (reader, head, unit)
 
 
 @pytest.mark.fault("load")
@@ -216,4 +217,4 @@ def test_text_metrics_take_linear_time(unit):
     free_text([{"answer": "a", "reference": "b"}])  # the imports
     began = time.process_time()
     free_text([{"answer": words, "reference": words + "x"}])
-    assert time.process_time() - began < 0.2
+    assert time.process_time() - began < 0.6
