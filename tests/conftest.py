@@ -57,6 +57,18 @@ def encoder(processor, contract, stock) -> Encoder:
     return Encoder(processor, contract, stock.config)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hand out whole files, and all notebooks as one: each goes on from what the one before it left."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "notebooks" if ".ipynb" in nodeid else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
+
 # ---- the fault campaign: what was tried and what passed, by group ----------------------------------------------------
 
 

@@ -180,7 +180,8 @@ def test_intelligent_transportation_at_full_scale(runs, tmp_path, silent):
 def test_a_scale_that_cannot_be_is_one_sentence(recipe, wanted):
     """The cell that picks the configuration, with the defaults of the notebook's own parameters."""
     cells = nbformat.read(ROOT / f"notebooks/recipes/{recipe}.ipynb", 4).cells
-    space = {name: p.default for name, p in read_parameters(cells[1].source).items()} | wanted
+    declared = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    space = {name: p.default for name, p in read_parameters(declared).items()} | wanted
     picks = next(cell.source for cell in cells if "FILES = " in cell.source)
     with pytest.raises(ValueError, match="it is tiny, or full with its data"):
         exec(picks, space)
