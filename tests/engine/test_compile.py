@@ -99,9 +99,11 @@ def first(batch, samples):
     """Returns the mini-batch of the first samples of another one."""
     patches = int(batch["video_grid_thw"][:samples].prod(-1).sum())
     cut = {name: value[:samples] for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    cut |= {"position_ids": batch["position_ids"][:, :samples]}
     return batch | cut | {"pixel_values_videos": batch["pixel_values_videos"][:patches]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unmended", [False, True])
 def test_a_compiled_tower_is_recomputed_under_fsdp(apart, packer, batch, compiled, unmended):
     """FSDP casts what a block gets on the way there only; the engine's own compiled tower cannot go back."""

@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
+STATED = {"train.compile": False}  # or the engine refuses GRPO with LoRA
 ADAPTERS = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 
 
@@ -32,7 +33,7 @@ def adapted(native):
 
 def trainer(model, **changes):
     """What the reference's methods ask of a GRPOTrainer."""
-    stated = {"policy.lora": ADAPTERS, "train.train_policy.kl_beta": 0.1} | changes
+    stated = STATED | {"policy.lora": ADAPTERS, "train.train_policy.kl_beta": 0.1} | changes
     return SimpleNamespace(model=model, config=config(**stated), parallel_dims=SimpleNamespace(pp_enabled=False))
 
 
@@ -77,7 +78,7 @@ def test_frozen_weights_have_the_type_that_they_are_computed_with(engine, mode, 
     """The engine makes all of them in its master type, and adds adapters to them for rollouts elsewhere."""
     from cosmos_rl.policy.model.base import ModelRegistry
 
-    stated = config(**{"mode": mode, "policy.lora": ADAPTERS, "train.master_dtype": "float32"})
+    stated = config(**STATED | {"mode": mode, "policy.lora": ADAPTERS, "train.master_dtype": "float32"})
     model = ModelRegistry.build_model(stated)
     kinds = {(weight.requires_grad, weight.dtype) for weight in model.parameters()}
     assert kinds == {(True, torch.float32), (False, torch.bfloat16 if small else torch.float32)}
