@@ -104,8 +104,9 @@ def main() -> None:
     print(
         f"{args.config.name}: {len(rows)} steps of {args.batch}, {tokens} tokens each, {torch.cuda.get_device_name()}"
     )
-    print(f"first step after {first} s of {time.time() - began:.0f}; seconds a step: measured {seconds:.2f}, planned "
-          f"{found.hours * 3600 / found.steps:.2f}; all {[round(row['train/iteration_time'], 2) for row in rows]}")  # fmt: skip
+    planned, all_of_them = found.hours * 3600 / found.steps, [round(row["train/iteration_time"], 2) for row in rows]
+    print(f"first step after {first} s of {time.time() - began:.0f}; a step: {seconds:.2f} s, planned {planned:.2f}")
+    print(f"seconds of all steps: {all_of_them}")
     print(f"peak GiB: measured {max(row['gpu/peak_gib'] for row in rows):.2f}, planned {found.peak_gib:.2f}")
     print({key: value for key, value in rows[-1].items() if key.startswith(("train/reward_mean", "rollout/comp"))})
 
