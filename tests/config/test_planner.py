@@ -97,7 +97,10 @@ def test_the_measured_rl_run_is_reproduced():
         ("sft_8gpu.toml", 8, 80, 4000),
         ("sft_2gpu.toml", 2, 80, 2000),
         ("sft_2gpu.toml", 2, 141, 2500),
-        ("sft_1gpu_lora.toml", 1, 80, 4000),
+        ("sft_1gpu_lora_24gb.toml", 1, 24, 2000),
+        ("sft_1gpu_lora.toml", 1, 80, 2500),
+        ("sft_1gpu_lora_141gb.toml", 1, 141, 2500),
+        ("rl_1gpu_lora.toml", 1, 80, 2000),
         ("rl.toml", 4, 80, 1700),
         ("rl_8gpu.toml", 8, 80, 1700),
         ("rl_2gpu.toml", 2, 80, 1400),
@@ -120,7 +123,7 @@ def test_what_does_not_fit_says_why_and_the_advice_fits():
 
 
 def test_what_cannot_fit_on_these_gpus_says_so():
-    found = plan(Config.load("configs/sft_2gpu.toml"), gpus=2, gpu_gib=16, samples=10_000, tokens=2000)
+    found = plan(Config.load("configs/sft_2gpu.toml"), gpus=2, gpu_gib=8, samples=10_000, tokens=2000)
     assert not found.fits and "take 4 GPUs" in found.why[-1]
 
 
@@ -215,7 +218,7 @@ def test_the_command_plans_as_json(capsys):
     found = json.loads(capsys.readouterr().out)
     assert {"fits", "peak_gib", "steps", "hours", "disk_gib", "why"} <= found.keys()
     assert found["fits"] is True and found["steps"] == 78
-    assert main(["plan", str(ROOT / "configs/sft.toml"), *arguments[:2], "--gpu-gib", "24", *arguments[4:-1]]) == 1
+    assert main(["plan", str(ROOT / "configs/sft.toml"), *arguments[:2], "--gpu-gib", "6", *arguments[4:-1]]) == 1
     assert "no change of layout, batch or LoRA fits: take 8 GPUs" in capsys.readouterr().out
 
 
