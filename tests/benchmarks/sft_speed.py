@@ -265,7 +265,8 @@ def read_samples(model: Path, length: int, packer: Any) -> list[dict]:
     for sample, question in zip(samples, questions):
         ours = encoder.training_batch([question])
         assert sample["input_ids"] == ours["input_ids"][0].tolist(), "the packer's tokens are not the encoder's"
-        assert abs(len(sample["input_ids"]) / length - 1) < 0.15, len(sample["input_ids"])  # questions differ
+    mean = statistics.mean(len(sample["input_ids"]) for sample in samples)
+    assert abs(mean / length - 1) < 0.2, mean  # the shortest are a fifth of words, and questions differ
     return samples
 
 
