@@ -58,7 +58,8 @@ ENGINE: dict[str, dict[str, Any]] = {
     "language, compiled": LANGUAGE_ONLY | {COMPILE: True},
     "language, kept": KEPT,
     "language, kept, compiled": KEPT | {COMPILE: True},
-    "all weights, compiled": {AT_ONCE: 3_400, PACK: True, COMPILE: True, "policy.lora": None, "train.optm_lr": 1e-6},
+    "all weights, compiled": {AT_ONCE: 3_400, PACK: True, COMPILE: True, RECOMPUTE: True, "policy.lora": None,
+                              "train.optm_lr": 1e-6},  # fmt: skip
 }
 # samples at once, recomputed, in autocast as its own trainer runs; without that, peft's adapters compute in float32
 PLAIN = {
