@@ -18,9 +18,7 @@ from cookbook.runs import ROOT, read_jsonl
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.fault("local engine")]
 
 KILLS = 10
-PART = (
-    30 / 525
-)  # the most that may be done twice each time: 30 s where the whole takes 8 min 45 s, as on two quiet cores
+PART = 30 / 525  # that may be done twice each time: 30 s of the 8 min 45 s that two quiet cores take
 
 
 def start(folder: Path) -> subprocess.Popen:
