@@ -1,12 +1,18 @@
 """`python -m cookbook.evaluation predict`: a dataset answered, continued, and by several processes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from cookbook import jobs
 from cookbook.evaluation.__main__ import main
-from cookbook.runs import read_jsonl
+from cookbook.runs import ROOT, read_jsonl
 from data_tools import formats
 
 
@@ -43,6 +49,40 @@ def test_two_processes_give_the_rows_of_one(asked, tmp_path):
     )
     assert main([*asked, "--gpus", "2"]) == 0
     assert all(row["output"].startswith("kept ") for row in read_jsonl(tmp_path / "base.jsonl"))
+
+
+@pytest.mark.fault("local engine")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_several_processes_that_are_stopped_leave_their_answers_and_nothing_running(stop, tmp_path, samples):
+    """Ctrl-C goes to the parent's group alone; one that is killed can say and gather nothing."""
+    formats.write(samples, tmp_path / "own", "samples_jsonl")
+    out = tmp_path / "base.jsonl"
+    words = ["--data", tmp_path / "own", "--contract", jobs.CONTRACT, "--limit", "12", "--size", "1"]
+    command = [sys.executable, "-m", "cookbook.evaluation", "predict", "--model", jobs.BASE, *words, "--out", out]
+    how = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
+    parent = subprocess.Popen([*map(str, command), "--gpus", "2"], **how)
+
+    def answered() -> int:
+        return sum(file.read_text().count("\n") for file in tmp_path.glob("base.jsonl*"))
+
+    while answered() < 2 and parent.poll() is None:
+        time.sleep(0.05)
+    children = psutil.Process(parent.pid).children()
+    os.killpg(parent.pid, stop)
+    told, kept = parent.communicate(timeout=60)[1], answered()
+    assert len(children) == 2 and not psutil.wait_procs(children, timeout=20)[1]
+    if stop != signal.SIGKILL:
+        lines = [line for line in told.splitlines() if "answers, in batches" not in line]  # bars
+        assert lines[-1] == "stopped; what was answered is kept: the same command goes on", told
+        assert parent.returncode == 130 and "Traceback" not in told
+        assert [file.name for file in tmp_path.glob("base.jsonl*")] == ["base.jsonl"]
+    assert 2 <= kept < len(samples)
+    for file in tmp_path.glob("base.jsonl*"):
+        file.write_text(file.read_text().replace('"output": "', '"output": "kept '))
+    done = subprocess.run([*map(str, command), "--gpus", "2"], cwd=ROOT, capture_output=True, text=True)
+    rows = read_jsonl(out)
+    assert done.returncode == 0 and [row["id"] for row in rows] == [sample.id for sample in samples]
+    assert kept - 2 <= sum(row["output"].startswith("kept ") for row in rows) <= kept  # a last line may be cut
 
 
 @pytest.mark.parametrize(
