@@ -14,16 +14,8 @@ import torch
 from huggingface_hub import snapshot_download
 
 from cookbook.checkpoint.filled import explained, load_model, load_processor, require_finite
-from cookbook.checkpoint.shards import (
-    ADAPTER,
-    CheckpointError,
-    adapter_settings,
-    few,
-    meant,
-    read_shards,
-    require_folder,
-)
-from cookbook.checkpoint.store import CONTRACT, find, on_disk, resolve, write_checkpoint
+from cookbook.checkpoint.shards import ADAPTER, CheckpointError, few, meant, read_shards, require_folder
+from cookbook.checkpoint.store import CONTRACT, adapter_settings, find, on_disk, resolve, write_checkpoint
 from cookbook.runs import ROOT, named
 
 

@@ -19,15 +19,7 @@ from safetensors import safe_open
 
 from cookbook.checkpoint import store
 from cookbook.checkpoint.filled import load_model, load_processor, other_texts
-from cookbook.checkpoint.shards import (
-    CheckpointError,
-    Shards,
-    few,
-    file_problems,
-    header_size,
-    read_shards,
-    require_folder,
-)
+from cookbook.checkpoint.shards import CheckpointError, Shards, few, file_problems, read_shards, require_folder
 from cookbook.data.contract import Contract
 from cookbook.display.tables import ERROR, OK, WARNING, Check, as_html, as_text
 from cookbook.runs import ROOT, named
@@ -105,7 +97,7 @@ def _size(folder: Path, files: list[Path]) -> Iterator[Check]:
     except (OSError, KeyError, TypeError):
         return
     size = sum(file.stat().st_size for file in files)
-    tensors = size - sum(map(header_size, files))
+    tensors = size - sum(map(store.header_size, files))
     fits = Check("size", OK, f"{size / 1e9:.3g} GB, as the index says")
     differs = Check("size", WARNING, f"{tensors} bytes of tensors, but the index says {said}")
     yield fits if isinstance(said, int) and tensors <= said <= size else differs

@@ -22,38 +22,39 @@ TYPES = {str: "a text in quotes", list: "a list of texts", int: "a whole number"
          bool: "true or false", SLICE: 'a text like "[:100]" or "[:10%]"'}  # fmt: skip
 NAMES = {kind.__name__: kind for kind in TYPES if isinstance(kind, type)}
 OPTIONS = re.compile(r"^OPTIONS = \{([^}]*)\}", re.MULTILINE)  # of a loader file
-ANY = "any"  # the type of a key of which nothing is known
 
 
-def check_custom(config: Config, more: Mapping[str, Any], who: str = "this loader does not read it") -> Iterator[Issue]:
-    """Yields the stated keys that a loader refuses: all but KEYS and `more`, its own, and values of another type."""
-    known = dict(more) | KEYS
+def check_custom(
+    config: Config, more: Mapping[str, Any] | None, who: str = "this loader does not read it", level: str = "error"
+) -> Iterator[Issue]:
+    """Yields the stated keys that a loader refuses: all but KEYS and `more`, its own, and values of another type.
+
+    Where `more` is None, only KEYS are known, and others pass; `level` is that of what stands outside of KEYS.
+    """
+    known = {**(more or {}), **KEYS}
     for key, value in config.table("custom").items():
-        name = f"custom.{key}"
-        if key not in known:
+        kind, name = known.get(key), f"custom.{key}"
+        if key not in known and more is not None:
             near = difflib.get_close_matches(key[:99], known, 1)
             hint = f"did you mean {near[0]}?" if near else f"it reads {', '.join(sorted(known))}"
-            yield Issue(config.line(name), name, f"{who}; {hint}")
-        elif not _is(value, kind := known[key]):
-            yield Issue(config.line(name), name, f"is {value!r}; it is {TYPES[kind]}")
+            yield Issue(config.line(name), name, f"{who}; {hint}", level)
+        elif kind and not _is(value, kind):
+            words = f"is {value!r}; it is {TYPES[kind]}"
+            yield Issue(config.line(name), name, words, "error" if key in KEYS else level)
 
 
 def _is(value: Any, kind: Any) -> bool:
     if kind is float:
         return type(value) in (int, float) and 0 <= value <= 1
-    if kind is list:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return (
-        kind == ANY
-        or type(value) is kind
-        or (kind is SLICE and isinstance(value, str) and bool(SLICE.fullmatch(value)))
-    )
+    if kind is SLICE:
+        return isinstance(value, str) and SLICE.fullmatch(value) is not None
+    return type(value) is kind and (kind is not list or all(isinstance(item, str) for item in value))
 
 
 def options(loader: Path) -> dict[str, Any] | None:
     """Returns the keys that a loader file reads beside KEYS, with their types; None where it does not state them."""
     found = OPTIONS.search(loader.read_text(encoding="utf-8")) if loader.is_file() else None
-    return found and {key: NAMES.get(kind, ANY) for key, kind in re.findall(r'"(\w+)": (\w+)', found[1])}
+    return found and {key: NAMES.get(kind) for key, kind in re.findall(r'"(\w+)": (\w+)', found[1])}
 
 
 @cache

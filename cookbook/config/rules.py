@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cookbook.config import schema
-from cookbook.config.custom import ANY, KEYS, check_custom, options, shipped_options
+from cookbook.config.custom import check_custom, options, shipped_options
 from cookbook.config.document import Config, ConfigError
 from cookbook.config.patterns import hits, parameter_names
 from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT, Issue
@@ -309,21 +309,13 @@ def check_loader(view: View) -> Iterator[Issue]:
     if isinstance(named := stated.get("loader"), str):
         if not (ROOT / named).is_file():
             yield view.error("custom.loader", f"{named}: no such loader file; those of the project are in data_tools/")
-        own = options(ROOT / named)
-        own = dict.fromkeys(stated, ANY) if own is None else own
-        found = check_custom(view.config, own, f"{named} does not read it")
-    else:
-        found = check_custom(view.config, shipped_options(), "no loader of data_tools reads it") if stated else ()
-    for issue in found:
-        sure = isinstance(named, str) or issue.key.removeprefix("custom.") in KEYS
-        yield issue if sure else replace(issue, level="warning")
+        yield from check_custom(view.config, options(ROOT / named), f"{named} does not read it")
+    elif stated:
+        yield from check_custom(view.config, shipped_options(), "no loader of data_tools reads it", "warning")
 
 
 def check_contract(view: View) -> Iterator[Issue]:
-    """Yields a contract that cannot be used, and a checkpoint on this disk with narrower limits than it states.
-
-    The engine would resize the frames once more.
-    """
+    """Yields a contract that cannot be used, and a checkpoint with narrower limits: the engine would resize again."""
     stated, folder = view.config.table("custom").get("contract"), ROOT / view["policy.model_name_or_path"]
     if not isinstance(stated, str):
         return

@@ -162,21 +162,17 @@ def check_parts(config: Config, engine: bool = False) -> Iterator[Issue]:
 
     With `engine`, cosmos-rl's own parts count too: it takes all of them from one side or the other.
     """
-    weights = reward_weights(config)
-    unknown = weights.keys() - PARTS.keys() - {OVERLONG}
+    weights, key = reward_weights(config), f"{OVERLONG_KEYS}.buffer_length"
+    unknown, limit = weights.keys() - PARTS.keys() - {OVERLONG}, config["rollout.max_response_length"]
     if unknown and not (engine and weights.keys() <= {*ENGINE_PARTS}):
-        parts, helps = ", ".join([*PARTS, OVERLONG]), "write the part in cookbook/training/rewards.py"
-        words = (
-            f"names {', '.join(sorted(unknown))}, which is none of {parts}; {helps}, or run cosmos-rl where it has it"
-        )
-        yield Issue(config.line(WEIGHTS), WEIGHTS, words)
+        words = f"names {', '.join(sorted(unknown))}, which is none of {', '.join([*PARTS, OVERLONG])}"
+        helps = "write the part in cookbook/training/rewards.py, or run cosmos-rl where it has it"
+        yield Issue(config.line(WEIGHTS), WEIGHTS, f"{words}; {helps}")
     if full_marks(weights) <= 0:
         yield Issue(config.line(WEIGHTS), WEIGHTS, "pays for nothing; give a part a weight above 0")
-    key, limit = f"{OVERLONG_KEYS}.buffer_length", config["rollout.max_response_length"]
     if OVERLONG in weights and not 0 < config[key] < limit:
-        words = f"does not lie between 0 and rollout.max_response_length = {limit}"
-        lose = "completions lose reward on the last buffer_length tokens"
-        yield Issue(config.line(key), key, f"is {config[key]}, which {words}; {lose}")
+        words = f"is {config[key]}, which does not lie between 0 and rollout.max_response_length = {limit}"
+        yield Issue(config.line(key), key, f"{words}; completions lose reward on the last buffer_length tokens")
 
 
 def require_parts(config: Config) -> None:
