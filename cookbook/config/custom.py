@@ -29,7 +29,8 @@ def check_custom(
 ) -> Iterator[Issue]:
     """Yields the stated keys that a loader refuses: all but KEYS and `more`, its own, and values of another type.
 
-    Where `more` is None, only KEYS are known, and others pass; `level` is that of what stands outside of KEYS.
+    Where `more` is None, only KEYS are known, and others pass. `level` is that of what stands outside of KEYS; as a
+    warning, since a loader of one's own may read it, a key must look like a known one.
     """
     known = {**(more or {}), **KEYS}
     for key, value in config.table("custom").items():
@@ -37,7 +38,8 @@ def check_custom(
         if key not in known and more is not None:
             near = difflib.get_close_matches(key[:99], known, 1)
             hint = f"did you mean {near[0]}?" if near else f"it reads {', '.join(sorted(known))}"
-            yield Issue(config.line(name), name, f"{who}; {hint}", level)
+            if near or level == "error":
+                yield Issue(config.line(name), name, f"{who}; {hint}", level)
         elif kind and not _is(value, kind):
             words = f"is {value!r}; it is {TYPES[kind]}"
             yield Issue(config.line(name), name, words, "error" if key in KEYS else level)

@@ -87,26 +87,10 @@ def more(told):
     told["added_tokens"].append({**told["added_tokens"][-1], "id": 640, "content": "<|more|>"})
 
 
-def renamed(old, new):
+def renamed(old, new, files="*token*.json"):
     def damage(folder):
-        for file in folder.glob("*token*.json"):
+        for file in folder.glob(files):
             file.write_text(file.read_text().replace(old, new))
-
-    return damage
-
-
-def lost(token):
-    """A token is gone from the tokenizer, but not from the lists beside it."""
-
-    def damage(folder):
-        for file, key in (("tokenizer.json", "added_tokens"), ("tokenizer_config.json", "added_tokens_decoder")):
-            told = json.loads((folder / file).read_text())
-            if isinstance(told[key], list):
-                told[key] = [each for each in told[key] if each["content"] != token]
-            else:
-                told[key] = {at: each for at, each in told[key].items() if each["content"] != token}
-            (folder / file).write_text(json.dumps(told))
-        (folder / "special_tokens_map.json").unlink()
 
     return damage
 
@@ -139,7 +123,10 @@ WRONG = {
         "video processor's patch_size is 28"),
     "another class": (edited("preprocessor_config.json", lambda c: c | {"image_processor_type": "X"}), "processor"),
     "a tokenizer that is cut": (lambda folder: (folder / "tokenizer.json").write_text('{"version"'), "does not load"),
-    "a lost token": (lost("<|vision_pad|>"), r"number 1 tokens differently, such as '<\|vision_pad\|>'"),
+    "another added token": (
+        renamed("<|vision_pad|>", "<|other_pad|>", "[ts]*token*.json"),
+        r"added_tokens\.json number 1 tokens differently, such as '<\|vision_pad\|>'"),
+    "a lost token": (edited("tokenizer.json", lambda t: t["added_tokens"].pop(5) and None), "image token is 637"),
     "rotary positions of another model": (
         sections([16, 24, 24]), r"mrope_section \[16, 24, 24\] is not made of the 16 pairs that a head has"),
     "a renamed token": (renamed("<|video_pad|>", "<|clip_pad|>"), "the"),
