@@ -51,38 +51,54 @@ def test_two_processes_give_the_rows_of_one(asked, tmp_path):
     assert all(row["output"].startswith("kept ") for row in read_jsonl(tmp_path / "base.jsonl"))
 
 
+PART = """#!{python}
+import sys
+from pathlib import Path
+from cookbook.evaluation.parallel import end_with_stdin
+part = sys.argv[-1].replace("/", "-of-")
+with open(f"{out}.{{part}}", "a") as file:
+    file.write('{{"id": "' + part[0] + '"}}\\n{{"id": "torn')
+end_with_stdin()
+"""
+PARENT = """
+import sys
+from pathlib import Path
+from cookbook.display.terminal import sigterm_exits
+from cookbook.evaluation.parallel import predict_parallel
+sys.executable = sys.argv[1]
+with sigterm_exits():
+    predict_parallel([], ["0", "1", "2", "3"], Path(sys.argv[2]), 2)
+"""
+
+
 @pytest.mark.fault("local engine")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_several_processes_that_are_stopped_leave_their_answers_and_nothing_running(stop, tmp_path, samples):
-    """Ctrl-C goes to the parent's group alone; one that is killed can say and gather nothing."""
-    formats.write(samples, tmp_path / "own", "samples_jsonl")
-    out = tmp_path / "base.jsonl"
-    words = ["--data", tmp_path / "own", "--contract", jobs.CONTRACT, "--limit", "12", "--size", "1"]
-    command = [sys.executable, "-m", "cookbook.evaluation", "predict", "--model", jobs.BASE, *words, "--out", out]
-    how = {"cwd": ROOT, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "start_new_session": True}
-    parent = subprocess.Popen([*map(str, command), "--gpus", "2"], **how)
-
-    def answered() -> int:
-        return sum(file.read_text().count("\n") for file in tmp_path.glob("base.jsonl*"))
-
-    while answered() < 2 and parent.poll() is None:
+def test_several_processes_that_are_stopped_leave_their_answers_and_nothing_running(stop, tmp_path):
+    """Each has written an answer and half of one; a parent that is killed can gather nothing."""
+    out, program = tmp_path / "base.jsonl", tmp_path / "part.py"
+    program.write_text(PART.format(python=sys.executable, out=out))
+    program.chmod(0o755)
+    how = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, program, out], **how)
+    while len(list(tmp_path.glob("base.jsonl.*"))) < 2 and parent.poll() is None:
         time.sleep(0.05)
     children = psutil.Process(parent.pid).children()
-    os.killpg(parent.pid, stop)
-    told, kept = parent.communicate(timeout=60)[1], answered()
-    assert len(children) == 2 and not psutil.wait_procs(children, timeout=20)[1]
-    if stop != signal.SIGKILL:
-        lines = [line for line in told.splitlines() if "answers, in batches" not in line]  # bars
-        assert lines[-1] == "stopped; what was answered is kept: the same command goes on", told
-        assert parent.returncode == 130 and "Traceback" not in told
-        assert [file.name for file in tmp_path.glob("base.jsonl*")] == ["base.jsonl"]
-    assert 2 <= kept < len(samples)
-    for file in tmp_path.glob("base.jsonl*"):
-        file.write_text(file.read_text().replace('"output": "', '"output": "kept '))
-    done = subprocess.run([*map(str, command), "--gpus", "2"], cwd=ROOT, capture_output=True, text=True)
-    rows = read_jsonl(out)
-    assert done.returncode == 0 and [row["id"] for row in rows] == [sample.id for sample in samples]
-    assert kept - 2 <= sum(row["output"].startswith("kept ") for row in rows) <= kept  # a last line may be cut
+    os.killpg(parent.pid, stop)  # as a terminal does
+    assert parent.wait(60) != 0 and len(children) == 2 and not psutil.wait_procs(children, timeout=60)[1]
+    rows = [row for file in sorted(tmp_path.glob("base.jsonl*")) for row in read_jsonl(file, torn=True)]
+    assert [row["id"] for row in rows] == ["0", "1"]
+    assert stop == signal.SIGKILL or [file.name for file in tmp_path.glob("base.jsonl*")] == ["base.jsonl"]
+
+
+@pytest.mark.fault("local engine")
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
+def test_a_stop_is_one_line_that_says_how_to_go_on(error, asked, monkeypatch, capsys):
+    def stopped(_):
+        raise error
+
+    monkeypatch.setattr("cookbook.evaluation.__main__.predict_file", stopped)
+    assert main(asked) == 130
+    assert capsys.readouterr().err == "stopped; what was answered is kept: the same command goes on\n"
 
 
 @pytest.mark.parametrize(
