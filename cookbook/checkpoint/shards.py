@@ -9,6 +9,7 @@ is said here, and `verify` lists it.
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from math import inf
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from cookbook.runs import named
+from cookbook.runs import ROOT, named
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+STATE = "cosmos_config"  # stands in every training state that cosmos-rl saves for resume
 ADAPTER = "adapter_config.json"  # stands in what is no whole weights, but what LoRA adds to them
 ARCHITECTURE = "qwen2_5_vl"
 SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "processor_config.json",
@@ -198,3 +200,31 @@ def _against_index(folder: Path, shards: Shards, files: list[Path]) -> Iterator[
     ):
         if names:
             yield words.format(few(names))
+
+
+def step_of(folder: Path) -> float:
+    """Returns N of `step_N`, infinity for `final`, -1 for anything else."""
+    number = re.fullmatch(r"step_(\d+)", folder.name)
+    return int(number[1]) if number else float("inf") if folder.name == "final" else -1
+
+
+def last_complete(run: str | Path) -> Path | None:
+    """Returns the newest training state that `train.resume` can take, `…/checkpoints/step_N/policy`; None without.
+
+    Complete is one whose ranks have all left their marker `.rank_R_complete`: those that its cosmos_config asks for
+    where that can be read, and all whose files are there. Folders by time are looked into as well.
+    """
+    places = [*(ROOT / run).glob("checkpoints/step_*/policy"), *(ROOT / run).glob("[0-9]*/checkpoints/step_*/policy")]
+    found = [p for p in places if step_of(p.parent) >= 0 and _is_complete(p)]
+    return max(found, key=lambda p: (step_of(p.parent), p.parents[2].name), default=None)
+
+
+def _is_complete(state: Path) -> bool:
+    try:
+        sizes = json.loads((state / STATE).read_text(encoding="utf-8"))["policy"]["parallelism"]
+        # ranks that only repeat another's shards save nothing; -1 leaves the number open
+        ranks = max(sizes["dp_shard_size"], 1) * sizes["tp_size"] * sizes["pp_size"] * sizes["cp_size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    there = {p.stem.rpartition("_")[2] for p in state.glob("model_rank_*.pth")} | {str(r) for r in range(ranks)}
+    return all((state / f".rank_{rank}_complete").exists() for rank in there)

@@ -11,7 +11,6 @@ so that both engines, transformers and vLLM read it.
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from cookbook.checkpoint.filled import explained, load_model, load_processor, ot
 from cookbook.checkpoint.shards import (
     ADAPTER,
     INDEX,
+    STATE,
     CheckpointError,
     adapter_settings,
     file_problems,
@@ -32,6 +32,7 @@ from cookbook.checkpoint.shards import (
     meant,
     read_shards,
     require_folder,
+    step_of,
 )
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
@@ -41,7 +42,6 @@ from cookbook.runs import MANIFEST, ROOT, named, read_manifest, unfinished
 CONTRACT = "contract.yaml"
 # without tokenizer.json transformers would make a tokenizer of vocab.json and merges.txt, and not say so
 FILES = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json")
-STATE = "cosmos_config"  # stands in every training state that cosmos-rl saves for resume
 
 log = logging.getLogger(__name__)
 
@@ -125,13 +125,7 @@ def require_finished(run: Path, exports: Sequence[Path] = ()) -> None:
 def _exports(place: Path) -> list[Path]:
     """Returns `step_N` and `final` in a folder and its `safetensors`, by step; `step_N.incomplete-…` is none."""
     found = [*place.glob("*"), *place.glob("safetensors/*")]
-    return sorted((p for p in found if p.is_dir() and _order(p) >= 0), key=_order)
-
-
-def _order(folder: Path) -> float:
-    """Returns N of `step_N`, infinity for `final`, -1 for anything else."""
-    number = re.fullmatch(r"step_(\d+)", folder.name)
-    return int(number[1]) if number else float("inf") if folder.name == "final" else -1
+    return sorted((p for p in found if p.is_dir() and step_of(p) >= 0), key=step_of)
 
 
 def run_of(folder: Path) -> Path | None:
@@ -171,28 +165,6 @@ def fetched(name: str) -> str:
             f"{name}: no folder of that name, and the hub does not give it ({type(error).__name__}); name a checkpoint "
             "that is there, or accept the model's terms and log in (hf auth login)"
         ) from None
-
-
-def last_complete(run: str | Path) -> Path | None:
-    """Returns the newest training state that `train.resume` can take, `…/checkpoints/step_N/policy`; None without.
-
-    Complete is one whose ranks have all left their marker `.rank_R_complete`: those that its cosmos_config asks for
-    where that can be read, and all whose files are there. Folders by time are looked into as well.
-    """
-    places = [*(ROOT / run).glob("checkpoints/step_*/policy"), *(ROOT / run).glob("[0-9]*/checkpoints/step_*/policy")]
-    found = [p for p in places if _order(p.parent) >= 0 and _is_complete(p)]
-    return max(found, key=lambda p: (_order(p.parent), p.parents[2].name), default=None)
-
-
-def _is_complete(state: Path) -> bool:
-    try:
-        sizes = json.loads((state / STATE).read_text(encoding="utf-8"))["policy"]["parallelism"]
-        # ranks that only repeat another's shards save nothing; -1 leaves the number open
-        ranks = max(sizes["dp_shard_size"], 1) * sizes["tp_size"] * sizes["pp_size"] * sizes["cp_size"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    there = {p.stem.rpartition("_")[2] for p in state.glob("model_rank_*.pth")} | {str(r) for r in range(ranks)}
-    return all((state / f".rank_{rank}_complete").exists() for rank in there)
 
 
 def require_contract(path: str | Path, contract: Contract) -> None:
@@ -256,5 +228,5 @@ def _write(model, processor, folder: Path, dtype: torch.dtype, contract: Contrac
 def keep(run: Path, count: int, best: int | None = None) -> None:
     """Delete a run's oldest exports, so that the last `count` remain, and that of the step `best`; -1 keeps all."""
     for folder in _exports(run / "safetensors")[:-count] if count > 0 else []:
-        if _order(folder) != best:
+        if step_of(folder) != best:
             shutil.rmtree(folder)

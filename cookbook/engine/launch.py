@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from cookbook.checkpoint.store import STATE, find
+from cookbook.checkpoint.shards import STATE
+from cookbook.checkpoint.store import find
 from cookbook.config import Config
 from cookbook.config.rules import View, gpus_needed
 from cookbook.display.terminal import sigterm_exits
