@@ -55,7 +55,7 @@ def _is(value: Any, kind: Any) -> bool:
 
 def options(loader: Path) -> dict[str, Any] | None:
     """Returns the keys that a loader file reads beside KEYS, with their types; None where it does not state them."""
-    found = OPTIONS.search(loader.read_text(encoding="utf-8")) if loader.is_file() else None
+    found = OPTIONS.search(loader.read_text(encoding="utf-8", errors="replace")) if loader.is_file() else None
     return found and {key: NAMES.get(kind) for key, kind in re.findall(r'"(\w+)": (\w+)', found[1])}
 
 

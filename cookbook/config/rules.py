@@ -306,9 +306,13 @@ def check_patterns(view: View) -> Iterator[Issue]:
 def check_loader(view: View) -> Iterator[Issue]:
     """Yields what the loader would refuse in [custom]; where no loader is named, what none of the project's reads."""
     stated = view.config.table("custom")
+    if isinstance(passport := stated.get("passport"), str) and passport and not (ROOT / passport).is_file():
+        yield view.error("custom.passport", f"{passport!r}: no such file; `python -m data_tools.passport` writes one")
     if isinstance(named := stated.get("loader"), str):
         if not (ROOT / named).is_file():
-            yield view.error("custom.loader", f"{named}: no such loader file; those of the project are in data_tools/")
+            yield view.error(
+                "custom.loader", f"{named!r}: no such loader file; those of the project are in data_tools/"
+            )
         yield from check_custom(view.config, options(ROOT / named), f"{named} does not read it")
     elif stated:
         yield from check_custom(view.config, shipped_options(), "no loader of data_tools reads it", "warning")

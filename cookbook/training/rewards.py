@@ -168,7 +168,7 @@ def check_parts(config: Config, engine: bool = False) -> Iterator[Issue]:
         words = f"names {', '.join(sorted(unknown))}, which is none of {', '.join([*PARTS, OVERLONG])}"
         helps = "write the part in cookbook/training/rewards.py, or run cosmos-rl where it has it"
         yield Issue(config.line(WEIGHTS), WEIGHTS, f"{words}; {helps}")
-    if full_marks(weights) <= 0:
+    if full_marks(weights) <= 0 or config.stated.get(WEIGHTS) in ("", []):
         yield Issue(config.line(WEIGHTS), WEIGHTS, "pays for nothing; give a part a weight above 0")
     if OVERLONG in weights and not 0 < config[key] < limit:
         words = f"is {config[key]}, which does not lie between 0 and rollout.max_response_length = {limit}"
