@@ -163,6 +163,8 @@ ROW = {"id": "0", "group": "0", "kind": "binary", "reference": "A", "options": [
     [
         ({"reference": None}, "row 1 cannot be scored, its reference None is no text"),
         ({"reference": 3}, "row 1 cannot be scored, its reference 3 is no text"),
+        ({"kind": None}, "row 1 cannot be scored, its kind None is no text"),
+        ({"kind": 3}, "row 1 cannot be scored, its kind 3 is no text"),
         ({"options": [None]}, "row 1 cannot be scored, its option None is no text"),
         ({"options": [["A"]]}, "row 1 cannot be scored, its option ['A'] is no text"),
         ({"group": ["x"]}, "row 1 cannot be scored, its group is no text"),
