@@ -18,7 +18,7 @@ from cookbook.doctor import checks
 from cookbook.runs import ROOT, code_hash
 
 MODELS = {"base": (0.25, 0.2, 0.3), "sft": (0.5, 0.45, 0.55), "rl": (0.75, 0.7, 0.8)}
-CLUSTERED = {"sft_vs_base": 5e-4, "rl_vs_sft": 0.04}
+CLUSTERED = {"sft_vs_base": 4e-4, "rl_vs_sft": 0.04}
 COMPARISON = {
     "n": 400,
     "chance": 0.4,
@@ -86,7 +86,7 @@ def test_first_the_time_then_a_line_a_notebook_last_the_result_and_the_report(no
     assert lines[14:16] == [f"Did it get better? {COMPARISON['answer']}.", *COMPARISON["doubts"]]  # as the report opens
     assert lines[16].startswith("report: ") and lines[16].endswith("tutorial/report.html")
     told = json.loads((runs / "tutorial/summary.json").read_text())["paired"]
-    assert {pair: step["p"] for pair, step in told.items()} == {"sft_vs_base": 0.001, "rl_vs_sft": 0.04}
+    assert {pair: step["p"] for pair, step in told.items()} == {"sft_vs_base": 8e-4, "rl_vs_sft": 0.04}
 
 
 def test_the_copy_of_a_notebook_shows_its_figures_and_its_links_lead_somewhere(tmp_path):
