@@ -31,6 +31,7 @@ from cookbook.runs import FOLDER, ROOT
 
 SHOTS = ROOT / "runs/screenshots"
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}  # pixels
+NEWS = "lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
 CELLS = "jupyterapp.shell.currentWidget.content.widgets"
 READY = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 
@@ -44,12 +45,14 @@ class Lab(Browser):
 
     def __enter__(self) -> "Lab":
         shutil.copytree(ROOT / "notebooks", self.folder / "notebooks")
+        (news := self.folder / "config" / NEWS).parent.mkdir(parents=True)
+        news.write_text('{"fetchNews": "false"}')  # its question would lie over the pictures
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.address, self.token = f"http://127.0.0.1:{port}", secrets.token_hex()
         command = [Path(sys.executable).with_name("jupyter"), "lab", "notebooks/index.ipynb", "--no-browser",
-                   "--allow-root", "--expose-app-in-browser", f"--ServerApp.port={port}", "--LabApp.news_url=None",
+                   "--allow-root", "--expose-app-in-browser", f"--ServerApp.port={port}",
                    f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder}"]  # fmt: skip
         own = {FOLDER: self.folder / "runs", "JUPYTER_CONFIG_DIR": self.folder / "config", "PYTHONPATH": ROOT}
         environment = os.environ | {name: str(place) for name, place in own.items()}
