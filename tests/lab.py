@@ -169,8 +169,8 @@ class Book:
             self.page.wait_for_timeout(500)
         return [*seen, self.shown(cell)]
 
-    def shoot(self, what: str) -> None:
-        """Keep a picture of the page at each width, by night and by day, and at the widest go on."""
+    def shoot(self, what: str, cell: int) -> None:
+        """Keep a picture of the page around a cell at each width, by night and by day, and at the widest go on."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         for theme in ("Dark", "Light"):
             change = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme}).then(() => null)"
@@ -180,6 +180,7 @@ class Book:
                 # on a phone the list of files would leave no room for the notebook
                 self.page.evaluate(f"jupyterapp.shell.{'expand' if width > 700 else 'collapse'}Left()")
                 self.page.wait_for_timeout(500)  # until it is laid out anew
+                self.shown(cell)
                 self.page.screenshot(path=SHOTS / f"{self.name}_{what}_{name}_{theme.lower()}.png")
 
     def close(self) -> None:
