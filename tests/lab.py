@@ -179,8 +179,8 @@ class Book:
                 self.page.set_viewport_size({"width": width, "height": height})
                 # on a phone the list of files would leave no room for the notebook
                 self.page.evaluate(f"jupyterapp.shell.{'expand' if width > 700 else 'collapse'}Left()")
-                self.page.wait_for_timeout(500)  # until it is laid out anew
-                self.shown(cell)
+                self.page.evaluate("cell => jupyterapp.shell.currentWidget.content.scrollToItem(cell, 'start')", cell)
+                self.page.wait_for_timeout(1000)  # until it is laid out anew
                 self.page.screenshot(path=SHOTS / f"{self.name}_{what}_{name}_{theme.lower()}.png")
 
     def close(self) -> None:

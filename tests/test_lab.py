@@ -131,11 +131,13 @@ def test_a_stopped_training_says_how_to_go_on_and_all_cells_run_again(lab):
     (stop,) = [output for output in book.outputs()[training] if output["output_type"] == "error"]
     assert len(stop["traceback"]) == 1 and "goes on from there" in stop["traceback"][0]
     made = re.search(r"after step (\d+) of 16", stop["traceback"][0])[1]
-    assert f"SFT: {made} of 16 · " in book.shown(training)[0]  # bar and message count alike
+    said = "".join(output.get("text", "") for output in book.outputs()[training])
+    assert f"SFT: {made} of 16 · " in said  # bar and message count alike
     book.shoot("stopped", training)
     book.set(fresh=False)
     book.run_all()
     book.wait(600)
-    assert f"goes on after step {made} of 16" in book.shown(training)[0]
+    said = "".join(output.get("text", "") for output in book.outputs()[training])
+    assert f"goes on after step {made} of 16" in said and "SFT: 16 of 16 · " in said
     assert not book.complaints()
     book.close()
