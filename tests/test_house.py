@@ -40,8 +40,7 @@ SAME = {
     "ordinal": "grades: their metric, their reward",
 }
 # lines at most: 3,800, 10,000 and 5,600 stood before any data (jobs, new, predict's command, presets, vllm) and
-# before nothing was lost (checkpointer, locks, what is refused by name), before lint asked loaders and before speed on a
-# GPU (13,980)
+# before nothing was lost (checkpointer, locks, what is refused by name); 13,980 before lint asked loaders, before speed
 LIMITS = {"road": 4_640, "cookbook": 14_405, "data_tools": 6_060}
 
 
