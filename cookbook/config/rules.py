@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cookbook.config import schema
+from cookbook.config.custom import check_custom, options, shipped_options
 from cookbook.config.document import Config, ConfigError
 from cookbook.config.patterns import hits, parameter_names
 from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT, Issue
@@ -309,22 +310,38 @@ def check_patterns(view: View) -> Iterator[Issue]:
         yield view.error("policy", str(error))
 
 
-def check_vision(view: View) -> Iterator[Issue]:
-    """Yields a checkpoint on this disk whose own limits would have the engine resize the frames once more."""
+def check_loader(view: View) -> Iterator[Issue]:
+    """Yields what the loader would refuse in [custom]; where no loader is named, what none of the project's reads."""
+    stated = view.config.table("custom")
+    if isinstance(passport := stated.get("passport"), str) and passport and not (ROOT / passport).is_file():
+        yield view.error("custom.passport", f"{passport!r}: no such file; `python -m data_tools.passport` writes one")
+    if isinstance(named := stated.get("loader"), str):
+        if not (ROOT / named).is_file():
+            yield view.error(
+                "custom.loader", f"{named!r}: no such loader file; those of the project are in data_tools/"
+            )
+        yield from check_custom(view.config, options(ROOT / named), f"{named} does not read it")
+    elif stated:
+        yield from check_custom(view.config, shipped_options(), "no loader of data_tools reads it", "warning")
+
+
+def check_contract(view: View) -> Iterator[Issue]:
+    """Yields a contract that cannot be used, and a checkpoint with narrower limits: the engine would resize again."""
     stated, folder = view.config.table("custom").get("contract"), ROOT / view["policy.model_name_or_path"]
-    if not isinstance(stated, str) or not folder.is_dir():
+    if not isinstance(stated, str):
         return
     from cookbook.data.contract import Contract  # which reads YAML, for this alone
 
     try:
         vision = Contract.load(ROOT / stated).vision
-        if words := narrower_limits(folder, vision.min_pixels, vision.max_pixels):
+        if folder.is_dir() and (words := narrower_limits(folder, vision.min_pixels, vision.max_pixels)):
             yield view.warning("policy.model_name_or_path", words)
     except (ValueError, OSError) as error:
         yield view.error("custom.contract", " ".join(str(error).split()))
 
 
-RULES = (check_defaults, check_combinations, check_gpus, check_batches, check_lengths, check_patterns, check_vision)
+RULES = (check_defaults, check_combinations, check_gpus, check_batches, check_lengths, check_patterns, check_loader,
+         check_contract)  # fmt: skip
 
 
 def sound_view(config: Config, **known: int | None) -> tuple[View, list[Issue]]:
