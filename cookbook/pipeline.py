@@ -43,19 +43,7 @@ from cookbook.evaluation.predict import predict
 from cookbook.evaluation.predictions import judge
 from cookbook.evaluation.report import Report
 from cookbook.evaluation.scores import compare
-from cookbook.runs import (
-    EXPORTS,
-    MANIFEST,
-    ROOT,
-    STATE,
-    Run,
-    RunError,
-    locked,
-    named,
-    read_manifest,
-    require_name,
-    unfinished,
-)
+from cookbook.runs import MANIFEST, ROOT, Run, RunError, locked, named, read_manifest, require_name, unfinished
 from cookbook.training.checkpointer import stops_between_steps
 from cookbook.training.grpo import grpo
 from cookbook.training.rewards import are_ours, require_gold, reward_weights
@@ -209,18 +197,18 @@ def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = 
     with locked(place):
         facts, began = _facts(job, program), datetime.fromtimestamp(place.stat().st_mtime)
         changed = _changed(place, job.config, facts)
-        ended = (place / MANIFEST).is_file() and not unfinished(place) and any((place / EXPORTS).glob("step_*"))
+        ended = (place / MANIFEST).is_file() and not unfinished(place) and any((place / runs.EXPORTS).glob("step_*"))
         if ended and not (fresh or changed):
             print(f"{named(place)}: stands, of these settings and this code; fresh trains again")
             return checkpoint.find(place)
-        stopped = (place / STATE).is_file() or checkpoint.last_complete(place) is not None
+        stopped = (place / runs.STATE).is_file() or checkpoint.last_complete(place) is not None
         go_on = bool(not fresh and stopped and unfinished(place))
         changed.pop("code", None)  # a stopped run may go on after an update
         if go_on and changed:
             differs = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
             helps = "go on with its settings, start over (-p fresh True, or --fresh), or take another name for the job"
             raise RunError(f"{named(place)}: holds a stopped run with other settings ({differs}); {helps}")
-        if not go_on and any((place / EXPORTS).glob("step_*")):
+        if not go_on and any((place / runs.EXPORTS).glob("step_*")):
             print(f"{named(place)}: this replaces the run of {began:%H:%M}, whose exports go when a new one stands")
         if program == PROGRAM:
             return _launch(job, facts, go_on, stop_on_alarm)

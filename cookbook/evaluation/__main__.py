@@ -17,10 +17,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
+from threading import Thread
 
 from yaml import YAMLError
 
 from cookbook.data.answers import FORMATS
+from cookbook.display.terminal import sigterm_exits
 from cookbook.evaluation import findings, scores
 from cookbook.evaluation.metrics import measure
 from cookbook.evaluation.predictions import read
@@ -87,7 +89,7 @@ def predict_file(given: argparse.Namespace) -> str:
     import torch  # scoring needs neither torch nor any data
 
     from cookbook import checkpoint, jobs, pipeline
-    from cookbook.evaluation.parallel import part_file, predict_parallel
+    from cookbook.evaluation.parallel import end_with_stdin, part_file, predict_parallel
     from cookbook.evaluation.predict import predict
     from cookbook.evaluation.presets import preset
     from cookbook.evaluation.server import predict_server
@@ -106,6 +108,8 @@ def predict_file(given: argparse.Namespace) -> str:
     stated = {"limit": given.limit, "temperature": given.temperature}
     how |= {key: value for key, value in stated.items() if value is not None}
     part, parts = map(int, given.part.split("/"))
+    if parts > 1:
+        Thread(target=end_with_stdin, daemon=True).start()
     path, name = part_file(given.out, part, parts), given.name or _stem(given.out)
     if given.server:
         rows = predict_server(given.server, given.model, samples, seen, name, path=path, **how)
@@ -176,12 +180,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.said = sys.argv[1:] if arguments is None else arguments
     try:
         if given.command == "predict":
-            print(predict_file(given))
+            with sigterm_exits():
+                print(predict_file(given))
             return 0
         result = score_files(given.files, given.format, given.published)
     except (ValueError, OSError, RuntimeError, YAMLError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
+        print("stopped; what was answered is kept: the same command goes on", file=sys.stderr)
+        return 130
     print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else "\n".join(_table(result)))
     return 0
 

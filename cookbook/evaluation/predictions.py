@@ -153,7 +153,7 @@ def read(path: str | Path, form: str | None = None) -> list[dict]:
         raise ValueError(f"{path}: is no file of predictions ({error})") from None
     first: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
-        texts = [("reference", row["reference"]), *(("option", o) for o in row["options"])]
+        texts = [*((key, row[key]) for key in ("reference", "kind")), *(("option", o) for o in row["options"])]
         odd = [f"{key} {value!r}" for key, value in texts if not isinstance(value, str)]
         odd += ["group"] * isinstance(row["group"], list | dict)
         if odd:
