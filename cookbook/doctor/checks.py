@@ -27,7 +27,7 @@ from typing import Any
 from cookbook import runs
 from cookbook.config import Config
 from cookbook.config.planner import PARAMETERS_7B
-from cookbook.config.rules import VISIBLE, View, check_contract
+from cookbook.config.rules import VISIBLE, View, check_vision
 from cookbook.display.tables import MISSING, OK, WARNING
 from cookbook.engine.environment import PROGRAMS, find_redis, is_free, is_safe, redis_version, search_path
 
@@ -149,7 +149,7 @@ def level(levels: Sequence[tuple], found: Any) -> Judged:
 def narrow_starts() -> list[str]:
     """Returns what the lint says of the vision limits of each shipped file's checkpoint, where that is on this disk."""
     configs = [Config.read(file, file.name) for file in sorted((runs.ROOT / "configs").glob("*.toml"))]
-    return [f"{c.name}: {issue.message}" for c in configs for issue in check_contract(View(c))]
+    return [f"{c.name}: {issue.message}" for c in configs for issue in check_vision(View(c))]
 
 
 def starts(found: list[str]) -> Judged:
