@@ -325,7 +325,7 @@ def check_loader(view: View) -> Iterator[Issue]:
         yield from check_custom(view.config, shipped_options(), "no loader of data_tools reads it", "warning")
 
 
-def check_contract(view: View) -> Iterator[Issue]:
+def check_vision(view: View) -> Iterator[Issue]:
     """Yields a contract that cannot be used, and a checkpoint with narrower limits: the engine would resize again."""
     stated, folder = view.config.table("custom").get("contract"), ROOT / view["policy.model_name_or_path"]
     if not isinstance(stated, str):
@@ -341,7 +341,7 @@ def check_contract(view: View) -> Iterator[Issue]:
 
 
 RULES = (check_defaults, check_combinations, check_gpus, check_batches, check_lengths, check_patterns, check_loader,
-         check_contract)  # fmt: skip
+         check_vision)  # fmt: skip
 
 
 def sound_view(config: Config, **known: int | None) -> tuple[View, list[Issue]]:
