@@ -9,7 +9,8 @@ again (grpo_trainer.py:1155): so the token that ends one is never trained, and a
 is trained in the usual ones. With `train.train_policy.rollout_as_token_ids = true` it gets the sampled tokens.
 A rollout must see what the trainer sees, or the policy is graded on another clip than it answered to. So a prompt is
 what the engine's own packer makes of it: token ids, pixels, and rotary positions, for transformers would compute others
-(CONTRIBUTING.md). All prompts of a call go in one batch: with FSDP every process must make as many forward passes.
+(CONTRIBUTING.md); of Qwen3-VL it makes none, and the trainer's model and this one compute the same. All prompts of a
+call go in one batch: with FSDP every process must make as many forward passes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
+
+from cookbook.data.architecture import of_config
 
 BACKEND = "transformers"  # the configurations' rollout.backend
 MEDIA_KEYS = ("pixel_values_videos", "video_grid_thw", "pixel_values", "image_grid_thw")
@@ -53,8 +56,7 @@ class TransformersRollout(RolloutBase):
         """Called by the engine before the first weights arrive. Loads the model; colocated, only its shapes."""
         path = self.config.policy.model_name_or_path
         self.model_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        if self.model_config.model_type != "qwen2_5_vl":
-            raise ValueError(f"{path}: is a {self.model_config.model_type}; this backend knows qwen2_5_vl")
+        self.family = of_config(self.model_config)
         if self.config.mode == "colocated":
             with torch.device("meta"):
                 self.model = AutoModelForImageTextToText.from_config(self.model_config)
@@ -72,8 +74,11 @@ class TransformersRollout(RolloutBase):
     def get_underlying_model(self) -> nn.Module:
         """Returns the model whose weights the engine replaces, under published names, which its mapper expects.
 
-        transformers 4.57 has `model.visual.*` and `model.language_model.*` for what files call `visual.*`, `model.*`.
+        transformers 4.57 has `model.visual.*` and `model.language_model.*` for what files call `visual.*`, `model.*`;
+        files of Qwen3-VL have transformers' names.
         """
+        if not self.family.native:
+            return self.model
         inner, head = self.model.model, self.model.lm_head
         return nn.ModuleDict({"visual": inner.visual, "model": inner.language_model, "lm_head": head})
 
@@ -134,18 +139,21 @@ def sampling(config: Any, is_validation: bool) -> GenerationConfig:
     return GenerationConfig(**settings)
 
 
-def prompt_batch(prompts: Sequence[Mapping[str, Any]], pad: int) -> tuple[dict[str, Tensor], Tensor]:
+def prompt_batch(prompts: Sequence[Mapping[str, Any]], pad: int) -> tuple[dict[str, Tensor], Tensor | None]:
     """Returns prompts as the packer makes them for the trainer in one left-padded batch, and their rotary positions.
 
-    Ids and mask are (prompts, length), positions (3, prompts, length); clips and images follow one another.
+    Ids and mask are (prompts, length), positions (3, prompts, length), None where the packer makes none; clips and
+    images follow one another.
     """
     ids, left = [torch.tensor(prompt["input_ids"]) for prompt in prompts], {"batch_first": True, "padding_side": "left"}
     batch = {"input_ids": pad_sequence(ids, padding_value=pad, **left)}
     batch["attention_mask"] = pad_sequence([torch.ones_like(row) for row in ids], **left)
-    positions = pad_sequence([prompt["position_ids"][:, 0].T for prompt in prompts], padding_value=1, **left)
     for name in MEDIA_KEYS:
         if found := [prompt[name] for prompt in prompts if prompt[name] is not None]:
             batch[name] = torch.cat(found)
+    if "position_ids" not in prompts[0]:
+        return batch, None
+    positions = pad_sequence([prompt["position_ids"][:, 0].T for prompt in prompts], padding_value=1, **left)
     return batch, positions.permute(2, 0, 1)
 
 
@@ -164,6 +172,23 @@ def positioned(model, positions: Tensor):
     finally:
         del model.model.get_rope_index
         model.model.rope_deltas = None  # the trainer brings its own positions
+
+
+@contextmanager
+def counted(model, prompts: Sequence[Mapping[str, Any]]):
+    """While open, `generate` knows how many images and clips each prompt shows.
+
+    transformers 4.57.6 counts starts of vision in the text (`_get_image_nums_and_video_nums`), of which Qwen3-VL's has
+    one for each step of a clip: several completions of a prompt with a clip would end in a RuntimeError.
+    """
+    grids = ([prompt[name] for prompt in prompts] for name in ("image_grid_thw", "video_grid_thw"))
+    counts = tuple(torch.tensor([0 if grid is None else len(grid) for grid in kind]) for kind in grids)
+    model._get_image_nums_and_video_nums = lambda *_, **__: counts
+    try:
+        yield
+    finally:
+        del model._get_image_nums_and_video_nums
+        model.model.rope_deltas = None
 
 
 def unsayable(model_config, known: int) -> list[int]:
@@ -185,7 +210,7 @@ def complete(model, prompts: Sequence[Mapping[str, Any]], settings: GenerationCo
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     trained = model.training
     model.eval()  # gradient checkpointing, on while training, would switch the cache off
-    with positioned(model, positions.to(device)):
+    with counted(model, prompts) if positions is None else positioned(model, positions.to(device)):
         out = model.generate(
             **batch,
             generation_config=settings,
