@@ -4,6 +4,7 @@ Why: a house stays a picture only where something holds it. CONTRIBUTING.md says
 """
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -150,6 +151,20 @@ def test_only_the_tutorial_and_its_loader_know_the_toy_world():
     assert {m for m in knows if not m.startswith("data_tools.worlds")} == {"data_tools.road_vqa"}
     texts = {m for m in MODULES if m.startswith("cookbook") and "road_vqa" in ast.unparse(_without_docstrings(m))}
     assert texts <= {"cookbook.jobs"}
+
+
+def test_only_the_seam_knows_one_family_of_models_from_another():
+    """Others ask a record of `data.architecture`; the engine's own modules, which the bridge mends, are named so."""
+    names = re.compile(r"qwen\d(_\d)?_vl$|Qwen\d\w*(Processor|Config|Generation)$", re.IGNORECASE)
+    told = {
+        (module, word)
+        for module in MODULES.keys() - {"cookbook.data.architecture"}
+        for node in ast.walk(_without_docstrings(module))
+        if names.search(word := str(getattr(node, "value", "") if isinstance(node, ast.Constant) else
+                                    getattr(node, "id", "") or getattr(node, "attr", "")))
+        if not (module.startswith("cookbook.engine.") and isinstance(node, ast.Name))
+    }  # fmt: skip
+    assert not told
 
 
 def _without_docstrings(module: str) -> ast.AST:

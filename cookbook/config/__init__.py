@@ -5,6 +5,7 @@ GPUs is gone. Nothing here imports torch or cosmos_rl. notebooks/configuration.i
 
     document      one file: read, looked up and edited by dotted key; two compared: key | default | custom | why
     schema        which keys the engine has, what they take, and what was meant instead
+    models        the published models by name: family, parameters, shape
     patterns      what freeze_pattern, trainable_map and adapters hit in the model
     rules         `lint`: what is wrong, by line, with the fix; `require` refuses it
     planner       `plan`: memory, steps, hours, disk

@@ -13,13 +13,14 @@ from itertools import zip_longest
 from typing import Any
 
 from cookbook.config.document import Config, ConfigError
+from cookbook.config.models import MODELS, SEVEN
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
 from cookbook.display.tables import AsTable, Table
 from cookbook.runs import ROOT
 
 GIB = 2**30
-PARAMETERS_7B = 8.292e9  # Qwen2.5-VL-7B and Cosmos-Reason1-7B, vision tower included
+PARAMETERS_7B = SEVEN.parameters  # of the model that the formulas were fitted to
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312}  # dense bfloat16, from NVIDIA's data sheets
 
 # seconds of one mini-batch on one H200: max(floor, tokens * rate); and of the rest of the step
@@ -28,7 +29,6 @@ LORA = {"floor": 0.35, "floor_alone": 0.35, "rate": 0.1335e-3, "rest": 0.0}
 LATER_FLOOR = 1.0  # of LoRA, in five later runs (tests/benchmarks/seven_billion.py); why it differs is not known
 RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on the same tokens (one run)
 SECONDS_A_TOKEN = 7.8 / 64  # of one generate call of a sharded policy (the same run)
-CACHE_BYTES = 28 * 2 * 4 * 128 * 2  # keys and values of one token: layers x 2 x heads x width x bfloat16
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,20 +64,23 @@ def _parameters(view: View) -> tuple[float, str]:
     name = view["policy.model_name_or_path"]
     if files := list((ROOT / name).glob("**/*.safetensors")):
         return sum(f.stat().st_size for f in files) / 2, f"{name}: the size of its files, two bytes a parameter"
-    return PARAMETERS_7B, f"{name} has {PARAMETERS_7B / 1e9:.2f} B parameters, as Cosmos-Reason1-7B"
+    model = MODELS.get(name, SEVEN)
+    like = ", as Cosmos-Reason1-7B" if model is SEVEN else ""
+    return model.parameters, f"{name} has {model.parameters / 1e9:.2f} B parameters{like}"
 
 
-def memory(parameters: float, shards: int, tokens: int, lora: bool = False) -> float:
+def memory(parameters: float, shards: int, tokens: int, lora: bool = False, logits: float | None = None) -> float:
     """Returns GiB allocated at the peak of a training step on one GPU.
 
     `tokens` are those of one mini-batch on one GPU, padding included. Sharded states: float32 weights, gradients and
     both AdamW moments (16 bytes a parameter), or the frozen float32 base under LoRA (4 bytes). The rest is unsharded
-    layers and the logits.
+    layers and the logits; `logits` is the vocabulary's share of the 7B model's, where it is known.
     """
     scale = parameters / PARAMETERS_7B
+    logits = scale if logits is None else logits
     if lora:
-        return 4 * parameters / shards / GIB + (0.66 + 2.20e-3 * tokens) * scale
-    return 16 * parameters / shards / GIB + max(6.5, 0.5 + 2.59e-3 * tokens) * scale
+        return 4 * parameters / shards / GIB + 0.66 * scale + 2.20e-3 * tokens * logits
+    return 16 * parameters / shards / GIB + max(6.5 * scale, 0.5 * scale + 2.59e-3 * tokens * logits)
 
 
 def loading(parameters: float, shards: int) -> float:
@@ -117,9 +120,12 @@ def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
 
 def _peak(view: View, parameters: float, tokens: int) -> float:
     shards, packed, _, _ = _shape(view, tokens)
-    peak = max(loading(parameters, shards), memory(parameters, shards, packed, view.has_lora))
+    name = view["policy.model_name_or_path"]
+    logits = 1.0 if name in MODELS else None  # all of them know about 152,000 words
+    peak = max(loading(parameters, shards), memory(parameters, shards, packed, view.has_lora, logits))
     if view.is_rl and view["mode"] == "colocated":
-        cache = view["rollout.batch_size"] * view[GENERATIONS] * (tokens + view[RESPONSE]) * CACHE_BYTES / GIB
+        each = MODELS.get(name, SEVEN).cache_bytes / GIB
+        cache = view["rollout.batch_size"] * view[GENERATIONS] * (tokens + view[RESPONSE]) * each
         peak = max(peak, 16 * parameters / shards / GIB + 6.5 + cache)
     return peak
 
@@ -127,7 +133,8 @@ def _peak(view: View, parameters: float, tokens: int) -> float:
 def _seconds(view: View, tokens: int, gpu: str) -> float:
     """Returns the seconds of one optimizer step; in GRPO with its generation, where that is known."""
     shards, packed, batches, rows = _shape(view, tokens)
-    seconds = step_seconds(shards, packed, batches, view.has_lora, gpu)
+    size = MODELS.get(view["policy.model_name_or_path"], SEVEN).parameters / PARAMETERS_7B
+    seconds = step_seconds(shards, packed * size, batches, view.has_lora, gpu)
     if not view.is_rl:
         return seconds
     seconds *= RL_FACTOR
@@ -206,6 +213,8 @@ def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     if packed * rate < floor:
         launching = f"a mini-batch below {floor / rate:,.0f} tokens takes {floor} s, in which the CPU launches kernels"
         yield f"{launching}; later runs took {LATER_FLOOR} s for LoRA instead of {LORA['floor_alone']}"
+    if MODELS.get(view["policy.model_name_or_path"], SEVEN) is not SEVEN:
+        yield "memory and time are Cosmos-Reason1-7B's in proportion to the parameters: not measured for this model"
     yield "waiting for clips to decode, validation and saving are not counted"
     if view[f"{POLICY}.tp_size"] > 1 or (view.has_lora and view[f"{POLICY}.dp_shard_size"] > 1):
         yield "tensor parallelism, and LoRA on several GPUs, are taken to share memory evenly: not measured"
