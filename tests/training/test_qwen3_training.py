@@ -10,6 +10,7 @@ from cookbook.data.encoder import Encoder
 from cookbook.model.generation import generate, token_logits
 from cookbook.model.vision_tower import batch_vision
 from cookbook.runs import Run, read_metrics
+from cookbook.training import rewards
 from cookbook.training.grpo import grpo
 from cookbook.training.sft import sft
 
@@ -31,17 +32,21 @@ def test_sft_lowers_the_loss_and_its_export_is_whole(loaded, samples, runs, qwen
     assert found.ok and found["names"].found.startswith("model.visual.*") and "differ" in found["base"].found
 
 
-def test_one_step_of_grpo_moves_the_weights(loaded, samples, runs):
+def test_one_step_of_grpo_moves_the_weights(loaded, samples, runs, monkeypatch):
+    """Random weights earn nothing by a right answer: the letter e is paid for too."""
+    monkeypatch.setitem(
+        rewards.PARTS, "letters", lambda words, *_: 1.0 if "<answer>" in words else words.count("e") / 99
+    )
     model, encoder = loaded
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     config = Config.load("configs/tiny_rl.toml").edit({"train.max_num_steps": 1, "validation.enable": False,
         "train.optm_warmup_steps": 0, "train.train_batch_per_replica": 16, "rollout.n_generation": 8,
         "train.train_policy.mini_batch": 8, "rollout.max_response_length": 12,
-        "train.train_policy.reward_function": {"overlong": 1.0}})  # fmt: skip
+        "train.train_policy.reward_function": {"letters": 1.0}})  # fmt: skip
     grpo(config, samples[:4], encoder, model, Run("job/rl", seed=0), 0, samples[4:6])
     (row,) = [row for row in read_metrics(runs / "job/rl") if "train/reward_mean" in row]
     moved = [name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])]
-    assert row["train/zero_variance_share"] == 1 or any("deepstack" in name for name in moved)
+    assert row["train/zero_variance_share"] < 1 and any("deepstack" in name for name in moved)
 
 
 @pytest.mark.parametrize("copies", [1, 3])
