@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from cookbook import checkpoint
-from cookbook.data.architecture import KNOWN, QWEN2_5_VL, of_config
+from cookbook.data.architecture import KNOWN, USUAL, of_config
 from cookbook.data.vision import spell, stamps
 from cookbook.model.vision_tower import batch_vision
 
@@ -242,7 +242,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--architecture", choices=list(KNOWN), default=QWEN2_5_VL.model_type)
+    parser.add_argument("--architecture", choices=list(KNOWN), default=USUAL.model_type)
     parser.add_argument("--init", help="a folder that this script wrote: go on from its weights and its tokenizer")
     parser.add_argument("--scenes", type=int, default=140_000)
     parser.add_argument("--steps", type=int, default=20_000)

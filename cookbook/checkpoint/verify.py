@@ -21,7 +21,7 @@ from cookbook.checkpoint import store
 from cookbook.checkpoint.filled import load_model, load_processor
 from cookbook.checkpoint.lineage import run_of
 from cookbook.checkpoint.shards import CheckpointError, Shards, few, file_problems, read_shards, require_folder
-from cookbook.data.architecture import QWEN2_5_VL, architecture
+from cookbook.data.architecture import USUAL, architecture
 from cookbook.data.contract import Contract
 from cookbook.display.tables import ERROR, OK, WARNING, Check, as_html, as_text
 from cookbook.runs import ROOT, named, read_manifest
@@ -111,7 +111,7 @@ def _read_tensor(shards: Shards, name: str) -> torch.Tensor:
 
 def _names(folder: Path, shards: Shards) -> Iterator[Check]:
     """Yields whether tensors are named as published, which the engine, transformers and vLLM all read."""
-    family = QWEN2_5_VL
+    family = USUAL
     with contextlib.suppress(ValueError):  # a broken config.json: `file_problems` has said so
         family = architecture(folder)
     known = ", ".join(f"{prefix}*" for prefix in family.prefixes)

@@ -19,8 +19,8 @@ NOT_TAKEN = "Cosmos3"  # in a name: a checkpoint of reasoner and generator, whos
 
 
 @dataclass(frozen=True)
-class Published:
-    """One published model."""
+class Shape:
+    """What a published model is made of."""
 
     family: Architecture
     parameters: float  # vision tower included
@@ -36,9 +36,9 @@ class Published:
         return self.layers * 2 * self.kv_heads * 128 * 2
 
 
-SEVEN = Published(QWEN2_5_VL, 8.292e9, layers=28, heads=28, kv_heads=4, blocks=32)
-TWO = Published(QWEN3_VL, 2.128e9, layers=28, heads=16, kv_heads=8, blocks=24, tied=True)
-EIGHT = Published(QWEN3_VL, 8.767e9, layers=36, heads=32, kv_heads=8, blocks=27)
+SEVEN = Shape(QWEN2_5_VL, 8.292e9, layers=28, heads=28, kv_heads=4, blocks=32)
+TWO = Shape(QWEN3_VL, 2.128e9, layers=28, heads=16, kv_heads=8, blocks=24, tied=True)
+EIGHT = Shape(QWEN3_VL, 8.767e9, layers=36, heads=32, kv_heads=8, blocks=27)
 MODELS = {
     "nvidia/Cosmos-Reason1-7B": SEVEN, "Qwen/Qwen2.5-VL-7B-Instruct": SEVEN,
     "nvidia/Cosmos-Reason2-2B": TWO, "Qwen/Qwen3-VL-2B-Instruct": TWO,
@@ -54,12 +54,12 @@ def family_of(name: str) -> Architecture:
     return MODELS[name].family if name in MODELS else architecture(ROOT / name)
 
 
-def published_names(model: Published) -> Iterator[str]:
+def published_names(model: Shape) -> Iterator[str]:
     """Yields the parameter names of a published model, as the engine has them."""
     yield from _native(model) if model.family.native else _as_transformers(model)
 
 
-def _native(model: Published) -> Iterator[str]:
+def _native(model: Shape) -> Iterator[str]:
     both = ("weight", "bias")
     mlp = [f"mlp.{part}_proj." for part in ("gate", "up", "down")]
     layer = ["input_layernorm.weight", "post_attention_layernorm.weight", "self_attn.o_proj.weight"]
@@ -78,7 +78,7 @@ def _native(model: Published) -> Iterator[str]:
     yield from ("visual.merger.ln_q.weight", *(f"visual.merger.mlp.{i}.{kind}" for i, kind in product((0, 2), both)))
 
 
-def _as_transformers(model: Published) -> Iterator[str]:
+def _as_transformers(model: Shape) -> Iterator[str]:
     layer = [f"self_attn.{part}.weight" for part in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")]
     layer += [f"mlp.{part}_proj.weight" for part in ("gate", "up", "down")]
     layer += ["input_layernorm.weight", "post_attention_layernorm.weight"]

@@ -60,6 +60,7 @@ QWEN3_VL = Architecture(
     "qwen3_vl", "Cosmos-Reason2, Qwen3-VL", "Qwen3VLProcessor", patch=16, stamped=True, windowed=False,
     deepstack=True, native=False, prefixes=("model.visual.", "model.language_model.", "lm_head."),
 )  # fmt: skip
+USUAL = QWEN2_5_VL  # where nothing says another
 KNOWN = {family.model_type: family for family in (QWEN2_5_VL, QWEN3_VL)}
 
 
@@ -69,7 +70,7 @@ def architecture(folder: Path) -> Architecture:
     Raises ValueError for a file that cannot be read.
     """
     file = folder / "config.json"
-    return KNOWN.get(str(read_json(file).get("model_type")) if file.is_file() else "", QWEN2_5_VL)
+    return KNOWN.get(str(read_json(file).get("model_type")) if file.is_file() else "", USUAL)
 
 
 def of_config(config: Any) -> Architecture:

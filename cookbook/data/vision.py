@@ -10,18 +10,18 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from cookbook.data.architecture import QWEN2_5_VL, Architecture, architecture
+from cookbook.data.architecture import USUAL, Architecture, architecture
 from cookbook.runs import read_json
 
-UNIT = QWEN2_5_VL.unit  # pixels a side of one merged vision token: patches of 14, merged two by two
+UNIT = USUAL.unit  # pixels a side of one merged vision token: patches of 14, merged two by two
 MIN_FRAMES, MAX_FRAMES = 4, 768
 TEMPORAL_PATCH = 2  # frames that are joined into one step; the number of frames is a multiple
 START, END = "<|vision_start|>", "<|vision_end|>"  # around the tokens of a clip, an image, or a step with its time
 # what holds where nothing is stated
 FPS = 2.0
-VIDEO_PIXELS = QWEN2_5_VL.video_pixels
-TOTAL_PIXELS = QWEN2_5_VL.total_pixels
-IMAGE_PIXELS = QWEN2_5_VL.image_pixels
+VIDEO_PIXELS = USUAL.video_pixels
+TOTAL_PIXELS = USUAL.total_pixels
+IMAGE_PIXELS = USUAL.image_pixels
 
 
 def frames_seen(seconds: float, fps: float, frames: float = math.inf, most: int = MAX_FRAMES) -> int:
@@ -51,7 +51,7 @@ def clip_size(
     min_pixels: float,
     max_pixels: float,
     total_pixels: float | None = None,
-    family: Architecture = QWEN2_5_VL,
+    family: Architecture = USUAL,
 ) -> tuple[int, int]:
     """Returns (height, width) of each frame, of which the model sees so many; `total_pixels` limits them together."""
     share = min(family.video_pixels[1], (total_pixels or family.total_pixels) / max(frames, 2) * 2)
@@ -68,7 +68,7 @@ def clip_tokens(
     total_pixels: float | None = None,
     frames: float = math.inf,
     max_frames: int = MAX_FRAMES,
-    family: Architecture = QWEN2_5_VL,
+    family: Architecture = USUAL,
 ) -> int:
     """Returns the vision tokens of a clip: frames / 2 x height / unit x width / unit, after resizing.
 
@@ -119,7 +119,7 @@ def image_tokens(
     height: int,
     max_pixels: float | None = None,
     min_pixels: float | None = None,
-    family: Architecture = QWEN2_5_VL,
+    family: Architecture = USUAL,
 ) -> int:
     """Returns the vision tokens of an image: height / unit x width / unit, after resizing."""
     least, most = family.image_pixels

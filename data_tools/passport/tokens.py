@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cookbook.data.architecture import QWEN2_5_VL, Architecture, architecture
+from cookbook.data.architecture import USUAL, Architecture, architecture
 from cookbook.data.contract import Contract
 from cookbook.data.samples import MEDIA, DataError, Sample, control_tokens, require_plain
 from cookbook.data.vision import FPS, clip_tokens, frames_seen, image_tokens, spell, stamps
@@ -24,7 +24,7 @@ from data_tools.passport.clips import ClipFacts
 VIDEO = "<|video_pad|>"  # stands for a clip in the text
 
 
-def part_tokens(part: Mapping[str, Any], facts: ClipFacts, family: Architecture = QWEN2_5_VL) -> int:
+def part_tokens(part: Mapping[str, Any], facts: ClipFacts, family: Architecture = USUAL) -> int:
     """Returns the vision tokens of one part of a message, with the limits (fps, min_pixels, …) that it states.
 
     Raises DataError for limits that qwen-vl-utils refuses, or that are not supported here.

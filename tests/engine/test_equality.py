@@ -125,10 +125,10 @@ def folder(tmp_path, world, contract):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
-@pytest.mark.parametrize("contract", ["road", "road_patch16"])
-def test_tokens_labels_positions_and_pixels_equal_those_of_the_engine(folder, contract, qwen3):
-    base = ROOT / "models/tiny-base" if contract == "road" else qwen3
-    (folder / "sft.toml").write_text(CONFIG.format(base=base, contract=contract))
+@pytest.mark.parametrize("prompt", ["road", "road_patch16"])
+def test_tokens_labels_positions_and_pixels_equal_those_of_the_engine(folder, prompt, qwen3):
+    base = ROOT / "models/tiny-base" if prompt == "road" else qwen3
+    (folder / "sft.toml").write_text(CONFIG.format(base=base, contract=prompt))
     done = subprocess.run([sys.executable, "-c", PROGRAM, folder], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = json.loads(done.stdout.partition("RESULT")[2])
