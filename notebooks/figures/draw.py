@@ -398,9 +398,9 @@ def _(f: Figure) -> dict:
         f.say(x + 60.5, y + 16, time, "purple code", MID)
         piece(x + 127, y, tokens)
     f.card(EDGE, 330, 228, 90, "grey", "Qwen2.5-VL", f"a token: {sizes['old']} × {sizes['old']} pixels",
-           "the tower's last layer is read")  # fmt: skip
+           "its last layer is read")  # fmt: skip
     f.card(266, 330, 228, 90, "blue", "Qwen3-VL", f"a token: {sizes['new']} × {sizes['new']} pixels",
-           "its inner layers are read too")  # fmt: skip
+           "inner layers are read too")  # fmt: skip
     return {"steps": steps, "times": ", ".join(times), **sizes}
 
 
