@@ -124,7 +124,7 @@ def can(cards: list, free_gib: float = 1000, *checks: Check) -> dict[str, bool]:
         (cards(2), ONE | {SFT, RL}),
         (cards(3), {TINY}),
         (cards(8), set(RUNS)),
-        (cards(8, T4), {TINY, ENGINE}),
+        (cards(8, T4), {TINY, ENGINE, REASON2[0]}),
     ],
     ids=["none", "1 x H100", "2 x H100", "3 x H100", "8 x H100", "8 x T4"],
 )
