@@ -45,8 +45,9 @@ $(READY): pyproject.toml requirements.lock
 	@.ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
 
 # the shell ignores Ctrl-C until the command takes it over: Python, while it starts, would answer with a traceback
-tutorial: $(READY) ## the main job from data to report: base, SFT, RL, evaluation
-	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
+tutorial: $(READY) ## the main job from data to report: base, SFT, RL, evaluation; BASE=FOLDER starts from another base
+	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial $(if $(BASE),--base "$(BASE)" --name "$(notdir $(BASE))") \
+	    --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
 
 recipes: $(READY) ## the four published recipes in miniature, and their page
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --recipes

@@ -21,9 +21,10 @@ from tokenizers import Tokenizer
 from cookbook.config import Config, clip_tokens, plan
 from cookbook.config.planner import GIB, PARAMETERS_7B
 from cookbook.config.schema import GENERATIONS, MINI
+from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text
-from cookbook.data.vision import TEMPORAL_PATCH, UNIT, clip_size, frames_seen
+from cookbook.data.vision import TEMPORAL_PATCH, UNIT, clip_size, frames_seen, stamps
 from cookbook.evaluation.controls import circular, shuffled, single_frame
 from cookbook.runs import ROOT
 from cookbook.training import objective
@@ -366,6 +367,41 @@ def _(f: Figure) -> dict:
         f.box(37 + k * 26 + k // rows**2 * 13, 380, 20, 20, "green", radius=5)
     f.say(260, 428, f"{steps} steps × {rows} × {rows} = {count} tokens for every question", "green small bold", MID)
     return {"frames": frames, "steps": steps, "patches": patches, "patch": patch, "rows": rows, "count": count}
+
+
+@figure("families", 446, "Where the time of a clip stands")
+def _(f: Figure) -> dict:
+    """Qwen2.5-VL, as Cosmos-Reason1, reads the {steps} steps of a clip as one piece, and each token's place has its
+    time. Qwen3-VL, as Cosmos-Reason2, reads a time as words before each step: {times}. A token covers {old} x {old}
+    pixels in one and {new} x {new} in the other."""
+    frames, rate, tokens = range(road.FRAMES), Contract.load(ROOT / CONTRACT).vision.fps, 4
+    times = stamps(frames, rate)
+    steps, sizes = len(times), {"old": QWEN2_5_VL.unit, "new": QWEN3_VL.unit}
+
+    def piece(x: float, y: float, count: int) -> float:
+        f.box(x, y, 8, 22, "grey", radius=2)
+        for k in range(count):
+            f.box(x + 12 + 21 * k, y, 18, 22, "green", radius=4)
+        f.box(x + 12 + 21 * count, y, 8, 22, "grey", radius=2)
+        return x + 24 + 21 * count
+
+    f.say(EDGE, 70, "grey: start and end of what is seen; green: its tokens", "mute small")
+    f.say(EDGE, 106, "Qwen2.5-VL (Cosmos-Reason1)", "ink bold")
+    piece(EDGE, 120, steps * tokens)
+    for k in range(steps):
+        f.path([(40 + 84 * k, 148), (40 + 84 * k, 152), (115 + 84 * k, 152), (115 + 84 * k, 148)], "edge")
+        f.say(78 + 84 * k, 170, f"time {2 * k}", "mute small", MID)
+    f.say(EDGE, 216, "Qwen3-VL (Cosmos-Reason2)", "ink bold")
+    for k, time in enumerate(times):
+        x, y = EDGE + k % 2 * 242, 230 + k // 2 * 36
+        f.box(x, y, 121, 22, "purple-soft", radius=4)
+        f.say(x + 60.5, y + 16, time, "purple code", MID)
+        piece(x + 127, y, tokens)
+    f.card(EDGE, 330, 228, 90, "grey", "Qwen2.5-VL", f"a token: {sizes['old']} × {sizes['old']} pixels",
+           "its last layer is read")  # fmt: skip
+    f.card(266, 330, 228, 90, "blue", "Qwen3-VL", f"a token: {sizes['new']} × {sizes['new']} pixels",
+           "inner layers are read too")  # fmt: skip
+    return {"steps": steps, "times": ", ".join(times), **sizes}
 
 
 @figure("mask", 474, "Only the reply is learned")
