@@ -17,7 +17,8 @@ TOPS = {
     "wts_vqa warehouse_vqa av_caption convert region_masks videophy2_download",
 }
 # each may import from those before it; `runs` and `config` say where things are and how they are set
-ORDER = ["runs", "data", "display", "config", "model", "checkpoint", "training", "evaluation", "engine", "doctor"]
+ORDER = ["runs", "data", "display", "config", "model", "checkpoint", "training", "evaluation", "deploy", "engine",
+         "doctor"]  # fmt: skip
 # in the order in which one may ask another
 DOORS = ["inference", "watch", "compare", "pipeline", "gym", "jobs", "new", "tutorial", "lessons", "__main__"]
 ROAD = ["pipeline.py", "runs.py", "data", "model", "training", "checkpoint/store.py", "evaluation/predict.py",
