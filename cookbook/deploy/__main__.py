@@ -17,9 +17,8 @@ from pathlib import Path
 
 from yaml import YAMLError
 
-from cookbook import jobs
 from cookbook.data.contract import Contract
-from cookbook.deploy import compare, quantise, serve, share
+from cookbook.deploy import quantise, serve
 from cookbook.display.tables import verdicts
 from cookbook.evaluation.vllm import free_port
 from cookbook.runs import ROOT, named, read_json, write_whole
@@ -38,6 +37,8 @@ def _quantise(given: argparse.Namespace) -> None:
     folder, scheme = quantise.form_of(given.path)[0], quantise.BY_LLM_COMPRESSOR[given.form]
     line = f".venv-deploy/bin/python {quantise.SCRIPT} {named(folder)} {given.out} --scheme {scheme}"
     if given.form == "w4a16":
+        from cookbook import jobs
+
         if not given.data:
             raise ValueError("w4a16 is calibrated: name the training data with --data")
         train, contract, _ = jobs.evaluation_samples(given.data, "", "", given.contract or given.path, "train")
@@ -61,6 +62,9 @@ def _serve(given: argparse.Namespace) -> None:
 
 
 def _compare(given: argparse.Namespace) -> bool:
+    from cookbook import jobs
+    from cookbook.deploy import compare
+
     named_forms = dict(form.split("=", 1) if "=" in form else (form, form) for form in given.forms)
     first = next(iter(named_forms.values()))
     samples, contract, _ = jobs.evaluation_samples(given.data, "", "", given.contract or first, given.split)
@@ -84,9 +88,17 @@ def _compare(given: argparse.Namespace) -> bool:
 
 
 def _card(given: argparse.Namespace) -> None:
+    from cookbook.deploy import share
+
     comparison = read_json(given.evaluation, ("models", "tasks")) if given.evaluation else None
     card = share.model_card(given.path, given.repo, _contract(given), comparison, given.model, given.licence)
     print(named(share.write_card(card, given.path)))
+
+
+def _push(given: argparse.Namespace) -> None:
+    from cookbook.deploy import share
+
+    print(share.push(given.path, given.repo, given.really))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -139,10 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command == "compare":
             return int(not _compare(given))
-        if given.command == "push":
-            print(share.push(given.path, given.repo, given.really))
-        else:
-            {"quantise": _quantise, "serve": _serve, "card": _card}[given.command](given)
+        {"quantise": _quantise, "serve": _serve, "card": _card, "push": _push}[given.command](given)
     except (OSError, ValueError, RuntimeError, YAMLError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2

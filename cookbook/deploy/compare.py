@@ -79,7 +79,7 @@ def _asked(rows, path, memory, encoder: Encoder, seconds: float, out: Path | Non
     return Asked(rows, disk, memory, written / seconds)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Forms(AsTable):
     """The forms of one model, the first the one that the others must be as good as, and what was found of each."""
 

@@ -44,14 +44,11 @@ def licence_of(base: str, stated: str = "") -> dict[str, str]:
 
     Raises ValueError where there is neither, or where they differ.
     """
-    file = ROOT / base / CARD
-    own = {
-        key: value for key, value in ((metadata_load(file) if file.is_file() else None) or {}).items() if key in LICENCE
-    }
+    folder = on_disk(base)
+    said = (metadata_load(folder / CARD) if folder and (folder / CARD).is_file() else None) or {}
+    own = {key: said[key] for key in LICENCE if key in said}
     if own and stated and stated != own.get("license"):
-        raise ValueError(
-            f"--licence {stated}: the base is under {own.get('license')}, and what is made of it keeps that"
-        )
+        raise ValueError(f"--licence {stated}: the base is under {own.get('license')}, and so is what is made of it")
     if not own and not stated:
         raise ValueError(f"{base}: has no card that names its licence; name it with --licence")
     return own or {"license": stated}
@@ -76,9 +73,7 @@ def model_card(
     base, data = stages[0].place, next((s.facts["data"] for s in reversed(stages) if "data" in s.facts), "")
     data = Path(data).name if Path(data).is_absolute() else data
     if comparison and model not in comparison["models"]:
-        raise ValueError(
-            f"{model or 'no name'}: was not evaluated; the comparison has {', '.join(comparison['models'])}"
-        )
+        raise ValueError(f"--model {model}: was not evaluated; the comparison has {', '.join(comparison['models'])}")
     score = comparison["models"][model] if comparison else None
     results = [
         EvalResult(
@@ -176,9 +171,7 @@ def push(path: str | Path, repo: str, really: bool = False, private: bool = True
         raise ValueError(f"{named(folder / CARD)}: names no licence; write it with python -m cookbook.deploy card")
     for name in WORDS.intersection(sent):
         _require_clean(folder / name)
-    rows = [
-        (name, f"{(folder / name).stat().st_size:,}", "is sent" if name in sent else "stays here") for name in there
-    ]
+    rows = [(name, (folder / name).stat().st_size, "is sent" if name in sent else "stays here") for name in there]
     if really:
         api = HfApi()
         api.create_repo(repo, private=private, exist_ok=True)

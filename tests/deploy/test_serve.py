@@ -56,7 +56,7 @@ def test_a_prompt_of_text_alone_is_answered(address, contract):
         ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "http://x/y.mp4"}}]}]},
          "addresses are not fetched"),
         ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "there are text, video_url and image_url"),
-        ({"messages": 3}, "TypeError|iterable"),
+        ({"messages": [3]}, "subscriptable"),
     ],
 )  # fmt: skip
 def test_what_a_server_does_not_honour_it_refuses(address, changed, said):
@@ -110,7 +110,7 @@ def fake():
 
 def test_a_server_that_takes_more_frames_is_refused_with_how_many(fake, opened, samples):
     encoder, sample = opened[1], samples[0]
-    own, (t, h, w) = len(encoder.tokens(sample, generate=True).ids), encoder.media(*sample.media()[0]).grid
+    own, (t, h, w) = len(encoder.tokens(sample, generate=True).ids), encoder.media(*next(iter(sample.media()))).grid
     fake.told = {"usage": {"prompt_tokens": own + 12 * h * w // 4}}
     checks = check_server(fake.url, NAME, [sample], encoder)
     assert f"it sees {2 * t + 24} frames, not {2 * t}" in checks[0].found
@@ -181,7 +181,11 @@ def test_the_line_states_the_contract(full, forms, contract):
     assert json.loads(told["--mm-processor-kwargs"]) == {"fps": 2, "min_pixels": 784, "max_pixels": 3136}
     assert json.loads(told["--media-io-kwargs"])["video"]["fps"] == 2
     assert json.loads(told["--limit-mm-per-prompt"]) == {"video": 1, "image": 1}
-    assert told["--max-model-len"] == "4096" and told["--reasoning-parser"] == "qwen3" and told["--port"] == "8001"
+    assert (
+        told["--max-model-len"] == str(longest(contract, 4096))
+        and told["--reasoning-parser"] == "qwen3"
+        and told["--port"] == "8001"
+    )
     assert told["--chat-template"] == str(full / "chat_template.jinja")
     assert str(forms["int8"]) in serve_line(forms["int8"], NAME, contract, 8001)
     for where in IMAGES:  # the port of a container is open to this machine alone
@@ -193,7 +197,7 @@ def test_the_line_states_the_contract(full, forms, contract):
 def test_the_longest_prompt_fits(contract):
     seven = replace(contract, vision=replace(contract.vision, fps=4, max_pixels=81_920, max_frames=32))
     assert longest(seven, 128_000) == 32 * 81_920 // (2 * 784) + 2048 + contract.max_new_tokens
-    assert longest(contract, 4096) == 4096
+    assert longest(contract, 2000) == 2000
 
 
 def test_a_contract_that_is_not_the_checkpoints_is_refused_before_anything_starts(full, tmp_path, contract):

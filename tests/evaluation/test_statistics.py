@@ -343,7 +343,7 @@ def test_the_score_statistic_of_a_difference_is_tangos(truth):
     ("clips", "size", "together", "power"), [(200, 1, False, 0.8), (100, 4, False, 0.9), (100, 4, True, 0.3)]
 )
 def test_a_model_that_loses_the_margin_passes_one_time_in_forty_and_an_equal_one_mostly(clips, size, together, power):
-    rng, runs = np.random.default_rng(0), 600
+    rng, runs = np.random.default_rng(0), 400
     passed = {
         truth: np.mean([
             statistics.non_inferior(*drawn(rng, clips, size, lost, won, together), margin=0.05).holds is True
@@ -372,6 +372,6 @@ def test_the_number_of_questions_it_names_is_enough():
     rng = np.random.default_rng(1)
     first = drawn(rng, 60, 1, 0.05, 0.05, False)
     needed = statistics.non_inferior(*first).needed
-    found = [statistics.non_inferior(*drawn(rng, needed, 1, 0.05, 0.05, False)).holds for _ in range(400)]
+    found = [statistics.non_inferior(*drawn(rng, needed, 1, 0.05, 0.05, False)).holds for _ in range(200)]
     changed = sum(first[0]) + sum(first[1])
     assert np.mean([one is True for one in found]) >= (0.75 if changed >= 6 else 0.5)
