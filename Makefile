@@ -1,7 +1,9 @@
 # Every command of the project. Each one first makes .venv, if it is missing or older than the lock.
 # Another Python than the first of 3.12, 3.11, 3.10 that runs: make tutorial PYTHON=/path/to/python
+# Tests on more cores than two: make test WORKERS=4
 
 PYTHON :=
+WORKERS := 2
 READY := .venv/.ready
 BIN := .venv/bin
 
@@ -51,7 +53,7 @@ recipes: $(READY) ## the four published recipes in miniature, and a page that le
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --recipes
 
 test: lint ## lint, unit tests, and every notebook under nbval
-	$(BIN)/python -m pytest tests --durations=15 --nbval-lax --nbval-current-env $(NOTEBOOKS) $(RECIPES)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) tests --durations=15 --nbval-lax --nbval-current-env $(NOTEBOOKS) $(RECIPES)
 
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not browser" tests

@@ -17,7 +17,7 @@ from data_tools.worlds import road
 
 CLIPS = 24
 NAME = "job_of_a_test"  # nobody has a folder jobs/ of this name
-OTHERS = ("hf_sft", "saved", "samples_jsonl")  # as LLaVA's: a question with choices and a written answer
+FORMS = ("llava", "hf_sft", "saved", "samples_jsonl")  # of questions with choices and a written answer
 SHORT = {"steps": 2, "generations": 4, "engine": "local", "control_questions": 4}
 
 
@@ -57,7 +57,8 @@ def nothing_of_the_toy_road(runs, *names):
     return not list(runs.rglob("*.mp4")) and {place.name for place in runs.iterdir()} == {*names, ".cache"}
 
 
-@pytest.mark.parametrize("form", ["llava", *(pytest.param(form, marks=pytest.mark.slow) for form in OTHERS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
 def test_questions_with_written_answers_go_from_data_to_report(runs, tmp_path, clips, form):
     data = dataset(clips, tmp_path / form, form)
     run(tmp_path / "out", NAME, data)

@@ -27,7 +27,8 @@ WIDE = 200  # columns where the reader is no terminal; tqdm would ask one, and d
 REDRAW = 0.25  # seconds between two updates of a line that overwrites itself
 LINE, LONG = 10.0, 60.0  # seconds between two plain lines: with a tenth of the work in between, and without
 FOLLOWED = "COOKBOOK_PROGRESS"  # the variable by which a program that runs notebooks asks for "followed"
-KEEPERS = {"jupyter-nbconvert", "nbconvert", "pytest", "py.test"}
+KEEPERS = {"jupyter-nbconvert", "nbconvert"}
+TESTED = "PYTEST_CURRENT_TEST"  # where pytest says what it runs: a cell of a notebook, maybe in a worker
 
 
 def progress(items: Collection | int, description: str, done: int = 0) -> "Progress":
@@ -121,6 +122,8 @@ def choose_mode() -> str:
     # people's front ends say which cell they run; nbclient (papermill, nbconvert) and nbval do not
     if "cellId" in kernel.get_parent().get("metadata", {}):
         return "live"
+    if ".ipynb::" in os.environ.get(TESTED, ""):
+        return "quiet"
     try:  # the command that started this kernel: interpreter, program, its module
         launcher = {Path(word).name for word in psutil.Process(os.getppid()).cmdline()[:3]}
     except psutil.Error:

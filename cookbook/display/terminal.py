@@ -28,7 +28,6 @@ import psutil
 
 EVERY, PART = 60.0, 5  # seconds between two plain lines: at least so many, and one part in so many of all until then
 GRACE = 20  # seconds for a training to end its step and keep its state, and for an engine to end its processes
-GONE = 2  # seconds for what was killed to be gone, with the memory of its GPU
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ERASE = "\r\x1b[K"
 CELL = "cell"
@@ -126,11 +125,9 @@ def stop_in_one_line(told: str, grace: int = GRACE) -> None:
         signal.alarm(grace)
 
     def end(number: int, frame: FrameType | None) -> None:
-        left = psutil.Process().children(recursive=True)
-        for process in left:
+        for process in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(left, timeout=GONE)
         say(f"{ERASE * os.isatty(terminal)}stopped; {told}\n")
         os._exit(
             128 + (_asked[0][0] if _asked else number)

@@ -219,7 +219,8 @@ def outputs(kernel: RunningKernel, metadata: dict) -> list[tuple[str, str]]:
             came.append((content.get("name", kind), content.get("text") or content["data"]["text/plain"]))
 
 
-def test_a_kernel_of_nbval_is_quiet_and_one_of_a_front_end_is_live():
+def test_a_kernel_of_nbval_is_quiet_and_one_of_a_front_end_is_live(monkeypatch):
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "work.ipynb::Cell 0 (setup)")  # as pytest sets it for a notebook
     kernel = RunningKernel("python3")
     try:
         assert outputs(kernel, {}) == [("stdout", "SFT: 3 of 3 · loss 0.5\n")]

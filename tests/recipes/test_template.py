@@ -47,6 +47,7 @@ def test_a_copy_passes_nbval(mine):
     assert found.returncode == 0, found.stdout[-3000:]
 
 
+@pytest.mark.slow
 def test_a_copy_runs_under_papermill_and_refuses_a_misspelt_parameter(mine, tmp_path):
     wanted = {"clips": 12, "steps": 4, "engine": "local"}
     out = papermill.execute_notebook(mine, tmp_path / "out.ipynb", wanted, progress_bar=False, kernel_name="python3")
