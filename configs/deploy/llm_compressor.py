@@ -1,8 +1,8 @@
 """Quantise a checkpoint with llm-compressor, in an environment of its own (`make deploy-env`): FP8 dynamic, or W4A16.
 
 Why: it needs other versions of torch and transformers than training does, and a GPU. Vision tower and lm_head stay as
-they are. W4A16 (GPTQ) is calibrated on what `python -m cookbook.deploy quantise --form w4a16 --data …` has written: the
-training split. This file was not run by us: LOG.md.
+they are. W4A16 (GPTQ) is calibrated on what `python -m cookbook.deploy quantise --form w4a16` writes: clips that
+the run was trained on. This file was not run by us: LOG.md.
 
     .venv-deploy/bin/python configs/deploy/llm_compressor.py runs/mine/rl OUT --scheme FP8_DYNAMIC
     .venv-deploy/bin/python configs/deploy/llm_compressor.py runs/mine/rl OUT --scheme W4A16 --calibration FILE

@@ -9,18 +9,19 @@ python -m cookbook.deploy push runs/tutorial/deploy/int8 --repo me/road
 
 import argparse
 import json
+import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from yaml import YAMLError
 
+from cookbook.checkpoint.lineage import run_of
 from cookbook.data.contract import Contract
 from cookbook.deploy import quantise, serve
 from cookbook.display.tables import verdicts
-from cookbook.evaluation.vllm import free_port
+from cookbook.evaluation.vllm import PROGRAM, free_port
 from cookbook.runs import ROOT, named, read_json, write_whole
 
 SERVED = "serve:"
@@ -39,9 +40,10 @@ def _quantise(given: argparse.Namespace) -> None:
     if given.form == "w4a16":
         from cookbook import jobs
 
-        if not given.data:
-            raise ValueError("w4a16 is calibrated: name the training data with --data")
-        train, contract, _ = jobs.evaluation_samples(given.data, "", "", given.contract or given.path, "train")
+        config = (run_of(folder) or folder) / "config.toml"
+        if not config.is_file():
+            raise ValueError(f"{given.path}: is of no run, and w4a16 is calibrated on what a run was trained on")
+        train, contract, _ = jobs.evaluation_samples("", "", "", "", "train", str(config))
         file = quantise.calibration(train, contract, ROOT / f"{given.out}.calibration.jsonl")
         line += f" --calibration {named(file)}"
     print(f"make deploy-env     # once\n{line}")
@@ -55,10 +57,10 @@ def _serve(given: argparse.Namespace) -> None:
     elif given.ours or not serve.with_vllm():
         from cookbook.deploy.app import run_server
 
-        run_server(given.path, name, contract, given.host, given.port, given.open)
+        run_server(given.path, name, contract, given.host, given.port, given.open, given.ends)
     else:
         free_port(given.port)
-        subprocess.run(shlex.split(line), check=True)
+        os.execvp(PROGRAM, shlex.split(line))
 
 
 def _compare(given: argparse.Namespace) -> bool:
@@ -121,11 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     add["quantise"].add_argument("out")
     forms = [*quantise.FORMS, *quantise.BY_LLM_COMPRESSOR]
     add["quantise"].add_argument("--form", choices=forms, default="int8", help="the last two: prints the lines only")
-    add["quantise"].add_argument("--data", default="", help="training data, for w4a16")
     add["serve"].add_argument("--name", default="", help="under which it is asked for; default: the path")
-    add["serve"].add_argument("--host", default="127.0.0.1")
+    add["serve"].add_argument("--host", default="127.0.0.1", help="of our server; vLLM listens to this machine")
     add["serve"].add_argument("--open", action="store_true", help="a host that other machines reach is meant")
     add["serve"].add_argument("--port", type=int, default=8000)
+    add["serve"].add_argument("--ends", action="store_true", help=argparse.SUPPRESS)
     add["serve"].add_argument("--ours", action="store_true", help="our small server, also where vLLM is installed")
     add["serve"].add_argument("--line", choices=["vllm", *serve.IMAGES], help="print the line that serves it there")
     add["serve"].add_argument("--reasoning-parser", default="", help="of vLLM: qwen3, deepseek_r1")

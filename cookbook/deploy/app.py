@@ -8,6 +8,8 @@ listens to this machine alone, since it knows neither keys nor users, and refuse
 
 import base64
 import hashlib
+import os
+import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,12 +105,20 @@ def _sample(asked: Mapping[str, Any], name: str, contract: Contract, folder: Pat
     return Sample("request", "request", tuple(turns))
 
 
-def run_server(path: str, name: str, contract: Contract, host: str, port: int, is_open: bool = False) -> None:
-    """Serve until it is stopped. Raises RuntimeError for a port in use, ServerError for a host that is not loopback."""
+def run_server(
+    path: str, name: str, contract: Contract, host: str, port: int, is_open: bool = False, ends: bool = False
+) -> None:
+    """Serve until it is stopped; where it `ends`, until its input is closed, as when the process that began it died.
+
+    Raises RuntimeError for a port in use, ServerError for a host that is not loopback.
+    """
     import uvicorn
 
     if host not in LOOPBACK and not is_open:
         raise ServerError(f"--host {host}: others may reach a server that asks for no key; add --open if that is meant")
     free_port(port, host)
+    if ends:
+        stop = lambda: (os.read(0, 1), os.kill(os.getpid(), signal.SIGTERM))  # noqa: E731
+        threading.Thread(target=stop, daemon=True).start()
     app = server_app(path, name, contract)
     uvicorn.run(app, host=host, port=port, log_level="warning")

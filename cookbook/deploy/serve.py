@@ -85,8 +85,8 @@ def served(path: str | Path, name: str, contract: str | Path = "", port: int = 0
     bound, port = contract_of(path, Contract.load(ROOT / contract) if contract else None), free_port(port)
     line = shlex.split(serve_line(path, name, bound, port))
     if not with_vllm():
-        line = [sys.executable, "-m", "cookbook.deploy", "serve", str(path), "--name", name, "--port", str(port)]
-        line += ["--contract", str(contract)] if contract else []
+        line = [sys.executable, "-m", "cookbook.deploy", "serve", str(path), "--ends", "--name", name]
+        line += ["--port", str(port), *(("--contract", str(contract)) if contract else ())]
     with started(line, port, PROGRAM if with_vllm() else "the server") as address:
         yield address
 

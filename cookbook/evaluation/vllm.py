@@ -78,7 +78,7 @@ def started(command: Sequence[str], port: int, name: str = PROGRAM) -> Iterator[
     Raises RuntimeError, with the end of its log, where it ends by itself or does not answer.
     """
     with tempfile.NamedTemporaryFile("w+", suffix=".log", errors="replace") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
         try:
             _wait(process, f"http://127.0.0.1:{port}/health", Path(log.name), name)
             yield f"http://127.0.0.1:{port}/v1"

@@ -1,5 +1,7 @@
 """Forms of one model beside each other, and the commands that lead there: quantise, compare, card, push."""
 
+import shutil
+
 import pytest
 
 from cookbook.deploy.__main__ import main
@@ -67,7 +69,7 @@ def test_the_commands_lead_from_a_checkpoint_to_an_upload(full, tmp_path, sample
     [
         ("quantise nowhere OUT", "there is no such folder"),
         ("serve FULL --ours --host 0.0.0.0", "add --open"),
-        ("quantise FULL OUT --form w4a16", "name the training data with --data"),
+        ("quantise FULL OUT --form w4a16", "is of no run, and w4a16 is calibrated on what a run was trained on"),
         ("serve models/tiny-base --line vllm", "carries no contract.yaml; name one with --contract"),
         ("card FULL --repo me/road", "name it with --licence"),
         ("push FULL --repo road", "it is OWNER/NAME"),
@@ -80,13 +82,23 @@ def test_what_cannot_be_done_is_one_line(words, said, full, tmp_path, capsys):
     assert said in error and len(error.splitlines()) == 1
 
 
-def test_lines_are_printed_and_nothing_is_started(full, tmp_path, samples, capsys):
+def test_lines_are_printed_and_nothing_is_started(full, tmp_path, capsys):
     for where in ("vllm", "docker", "jetson", "nim"):
         assert main(["serve", str(full), "--line", where, "--name", "x"]) == 0
     assert main(["quantise", str(full), str(tmp_path / "fp8"), "--form", "fp8-dynamic"]) == 0
     said = capsys.readouterr().out
     assert "make deploy-env" in said and "--scheme FP8_DYNAMIC" in said and said.count("docker run") == 3
-    formats.write(samples[:4], tmp_path / "own", "samples_jsonl")
-    out = str(tmp_path / "w4")
-    assert main(["quantise", str(full), out, "--form", "w4a16", "--data", str(tmp_path / "own")]) == 0
-    assert f"--calibration {out}.calibration.jsonl" in capsys.readouterr().out
+
+
+def test_w4a16_is_calibrated_on_the_training_split_of_its_run(full, tmp_path, samples, contract, capsys, monkeypatch):
+    run, out = tmp_path / "run", str(tmp_path / "w4")
+    shutil.copytree(full, run / "safetensors" / "step_1")
+    (run / "manifest.json").write_text("{}")
+    (run / "config.toml").write_text("")
+    asked = []
+    monkeypatch.setattr(
+        "cookbook.jobs.evaluation_samples", lambda *how: asked.append(how) or (samples[:4], contract, "")
+    )
+    assert main(["quantise", str(run), out, "--form", "w4a16"]) == 0
+    assert asked == [("", "", "", "", "train", str(run / "config.toml"))]
+    assert f"--scheme W4A16 --calibration {out}.calibration.jsonl" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import json
 import shlex
 import socket
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -165,6 +166,13 @@ def test_a_server_that_dies_while_it_starts_is_one_line(full, tmp_path):
     with pytest.raises(RuntimeError, match=r"^the server ended, and said last: .*NaN or infinity in model") as error:
         served(folder, NAME).__enter__()
     assert "\n" not in str(error.value)
+
+
+def test_a_server_ends_with_the_process_that_began_it(full):
+    line = [sys.executable, "-m", "cookbook.deploy", "serve", str(full), "--ends", "--port", str(free_port())]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        process.stdin.close()
+        assert process.wait(120)
 
 
 @pytest.mark.fault("security")
