@@ -21,7 +21,7 @@ from cookbook.checkpoint.lineage import run_of
 from cookbook.data.contract import Contract
 from cookbook.deploy import quantise, serve
 from cookbook.display.tables import verdicts
-from cookbook.evaluation.vllm import PROGRAM, free_port
+from cookbook.evaluation.vllm import PROGRAM, take_port
 from cookbook.runs import ROOT, named, read_json, write_whole
 
 SERVED = "serve:"
@@ -59,7 +59,7 @@ def _serve(given: argparse.Namespace) -> None:
 
         run_server(given.path, name, contract, given.host, given.port, given.open, given.ends)
     else:
-        free_port(given.port)
+        take_port(given.port)
         os.execvp(PROGRAM, shlex.split(line))
 
 

@@ -20,7 +20,7 @@ from cookbook.data.contract import Contract
 from cookbook.data.samples import MEDIA, Sample, message, text
 from cookbook.deploy.quantise import open_form
 from cookbook.evaluation.server import ServerError
-from cookbook.evaluation.vllm import free_port
+from cookbook.evaluation.vllm import take_port
 from cookbook.model.generation import generate, to
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -116,7 +116,7 @@ def run_server(
 
     if host not in LOOPBACK and not is_open:
         raise ServerError(f"--host {host}: others may reach a server that asks for no key; add --open if that is meant")
-    free_port(port, host)
+    take_port(port, host)
     if ends:
         stop = lambda: (os.read(0, 1), os.kill(os.getpid(), signal.SIGTERM))  # noqa: E731
         threading.Thread(target=stop, daemon=True).start()

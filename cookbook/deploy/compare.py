@@ -20,7 +20,7 @@ from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
 from cookbook.deploy.quantise import form_of, open_form, weight_bytes
 from cookbook.display.tables import AsTable, Table, Verdict
-from cookbook.evaluation.findings import from_to, points
+from cookbook.evaluation.findings import points
 from cookbook.evaluation.predict import predict
 from cookbook.evaluation.predictions import save
 from cookbook.evaluation.scores import by_field, require_same_contract, require_same_items, score
@@ -94,7 +94,7 @@ class Forms(AsTable):
             first = next(iter(self.asked.values())).rows
             changed = sum(a["output"] != b["output"] for a, b in zip(first, asked.rows))
             size = ["" if size is None else f"{size / 1e6:.2f}" for size in (asked.disk, asked.memory)]
-            told = [points(found.difference), from_to(found.ci95), changed] if found else ["", "", ""]
+            told = [points(found.difference), " to ".join(map(points, found.ci95)), changed] if found else [""] * 3
             lines.append([name, f"{right} of {len(asked.rows)}", *told, *size, f"{asked.speed:.0f}"])
         return Table(head, lines)
 

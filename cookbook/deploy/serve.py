@@ -27,7 +27,7 @@ from cookbook.data.vision import TEMPORAL_PATCH, UNIT
 from cookbook.deploy.quantise import SETTINGS, contract_of, form_of
 from cookbook.display.tables import ERROR, OK, Check
 from cookbook.evaluation.server import ServerError, openai_messages, reply
-from cookbook.evaluation.vllm import PROGRAM, free_port, started, vllm_command
+from cookbook.evaluation.vllm import PROGRAM, started, take_port, vllm_command
 from cookbook.runs import ROOT, read_json
 
 ROOM = 2048  # tokens for system prompt and question, beside clip and answer
@@ -82,7 +82,7 @@ def served(path: str | Path, name: str, contract: str | Path = "", port: int = 0
     vLLM where it is installed beside a GPU, else ours. Raises RuntimeError for a port in use and for a server that
     ends while it starts; CheckpointError and ContractError before any is started.
     """
-    bound, port = contract_of(path, Contract.load(ROOT / contract) if contract else None), free_port(port)
+    bound, port = contract_of(path, Contract.load(ROOT / contract) if contract else None), take_port(port)
     line = shlex.split(serve_line(path, name, bound, port))
     if not with_vllm():
         line = [sys.executable, "-m", "cookbook.deploy", "serve", str(path), "--ends", "--name", name]

@@ -167,7 +167,7 @@ class NonInferior:
     ci95: tuple[float, float]  # Tango's score interval of it, whole clips counted
     margin: float  # the loss that would be put up with
     p: float  # chance of so good a result if the loss were the margin
-    needed: int  # items, on as many clips each, that show it 8 times in 10 where the two are equally good
+    needed: int  # items, as many to a clip, that show it 8 times in 10 where the two are equally good
 
     @property
     def holds(self) -> bool | None:
@@ -202,7 +202,8 @@ def non_inferior(
     low = brentq(lambda loss: distance(loss) - z, -edge, pair.difference) if pair.difference > -edge else -1.0
     high = brentq(lambda loss: distance(loss) + z, pair.difference, edge) if pair.difference < edge else 1.0
     changed = max(pair.won + pair.lost, 1) / n
-    needed = math.ceil((z + norm.ppf(0.8)) ** 2 * changed * effect / margin**2)
+    least = z**2 * (1 - margin) / margin  # below, not even no change at all would show it
+    needed = math.ceil(effect * max((z + norm.ppf(0.8)) ** 2 * changed / margin**2, least))
     return NonInferior(pair.difference, (low, high), margin, float(norm.sf(distance(-margin))), needed)
 
 

@@ -54,12 +54,12 @@ def vllm_server(model: str, contract: Contract, gpus: int = 1) -> Iterator[str]:
     """
     if not shutil.which(PROGRAM):
         raise RuntimeError("vllm is not installed here; leave out --vllm, or name a server with --server")
-    port = free_port()
+    port = take_port()
     with started(vllm_command(model, contract, port, gpus), port) as address:
         yield address
 
 
-def free_port(port: int = 0, host: str = "127.0.0.1") -> int:
+def take_port(port: int = 0, host: str = "127.0.0.1") -> int:
     """Returns a port that nobody listens on, any for 0. Raises RuntimeError where the given one is taken."""
     with socket.socket() as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just been closed is free

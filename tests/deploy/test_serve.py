@@ -20,7 +20,7 @@ from cookbook.deploy.quantise import contract_of, open_form
 from cookbook.deploy.serve import IMAGES, check_server, longest, require_same_prompts, serve_line, served
 from cookbook.evaluation.predict import predict
 from cookbook.evaluation.server import ServerError, chat, predict_server
-from cookbook.evaluation.vllm import free_port, started
+from cookbook.evaluation.vllm import started, take_port
 
 NAME = "mine"  # as conftest.py serves it
 
@@ -149,7 +149,7 @@ def test_a_port_in_use_is_one_line(full):
         port = taken.getsockname()[1]
         with pytest.raises(RuntimeError, match=rf"^port {port} of 127.0.0.1 cannot be taken.*another with --port$"):
             served(full, NAME, port=port).__enter__()
-    assert free_port(port) == port
+    assert take_port(port) == port
 
 
 @pytest.mark.fault("inputs")
@@ -169,7 +169,7 @@ def test_a_server_that_dies_while_it_starts_is_one_line(full, tmp_path):
 
 
 def test_a_server_ends_with_the_process_that_began_it(full):
-    line = [sys.executable, "-m", "cookbook.deploy", "serve", str(full), "--ends", "--port", str(free_port())]
+    line = [sys.executable, "-m", "cookbook.deploy", "serve", str(full), "--ends", "--port", str(take_port())]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         process.stdin.close()
         assert process.wait(120)

@@ -364,6 +364,9 @@ def test_few_questions_or_few_clips_show_nothing_even_without_a_change():
     for before, after in (([True], [False]), ([False] * 40, [True] * 40)):
         found = statistics.non_inferior(before, after, ["a"] * len(before)).ci95
         assert -1 <= found[0] <= found[1] <= 1
+    n = statistics.non_inferior(same, same, list(map(str, range(60)))).needed  # just enough where nothing changes
+    unchanged = {m: statistics.non_inferior([True] * m, [True] * m, list(map(str, range(m)))) for m in (n - 1, n)}
+    assert [found.holds for found in unchanged.values()] == [None, True]
     with pytest.raises(ValueError, match="between 0 and 1: found 5"):
         statistics.non_inferior(same, same, same, margin=5)
 
