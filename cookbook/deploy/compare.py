@@ -87,14 +87,16 @@ class Forms(AsTable):
     found: Mapping[str, NonInferior]  # by name, without the first
 
     def _table(self) -> Table:
-        head = ("form", "right", "points", "95 %, by clip", "changed", "files, MB", "memory, MB", "tokens/s")
+        head = ("form", "right", "won, lost", "95 %, by clip", "changed", "files, MB", "memory, MB", "tokens/s")
         lines = []
         for name, asked in self.asked.items():
             right, found = sum(row["correct"] for row in asked.rows), self.found.get(name)
             first = next(iter(self.asked.values())).rows
             changed = sum(a["output"] != b["output"] for a, b in zip(first, asked.rows))
             size = ["" if size is None else f"{size / 1e6:.2f}" for size in (asked.disk, asked.memory)]
-            told = [points(found.difference), " to ".join(map(points, found.ci95)), changed] if found else [""] * 3
+            pairs = [(a["correct"], b["correct"]) for a, b in zip(first, asked.rows)]
+            decided = ", ".join(str(pairs.count(pair)) for pair in ((False, True), (True, False)))
+            told = [decided, " to ".join(map(points, found.ci95)), changed] if found else [""] * 3
             lines.append([name, f"{right} of {len(asked.rows)}", *told, *size, f"{asked.speed:.0f}"])
         return Table(head, lines)
 
@@ -118,7 +120,7 @@ class Forms(AsTable):
     def _verdict(name: str, first: str, found: NonInferior) -> Verdict:
         interval = " to ".join(map(points, found.ci95))
         words = f"{name} answers as well as {first}, within {100 * found.margin:g} points at 95 % ({interval})"
-        lost = "it loses more than the margin", "keep the full form, or quantise fewer layers"
+        lost = "it loses more than the margin", "keep the full form, or try the other one"
         open_ = "the interval is too wide for the margin", f"ask about {found.needed} questions"
         return Verdict(words, found.holds, *(lost if found.holds is False else open_))
 
