@@ -39,7 +39,7 @@ def seven(tmp_path_factory, contract):
 
     with torch.device("cuda"):
         torch.set_default_dtype(torch.bfloat16)
-        model = Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(folder))
+        model = Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(folder, trust_remote_code=False))
         torch.set_default_dtype(torch.float32)
     weights = {name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): tensor.cpu()
                for name, tensor in model.state_dict().items()}  # fmt: skip
