@@ -43,19 +43,7 @@ from cookbook.evaluation.predict import predict
 from cookbook.evaluation.predictions import judge
 from cookbook.evaluation.report import Report
 from cookbook.evaluation.scores import compare
-from cookbook.runs import (
-    EXPORTS,
-    MANIFEST,
-    ROOT,
-    STATE,
-    Run,
-    RunError,
-    locked,
-    named,
-    read_manifest,
-    require_name,
-    unfinished,
-)
+from cookbook.runs import MANIFEST, ROOT, Run, RunError, locked, named, read_manifest, require_name, unfinished
 from cookbook.training.checkpointer import stops_between_steps
 from cookbook.training.grpo import grpo
 from cookbook.training.rewards import are_ours, require_gold, reward_weights
@@ -121,9 +109,8 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
     require_name(name)
     loader = loader or config.table("custom").get("loader") or loading.loader_for(config[DATASET])
     start = config[START] or named(runs.path(name) / "sft")
-    config = config.edit(
-        {"train.output_dir": named(runs.path(name) / STEPS[config.kind]), START: start, LOADER: loader}
-    )
+    place = named(runs.path(name) / STEPS[config.kind])
+    config = config.edit({"train.output_dir": place, START: start, LOADER: loader})
     if config.kind == "sft":
         config = config.edit({"train.train_policy.dataloader_seed": seed})
     config, module = _bound(config, name, loader, seed)
@@ -210,18 +197,18 @@ def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = 
     with locked(place):
         facts, began = _facts(job, program), datetime.fromtimestamp(place.stat().st_mtime)
         changed = _changed(place, job.config, facts)
-        ended = (place / MANIFEST).is_file() and not unfinished(place) and any((place / EXPORTS).glob("step_*"))
+        ended = (place / MANIFEST).is_file() and not unfinished(place) and any((place / runs.EXPORTS).glob("step_*"))
         if ended and not (fresh or changed):
             print(f"{named(place)}: stands, of these settings and this code; fresh trains again")
             return checkpoint.find(place)
-        stopped = (place / STATE).is_file() or checkpoint.last_complete(place) is not None
+        stopped = (place / runs.STATE).is_file() or checkpoint.last_complete(place) is not None
         go_on = bool(not fresh and stopped and unfinished(place))
         changed.pop("code", None)  # a stopped run may go on after an update
         if go_on and changed:
             differs = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
             helps = "go on with its settings, start over (-p fresh True, or --fresh), or take another name for the job"
             raise RunError(f"{named(place)}: holds a stopped run with other settings ({differs}); {helps}")
-        if not go_on and any((place / EXPORTS).glob("step_*")):
+        if not go_on and any((place / runs.EXPORTS).glob("step_*")):
             print(f"{named(place)}: this replaces the run of {began:%H:%M}, whose exports go when a new one stands")
         if program == PROGRAM:
             return _launch(job, facts, go_on, stop_on_alarm)
@@ -373,15 +360,14 @@ def report(
     notes: Sequence[str] = (),
     order: Sequence[str] = (),
 ) -> Path:
-    """Write `runs/NAME/evaluation/comparison.json` and `runs/NAME/report.html`. Returns the report's path.
+    """Write `runs/NAME/report.html`, and `evaluation/comparison.json` with its answer. Returns the report's path.
 
     `control_rows` are those of the last model, `notes` sentences beside the scores, `order` the tasks that only the
     order of the frames should answer. The configurations and the lineage of the last checkpoint come along.
     """
-    (job.path / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
     done = {step: job.path / step for step in STEPS.values() if (job.path / step / MANIFEST).is_file()}
     texts = {"Lineage": tree(lineage(list(models(job).values())[-1]))}
-    return Report(
+    page = Report(
         comparison,
         rows,
         **{step: read_engine_metrics(run, torn=True) for step, run in done.items()},  # as cookbook.watch reads them
@@ -394,7 +380,11 @@ def report(
         clips=clips,
         fps=job.contract.vision.fps,
         again=_again(job, done, comparison["n"]),
-    ).write(job.path / "report.html")
+    )
+    answer, doubts, _ = page.answer()
+    kept = json.dumps(comparison | {"answer": answer, "doubts": doubts}, indent=1)
+    (job.path / "evaluation" / "comparison.json").write_text(kept, encoding="utf-8")
+    return page.write(job.path / "report.html")
 
 
 def _again(job: Job, done: Mapping[str, Path], questions: int) -> dict[str, str]:

@@ -10,10 +10,12 @@ from cookbook.config import Config
 from data_tools import loading
 from data_tools.loading.engine import serve
 
+OPTIONS = {"media": str}
+
 
 def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
-    loading.custom(config, media=str)
+    loading.custom(config, **OPTIONS)
     return loading.load(config, "hf_sft", clips=loading.media(config))
 
 

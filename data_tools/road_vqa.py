@@ -24,6 +24,7 @@ from data_tools.worlds import STAMP, road
 from data_tools.worlds.road_questions import questions
 
 CLIPS = {"train": 480, "validation": 40, "test": 120}
+OPTIONS = {"clips": int, "reasoned": float}
 HURRIED_ERRORS = 0.25  # of the answers that stand without reasoning
 
 
@@ -52,7 +53,7 @@ def world(folder: Path, seed: int = 0, clips: Mapping[str, int] | None = None) -
 
 def load(config: Config) -> dict[str, list[Sample]]:
     """Returns {"train": …, "validation": …, "test": …}. Raises DataError for what cannot be used."""
-    stated = loading.custom(config, reasoned=float, clips=int)
+    stated = loading.custom(config, **OPTIONS)
     folder, contract = ROOT / config[f"{loading.TRAIN}.name"], loading.contract(config)
     train = first_clips(read(folder, "train", contract, stated.get("reasoned", 1.0)), stated.get("clips", -1))
     test = read(folder, "test", contract) if (folder / "test").is_dir() else []

@@ -13,10 +13,12 @@ from data_tools import loading
 from data_tools.formats.saved import COLUMN
 from data_tools.loading.engine import serve
 
+OPTIONS = {"media": str}
+
 
 def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …}. Raises DataError for what cannot be used."""
-    loading.custom(config, media=str)
+    loading.custom(config, **OPTIONS)
     column = config.stated.get("train.train_policy.conversation_column_name", COLUMN)
     return loading.load(config, "saved", media=loading.media(config), column=column)
 

@@ -37,6 +37,7 @@ from data_tools.formats.source import Problems, inside, safe_id, shown, skipping
 from data_tools.loading.engine import serve
 from data_tools.region_masks import decode, draw_marks
 
+OPTIONS = {}
 log = logging.getLogger(__name__)
 
 # name: (kind of answer, what stands behind the question so that it has one form, what the answer is)
@@ -58,7 +59,7 @@ SPACE = re.compile(r"[\s,]*")
 
 def load(config: Config) -> loading.Splits:
     """Returns {"train": …, "validation": …, "test": …} of a converted folder; raises DataError for an unusable one."""
-    loading.custom(config)
+    loading.custom(config, **OPTIONS)
     return loading.load(config, "llava")
 
 

@@ -24,6 +24,7 @@ from data_tools import loading
 from data_tools.formats.source import Problems, inside, parse_json, read_text, shown, skipping
 from data_tools.loading.engine import serve
 
+OPTIONS = {"validate": bool}
 TRIMMED = "normal_trimmed"  # scenes without an accident, in a folder of their own
 LETTERS = ("a", "b", "c", "d")
 NEAR = 0  # for the passport: clips of one fixed camera look alike on any day, so looks do not tell a leak
@@ -101,7 +102,7 @@ def _scene(videos: Path, scene: str, entry: Mapping[str, Any], problems: Problem
 
 def load(config: Config) -> loading.Splits:
     """Returns train, validation, and val as test where it is there. Raises DataError for what cannot be used."""
-    validate = loading.custom(config, validate=bool).get("validate")
+    validate = loading.custom(config, **OPTIONS).get("validate")
     root, problems = ROOT / config[f"{loading.TRAIN}.name"], []
     train = read(root, "train", problems)
     held = read(root, "val", problems) if validate or (root / "annotations" / "vqa" / "val").is_dir() else []

@@ -3,16 +3,17 @@
 import json
 
 import pytest
+from control_falls import LEVEL, SEEDS, WITHOUT_CLIP, WITHOUT_ORDER, above_guessing, lost
 
 from cookbook import jobs, pipeline, runs, tutorial
-from cookbook.evaluation.findings import FELL, STILL, against_controls
+from cookbook.evaluation.findings import STILL, against_controls
 from cookbook.runs import read_metrics
 from cookbook.training.alarms import replay
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2], ids=lambda seed: f"seed {seed}")
+@pytest.fixture(scope="module", params=SEEDS, ids=lambda seed: f"seed {seed}")
 def job(request):
     name = f"slow_seed{request.param}"
     seconds = tutorial.run_notebooks(name, request.param, "local", fresh=True)
@@ -44,16 +45,22 @@ def test_rl_rises_and_stays_near(job):
 
 
 def test_the_questions_ask_for_the_clip_and_one_for_the_order_of_its_frames(job):
-    """Of the model after RL, on every held-out question; `signal` shows that mixed frames do not merely confuse it."""
+    """Of the model after RL, on every held-out question; `signal` shows that mixed frames do not merely confuse it.
+
+    A control has fallen where it is not surely above guessing, and surely below the own clip, all looks of all seeds
+    counted: `control_falls` says by which test, and what that finds.
+    """
     name, summary = job
     done = jobs.job(name, "rl", summary["seed"])
     comparison, rows = pipeline.evaluate(done)
-    held = against_controls(rows["rl"], pipeline.controls(done, "rl"), comparison)
-    for control in ("blind", "other clips"):
-        assert held[control]["all"]["verdict"] == FELL, (control, held[control]["all"])
-    for control in ("shuffled frames", "single frame"):
+    controls = pipeline.controls(done, "rl")
+    held = against_controls(rows["rl"], controls, comparison)
+    change = {control: [row for row in controls[control] if row["task"] == "change"] for control in WITHOUT_ORDER}
+    for control, asked in ({control: controls[control] for control in WITHOUT_CLIP} | change).items():
+        assert above_guessing(asked, comparison["tasks"]) > LEVEL, (control, held[control])
+        assert lost(rows["rl"], asked) < LEVEL, (control, held[control])
+    for control in WITHOUT_ORDER:
         assert held[control]["change"]["own"] > 0.9
-        assert held[control]["change"]["verdict"] == FELL, (control, held[control]["change"])
         assert held[control]["signal"]["verdict"] == STILL, (control, held[control]["signal"])
 
 

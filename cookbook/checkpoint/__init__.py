@@ -8,6 +8,7 @@ lineage   from a checkpoint back to its base
 merge     a LoRA adapter into whole weights
 """
 
+from cookbook.checkpoint.shards import last_complete  # noqa: F401
 from cookbook.checkpoint.store import (  # noqa: F401
     CONTRACT,
     INDEX,
@@ -17,7 +18,6 @@ from cookbook.checkpoint.store import (  # noqa: F401
     fetched,
     find,
     keep,
-    last_complete,
     load,
     on_disk,
     require_contract,

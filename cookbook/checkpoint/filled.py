@@ -22,6 +22,7 @@ from cookbook.checkpoint.shards import CheckpointError, few, read_shards
 from cookbook.runs import named
 
 MADE_UP = {"missing": "missing_keys", "unexpected": "unexpected_keys", "of another shape": "mismatched_keys"}
+PIXELS = ("image_mean", "image_std", "rescale_factor", "do_rescale", "do_normalize")
 WORD = "Seen?"
 TURN = {"role": "user", "content": [{"type": "video"}, {"type": "image"}, {"type": "text", "text": WORD}]}
 
@@ -89,12 +90,26 @@ def load_processor(folder: Path) -> Qwen2_5_VLProcessor:
     return processor
 
 
+def other_texts(processor, base) -> list[str]:
+    """Returns in what a processor differs from its base's: tokens, their rules, how pixels become numbers, template."""
+    own, before = processor.tokenizer, base.tokenizer
+    changed = {word for word, _ in before.get_vocab().items() ^ own.get_vocab().items()}
+    found = [f"{len(changed)} tokens, such as {few(changed)!r}"] if changed else []
+    if not changed and before.backend_tokenizer.to_str() != own.backend_tokenizer.to_str():
+        found = ["the tokenizer's rules"]
+    for kind in ("image", "video"):
+        one, other = (getattr(each, f"{kind}_processor") for each in (processor, base))
+        found += [f"the {kind}s' {key}" for key in PIXELS if getattr(one, key, None) != getattr(other, key, None)]
+    templates = {each.chat_template or each.tokenizer.chat_template for each in (processor, base)}
+    return found + ["the chat template"] * (len(templates) > 1)
+
+
 def _misfits(processor, config, folder: Path) -> Iterator[str]:
     """Yields where tokenizer, chat template and image processor are not those of this model."""
     if not isinstance(processor, Qwen2_5_VLProcessor):
         yield f"its files make a {type(processor).__name__}, not a Qwen2_5_VLProcessor"
         return
-    tokenizer, rows = processor.tokenizer, config.text_config.vocab_size
+    tokenizer, text, rows = processor.tokenizer, config.text_config, config.text_config.vocab_size
     most = max([len(tokenizer) - 1, *tokenizer.added_tokens_decoder])
     if most >= rows:
         yield f"the tokenizer counts to {most}, but the model embeds {rows} tokens"
@@ -104,16 +119,20 @@ def _misfits(processor, config, folder: Path) -> Iterator[str]:
         own, said = getattr(processor, f"{kind}_token_id"), getattr(config, f"{kind}_token_id")
         if own != said:
             yield f"the tokenizer's {kind} token is {own}, but config.json says {said}"
+    sections = (text.rope_scaling or {}).get("mrope_section") or ()
+    if sum(sections) != (pairs := text.hidden_size // text.num_attention_heads // 2):
+        yield f"config.json's rope_scaling.mrope_section {sections} is not made of the {pairs} pairs that a head has"
     file, said = folder / "generation_config.json", {}
     if file.is_file():
         said = json.loads(file.read_text(encoding="utf-8"))
     ends = said.get("eos_token_id", tokenizer.eos_token_id)
     if tokenizer.eos_token_id not in (ends if isinstance(ends, list) else [ends]):
         yield f"the tokenizer ends a turn with {tokenizer.eos_token_id}, but generation_config.json says {ends}"
-    if (folder / "vocab.json").is_file():
-        known, written = tokenizer.get_vocab(), json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    known = tokenizer.get_vocab()
+    for file in filter(Path.is_file, (folder / "vocab.json", folder / "added_tokens.json")):
+        written = json.loads(file.read_text(encoding="utf-8"))
         if odd := {word for word, number in written.items() if known.get(word) != number}:
-            yield f"tokenizer.json and vocab.json number {len(odd)} tokens differently, such as {few(odd)!r}"
+            yield f"tokenizer.json and {file.name} number {len(odd)} tokens differently, such as {few(odd)!r}"
     if not (processor.chat_template or tokenizer.chat_template):
         yield "there is no chat template"
         return

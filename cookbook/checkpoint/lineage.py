@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cookbook.checkpoint.shards import CheckpointError, meant, require_folder
-from cookbook.checkpoint.store import on_disk, resolve
+from cookbook.checkpoint.store import on_disk, resolve, run_of
 from cookbook.config import Config
-from cookbook.runs import MANIFEST, ROOT, named, read_manifest
+from cookbook.runs import ROOT, named, read_manifest
 
 PLACES, PART = 16, 2**16  # of a file of weights, for its fingerprint: how many, and how many bytes each
 KIND_NAMES = {"sft": "SFT", "grpo": "RL"}
@@ -88,12 +88,6 @@ def fingerprint(path: str | Path) -> str | None:
                 file.seek(place * max(0, size - PART) // (PLACES - 1))
                 found.update(file.read(PART))
     return found.hexdigest()[:12]
-
-
-def run_of(folder: Path) -> Path | None:
-    """Returns the run that an export belongs to: the nearest folder with a manifest, at most three above it."""
-    near = (folder, *list(folder.parents)[:3])
-    return next((place for place in near if (place / MANIFEST).is_file()), None)
 
 
 def tree(stages: list[Stage]) -> str:

@@ -9,18 +9,27 @@ is said here, and `verify` lists it.
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
+from math import inf
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from cookbook.runs import named
+from cookbook.runs import ROOT, named
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+STATE = "cosmos_config"  # stands in every training state that cosmos-rl saves for resume
 ADAPTER = "adapter_config.json"  # stands in what is no whole weights, but what LoRA adds to them
 ARCHITECTURE = "qwen2_5_vl"
 SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "processor_config.json",
             "video_preprocessor_config.json", "generation_config.json")  # fmt: skip
+# in those: how keys end that take numbers above 0, and keys that take three numbers
+POSITIVE = ("patch_size", "merge_size", "hidden_size", "window_size", "vocab_size", "_heads", "hidden_layers", "depth",
+            "_pixels", "image_std", "rescale_factor", "rope_theta", "mrope_section", "rms_norm_eps",
+            "tokens_per_second")  # fmt: skip
+TRIPLES = ("image_mean", "image_std", "mrope_section")
 POINTER = b"version https://git-lfs"
 NUMBERS = {"F16", "BF16", "F32", "F64"}
 FOREIGN = {"module.": "DistributedDataParallel", "_orig_mod.": "torch.compile", "_fsdp_wrapped_module.": "FSDP",
@@ -71,11 +80,11 @@ def file_problems(folder: Path) -> Iterator[str]:
     for name in SETTINGS:
         try:
             said = json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
-        except (ValueError, OSError) as error:
-            yield f"{name} cannot be read ({error}); copy it from the base"
-            continue
-        if not isinstance(said, dict):
-            yield f"{name} holds no JSON object; copy it from the base"
+            odd = next(_odd_numbers(said), "") if isinstance(said, dict) else "holds no JSON object"
+        except (ValueError, OSError, RecursionError) as error:
+            odd = f"cannot be read ({error})"
+        if odd:
+            yield f"{name} {odd}; copy it from the base"
         elif "auto_map" in said:
             yield f"{name} asks for code of its own (auto_map), and no such code is run; delete that key"
         elif "quantization_config" in said:
@@ -83,6 +92,38 @@ def file_problems(folder: Path) -> Iterator[str]:
         elif name == SETTINGS[0] and said.get("model_type") != ARCHITECTURE:
             found = repr(said.get("model_type", "no model_type"))
             yield f"{name} says {found}; supported is {ARCHITECTURE} alone (Cosmos-Reason1, Qwen2.5-VL)"
+
+
+def _odd_numbers(said: Mapping[str, Any], table: str = "") -> Iterator[str]:
+    """Yields numbers of a settings file that no model can compute with: `text_config.rope_theta is nan, …`."""
+    for key, value in said.items():
+        if isinstance(value, dict):
+            yield from _odd_numbers(value, f"{table}{key}.")
+            continue
+        items = value if isinstance(value, list) else [value]
+        numbers = [item for item in items if isinstance(item, int | float) and not isinstance(item, bool)]
+        least, three = 0 if key.endswith(POSITIVE) else -inf, key in TRIPLES
+        takes = "three " * three + "finite numbers" + " above 0" * (least == 0)
+        odd = not all(least < number < inf for number in numbers) or (three and len(items) != 3)
+        if value is not None and (odd or (len(numbers) < len(items) and (three or least == 0))):
+            yield f"says {table}{key} = {value!r}, which takes {takes}"
+
+
+def adapter_settings(folder: Path) -> dict[str, Any]:
+    """Returns what an adapter's configuration says. Raises CheckpointError for one that is damaged."""
+    try:
+        said = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+        if not isinstance(said, dict):
+            raise ValueError("no JSON object")
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{named(folder)}: {ADAPTER} cannot be read ({error}); export it again") from None
+    return said
+
+
+def header_size(shard: Path) -> int:
+    """Returns the bytes that stand before the tensors of a safetensors file: a length in 8 bytes, and the header."""
+    with shard.open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
 
 
 def _is_pointer(file: Path) -> bool:
@@ -159,3 +200,31 @@ def _against_index(folder: Path, shards: Shards, files: list[Path]) -> Iterator[
     ):
         if names:
             yield words.format(few(names))
+
+
+def step_of(folder: Path) -> float:
+    """Returns N of `step_N`, infinity for `final`, -1 for anything else."""
+    number = re.fullmatch(r"step_(\d+)", folder.name)
+    return int(number[1]) if number else float("inf") if folder.name == "final" else -1
+
+
+def last_complete(run: str | Path) -> Path | None:
+    """Returns the newest training state that `train.resume` can take, `…/checkpoints/step_N/policy`; None without.
+
+    Complete is one whose ranks have all left their marker `.rank_R_complete`: those that its cosmos_config asks for
+    where that can be read, and all whose files are there. Folders by time are looked into as well.
+    """
+    places = [*(ROOT / run).glob("checkpoints/step_*/policy"), *(ROOT / run).glob("[0-9]*/checkpoints/step_*/policy")]
+    found = [p for p in places if step_of(p.parent) >= 0 and _is_complete(p)]
+    return max(found, key=lambda p: (step_of(p.parent), p.parents[2].name), default=None)
+
+
+def _is_complete(state: Path) -> bool:
+    try:
+        sizes = json.loads((state / STATE).read_text(encoding="utf-8"))["policy"]["parallelism"]
+        # ranks that only repeat another's shards save nothing; -1 leaves the number open
+        ranks = max(sizes["dp_shard_size"], 1) * sizes["tp_size"] * sizes["pp_size"] * sizes["cp_size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    there = {p.stem.rpartition("_")[2] for p in state.glob("model_rank_*.pth")} | {str(r) for r in range(ranks)}
+    return all((state / f".rank_{rank}_complete").exists() for rank in there)

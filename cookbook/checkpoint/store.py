@@ -11,34 +11,37 @@ so that both engines, transformers and vLLM read it.
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 
-from cookbook.checkpoint.filled import load_model, load_processor, require_finite
+from cookbook.checkpoint.filled import explained, load_model, load_processor, other_texts, require_finite
 from cookbook.checkpoint.shards import (
     ADAPTER,
     INDEX,
+    STATE,
     CheckpointError,
+    adapter_settings,
     file_problems,
+    header_size,
     meant,
     read_shards,
     require_folder,
+    step_of,
 )
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.model.vision_tower import batch_vision
-from cookbook.runs import ROOT, named, unfinished
+from cookbook.runs import MANIFEST, ROOT, named, read_manifest, unfinished
 
 CONTRACT = "contract.yaml"
-STATE = "cosmos_config"  # stands in every training state that cosmos-rl saves for resume
+# without tokenizer.json transformers would make a tokenizer of vocab.json and merges.txt, and not say so
+FILES = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json")
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +50,15 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32):
     """Returns (model, processor) of a checkpoint folder, the vision tower batched, on a GPU where there is one.
 
     A relative path counts from the project's root; a run folder stands for its last export.
-    Raises CheckpointError where there is no whole checkpoint, or one with a weight that is no number.
+    Raises CheckpointError where there is no whole checkpoint, one with a weight that is no number, or an export whose
+    tokenizer or processor is another than that of its run's start.
     """
     folder = find(path)
     processor = load_processor(folder)
+    start, place = start_of(folder)
+    if place and (found := other_texts(processor, load_processor(place))):
+        helps = f"training changes none of it; copy the files from {start}"
+        raise CheckpointError(f"{named(folder)}: differs from its start in {' and '.join(found)}: {helps}")
     model = load_model(folder, dtype=dtype).to("cuda" if torch.cuda.is_available() else "cpu")
     require_finite(model, folder)
     return batch_vision(model), processor
@@ -61,9 +69,9 @@ def find(path: str | Path) -> Path:
     folder = resolve(path)
     require_folder(folder)
     require_weights(folder)
-    files = ("config.json", "preprocessor_config.json", "tokenizer_config.json")
-    if name := next((name for name in files if not (folder / name).is_file()), ""):
-        raise CheckpointError(f"{named(folder)}: holds no {name}, so it is no checkpoint.{meant(folder)}")
+    if lacks := [name for name in FILES if not (folder / name).is_file()]:
+        helps = meant(folder) if "config.json" in lacks else " Copy it from the base."
+        raise CheckpointError(f"{named(folder)}: holds no {lacks[0]}, so it is no checkpoint.{helps}")
     if not list(folder.glob("*.safetensors")):
         pickles = ", and pickles (*.bin, *.pt) are never read" if [*folder.glob("*.bin"), *folder.glob("*.pt*")] else ""
         raise CheckpointError(f"{named(folder)}: holds no *.safetensors, so it has no weights{pickles}")
@@ -85,17 +93,6 @@ def require_weights(folder: Path) -> None:
         raise CheckpointError(f"{named(folder)}: {what}")
 
 
-def adapter_settings(folder: Path) -> dict[str, Any]:
-    """Returns what an adapter's configuration says. Raises CheckpointError for one that is damaged."""
-    try:
-        said = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
-        if not isinstance(said, dict):
-            raise ValueError("no JSON object")
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"{named(folder)}: {ADAPTER} cannot be read ({error}); export it again") from None
-    return said
-
-
 def resolve(path: str | Path) -> Path:
     """Returns the export that a path stands for: the path itself, or the last export of a run or output folder.
 
@@ -110,9 +107,7 @@ def resolve(path: str | Path) -> Path:
             if place in stamps[:-1]:
                 log.warning("%s holds no export; taking %s, which is older", named(stamps[-1]), place.name)
             return exports[-1]
-    half = (
-        file for below in ("", "safetensors/", "*/safetensors/") for file in path.glob(f"{below}step_*.incomplete-*")
-    )
+    half = (file for part in ("", "safetensors/", "*/safetensors/") for file in path.glob(f"{part}step_*.incomplete-*"))
     if unfinished := next(half, None):
         raise CheckpointError(f"{named(unfinished)}: is half written. Wait for the run, or take a step before it")
     return path
@@ -128,13 +123,22 @@ def require_finished(run: Path, exports: Sequence[Path] = ()) -> None:
 def _exports(place: Path) -> list[Path]:
     """Returns `step_N` and `final` in a folder and its `safetensors`, by step; `step_N.incomplete-…` is none."""
     found = [*place.glob("*"), *place.glob("safetensors/*")]
-    return sorted((p for p in found if p.is_dir() and _order(p) >= 0), key=_order)
+    return sorted((p for p in found if p.is_dir() and step_of(p) >= 0), key=step_of)
 
 
-def _order(folder: Path) -> float:
-    """Returns N of `step_N`, infinity for `final`, -1 for anything else."""
-    number = re.fullmatch(r"step_(\d+)", folder.name)
-    return int(number[1]) if number else float("inf") if folder.name == "final" else -1
+def run_of(folder: Path) -> Path | None:
+    """Returns the run that an export belongs to: the nearest folder with a manifest, at most three above it."""
+    near = (folder, *list(folder.parents)[:3])
+    return next((place for place in near if (place / MANIFEST).is_file()), None)
+
+
+def start_of(folder: Path, base: str | Path | None = None) -> tuple[str | Path | None, Path | None]:
+    """Returns the base, else the start that the manifest of the export's run names; and its folder, if it is here."""
+    with suppress(ValueError, CheckpointError):  # a manifest that is broken, a base that is not whole
+        run = None if base else run_of(folder)
+        base = str(read_manifest(run).get("start") or "") or None if run else base
+        return base, on_disk(base) if base else None
+    return base, None
 
 
 def on_disk(name: str | Path) -> Path | None:
@@ -161,28 +165,6 @@ def fetched(name: str) -> str:
         ) from None
 
 
-def last_complete(run: str | Path) -> Path | None:
-    """Returns the newest training state that `train.resume` can take, `…/checkpoints/step_N/policy`; None without.
-
-    Complete is one whose ranks have all left their marker `.rank_R_complete`: those that its cosmos_config asks for
-    where that can be read, and all whose files are there. Folders by time are looked into as well.
-    """
-    places = [*(ROOT / run).glob("checkpoints/step_*/policy"), *(ROOT / run).glob("[0-9]*/checkpoints/step_*/policy")]
-    found = [p for p in places if _order(p.parent) >= 0 and _is_complete(p)]
-    return max(found, key=lambda p: (_order(p.parent), p.parents[2].name), default=None)
-
-
-def _is_complete(state: Path) -> bool:
-    try:
-        sizes = json.loads((state / STATE).read_text(encoding="utf-8"))["policy"]["parallelism"]
-        # ranks that only repeat another's shards save nothing; -1 leaves the number open
-        ranks = max(sizes["dp_shard_size"], 1) * sizes["tp_size"] * sizes["pp_size"] * sizes["cp_size"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    there = {p.stem.rpartition("_")[2] for p in state.glob("model_rank_*.pth")} | {str(r) for r in range(ranks)}
-    return all((state / f".rank_{rank}_complete").exists() for rank in there)
-
-
 def require_contract(path: str | Path, contract: Contract) -> None:
     """Raises ContractError where a checkpoint says that it was trained under another contract."""
     own = find(path) / CONTRACT
@@ -197,7 +179,10 @@ def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = t
 
 
 def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract: Contract | None = None) -> Path:
-    """Write weights in one shard, with index and processor. Returns `place`, whose earlier content is gone."""
+    """Write weights in one shard, with their index, and the processor. Returns `place`, whose earlier content is gone.
+
+    Raises what `written_aside` raises.
+    """
     with written_aside(place) as folder:
         weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
         model.save_pretrained(folder, state_dict=weights, max_shard_size="1000GB")
@@ -217,17 +202,18 @@ def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract
 def written_aside(place: Path) -> Iterator[Path]:
     """Yields a folder that takes the place of `place` when the block ends: whole, or what was there stays.
 
-    Where the block fails, as on a full disk, what it took is given back.
+    Raises CheckpointError where it cannot be written, as on a full disk; nothing of it is left then.
     """
     for left in place.parent.glob(f"{place.name}.incomplete-*"):
         shutil.rmtree(left)
     folder = place.with_name(f"{place.name}.incomplete-{os.getpid()}")
-    folder.mkdir(parents=True)
     try:
-        yield folder
-        for file in folder.iterdir():
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
+        with explained(place, "cannot be written; make room there, and run the same again"):
+            folder.mkdir(parents=True)
+            yield folder
+            for file in folder.iterdir():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -249,14 +235,8 @@ def write_index(folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": holds}, indent=1))
 
 
-def header_size(shard: Path) -> int:
-    """Returns the bytes that stand before the tensors of a safetensors file: a length in 8 bytes, and the header."""
-    with shard.open("rb") as file:
-        return 8 + int.from_bytes(file.read(8), "little")
-
-
 def keep(run: Path, count: int, best: int | None = None) -> None:
     """Delete a run's oldest exports, so that the last `count` remain, and that of the step `best`; -1 keeps all."""
     for folder in _exports(run / "safetensors")[:-count] if count > 0 else []:
-        if _order(folder) != best:
+        if step_of(folder) != best:
             shutil.rmtree(folder)

@@ -8,7 +8,6 @@ Tensors are read one at a time, so a 7B checkpoint needs little memory.
     what_is_missing(Path("runs/x/safetensors/step_12"))        # "", or "00001.safetensors cannot be read, …"
 """
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -19,15 +18,14 @@ import torch
 from safetensors import safe_open
 
 from cookbook.checkpoint import store
-from cookbook.checkpoint.filled import load_model, load_processor
-from cookbook.checkpoint.lineage import run_of
+from cookbook.checkpoint.filled import load_model, load_processor, other_texts
 from cookbook.checkpoint.shards import CheckpointError, Shards, few, file_problems, read_shards, require_folder
 from cookbook.data.contract import Contract
 from cookbook.display.tables import ERROR, OK, WARNING, Check, as_html, as_text
-from cookbook.runs import ROOT, named, read_manifest
+from cookbook.runs import ROOT, named
 
 PUBLISHED = re.compile(r"(visual\.|lm_head\.|model\.(?!language_model\.|visual\.))")
-TEXT_FILES = {"tokenizer": ("tokenizer.json", "vocab.json"), "processor": ("preprocessor_config.json",)}
+TEXT_FILES = {"tokenizer": "tokenizer.json", "processor": "preprocessor_config.json"}
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ def _tensors(folder: Path, shards: Shards, base: str | Path | None, whole: bool)
 
     Where the files are not `whole`, tensors that only the base has are no news.
     """
-    (base, place), broken, changes = _base(folder, base), [], {}
+    (base, place), broken, changes = store.start_of(folder, base), [], {}
     before = read_shards(place)[0] if place else {}
     strange = shards.keys() ^ before.keys() if whole else shards.keys() - before.keys()
     for name in sorted(shards, key=shards.get):  # file by file
@@ -168,15 +166,6 @@ def _against_base(base: str | Path | None, before: Shards, changes: Mapping[str,
     return Check("base", OK, found)
 
 
-def _base(folder: Path, base: str | Path | None) -> tuple[str | Path | None, Path | None]:
-    """Returns the base, else the start that the manifest of the export's run names; and its folder, if it is here."""
-    with contextlib.suppress(ValueError, CheckpointError):  # a manifest that is broken, a base that is not whole
-        run = None if base else run_of(folder)
-        base = str(read_manifest(run).get("start") or "") or None if run else base
-        return base, store.on_disk(base) if base else None
-    return base, None
-
-
 def _loads(folder: Path) -> Check:
     """Whether transformers fills every weight from the files: loaded without memory, on the `meta` device."""
     try:
@@ -187,37 +176,19 @@ def _loads(folder: Path) -> Check:
 
 
 def _texts(folder: Path, base: str | Path | None) -> Iterator[Check]:
-    """Yields whether the tokenizer's and processor's files are there and load."""
-    for name, files in TEXT_FILES.items():
-        if not any((folder / file).is_file() for file in files):
-            yield Check(name, ERROR, f"there is no {' and no '.join(files)}", "copy its files from the base")
-    if any((folder / file).is_file() for file in TEXT_FILES["tokenizer"]):
-        try:
-            processor = load_processor(folder)
-            yield Check("reads text", OK, f"tokenizer of {len(processor.tokenizer)} tokens and processor load")
-            yield from _against_base_text(processor, folder, base)
-        except CheckpointError as error:
-            words = str(error).removeprefix(f"{named(folder)}: ")
-            yield Check("reads text", ERROR, words, "copy its files from the base")
-
-
-def _against_base_text(processor, folder: Path, base: str | Path | None) -> Iterator[Check]:
-    """Yields where the tokenizer or the chat template is another than the base's: training changes neither."""
-    name, place = _base(folder, base)
-    if place:
-        before = load_processor(place)
-        changed = {word for word, _ in before.tokenizer.get_vocab().items() ^ processor.tokenizer.get_vocab().items()}
-        found = [f"{len(changed)} tokens, such as {few(changed)!r}"] if changed else []
-        if before.tokenizer.backend_tokenizer.to_str() != processor.tokenizer.backend_tokenizer.to_str() and not found:
-            found.append("the tokenizer's rules")
-        template = processor.chat_template or processor.tokenizer.chat_template
-        pixels, own = before.image_processor, processor.image_processor
-        same = (pixels.image_mean, pixels.image_std) == (own.image_mean, own.image_std)
-        found += [] if same else ["the mean or deviation of pixels"]
-        found += ["the chat template"] if template != (before.chat_template or before.tokenizer.chat_template) else []
-        if found:
-            what = f"differs from {name} in {' and '.join(found)}"
-            yield Check("text of the base", ERROR, what, "copy its files from the base")
+    """Yields whether tokenizer and processor are there, load, and are the base's: training changes neither."""
+    helps, lost = "copy its files from the base", [k for k, file in TEXT_FILES.items() if not (folder / file).is_file()]
+    yield from (Check(name, ERROR, f"there is no {TEXT_FILES[name]}", helps) for name in lost)
+    if "tokenizer" in lost:
+        return
+    try:
+        processor = load_processor(folder)
+        yield Check("reads text", OK, f"tokenizer of {len(processor.tokenizer)} tokens and processor load")
+        name, place = store.start_of(folder, base)
+        if place and (found := other_texts(processor, load_processor(place))):
+            yield Check("text of the base", ERROR, f"differs from {name} in {' and '.join(found)}", helps)
+    except CheckpointError as error:
+        yield Check("reads text", ERROR, str(error).removeprefix(f"{named(folder)}: "), helps)
 
 
 def _contract(folder: Path) -> Check:

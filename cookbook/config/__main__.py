@@ -13,7 +13,8 @@ from pathlib import Path
 
 from cookbook.config import Config, ConfigError, difference, lint, plan
 from cookbook.config.patterns import hits
-from cookbook.config.planner import PEAK_TFLOPS
+from cookbook.config.speed import PEAK_TFLOPS
+from cookbook.training.rewards import check_parts
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +45,8 @@ def _lint(path: Path, **known: int | None) -> list[str]:
         found = lint(config := Config.read(path), **known)
     except (ConfigError, OSError) as error:
         return [str(error)]
+    if config.kind == "grpo" and not any(f.key.startswith(("train.train_policy", "rollout")) for f in found):
+        found += check_parts(config, engine=True)
     with suppress(ValueError, OSError):  # stands among the findings
         for key, pattern, names in hits(config):
             if names:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cookbook.config import schema
+from cookbook.config.custom import check_custom, options, shipped_options
 from cookbook.config.document import Config, ConfigError
 from cookbook.config.patterns import hits, parameter_names
 from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT, Issue
@@ -96,7 +97,7 @@ STOPS_OR_MISLEADS = {
 }
 SURPRISES = {
     "logging.logger": 'no step, loss or reward is printed; write ["console"]',
-    "train.compile": "the default true compiles for minutes; write false",
+    "train.compile": "the default true compiles for a minute, and transformers' models not at all; write which",
     "train.timestamp": "the time of day is appended to output_dir, and the next command must search for it; write a "
     "name",
 }
@@ -198,6 +199,11 @@ def check_combinations(view: View) -> Iterator[Issue]:
             yield view.error(f"{POLICY}.tp_size", "must be 1 for GRPO with LoRA")
     if view["train.force_use_hf"] and view["train.compile"]:
         yield view.error("train.compile", "must be false where train.force_use_hf is true: the engine asserts it")
+    if view["train.master_dtype"] != "float32":
+        words = "weights of 16 bits do not move by the updates of a fine-tuning; write float32"
+        yield view.warning("train.master_dtype", f"is {view['train.master_dtype']}: {words}")
+    if view["train.sequence_packing"] and view[MINI] == 1 and not view.is_rl:
+        yield view.warning(MINI, "is 1, so train.sequence_packing packs nothing; write 2 or more")
     if view["train.async_tp_enabled"] and not view["train.compile"]:
         yield view.error("train.async_tp_enabled", "needs train.compile = true; write false")
     if view["policy.freeze_pattern"] and view["policy.trainable_pattern"]:
@@ -293,6 +299,8 @@ def _divisor(number: int, near: int) -> int:
 
 def check_patterns(view: View) -> Iterator[Issue]:
     """Yields patterns that hit nothing in the model: the engine goes on without a word."""
+    if "policy.model_name_or_path" in view.bad:
+        return
     try:
         for key, pattern, names in hits(view.config):
             if not names:
@@ -302,22 +310,38 @@ def check_patterns(view: View) -> Iterator[Issue]:
         yield view.error("policy", str(error))
 
 
+def check_loader(view: View) -> Iterator[Issue]:
+    """Yields what the loader would refuse in [custom]; where no loader is named, what none of the project's reads."""
+    stated = view.config.table("custom")
+    if isinstance(passport := stated.get("passport"), str) and passport and not (ROOT / passport).is_file():
+        yield view.error("custom.passport", f"{passport!r}: no such file; `python -m data_tools.passport` writes one")
+    if isinstance(named := stated.get("loader"), str):
+        if not (ROOT / named).is_file():
+            yield view.error(
+                "custom.loader", f"{named!r}: no such loader file; those of the project are in data_tools/"
+            )
+        yield from check_custom(view.config, options(ROOT / named), f"{named} does not read it")
+    elif stated:
+        yield from check_custom(view.config, shipped_options(), "no loader of data_tools reads it", "warning")
+
+
 def check_vision(view: View) -> Iterator[Issue]:
-    """Yields a checkpoint on this disk whose own limits would have the engine resize the frames once more."""
+    """Yields a contract that cannot be used, and a checkpoint with narrower limits: the engine would resize again."""
     stated, folder = view.config.table("custom").get("contract"), ROOT / view["policy.model_name_or_path"]
-    if not isinstance(stated, str) or not folder.is_dir():
+    if not isinstance(stated, str):
         return
     from cookbook.data.contract import Contract  # which reads YAML, for this alone
 
     try:
         vision = Contract.load(ROOT / stated).vision
-        if words := narrower_limits(folder, vision.min_pixels, vision.max_pixels):
+        if folder.is_dir() and (words := narrower_limits(folder, vision.min_pixels, vision.max_pixels)):
             yield view.warning("policy.model_name_or_path", words)
     except (ValueError, OSError) as error:
         yield view.error("custom.contract", " ".join(str(error).split()))
 
 
-RULES = (check_defaults, check_combinations, check_gpus, check_batches, check_lengths, check_patterns, check_vision)
+RULES = (check_defaults, check_combinations, check_gpus, check_batches, check_lengths, check_patterns, check_loader,
+         check_vision)  # fmt: skip
 
 
 def sound_view(config: Config, **known: int | None) -> tuple[View, list[Issue]]:

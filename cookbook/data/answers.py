@@ -167,7 +167,14 @@ TURN = (
     rf"(?:^|[.!?;,:—–\n-])\s*(?:{_any('oh hmm but oops sorry')}[,.]?\s*)*"
     rf"(?:{_any('wait actually correction scratch_that on_second_thought I_mean')}NO)[,.:;!…]*\s+"
 )
-VERDICT = rf"[)\].]?\s*[:=–—-]?\s*(?:{_any('yes no true false right wrong correct incorrect')}|[✓✔✗✘✅❌])"
+# each option's own: "A: no", "A. turn left (no)"
+_YES_NO = "yes no true false right wrong correct incorrect"
+VERDICT = rf"[)\].]?\s*[:=–—-]?\s*(?:{_any(_YES_NO)}|[✓✔✗✘✅❌])"
+MARKED_VERDICT = (
+    r"\)?\s*(?:[✓✔✗✘✅❌]|(?:->|[:=?,;|(–—→-])\s*(?:[✓✔✗✘✅❌]|(?:not )?"
+    rf"{_any(_YES_NO + ' possible impossible likely unlikely excluded ruled_out')}(?!['\s]*(?-i:[a-z]))))"
+)
+JUDGED = re.compile(MARKED_VERDICT, re.I)
 
 
 @lru_cache(maxsize=64)
@@ -200,6 +207,8 @@ def _reader(options: tuple[str, ...]) -> SimpleNamespace:
     best = _any("correct right true best answer likely one")
     praise = rf"(?:{_any('is was seems looks must_be should_be would_be')}\s+(?:{much}\s+)*{best}|remains\b)"
     no = "" if "no" in map(str.lower, options) else r"|no(?=[,.:;!])"
+    own = r"\s?[)\].:|(–—-]\s?(?:[^\n.;:=?!|→()–—✓✔✗✘✅❌-]|(?<=\w)-(?=\w)){1,60}"
+    verdict = rf"(?:{MARKED_VERDICT if digits else VERDICT}|{own}{MARKED_VERDICT})"
     return SimpleNamespace(
         # nothing but the option: "(b)", "Option B."
         whole=re.compile(rf"\s*{SO}(?:{NAMED}\s*[:#]?\s*)?{OPEN}{alone}{name}(?:\.0)?{CLOSE}{END}\s*", re.I),
@@ -212,7 +221,7 @@ def _reader(options: tuple[str, ...]) -> SimpleNamespace:
         name=re.compile(mention),
         means=_is_option if not words else lambda words, at: True,
         turn=re.compile(TURN.replace("NO", no), re.I),
-        verdict=re.compile("(?!)" if words or digits else rf"(?<![\w'’]){name}{VERDICT}"),
+        verdict=re.compile("(?!)" if words else rf"(?<![\w'’])(?<!\d[.,]){alone}{name}(?i:{verdict})"),
         top=re.compile(rf"(?<=\d)\s?\(?(?:/|(?:out )?of)\s?{max(options, key=int)}\b\)?" if digits else "(?!)"),
     )
 
@@ -251,14 +260,25 @@ def choose(stated: str, options: Sequence[str], texts: Texts | None = None) -> s
     if told := fields(words):
         values = [value for key, value in told.items() if re.search(rf"(?i)\b{NAMED}$", key.replace("_", " "))]
         return choose(str(values[0]), options, texts) if len(values) == 1 and not isinstance(values[0], dict) else None
-    if len({match["name"] for match in reader.verdict.finditer(words)}) > 1:
+    if (end := _judged(words, reader, texts or {})) and not reader.said.search(words, end):
         return None
+    words = words[end:]
     words = next((part for part in reversed(reader.turn.split(words)) if part.strip()), "")
     if found := reader.whole.fullmatch(words):
         return by_name[found["name"].lower()]
     if (name := _stated(words, reader, texts or {})) is not None:
         return by_name.get(name)
     return _by_text(words, texts) if texts else None
+
+
+def _judged(words: str, reader: SimpleNamespace, texts: Texts) -> int:
+    """Returns where the last of several options' verdicts ends: "A. rain: no. B. snow: yes"; 0 without such."""
+    found = {match["name"]: match.end() for match in reader.verdict.finditer(words)}
+    for option, own in texts.items():
+        at = words.lower().find(own.lower()) if own else -1
+        if at >= 0 and (match := JUDGED.match(words, at + len(own))):
+            found[option] = max(match.end(), found.get(option, 0))
+    return max(found.values()) if len(found) > 1 else 0
 
 
 def _end(words: str) -> str:

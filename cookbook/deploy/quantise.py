@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
@@ -109,18 +108,15 @@ def quantise(path: str | Path, out: str | Path, form: str = "int8") -> Path:
         raise CheckpointError(f"{out}: holds something else; name a new folder")
     config = read_json(folder / SETTINGS) | {KEY: FORMS[form].settings}
     told = {"kind": form, "start": named(folder), "weights": fingerprint(folder), "torchao": version("torchao")}
-    try:
-        with written_aside(place) as made:
-            for file in folder.iterdir():
-                if file.is_file() and file.suffix not in (".safetensors", ".md") and file.name not in (INDEX, SETTINGS):
-                    shutil.copyfile(file, made / file.name)
-            for shard in folder.glob("*.safetensors"):
-                save_file(dict(_packed(load_file(shard), FORMS[form])), made / shard.name, {"format": "pt"})
-            write_index(made)
-            for name, content in ((SETTINGS, config), (MANIFEST, told)):
-                (made / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{out}: cannot be written ({error}); make room there, and run the same again") from None
+    with written_aside(place) as made:
+        for file in folder.iterdir():
+            if file.is_file() and file.suffix not in (".safetensors", ".md") and file.name not in (INDEX, SETTINGS):
+                shutil.copyfile(file, made / file.name)
+        for shard in folder.glob("*.safetensors"):
+            save_file(dict(_packed(load_file(shard), FORMS[form])), made / shard.name, {"format": "pt"})
+        write_index(made)
+        for name, content in ((SETTINGS, config), (MANIFEST, told)):
+            (made / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return place
 
 

@@ -26,6 +26,7 @@ import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 
 from ipykernel.compiler import get_tmp_directory
 from IPython import get_ipython
@@ -146,12 +147,21 @@ def check_settings() -> Settings:
     shell = get_ipython()
     if shell is None:
         raise RuntimeError("check_settings() reads the cells of a notebook; elsewhere use validate()")
+    shell.set_custom_exc((KeyboardInterrupt,), _stopped)
     try:
         return _check(shell)
     except (TypeError, ValueError) as refusal:
         told = f"{type(refusal).__name__}: {refusal}"
         refusal._render_traceback_ = lambda: [told]  # what IPython shows: where in our code says nothing to anybody
         raise
+
+
+def _stopped(shell, kind: type, error: BaseException, trace: TracebackType, tb_offset: int | None = None) -> None:
+    """Show Ctrl-C and the stop button in one line, whatever is under way; a stopped training has its own."""
+    if not hasattr(error, "_render_traceback_"):
+        told = "KeyboardInterrupt: stopped; what stands is kept, and the same cell goes on from there"
+        error._render_traceback_ = lambda: [told]
+    shell.showtraceback((kind, error, trace))
 
 
 def _check(shell) -> Settings:

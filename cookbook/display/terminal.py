@@ -17,6 +17,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -129,14 +130,25 @@ def stop_in_one_line(told: str, grace: int = GRACE) -> None:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         say(f"{ERASE * os.isatty(terminal)}stopped; {told}\n")
-        os._exit(
-            128 + (_asked[0][0] if _asked else number)
-        )  # not by an exception, which libraries catch, hold up and print
+        # not by an exception, which libraries catch, hold up and print
+        os._exit(128 + (_asked[0][0] if _asked else number))
 
     signal.signal(signal.SIGALRM, end)
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, ask)
+
+
+@contextmanager
+def sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM end this process like an error, so that what must be cleaned up is; in the main thread only."""
+    can = threading.current_thread() is threading.main_thread()
+    before = can and signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        if can:
+            signal.signal(signal.SIGTERM, before)
 
 
 def leave_if_asked() -> None:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -87,18 +87,6 @@ def adopt_orphans(on: bool) -> None:
     """Let every orphan below this process become its child, or no longer. Raises OSError where the system refuses."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-@contextlib.contextmanager
-def sigterm_exits() -> Iterator[None]:
-    """Let SIGTERM end this process like an error, so that what must be cleaned up is; in the main thread only."""
-    can = threading.current_thread() is threading.main_thread()
-    before = can and signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        if can:
-            signal.signal(signal.SIGTERM, before)
 
 
 def reap(codes: dict[int, int]) -> None:

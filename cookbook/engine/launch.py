@@ -18,13 +18,15 @@ from pathlib import Path
 
 import torch
 
-from cookbook.checkpoint.store import STATE, find
+from cookbook.checkpoint.shards import STATE
+from cookbook.checkpoint.store import find
 from cookbook.config import Config
 from cookbook.config.rules import View, gpus_needed
+from cookbook.display.terminal import sigterm_exits
 from cookbook.engine.diagnose import ENGINE_LOG, require_success
 from cookbook.engine.environment import PROGRAMS, engine_environment, free_port, is_free, search_path
 from cookbook.engine.failures import EngineError
-from cookbook.engine.guardian import Engine, sigterm_exits
+from cookbook.engine.guardian import Engine
 from cookbook.engine.records import ENGINE_METRICS, add_completions
 from cookbook.engine.supervisor import Patience, Supervisor
 from cookbook.runs import EXPORTS, FINISHED, ROOT, Run, named

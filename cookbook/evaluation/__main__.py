@@ -17,11 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
+from threading import Thread
 
 from yaml import YAMLError
 
 from cookbook.data.answers import FORMATS
-from cookbook.evaluation import scores
+from cookbook.display.terminal import sigterm_exits
+from cookbook.evaluation import findings, scores
 from cookbook.evaluation.metrics import measure
 from cookbook.evaluation.predictions import read
 from cookbook.evaluation.published import published_score
@@ -73,9 +75,10 @@ def _table(result: dict) -> Iterator[str]:
         line = "{}: {:.3f} [{:.3f}, {:.3f}] of {}".format(name, s["accuracy"], *s["ci95"], s["n"])
         line += f"; no answer read {s['unread_rate']:.3f}, wherever it stands {s['lenient_accuracy']:.3f}"
         yield line + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")
-    for pair, p in result.get("paired", {}).items():
-        sure = f"p = {p['p']:.2g}, by clip {result['clustered'][pair]['p']:.2g}"
-        yield f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, {sure}"
+    for pair, step in findings.judged_steps(result).items() if "paired" in result else ():
+        changed = "won {won}, lost {lost}".format(**result["paired"][pair])
+        sure = "" if step["sure"] else ", not certain"
+        yield f"{pair}: {changed}: {findings.points(step['difference'])} points, {findings.p_value(step['p'])}{sure}"
 
 
 def predict_file(given: argparse.Namespace) -> str:
@@ -86,7 +89,7 @@ def predict_file(given: argparse.Namespace) -> str:
     import torch  # scoring needs neither torch nor any data
 
     from cookbook import checkpoint, jobs, pipeline
-    from cookbook.evaluation.parallel import part_file, predict_parallel
+    from cookbook.evaluation.parallel import end_with_stdin, part_file, predict_parallel
     from cookbook.evaluation.predict import predict
     from cookbook.evaluation.presets import preset
     from cookbook.evaluation.server import predict_server
@@ -105,6 +108,8 @@ def predict_file(given: argparse.Namespace) -> str:
     stated = {"limit": given.limit, "temperature": given.temperature}
     how |= {key: value for key, value in stated.items() if value is not None}
     part, parts = map(int, given.part.split("/"))
+    if parts > 1:
+        Thread(target=end_with_stdin, daemon=True).start()
     path, name = part_file(given.out, part, parts), given.name or _stem(given.out)
     if given.server:
         rows = predict_server(given.server, given.model, samples, seen, name, path=path, **how)
@@ -141,9 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, dest="command", metavar="predict|score")
     ask = commands.add_parser("predict", help="let a model answer a dataset")
-    ask.add_argument(
-        "--model", required=True, help="a checkpoint or run folder; with --server, the server's name for it"
-    )
+    ask.add_argument("--model", required=True, help="a checkpoint or run folder; with --server, its name there")
     asked = ask.add_mutually_exclusive_group(required=True)
     asked.add_argument("--data", default="", help="a folder, a file or a dataset of the hub")
     asked.add_argument("--config", default="", help="a run's config.toml instead: its data, loader and contract")
@@ -177,12 +180,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.said = sys.argv[1:] if arguments is None else arguments
     try:
         if given.command == "predict":
-            print(predict_file(given))
+            with sigterm_exits():
+                print(predict_file(given))
             return 0
         result = score_files(given.files, given.format, given.published)
     except (ValueError, OSError, RuntimeError, YAMLError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
+        print("stopped; what was answered is kept: the same command goes on", file=sys.stderr)
+        return 130
     print(json.dumps(result, indent=1, ensure_ascii=False) if given.json else "\n".join(_table(result)))
     return 0
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cookbook.evaluation.predictions import save
@@ -22,20 +23,37 @@ def part_file(out: Path, part: int, parts: int) -> Path:
 def predict_parallel(command: Sequence[str], ids: Sequence[str], out: Path, gpus: int) -> list[dict]:
     """Run `predict` with these arguments, one process a GPU. Returns and writes the rows of `ids`, in that order.
 
-    Raises RuntimeError where a process failed; the same command goes on from what the others wrote.
+    However it ends, no process is left, and what was answered stands in `out`: the same command goes on, on any number
+    of GPUs. Raises RuntimeError where a process failed.
     """
-    files, running = [part_file(out, part, gpus) for part in range(gpus)], []
+    files, running, failed = [part_file(out, part, gpus) for part in range(gpus)], [], []
     kept = {row["id"]: row for row in read_jsonl(out, True, ("id",))} if out.is_file() else {}
     for part, file in enumerate(files):
         if kept and not file.is_file():
             save([kept[name] for name in ids[part::gpus] if name in kept], file)
-        line = [sys.executable, "-m", "cookbook.evaluation", "predict", *command, "--part", f"{part}/{gpus}"]
-        own = {"CUDA_VISIBLE_DEVICES": str(part), "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-        running.append(subprocess.Popen(line, env=os.environ | own))
-    if failed := [str(part) for part, process in enumerate(running) if process.wait()]:
+    try:
+        for part in range(gpus):
+            line = [sys.executable, "-m", "cookbook.evaluation", "predict", *command, "--part", f"{part}/{gpus}"]
+            own = {"CUDA_VISIBLE_DEVICES": str(part), "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+            # a session of its own: Ctrl-C is for this process; the pipe, which `end_with_stdin` reads, ends with it
+            how = {"env": os.environ | own, "stdin": subprocess.PIPE, "start_new_session": True}
+            running.append(subprocess.Popen(line, **how))
+        failed = [str(part) for part, process in enumerate(running) if process.wait()]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+        rows = {row["id"]: row for file in filter(Path.is_file, files) for row in read_jsonl(file, True)}
+        save([rows[name] for name in ids if name in rows], out)
+        for file in files:
+            file.unlink(missing_ok=True)
+    if failed:
         raise RuntimeError(f"part {', '.join(failed)} of {gpus} failed, as said above; the same command goes on")
-    rows = {row["id"]: row for file in files for row in read_jsonl(file)}
-    save([rows[name] for name in ids], out)
-    for file in files:
-        file.unlink()
     return [rows[name] for name in ids]
+
+
+def end_with_stdin() -> None:
+    """End this process, one of several, when its standard input ends: the process that started it is gone."""
+    with suppress(ValueError, OSError):
+        sys.stdin.buffer.read()
+    os._exit(1)

@@ -97,9 +97,7 @@ class Store:
             return {}
         rows = read_jsonl(self.path, True, ("id", "question", "reference", "video"))
         if other := [key for row in rows for key in STAMP if row.get(key) != self.stamp.get(key)]:
-            log.warning(
-                "%s: was made otherwise (%s differs); it is kept as %s.old", self.path, other[0], self.path.name
-            )
+            log.warning("%s: was made otherwise (%s differs); kept as %s.old", self.path, other[0], self.path.name)
             self.path.replace(self.path.with_name(self.path.name + ".old"))
             return {}
         return {_key(row): row for row in rows if not row.get("error")}
@@ -155,7 +153,7 @@ def read(path: str | Path, form: str | None = None) -> list[dict]:
         raise ValueError(f"{path}: is no file of predictions ({error})") from None
     first: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
-        texts = [("reference", row["reference"]), *(("option", o) for o in row["options"])]
+        texts = [*((key, row[key]) for key in ("reference", "kind")), *(("option", o) for o in row["options"])]
         odd = [f"{key} {value!r}" for key, value in texts if not isinstance(value, str)]
         odd += ["group"] * isinstance(row["group"], list | dict)
         if odd:

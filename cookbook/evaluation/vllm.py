@@ -101,6 +101,4 @@ def _wait(process: subprocess.Popen, address: str, log: Path, name: str) -> None
             time.sleep(0.2)
     said = " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
     ended = process.poll() is not None
-    raise RuntimeError(
-        f"{name} {'ended' if ended else f'did not answer in {START} s'}, and said last: {said or 'nothing'}"
-    )
+    raise RuntimeError(f"{name} {'ended' if ended else f'gave no answer in {START} s'}, and said last: {said or '-'}")

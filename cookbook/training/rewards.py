@@ -10,11 +10,11 @@ and differ from its own where `tests/training/test_rewards.py` has a table: "(A)
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cookbook.config import Config, ConfigError
+from cookbook.config import Config, ConfigError, Issue
 from cookbook.data.answers import choose
 from cookbook.data.contract import Contract
 from cookbook.data.quantities import common_words, iou, number, span
@@ -118,6 +118,7 @@ PARTS: dict[str, Callable[[str, Sample, Contract], float]] = {
     "rouge_l": rouge_l,
     "length": length,
 }
+ENGINE_PARTS = ("direct_math", "boxed_math", "single_choice", "gsm8k", "format", OVERLONG)  # of cosmos-rl 0.4.7
 
 
 def overlong(tokens: int, limit: int, buffer: int, factor: float = 1.0) -> float:
@@ -156,21 +157,28 @@ def count_tokens(completion: str, tokenizer) -> int:
     return len(tokenizer.encode(completion, add_special_tokens=False))
 
 
+def check_parts(config: Config, engine: bool = False) -> Iterator[Issue]:
+    """Yields parts that are not here, weights that pay nothing, and an `overlong` that punishes every completion.
+
+    With `engine`, cosmos-rl's own parts count too: it takes all of them from one side or the other.
+    """
+    weights, key = reward_weights(config), f"{OVERLONG_KEYS}.buffer_length"
+    unknown, limit = weights.keys() - PARTS.keys() - {OVERLONG}, config["rollout.max_response_length"]
+    if unknown and not (engine and weights.keys() <= {*ENGINE_PARTS}):
+        words = f"names {', '.join(sorted(unknown))}, which is none of {', '.join([*PARTS, OVERLONG])}"
+        helps = "write the part in cookbook/training/rewards.py, or run cosmos-rl where it has it"
+        yield Issue(config.line(WEIGHTS), WEIGHTS, f"{words}; {helps}")
+    if full_marks(weights) <= 0 or config.stated.get(WEIGHTS) in ("", []):
+        yield Issue(config.line(WEIGHTS), WEIGHTS, "pays for nothing; give a part a weight above 0")
+    if OVERLONG in weights and not 0 < config[key] < limit:
+        words = f"is {config[key]}, which does not lie between 0 and rollout.max_response_length = {limit}"
+        yield Issue(config.line(key), key, f"{words}; completions lose reward on the last buffer_length tokens")
+
+
 def require_parts(config: Config) -> None:
-    """Raises ConfigError for a part that is not here, and for an `overlong` that punishes every completion."""
-    weights = reward_weights(config)
-    if unknown := weights.keys() - PARTS.keys() - {OVERLONG}:
-        raise ConfigError(
-            f"{config.name}: {WEIGHTS} names {', '.join(sorted(unknown))}, which is none of "
-            f"{', '.join([*PARTS, OVERLONG])}; write the part in cookbook/training/rewards.py, or run cosmos-rl "
-            "where it has it"
-        )
-    buffer, limit = config[f"{OVERLONG_KEYS}.buffer_length"], config["rollout.max_response_length"]
-    if OVERLONG in weights and not 0 < buffer < limit:
-        raise ConfigError(
-            f"{config.name}: {OVERLONG_KEYS}.buffer_length = {buffer} does not lie between 0 and "
-            f"rollout.max_response_length = {limit}; completions lose reward on the last buffer_length tokens"
-        )
+    """Raises ConfigError for what `check_parts` finds."""
+    if wrong := next(check_parts(config), None):
+        raise ConfigError(f"{config.name}:{wrong}")
 
 
 def reward_weights(config: Config) -> dict[str, float]:

@@ -55,6 +55,9 @@ def detect(path: Place) -> str:
         except DataError as error:
             why = why or f"; {shown(file.name)} {error}"
     below = sorted(child.name for child in place.iterdir()) if place.is_dir() else [place.name]
+    if table := next((name for name in below if name.lower().endswith(".csv")), ""):
+        helps = "data_tools/videophy2.py reads one, and `--check` of it looks at the data; else write JSON lines"
+        why = f"; {shown(table)} is a table, and no format: {helps}"
     raise DataError(
         f"{path}: no format is recognised. Looked for videos/ with metas/; {' or '.join(saved.MARKS)}; "
         f"{samples_jsonl.FILE}; .json, .jsonl or .parquet with conversations or qa_pairs. "

@@ -11,7 +11,6 @@ Why: every loader file and both engines must take the same samples from the same
     load(Config.load("configs/sft.toml"), "hf_sft")["train"]
 """
 
-import difflib
 import importlib.util
 import logging
 import math
@@ -23,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from cookbook.config import Config
+from cookbook.config.custom import check_custom
 from cookbook.config.schema import BATCH, GENERATIONS, MINI
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError, Sample
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 Splits = dict[str, list[Sample]]  # "train" and "validation", and "test" where the dataset has one
 
 TRAIN, VALIDATION = "train.train_policy.dataset", "validation.dataset"
-KEYS = {"accept_left_out": float, "contract": str, "loader": str, "passport": str, "subset": str, "test_share": float}
 LOADERS = {  # the loader file of each format
     "av_folder": "data_tools/avha_sft_single_caption.py",
     "hf_sft": "data_tools/cosmos_sft.py",
@@ -47,7 +46,6 @@ LOADERS = {  # the loader file of each format
     "saved": "data_tools/saved_sft.py",
     "samples_jsonl": "data_tools/samples_sft.py",
 }
-TYPES = {str: "a text in quotes", list: "a list of texts", int: "a whole number", float: "a share from 0 to 1"}
 SPLIT = re.compile(r"(\w*)(\[.*\])?")
 TEST_SEED = 1  # validation draws with 0
 LEFT_OUT = 0.05  # the share of the samples that may be left out where `accept_left_out` states no other
@@ -55,21 +53,13 @@ HELD_OUT = 0.1  # the engine's own share where validation is on and nothing says
 
 
 def custom(config: Config, **more: type) -> dict[str, Any]:
-    """Returns the stated keys of [custom]; `more` are those of one loader, with their types.
+    """Returns the stated keys of [custom]; `more` are those of one loader, with their types: its OPTIONS.
 
     Raises DataError for any other key, and for a value of another type.
     """
-    stated, known = config.table("custom"), KEYS | more
-    for key, value in stated.items():
-        where = f"{config.name}:{config.line(f'custom.{key}')}: custom.{key}"
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it reads {', '.join(sorted(known))}"
-            raise DataError(f"{where}: this loader does not read it; {hint}")
-        is_share = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
-        if not (is_share if known[key] is float else isinstance(value, known[key])):
-            raise DataError(f"{where} is {value!r}; it is {TYPES[known[key]]}")
-    return stated
+    if wrong := next(check_custom(config, more), None):
+        raise DataError(f"{config.name}:{wrong}")
+    return config.table("custom")
 
 
 def media(config: Config) -> Path | None:

@@ -12,15 +12,13 @@ the same result in whatever order the samples come.
 import hashlib
 import json
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from cookbook.config.custom import SLICE
 from cookbook.data.samples import DataError, Sample
-
-SLICE = re.compile(r"\w*(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
 def _draw(seed: int, name: str) -> str:

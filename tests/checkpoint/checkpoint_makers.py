@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from cookbook.checkpoint import INDEX
+from cookbook.checkpoint.store import FILES
 from cookbook.runs import ROOT
 
 BASE = ROOT / "models" / "tiny-base"
@@ -20,7 +21,7 @@ ADAPTER = {  # as cosmos-rl 0.4.7 writes it: null where peft wants its default, 
 def make(*folders):
     """Make checkpoints that are whole by their headers, and hold one number."""
     index = {"weight_map": {"model.norm.weight": "00000.safetensors"}}
-    texts = {"config.json": {"model_type": "qwen2_5_vl"}, "preprocessor_config.json": {}, "tokenizer_config.json": {}}
+    texts = {file: {"model_type": "qwen2_5_vl"} if file == "config.json" else {} for file in FILES}
     for folder in folders:
         folder.mkdir(parents=True)
         for name, content in (texts | {INDEX: index}).items():

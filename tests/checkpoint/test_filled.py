@@ -1,14 +1,16 @@
 """A model is filled from its files and a processor fits it, or one line says where not."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
 from checkpoint_makers import BASE
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from cookbook.checkpoint import CheckpointError, load
+from cookbook.checkpoint import CheckpointError, load, write_checkpoint
 from cookbook.checkpoint.filled import load_model, load_processor
 from cookbook.checkpoint.verify import verify
 
@@ -85,10 +87,19 @@ def more(told):
     told["added_tokens"].append({**told["added_tokens"][-1], "id": 640, "content": "<|more|>"})
 
 
-def renamed(old, new):
+def renamed(old, new, files="*token*.json"):
     def damage(folder):
-        for file in folder.glob("*token*.json"):
+        for file in folder.glob(files):
             file.write_text(file.read_text().replace(old, new))
+
+    return damage
+
+
+def sections(parts):
+    def damage(folder):
+        told = json.loads((folder / "config.json").read_text())
+        told["text_config"]["rope_scaling"]["mrope_section"] = parts
+        (folder / "config.json").write_text(json.dumps(told))
 
     return damage
 
@@ -112,6 +123,12 @@ WRONG = {
         "video processor's patch_size is 28"),
     "another class": (edited("preprocessor_config.json", lambda c: c | {"image_processor_type": "X"}), "processor"),
     "a tokenizer that is cut": (lambda folder: (folder / "tokenizer.json").write_text('{"version"'), "does not load"),
+    "another added token": (
+        renamed("<|vision_pad|>", "<|other_pad|>", "[!a]*.json"),
+        r"added_tokens\.json number 1 tokens differently, such as '<\|vision_pad\|>'"),
+    "a lost token": (edited("tokenizer.json", lambda t: t["added_tokens"].pop(5) and None), "image token is 637"),
+    "rotary positions of another model": (
+        sections([16, 24, 24]), r"mrope_section \[16, 24, 24\] is not made of the 16 pairs that a head has"),
     "a renamed token": (renamed("<|video_pad|>", "<|clip_pad|>"), "the"),
 }  # fmt: skip
 
@@ -124,15 +141,58 @@ def test_a_processor_that_does_not_fit_the_model_is_refused_in_one_line(copy, da
     assert str(copy) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_verify_compares_tokenizer_and_template_with_the_bases(copy):
+def another_text(folder):
+    """All of one piece, so that only the base can tell: two tokens, a template, and a mean of pixels."""
     for file in ("tokenizer.json", "vocab.json"):
-        told = json.loads((copy / file).read_text())
+        told = json.loads((folder / file).read_text())
         swapped(told if "model" in told else {"model": {"vocab": told}})
-        (copy / file).write_text(json.dumps(told))
-    template = copy / "chat_template.jinja"
+        (folder / file).write_text(json.dumps(told))
+    template = folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("You are a helpful assistant.", "You are a pirate."))
-    edited("preprocessor_config.json", lambda c: c | {"image_mean": [0, 0, 0]})(copy)
-    load_processor(copy)  # all of one piece, so that only the base can tell
+    edited("preprocessor_config.json", lambda c: c | {"image_mean": [0, 0, 0]})(folder)
+    edited("video_preprocessor_config.json", lambda c: c | {"rescale_factor": 1.0})(folder)
+
+
+OTHER = "2 tokens, such as.* and the images' image_mean and the videos' rescale_factor and the chat template"
+
+
+def test_verify_compares_tokenizer_template_and_pixels_with_the_bases(copy):
+    another_text(copy)
+    load_processor(copy)
     found = verify(copy, BASE)["text of the base"]
-    assert found.status == "error" and "2 tokens" in found.found and "chat template" in found.found
-    assert "mean or deviation" in found.found
+    assert found.status == "error" and re.search(f"differs from .*tiny-base in {OTHER}", found.found), found
+
+
+def test_an_export_with_another_tokenizer_than_its_start_is_not_loaded(copy):
+    export = shutil.copytree(copy, copy.parent / "run" / "safetensors" / "step_4")
+    (export.parents[1] / "manifest.json").write_text(json.dumps({"start": "models/tiny-base", "outcome": "finished"}))
+    load(export)
+    another_text(export)
+    with pytest.raises(CheckpointError, match=f"{export}: differs from its start in {OTHER}.*models/tiny-base") as said:
+        load(export)
+    assert "\n" not in str(said.value)
+
+
+FULL = [
+    ("torch.nn.Module.state_dict", OSError(28, "No space left on device")),
+    ("transformers.PreTrainedModel.save_pretrained", SafetensorError('Os { code: 28, message: "No space left" }')),
+    ("transformers.ProcessorMixin.save_pretrained", Exception("No space left on device (os error 28)")),
+    ("cookbook.checkpoint.store.os.fsync", OSError(28, "No space left on device")),
+]
+
+
+@pytest.mark.parametrize(("where", "error"), FULL, ids=[where for where, _ in FULL])
+def test_a_full_disk_leaves_the_earlier_export_and_nothing_half_made(where, error, tmp_path, monkeypatch):
+    model, processor, place = load_model(BASE), load_processor(BASE), tmp_path / "safetensors" / "step_2"
+    write_checkpoint(model, processor, place, torch.float32)
+    before = {file.name: file.read_bytes() for file in place.iterdir()}
+
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(where, full)
+    with pytest.raises(CheckpointError, match=f"{place}: cannot be written; make room there.*No space left") as said:
+        write_checkpoint(model, processor, place, torch.float32)
+    monkeypatch.undo()
+    assert "\n" not in str(said.value) and [file.name for file in place.parent.iterdir()] == ["step_2"]
+    assert {file.name: file.read_bytes() for file in place.iterdir()} == before

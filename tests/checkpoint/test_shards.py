@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import os
 import re
 import shutil
@@ -54,6 +55,21 @@ def setting(file, **said):
     def damage(folder):
         told = json.loads((folder / file).read_text())
         (folder / file).write_text(json.dumps(told | said))
+
+    return damage
+
+
+def number(file, key, value):
+    """A number of a settings file, by its key, in a table where it stands in one."""
+
+    def damage(folder):
+        told = json.loads((folder / file).read_text())
+        *tables, last = key.split(".")
+        table = told
+        for name in tables:
+            table = table[name]
+        table[last] = value
+        (folder / file).write_text(json.dumps(told))
 
     return damage
 
@@ -128,7 +144,32 @@ WRONG = {
     "code for the model": (setting("config.json", auto_map={"AutoConfig": "evil.C"}), r"auto_map"),
     "code for the processor": (setting("preprocessor_config.json", auto_map={"AutoProcessor": "evil.P"}), "auto_map"),
     "code for the tokenizer": (setting("tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T"]}), "auto_map"),
+    "no tokenizer.json": (
+        lambda folder: (folder / "tokenizer.json").unlink(), r"holds no tokenizer\.json.* Copy it from the base"),
+    "a table in a table without end": (text("config.json", '{"a":' * 9999), "config.json cannot be read"),
 }  # fmt: skip
+IMAGE, VIDEO, MODEL = "preprocessor_config.json", "video_preprocessor_config.json", "config.json"
+ODD_NUMBERS = [  # file, key, what no model can compute with
+    *((IMAGE, "image_mean", value) for value in ([math.nan, 0, 0], [0, 0], 0.5, "0.5", [0, 0, "0"], [])),
+    *((IMAGE, "image_std", value) for value in ([0, 1, 1], [1, 1, math.inf], [1], [1, -1, 1], [1, 1, True])),
+    *((IMAGE, "rescale_factor", value) for value in (0, -1.0, math.nan, math.inf, "1/255")),
+    *((IMAGE, key, 0) for key in ("patch_size", "temporal_patch_size", "merge_size", "min_pixels")),
+    (IMAGE, "size.longest_edge", math.inf), (VIDEO, "image_std", [math.nan] * 3), (VIDEO, "patch_size", -14),
+    *((MODEL, "text_config.rope_theta", value) for value in (0, -1e4, math.nan, math.inf, "10000", [1e4, "x"])),
+    *((MODEL, "text_config.rope_scaling.mrope_section", v) for v in ([4, 6], [8, 8, 0], [4, 6, "6"], 16, "4,6,6")),
+    (MODEL, "text_config.rms_norm_eps", math.nan), (MODEL, "text_config.num_attention_heads", 0),
+    (MODEL, "vision_config.spatial_merge_size", 0), (MODEL, "vision_config.window_size", -112),
+    (MODEL, "vision_config.tokens_per_second", math.nan), ("generation_config.json", "temperature", math.nan),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "key", "value"), ODD_NUMBERS)
+def test_a_number_that_no_model_can_compute_with_is_named_by_file_and_field(copy, file, key, value):
+    number(file, key, value)(copy)
+    with pytest.raises(CheckpointError) as caught:
+        find(copy)
+    told = str(caught.value)
+    assert f"{copy}: {file} says {key} = {value!r}, which takes " in told and "\n" not in told
 
 
 @pytest.mark.parametrize("damage, words", WRONG.values(), ids=WRONG)

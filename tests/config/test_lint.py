@@ -232,6 +232,8 @@ def test_a_good_configuration_raises_no_alarm(name, changes, known):
 @pytest.mark.parametrize(
     ("name", "changes", "key"),
     [
+        (SFT, {"train.master_dtype": "bfloat16"}, "train.master_dtype"),  # learns nothing
+        (SFT, {"train.sequence_packing": True, f"{TP}.mini_batch": 1}, f"{TP}.mini_batch"),  # packs nothing
         (SFT, {"logging.logger": None}, "logging.logger"),
         (SFT, {"train.compile": None}, "train.compile"),
         (SFT, {"train.timestamp": None}, "train.timestamp"),
@@ -436,6 +438,49 @@ def test_a_checkpoint_with_an_odd_file_is_an_issue_that_names_it(tmp_path, name,
     config = changed(SFT, {"policy.model_name_or_path": str(tmp_path), "policy.freeze_pattern": ["x"],
                            "custom.contract": "configs/prompts/captions.yaml"})  # fmt: skip
     assert any(str(tmp_path / name) in f.message for f in lint(config))
+
+
+REWARD = "train.train_policy.reward_function"
+CUSTOM = [  # what is stated, the key that is named, what is said
+    ({"custom.test_shar": 0.2}, "custom.test_shar", "no loader of data_tools reads it; did you mean test_share?"),
+    ({"custom.test_share": "0.2"}, "custom.test_share", "is '0.2'; it is a share from 0 to 1"),
+    ({"custom.accept_left_out": 5}, "custom.accept_left_out", "is 5; it is a share from 0 to 1"),
+    ({"custom.subset": "[:1"}, "custom.subset", "it is a text like"),
+    ({"custom.media": ["a"]}, "custom.media", "is ['a']; it is a text in quotes"),
+    ({"custom.contract": "nowhere.yaml"}, "custom.contract", "No such file"),
+    ({"custom.contract": 3}, "custom.contract", "is 3; it is a text in quotes"),
+    ({"custom.loader": "data_tools/nowhere.py"}, "custom.loader", "no such loader file"),
+    ({"custom.passport": "nowhere.json"}, "custom.passport", "'nowhere.json': no such file"),
+    ({"custom.loader": "data_tools/road_vqa.py", "custom.clip": 3}, "custom.clip",
+     "data_tools/road_vqa.py does not read it; did you mean clips?"),
+    ({"custom.loader": "data_tools/road_vqa.py", "custom.clips": "3"}, "custom.clips", "is '3'; it is a whole number"),
+    ({"custom.loader": "data_tools/wts_vqa.py", "custom.validate": "yes"}, "custom.validate", "it is true or false"),
+    ({"custom.loader": "data_tools/llava_sft.py", "custom.fields": ["a"]}, "custom.fields", "does not read it"),
+    ({f"{REWARD}.single_choise": 1.0}, REWARD, "names single_choise, which is none of single_choice, format"),
+    ({f"{REWARD}.boxed_math": 1.0, f"{REWARD}.numeric": 1.0}, REWARD, "names boxed_math, which is none of"),
+    ({REWARD: "sinlge_choice"}, REWARD, "names sinlge_choice"),
+    ({REWARD: []}, REWARD, "pays for nothing"),
+    ({REWARD: ["format", "grammar"]}, REWARD, "names grammar"),
+    ({f"{REWARD}.single_choice": 0.0, f"{REWARD}.format": 0.0}, REWARD, "pays for nothing"),
+    ({f"{REWARD}.overlong": 1.0, "train.train_policy.overlong_reward.buffer_length": 0},
+     "train.train_policy.overlong_reward.buffer_length", "does not lie between 0 and"),
+]  # fmt: skip
+
+
+@pytest.mark.fault("inputs")
+@pytest.mark.parametrize(("changes", "key", "said"), CUSTOM)
+def test_what_a_loader_or_a_reward_would_refuse_in_a_run_is_found_before_it(tmp_path, capsys, changes, key, said):
+    (tmp_path / "c.toml").write_text(changed(RL, changes).text())
+    assert main(["lint", str(tmp_path / "c.toml")]) == 1
+    line = next(line for line in capsys.readouterr().out.splitlines() if f" {key}: " in line)
+    assert said in line and re.match(rf"{tmp_path}/c.toml:\d+: ", line)
+
+
+def test_what_the_engine_alone_can_pay_for_and_a_loader_of_ones_own_pass(tmp_path, capsys):
+    (tmp_path / "own.py").write_text("def load(config): ...")
+    own = {"custom.loader": str(tmp_path / "own.py"), "custom.colour": "red"}
+    (tmp_path / "c.toml").write_text(changed(RL, own | {REWARD: ["boxed_math", "gsm8k"]}).text())
+    assert main(["lint", str(tmp_path / "c.toml")]) == 0, capsys.readouterr().out
 
 
 SEVEN = {"policy.model_name_or_path": "nvidia/Cosmos-Reason1-7B"}

@@ -8,7 +8,10 @@ import official_layouts as made
 import pytest
 from helpers import VISION, config
 
+from cookbook.config import lint
+from cookbook.config.custom import options
 from cookbook.data.samples import DataError, text
+from cookbook.runs import ROOT
 from data_tools import formats
 from data_tools.formats.av_folder import VIDEO_SUFFIX
 from data_tools.loading import contract, custom, load, require_step
@@ -134,12 +137,33 @@ def test_the_loaders_options(av, tmp_path):
     [
         ('subsets = "[:9]"', r"x\.toml:\d+: custom\.subsets: this loader does not read it; did you mean subset"),
         ("zzz = 3", r"it reads accept_left_out, contract, loader, passport, subset, test_share"),
-        ("subset = 3", "is 3; it is a text in quotes"),
+        ("subset = 3", r"is 3; it is a text like \"\[:100\]\""),
+        ('subset = "[:9"', "it is a text like"),
+        ('test_share = "0.2"', "is '0.2'; it is a share from 0 to 1"),
+        ("test_share = true", "is True; it is a share"),
+        ("test_share = 20", "is 20; it is a share"),
+        ("[custom.passport]\nhash = 3", "custom.passport.hash: this loader does not read it; did you mean passport"),
     ],
 )
 def test_custom_keys_that_no_loader_reads(words, told):
     with pytest.raises(DataError, match=told):
         custom(config("x", custom=words))
+
+
+LOADERS = sorted(file.stem for file in (ROOT / "data_tools").glob("*.py") if "serve(load)" in file.read_text())
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_loader_states_its_keys_where_the_lint_reads_them(name):
+    """And refuses, by the type that it states, what the lint refuses: of each key a value that no key takes."""
+    module, file = importlib.import_module(f"data_tools.{name}"), ROOT / "data_tools" / f"{name}.py"
+    assert options(file) == module.OPTIONS
+    for key in [*module.OPTIONS, "no_such_key"]:
+        wrong = config("x", custom=f'{key} = -1.5\nloader = "data_tools/{name}.py"')
+        with pytest.raises(DataError, match=rf"custom\.{key}") as refused:
+            module.load(wrong)
+        told = [f.message for f in lint(wrong) if f.key == f"custom.{key}"]
+        assert len(told) == 1 and told[0].rpartition(";")[2] in str(refused.value)
 
 
 def test_the_contract_must_be_named_and_readable(tmp_path):

@@ -313,6 +313,15 @@ def test_the_command_names_bad_rows_and_takes_archives_and_files(tmp_path, capsy
     assert quick(folder / "a.json", "--subset", "x") == 2 and "takes no subset" in capsys.readouterr().err
 
 
+@pytest.mark.fault("inputs")
+@pytest.mark.parametrize("name", ["", "train.csv"])
+def test_a_table_is_refused_by_the_name_of_the_loader_that_reads_it(name, tmp_path, capsys):
+    (tmp_path / "train.csv").write_text("video_url,caption,pc\nhttps://a/b.mp4,x,4\n")
+    assert main([str(tmp_path / name)]) == 2
+    told = capsys.readouterr().err
+    assert "train.csv is a table, and no format: data_tools/videophy2.py reads one" in told and told.count("\n") == 1
+
+
 def test_the_command_refuses_what_is_no_dataset(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2 and "holds neither videos/" in capsys.readouterr().err
     assert main([str(tmp_path), "--max-length", "9"]) == 2 and "--model" in capsys.readouterr().err

@@ -187,7 +187,7 @@ def test_without_a_parameters_cell_the_message_says_to_run_it():
 def fake_shell(monkeypatch, cells: list[str], namespace: dict) -> None:
     """A kernel that ran these cells and holds these names."""
     history = SimpleNamespace(input_hist_parsed=["", *cells])
-    shell = SimpleNamespace(history_manager=history, user_ns=namespace)
+    shell = SimpleNamespace(history_manager=history, user_ns=namespace, set_custom_exc=lambda *_: None)
     monkeypatch.setattr(settings, "get_ipython", lambda: shell)
 
 
@@ -338,6 +338,31 @@ def test_nbval_keeps_no_history_and_the_settings_are_still_found(tmp_path):
             while reply["parent_header"].get("msg_id") != message:
                 reply = kernel.kc.get_shell_msg(timeout=30)
             assert reply["content"]["status"] == "ok", reply["content"]
+    finally:
+        kernel.stop()
+
+
+@pytest.mark.fault("local engine")
+def test_a_stop_while_something_loads_is_one_line_and_the_kernel_goes_on(tmp_path):
+    kernel = RunningKernel("python3", cwd=str(tmp_path))
+
+    def until(kind: str, word: str = "") -> dict:
+        while True:
+            message = kernel.kc.get_iopub_msg(timeout=60)
+            if message["msg_type"] == kind and word in str(message["content"]):
+                return message["content"]
+
+    try:
+        for source in (DECLARED, CHECK, "import time\nprint('loads', flush=True)\ntime.sleep(600)"):
+            kernel.execute_cell_input(source)
+        until("stream", "loads")
+        kernel.km.interrupt_kernel()
+        (told,) = until("error")["traceback"]
+        assert told.startswith("KeyboardInterrupt: stopped; ") and "\n" not in told
+        kernel.execute_cell_input("1 / 0")  # other errors keep their traceback
+        assert len(until("error")["traceback"]) > 1
+        kernel.execute_cell_input("print(settings.epochs + 41)")
+        until("stream", "42")
     finally:
         kernel.stop()
 

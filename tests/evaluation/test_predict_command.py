@@ -1,12 +1,18 @@
 """`python -m cookbook.evaluation predict`: a dataset answered, continued, and by several processes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from cookbook import jobs
 from cookbook.evaluation.__main__ import main
-from cookbook.runs import read_jsonl
+from cookbook.runs import ROOT, read_jsonl
 from data_tools import formats
 
 
@@ -43,6 +49,56 @@ def test_two_processes_give_the_rows_of_one(asked, tmp_path):
     )
     assert main([*asked, "--gpus", "2"]) == 0
     assert all(row["output"].startswith("kept ") for row in read_jsonl(tmp_path / "base.jsonl"))
+
+
+PART = """#!{python}
+import sys
+from pathlib import Path
+from cookbook.evaluation.parallel import end_with_stdin
+part = sys.argv[-1].replace("/", "-of-")
+with open(f"{out}.{{part}}", "a") as file:
+    file.write('{{"id": "' + part[0] + '"}}\\n{{"id": "torn')
+end_with_stdin()
+"""
+PARENT = """
+import sys
+from pathlib import Path
+from cookbook.display.terminal import sigterm_exits
+from cookbook.evaluation.parallel import predict_parallel
+sys.executable = sys.argv[1]
+with sigterm_exits():
+    predict_parallel([], ["0", "1", "2", "3"], Path(sys.argv[2]), 2)
+"""
+
+
+@pytest.mark.fault("local engine")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_several_processes_that_are_stopped_leave_their_answers_and_nothing_running(stop, tmp_path):
+    """Each has written an answer and half of one; a parent that is killed can gather nothing."""
+    out, program = tmp_path / "base.jsonl", tmp_path / "part.py"
+    program.write_text(PART.format(python=sys.executable, out=out))
+    program.chmod(0o755)
+    how = {"env": os.environ | {"PYTHONPATH": str(ROOT)}, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, program, out], **how)
+    while len(list(tmp_path.glob("base.jsonl.*"))) < 2 and parent.poll() is None:
+        time.sleep(0.05)
+    children = psutil.Process(parent.pid).children()
+    os.killpg(parent.pid, stop)  # as a terminal does
+    assert parent.wait(60) != 0 and len(children) == 2 and not psutil.wait_procs(children, timeout=60)[1]
+    rows = [row for file in sorted(tmp_path.glob("base.jsonl*")) for row in read_jsonl(file, torn=True)]
+    assert [row["id"] for row in rows] == ["0", "1"]
+    assert stop == signal.SIGKILL or [file.name for file in tmp_path.glob("base.jsonl*")] == ["base.jsonl"]
+
+
+@pytest.mark.fault("local engine")
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
+def test_a_stop_is_one_line_that_says_how_to_go_on(error, asked, monkeypatch, capsys):
+    def stopped(_):
+        raise error
+
+    monkeypatch.setattr("cookbook.evaluation.__main__.predict_file", stopped)
+    assert main(asked) == 130
+    assert capsys.readouterr().err == "stopped; what was answered is kept: the same command goes on\n"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +163,8 @@ ROW = {"id": "0", "group": "0", "kind": "binary", "reference": "A", "options": [
     [
         ({"reference": None}, "row 1 cannot be scored, its reference None is no text"),
         ({"reference": 3}, "row 1 cannot be scored, its reference 3 is no text"),
+        ({"kind": None}, "row 1 cannot be scored, its kind None is no text"),
+        ({"kind": 3}, "row 1 cannot be scored, its kind 3 is no text"),
         ({"options": [None]}, "row 1 cannot be scored, its option None is no text"),
         ({"options": [["A"]]}, "row 1 cannot be scored, its option ['A'] is no text"),
         ({"group": ["x"]}, "row 1 cannot be scored, its group is no text"),

@@ -16,6 +16,7 @@ from cookbook.engine.reward_calls import EngineReward, reference_text
 from cookbook.evaluation.predictions import judge
 from cookbook.training import rewards
 from cookbook.training.rewards import (
+    ENGINE_PARTS,
     PARTS,
     RewardError,
     are_ours,
@@ -140,10 +141,17 @@ def test_a_penalty_is_no_part_to_earn_and_counts_by_its_weight():
 
 @pytest.mark.parametrize("buffer", [0, -4, 48, 4096])  # the last is the engine's default, and punishes an empty answer
 def test_a_buffer_as_long_as_the_limit_is_refused(buffer):
-    with pytest.raises(ConfigError, match=f"buffer_length = {buffer} does not lie between 0 and .* = 48"):
+    with pytest.raises(ConfigError, match=f"buffer_length: is {buffer}, which does not lie between 0 and .* = 48"):
         require_parts(LIMITED.edit({f"{OVERLONG}.buffer_length": buffer}))
     require_parts(LIMITED)
     require_parts(GRPO.edit({f"{OVERLONG}.buffer_length": buffer}))  # nobody asked for the part
+
+
+def test_weights_that_pay_nothing_are_refused():
+    for weights in ({"single_choice": 0.0}, {"format": -1.0}, {"overlong": 1.0}):
+        config = LIMITED.edit({"train.train_policy.reward_function": None})
+        with pytest.raises(ConfigError, match="pays for nothing"):
+            require_parts(config.edit({f"train.train_policy.reward_function.{k}": v for k, v in weights.items()}))
 
 
 # ---- in cosmos-rl -----------------------------------------------------------------------------------------------
@@ -152,6 +160,10 @@ def test_a_buffer_as_long_as_the_limit_is_refused(buffer):
 @pytest.fixture(scope="module")
 def engine():
     return pytest.importorskip("cosmos_rl.dispatcher.algo.reward", reason="cosmos-rl is not installed")
+
+
+def test_the_engine_has_the_parts_that_the_lint_lets_pass(engine):
+    assert set(engine.REWARD_FUNC_MAPPING) == set(ENGINE_PARTS)
 
 
 # completion, reference, then (ours, the engine's) for single_choice and for format, and why they differ
