@@ -41,8 +41,8 @@ SAME = {
     "ordinal": "grades: their metric, their reward",
 }
 # lines at most: 3,800, 10,000 and 5,600 stood before any data (jobs, new, predict's command, presets, vllm) and
-# before nothing was lost (checkpointer, locks, what is refused by name); 13,980 before lint asked loaders, before speed;
-# 14,405 before the room deploy
+# before nothing was lost (checkpointer, locks, what is refused by name); 13,980 before lint asked loaders,
+# before speed; 14,405 before the room deploy
 LIMITS = {"road": 4_705, "cookbook": 15_490, "data_tools": 6_060}
 
 
