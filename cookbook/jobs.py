@@ -289,13 +289,14 @@ def evaluation_samples(
 ) -> tuple[list[Sample], Contract, str]:
     """Returns (samples, contract, numbers) for an evaluation: a dataset's test split where there is one, else all.
 
-    With `config`, a run's own, they are that run's: what it has not trained on. `contract` is a file, or a checkpoint
-    that carries its own. Raises DataError, or CheckpointError without a contract.
+    With `config`, a run's own, they are that run's: what it has not trained on, or a `split` of it. `contract` is a
+    file, or a checkpoint that carries its own. Raises DataError, or CheckpointError without a contract.
     """
     if config:
         own = Config.load(config)
         splits, bound = loading.loader(own[pipeline.LOADER]).load(own), loading.contract(own)
-        return splits.get("test") or splits["validation"], bound, own["train.param_dtype"]
+        found = splits[split] if split else splits.get("test") or splits["validation"]
+        return found, bound, own["train.param_dtype"]
     data, file = place_of(data), ROOT / contract
     if not file.is_file() and not (file := checkpoint.resolve(contract) / checkpoint.CONTRACT).is_file():
         raise CheckpointError(f"{contract}: carries no {checkpoint.CONTRACT}; name one with --contract")

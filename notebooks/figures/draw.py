@@ -26,6 +26,7 @@ from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text
 from cookbook.data.vision import TEMPORAL_PATCH, UNIT, clip_size, frames_seen, stamps
 from cookbook.evaluation.controls import circular, shuffled, single_frame
+from cookbook.evaluation.statistics import non_inferior
 from cookbook.runs import ROOT
 from cookbook.training import objective
 from cookbook.training.rewards import reward, reward_weights
@@ -683,6 +684,38 @@ def _(f: Figure) -> dict:
     f.say(at(guess) + 8, 115, "guessing", "mute small")
     told = "; ".join(f"{model} {right} %, {low} to {high}" for model, right, low, high in models)
     return {"questions": questions, "told": told, "guess": guess}
+
+
+@figure("margin", 300, "As good, but for a margin")
+def _(f: Figure) -> dict:
+    """Three smaller models against the full one, and a line at {margin} points below it, the loss that would be put up
+    with. With {few} questions the interval, {narrow}, crosses the line: nothing is shown. With {many} and the same
+    share of changed answers it is {wide}, above the line: as good. The third, {worse}, lies below: worse."""
+    margin, cases = 0.05, ((100, 2, 2), (400, 8, 8), (400, 4, 44))
+    found = []
+    for n, won, lost in cases:
+        before, after = [i >= won for i in range(n)], [i < won or i >= won + lost for i in range(n)]
+        found.append(non_inferior(before, after, list(map(str, range(n))), margin).ci95)
+
+    def at(points: float) -> float:
+        return 366 + 15 * points
+
+    f.say(EDGE, 68, "points against the full model, 95 % intervals", "mute small")
+    for points in (-10, -5, 0, 5):
+        f.path([(at(points), 84), (at(points), 246)], "red" if points == -5 else "edge", 2 if points == -5 else 1)
+        f.say(at(points), 268, f"{points:+d}".replace("-", "−") if points else "0", "mute small", MID)
+    f.say(at(-5), 288, "the margin", "red small", MID)
+    words, colors = ("not shown", "as good", "worse"), ("grey", "green", "red")
+    for i, ((n, won, lost), ends, word, color) in enumerate(zip(cases, found, words, colors)):
+        y = 112 + 52 * i
+        f.say(EDGE, y - 4, word, f"{color} bold")
+        f.say(EDGE, y + 16, f"{n} questions", "mute small")
+        low, high = (at(100 * end) for end in ends)
+        f.path([(low, y), (high, y)], color, 6)
+        f.dot((at(100 * (won - lost) / n), y), color)
+    few, many, worse = (" to ".join(signed(100 * end, 1) for end in ends) for ends in found)
+    counts = {"few": cases[0][0], "many": cases[1][0], "margin": f"{100 * margin:g}"}
+    return counts | {"narrow": few, "wide": many, "worse": worse}
 
 
 def main() -> None:
