@@ -48,7 +48,7 @@ $(READY): pyproject.toml requirements.lock
 tutorial: $(READY) ## the main job from data to report: base, SFT, RL, evaluation
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
 
-recipes: $(READY) ## the four published recipes in miniature, and a page that leads to them
+recipes: $(READY) ## the four published recipes in miniature, and their page
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --recipes
 
 test: lint ## lint, unit tests, and every notebook under nbval
@@ -57,7 +57,7 @@ test: lint ## lint, unit tests, and every notebook under nbval
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not browser" tests
 
-test-browser: $(READY) ## the notebooks in JupyterLab and Chromium, as a learner meets them; pictures in runs/screenshots
+test-browser: $(READY) ## the notebooks in JupyterLab and Chromium; runs/screenshots
 	$(BIN)/python -m pytest -m browser tests
 
 test-faults: $(READY) ## injected faults, the slow ones too, and a table of them
@@ -66,7 +66,7 @@ test-faults: $(READY) ## injected faults, the slow ones too, and a table of them
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests
 
-lab: $(READY) ## open JupyterLab in the project's folder, at the index of the notebooks; LAB="..." adds its flags
+lab: $(READY) ## open JupyterLab at the index; LAB="..." adds its flags
 	@test -z "$(AS_ROOT)" || echo "make lab: you are root, as in most containers, so --allow-root is added;" \
 	    "to reach it from outside of the container: make lab LAB='--ip 0.0.0.0 --no-browser'"
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/index.ipynb $(AS_ROOT) $(LAB)
@@ -75,16 +75,16 @@ lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-notebooks: $(READY) ## run the notebooks again, in order and in place, and clean their metadata
+notebooks: $(READY) ## run the notebooks again, in place, and clean their metadata
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.kernel_name=python3 $(NOTEBOOKS) $(RECIPES)
 	$(STRIP) $(NOTEBOOKS) $(RECIPES)
 	$(BIN)/python notebooks/figures/draw.py
 
-figures: $(READY) ## draw the notebooks' figures again, by the package and by what the notebooks have printed
+figures: $(READY) ## draw the figures again, by what the notebooks have printed
 	$(BIN)/python notebooks/figures/draw.py
 
-lock: ## resolve pyproject.toml into requirements.lock; pins that still fit are kept
+lock: ## resolve pyproject.toml into requirements.lock; keeps pins
 	@test -x $(BIN)/uv || .ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
 	$(BIN)/uv pip compile --universal --python-version 3.10 --extra dev --no-header --no-emit-index-url \
 	    pyproject.toml -o requirements.lock

@@ -121,9 +121,7 @@ def config_file(name: str, step: str, config: str = "") -> str:
     """
     own = FOLDER / name / f"{step}.toml"
     if not config and own.parent.is_dir() and not own.is_file():
-        raise ConfigError(
-            f"{named(own)} is not there: these data allow no {step.upper()}, as the README beside it says"
-        )
+        raise ConfigError(f"{named(own)} is not there: these data allow no {step.upper()}; see the README beside it")
     return config or (named(own) if own.is_file() else CONFIGS[step])
 
 
@@ -175,9 +173,7 @@ def evaluated(name: str, seed: int = 0, engine: str = "local", gpus: int = 0, **
         trained(name, "rl", seed, engine, gpus)
     there = [step for step in CONFIGS if (runs.path(name) / step / runs.EXPORTS).exists()]
     if not there:
-        raise CheckpointError(
-            f"runs/{name} holds no SFT and no RL; run first: papermill sft.ipynb out.ipynb -p job {name}"
-        )
+        raise CheckpointError(f"runs/{name} has no SFT and no RL; first: papermill sft.ipynb out.ipynb -p job {name}")
     return job(name, there[-1], seed, **asked)
 
 

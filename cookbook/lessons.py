@@ -158,9 +158,8 @@ def results_table(lesson: str, found: Results, seed: int = 0) -> Table:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 1 where a lesson does not hold for a seed."""
-    parser = ArgumentParser(
-        "python -m cookbook.lessons", description=__doc__, formatter_class=RawDescriptionHelpFormatter
-    )
+    how = {"description": __doc__, "formatter_class": RawDescriptionHelpFormatter}
+    parser = ArgumentParser("python -m cookbook.lessons", **how)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=LESSONS, default=list(LESSONS))
     parser.add_argument("--name", default="lesson", help="job folders below runs/: NAME0 for seed 0, and so on")

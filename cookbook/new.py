@@ -107,18 +107,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", required=True, help="a folder, a file, or a dataset of the Hugging Face hub")
     parser.add_argument("--format", default="", help=f"default: recognised; one of {', '.join(loading.LOADERS)}")
     parser.add_argument("--loader", default="", help="a file with load(config); default: the format's own")
-    parser.add_argument(
-        "--contract", default="", help="prompt, answer format, vision limits; default: read off the data"
-    )
+    parser.add_argument("--contract", default="", help="prompt, answer format, vision limits; default: by the data")
     parser.add_argument("--base", default="", help="the checkpoint to train; default: that of the configuration")
     parser.add_argument("--config", default="configs/tiny_sft.toml", help="of SFT, to begin with (%(default)s)")
     parser.add_argument("--rl-config", default="configs/tiny_rl.toml", help="of RL, to begin with (%(default)s)")
     args = parser.parse_args(arguments)
     configs = {"sft": args.config, "rl": args.rl_config}
     how = {"format": args.format, "loader": args.loader, "contract": args.contract}
-    print(
-        f"reading {args.data}: each clip is opened, and its tokens are counted; half a minute for 100", file=sys.stderr
-    )
+    print(f"reading {args.data}: clips are opened, tokens are counted; half a minute for 100", file=sys.stderr)
     try:
         folder = write_job(args.name, args.data, configs, args.base, **how)
     except (ValueError, OSError) as error:

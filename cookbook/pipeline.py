@@ -109,9 +109,8 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
     require_name(name)
     loader = loader or config.table("custom").get("loader") or loading.loader_for(config[DATASET])
     start = config[START] or named(runs.path(name) / "sft")
-    config = config.edit(
-        {"train.output_dir": named(runs.path(name) / STEPS[config.kind]), START: start, LOADER: loader}
-    )
+    place = named(runs.path(name) / STEPS[config.kind])
+    config = config.edit({"train.output_dir": place, START: start, LOADER: loader})
     if config.kind == "sft":
         config = config.edit({"train.train_policy.dataloader_seed": seed})
     config, module = _bound(config, name, loader, seed)
@@ -361,15 +360,14 @@ def report(
     notes: Sequence[str] = (),
     order: Sequence[str] = (),
 ) -> Path:
-    """Write `runs/NAME/evaluation/comparison.json` and `runs/NAME/report.html`. Returns the report's path.
+    """Write `runs/NAME/report.html`, and `evaluation/comparison.json` with its answer. Returns the report's path.
 
     `control_rows` are those of the last model, `notes` sentences beside the scores, `order` the tasks that only the
     order of the frames should answer. The configurations and the lineage of the last checkpoint come along.
     """
-    (job.path / "evaluation" / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
     done = {step: job.path / step for step in STEPS.values() if (job.path / step / MANIFEST).is_file()}
     texts = {"Lineage": tree(lineage(list(models(job).values())[-1]))}
-    return Report(
+    page = Report(
         comparison,
         rows,
         **{step: read_engine_metrics(run, torn=True) for step, run in done.items()},  # as cookbook.watch reads them
@@ -382,7 +380,11 @@ def report(
         clips=clips,
         fps=job.contract.vision.fps,
         again=_again(job, done, comparison["n"]),
-    ).write(job.path / "report.html")
+    )
+    answer, doubts, _ = page.answer()
+    kept = json.dumps(comparison | {"answer": answer, "doubts": doubts}, indent=1)
+    (job.path / "evaluation" / "comparison.json").write_text(kept, encoding="utf-8")
+    return page.write(job.path / "report.html")
 
 
 def _again(job: Job, done: Mapping[str, Path], questions: int) -> dict[str, str]:

@@ -26,6 +26,7 @@ import argparse
 import html
 import json
 import logging
+import re
 import sys
 import textwrap
 import time
@@ -35,6 +36,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from cookbook import runs
 from cookbook.display.progress import FOLLOWED, duration
@@ -50,6 +52,7 @@ NOTEBOOKS = {name: {} for name in ("setup", "problem", "data", "configuration")}
 RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
 SUMMARY = "summary.json"
 PLACE = "tutorial.json"  # how far a tutorial has come, until it ends
+RELATIVE = re.compile(r"(?<=\]\()(?!\w+:|#)")  # where the address of a link or a picture beside the notebook begins
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # each kernel would warn that it talks to this machine without encryption
 # seconds on two quiet cores (LOG.md, "The tutorial in a terminal"), and of those whose training and answers stand
 SECONDS = {"setup": 30, "problem": 52, "data": 39, "configuration": 3, "sft": 201, "rl": 115, "evaluation": 80}
@@ -105,14 +108,19 @@ def execute(source: Path, out: Path, wanted: Mapping[str, Any], line: Line | Non
 
     Raises PapermillExecutionError where a cell fails; what ran before it is in `out` all the same.
     """
+    import nbformat
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)
     parameters = {key: wanted[key] for key in papermill.inspect_notebook(source) if key in wanted}
     shown = {"stdout_file": line, "progress_bar": line.cells()} if line else {"progress_bar": False}
+    book, copy, home = nbformat.read(source, 4), out / source.name, quote(os.path.relpath(source.parent, out))
+    for cell in (cell for cell in book.cells if cell.cell_type == "markdown"):
+        cell.source = RELATIVE.sub(f"{home}/", cell.source)  # figures and links are found from the copy too
+    nbformat.write(book, copy)
     try:
-        papermill.execute_notebook(source, out / source.name, parameters, kernel_name="python3", extra_arguments=QUIET,
+        papermill.execute_notebook(copy, copy, parameters, kernel_name="python3", extra_arguments=QUIET,
                                    coalesce_streams=True, **shown)  # fmt: skip
     finally:
         leave_if_asked()
@@ -159,16 +167,17 @@ def run_notebooks(
 
 def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: float) -> Path:
     """Write `runs/NAME/summary.json` from the evaluation's own comparison. Returns its path."""
+    from cookbook.evaluation.findings import judged_steps
+
     comparison = runs.read_json(runs.path(name) / "evaluation" / "comparison.json")
     took = {step: round(seconds[step], 1) for step in ("data", "sft", "rl", "evaluation") if step in seconds}
     total = round(setup_seconds + sum(seconds.values()), 1)
-    models, paired = comparison["models"].items(), comparison["paired"].items()
     summary = {
         "seed": seed,
         "code": runs.code_hash(),
         **{key: comparison[key] for key in ("chance", "majority", "n")},
-        "models": {model: {k: found[k] for k in ("accuracy", "ci95", "format_rate")} for model, found in models},
-        "paired": {pair: {"p": found["p"]} for pair, found in paired},
+        "models": {m: {k: s[k] for k in ("accuracy", "ci95", "format_rate")} for m, s in comparison["models"].items()},
+        "paired": {pair: {"p": step["p"]} for pair, step in judged_steps(comparison).items()},
         "seconds": {"setup": setup_seconds, **took, "total": total},
     }
     path = runs.path(name) / SUMMARY
@@ -177,18 +186,19 @@ def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: fl
 
 
 def results(comparison: dict) -> list[str]:
-    """Returns a line for each model: right answers with their 95 % interval, and the step from the one before."""
+    """Returns a line for each model, right answers with their 95 % interval, and its step; then the report's answer."""
     from cookbook.display.tables import label
-    from cookbook.evaluation.findings import from_to, hundred, p_value, points
+    from cookbook.evaluation.findings import from_to, hundred, judged_steps, p_value, points
 
-    lines, steps = [], iter(comparison["paired"].values())
+    lines, steps = [], iter(judged_steps(comparison).values())
     for model, found in comparison["models"].items():
         step = next(steps) if lines else None
         said = f"{points(step['difference'])} points, {p_value(step['p'])}" if step else ""
         guess = f"guessing: {hundred(comparison['chance'])} %"
         said = said or f"of {comparison['n']} questions on unseen clips; {guess}"
         lines.append(f"{label(model):5} {hundred(found['accuracy']):>5} %  [{from_to(found['ci95'])}]  {said}")
-    return lines
+    answer = [f"Did it get better? {comparison['answer']}.", *comparison["doubts"]]
+    return lines + [part for sentence in answer for part in textwrap.wrap(sentence, 78, subsequent_indent="  ")]
 
 
 def first_line(error: Exception) -> str:

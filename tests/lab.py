@@ -31,6 +31,7 @@ from cookbook.runs import FOLDER, ROOT
 
 SHOTS = ROOT / "runs/screenshots"
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}  # pixels
+NEWS = "lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
 CELLS = "jupyterapp.shell.currentWidget.content.widgets"
 READY = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 
@@ -44,14 +45,17 @@ class Lab(Browser):
 
     def __enter__(self) -> "Lab":
         shutil.copytree(ROOT / "notebooks", self.folder / "notebooks")
+        (news := self.folder / "config" / NEWS).parent.mkdir(parents=True)
+        news.write_text('{"fetchNews": "false"}')  # its question would lie over the pictures
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.address, self.token = f"http://127.0.0.1:{port}", secrets.token_hex()
         command = [Path(sys.executable).with_name("jupyter"), "lab", "notebooks/index.ipynb", "--no-browser",
-                   "--allow-root", "--expose-app-in-browser", f"--ServerApp.port={port}", "--LabApp.news_url=None",
+                   "--allow-root", "--expose-app-in-browser", f"--ServerApp.port={port}",
                    f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder}"]  # fmt: skip
-        environment = os.environ | {FOLDER: str(self.folder / "runs"), "PYTHONPATH": str(ROOT)}
+        own = {FOLDER: self.folder / "runs", "JUPYTER_CONFIG_DIR": self.folder / "config", "PYTHONPATH": ROOT}
+        environment = os.environ | {name: str(place) for name, place in own.items()}
         self.log = (self.folder / "jupyter.log").open("wb")
         self.server = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=self.log, stderr=self.log)
         try:
@@ -165,13 +169,19 @@ class Book:
             self.page.wait_for_timeout(500)
         return [*seen, self.shown(cell)]
 
-    def shoot(self, what: str) -> None:
-        """Keep a picture of the page at each width, and at the widest go on."""
+    def shoot(self, what: str, cell: int) -> None:
+        """Keep a picture of the page around a cell at each width, by night and by day, and at the widest go on."""
         SHOTS.mkdir(parents=True, exist_ok=True)
-        for name, (width, height) in reversed(WIDTHS.items()):
-            self.page.set_viewport_size({"width": width, "height": height})
-            self.page.wait_for_timeout(300)  # until it is laid out anew
-            self.page.screenshot(path=SHOTS / f"{self.name}_{what}_{name}.png")
+        for theme in ("Dark", "Light"):
+            change = "theme => jupyterapp.commands.execute('apputils:change-theme', {theme}).then(() => null)"
+            self.page.evaluate(change, f"JupyterLab {theme}")
+            for name, (width, height) in reversed(WIDTHS.items()):
+                self.page.set_viewport_size({"width": width, "height": height})
+                # on a phone the list of files would leave no room for the notebook
+                self.page.evaluate(f"jupyterapp.shell.{'expand' if width > 700 else 'collapse'}Left()")
+                self.page.evaluate("cell => jupyterapp.shell.currentWidget.content.scrollToItem(cell, 'start')", cell)
+                self.page.wait_for_timeout(1000)  # until it is laid out anew
+                self.page.screenshot(path=SHOTS / f"{self.name}_{what}_{name}_{theme.lower()}.png")
 
     def close(self) -> None:
         """End the kernel, and close the page."""

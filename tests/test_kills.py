@@ -17,7 +17,8 @@ from cookbook.runs import ROOT, read_jsonl
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.fault("local engine")]
 
-KILLS, SECONDS = 10, 30.0  # how often, and the most that may be done twice each time
+KILLS = 10
+PART = 30 / 525  # that may be done twice each time: 30 s of the 8 min 45 s that two quiet cores take
 
 
 def start(folder: Path) -> subprocess.Popen:
@@ -92,6 +93,9 @@ def test_a_tutorial_that_is_killed_again_and_again_ends_as_if_it_were_not(tmp_pa
             twice.append((sum(lived) - (when(far) - when(at)), len(lived)))
             at, lived = far, []
     told = [f"{seconds:.1f}" + f" in {tries} tries" * (tries > 1) for seconds, tries in twice[1:]]
-    print(f"{KILLS} kills; seconds done twice: {told}, {begins:.1f} of each to start; whole {duration:.0f}")
+    print(
+        f"{KILLS} kills; seconds done twice: {told}, {begins:.1f} of each to start; whole {duration:.0f}, "
+        f"so {PART * duration:.1f} may be"
+    )
     assert results(job) == results(tmp_path / "whole/tutorial")
-    assert all(seconds <= tries * (SECONDS + begins) for seconds, tries in twice[1:])
+    assert all(seconds <= tries * (PART * duration + begins) for seconds, tries in twice[1:])

@@ -3,6 +3,7 @@
 In a real JupyterLab and a real Chromium. What needs no training runs in `make test`, all of it in `make test-browser`.
 """
 
+import re
 import time
 
 import pytest
@@ -88,7 +89,7 @@ def test_a_clip_plays(work):
     clip.evaluate("clip => clip.play()")
     book.page.wait_for_function("document.querySelector('video').currentTime > 0.2", timeout=30_000)
     assert clip.evaluate("clip => clip.videoWidth") > 0
-    book.shoot("clip")
+    book.shoot("clip", 1)
 
 
 def test_the_form_writes_the_command(work):
@@ -111,7 +112,7 @@ def test_all_cells_run_and_nothing_complains(lab, name):
         assert texts > 3 and pictures > 1, "the bar or the curve stood still"
     book.wait(600)
     assert not book.complaints()
-    book.shoot("done")
+    book.shoot("done", max(training, 0))
     book.close()
 
 
@@ -124,15 +125,19 @@ def test_a_stopped_training_says_how_to_go_on_and_all_cells_run_again(lab):
     training = book.cell(CALL)
     while "SFT: 5 of" not in book.shown(training)[0]:
         time.sleep(0.1)
-    book.shoot("training")
+    book.shoot("training", training)
     book.interrupt()
     book.wait(120)
     (stop,) = [output for output in book.outputs()[training] if output["output_type"] == "error"]
     assert len(stop["traceback"]) == 1 and "goes on from there" in stop["traceback"][0]
-    book.shoot("stopped")
+    made = re.search(r"after step (\d+) of 16", stop["traceback"][0])[1]
+    said = "".join(output.get("text", "") for output in book.outputs()[training])
+    assert f"SFT: {made} of 16 · " in said  # bar and message count alike
+    book.shoot("stopped", training)
     book.set(fresh=False)
     book.run_all()
     book.wait(600)
-    assert "goes on after step" in book.outputs()[training][0]["text"]
+    said = "".join(output.get("text", "") for output in book.outputs()[training])
+    assert f"goes on after step {made} of 16" in said and "SFT: 16 of 16 · " in said
     assert not book.complaints()
     book.close()

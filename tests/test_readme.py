@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import subprocess
 
 import pytest
 
@@ -32,6 +33,11 @@ def test_of_a_recorded_session_what_overwrote_itself_is_gone():
     assert SCRIPT["visible"](recorded) == SEEN
     steps = "".join(f"{erase}[5/7] sft  {n}/9  loss 0.{n}  {9 - n} s left" for n in range(1, 4))
     assert SCRIPT["on_the_way"](f"{erase}[1/7] setup{steps}{erase}end") == "`[5/7] sft  2/9  loss 0.2  7 s left`"
+
+
+def test_the_list_of_commands_fits_a_terminal_of_80_columns():
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(listed) > 10 and max(map(len, listed)) <= 80
 
 
 def test_the_environment_is_active_before_the_first_command_that_needs_it():

@@ -28,6 +28,15 @@ def test_a_reader_has_exercises_a_figure_and_more_to_read(path):
 
 
 @books
+def test_a_reader_is_told_what_can_wait_and_each_word_is_explained_once(path):
+    book = page(path)
+    opening = " ".join(cell["source"] for cell in book.cells[:2])
+    assert "*optional*" in opening and "glossary.md)" in opening
+    words = [address for address in book.addresses("link") if "glossary.md#" in address]
+    assert len(words) == len(set(words))
+
+
+@books
 def test_a_long_notebook_opens_with_its_contents(path):
     book = page(path)
     sections = {name for name, level in book.anchors.items() if level == 2}
@@ -38,6 +47,11 @@ def test_a_long_notebook_opens_with_its_contents(path):
 def test_links_lead_somewhere_and_pictures_say_what_they_show(path):
     assert not page(path).astray
     assert not page(path).silent
+
+
+def test_the_glossary_is_found_from_where_one_begins():
+    assert "glossary.md" in page(INDEX).addresses("link")
+    assert "notebooks/glossary.md" in page(teaching.ROOT / "README.md").addresses("link")
 
 
 def test_the_count(capsys):

@@ -11,18 +11,24 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from teaching import Page
 
 from cookbook import jobs, tutorial
 from cookbook.doctor import checks
 from cookbook.runs import ROOT, code_hash
 
 MODELS = {"base": (0.25, 0.2, 0.3), "sft": (0.5, 0.45, 0.55), "rl": (0.75, 0.7, 0.8)}
+CLUSTERED = {"sft_vs_base": 4e-4, "rl_vs_sft": 0.04}
 COMPARISON = {
     "n": 400,
     "chance": 0.4,
     "majority": 0.4,
     "models": {m: {"accuracy": a, "ci95": [low, high], "format_rate": 1.0} for m, (a, low, high) in MODELS.items()},
-    "paired": {"sft_vs_base": {"difference": 0.25, "p": 1e-9}, "rl_vs_sft": {"difference": 0.25, "p": 0.04}},
+    # single questions would be surer of RL than whole clips are
+    "paired": {"sft_vs_base": {"p": 1e-9, "needed": 40}, "rl_vs_sft": {"p": 1e-9, "needed": 40}},
+    "clustered": {pair: {"difference": 0.25, "ci95": [0.2, 0.3], "p": p} for pair, p in CLUSTERED.items()},
+    "answer": "Yes, better at every step, but rules fell",
+    "doubts": ["RL set off an alarm: kl (from step 20 on)."],
 }
 
 
@@ -77,7 +83,17 @@ def test_first_the_time_then_a_line_a_notebook_last_the_result_and_the_report(no
         "SFT    50.0 %  [45.0–55.0]  +25.0 points, p < 0.001",
         "RL     75.0 %  [70.0–80.0]  +25.0 points, p = 0.040",
     ]
-    assert lines[14].startswith("report: ") and lines[14].endswith("tutorial/report.html")
+    assert lines[14:16] == [f"Did it get better? {COMPARISON['answer']}.", *COMPARISON["doubts"]]  # as the report opens
+    assert lines[16].startswith("report: ") and lines[16].endswith("tutorial/report.html")
+    told = json.loads((runs / "tutorial/summary.json").read_text())["paired"]
+    assert {pair: step["p"] for pair, step in told.items()} == {"sft_vs_base": 8e-4, "rl_vs_sft": 0.04}
+
+
+def test_the_copy_of_a_notebook_shows_its_figures_and_its_links_lead_somewhere(tmp_path):
+    tutorial.execute(ROOT / "notebooks/configuration.ipynb", tmp_path / "runs/a job/notebooks", {})
+    copy = Page(tmp_path / "runs/a job/notebooks/configuration.ipynb")
+    assert any(address.endswith("figures/memory.svg") for address in copy.addresses("image"))
+    assert len(copy.addresses("link")) > 10 and not copy.astray
 
 
 def test_what_ended_before_a_stop_is_neither_run_nor_counted(notebooks, runs, monkeypatch, capsys):

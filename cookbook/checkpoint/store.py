@@ -107,9 +107,7 @@ def resolve(path: str | Path) -> Path:
             if place in stamps[:-1]:
                 log.warning("%s holds no export; taking %s, which is older", named(stamps[-1]), place.name)
             return exports[-1]
-    half = (
-        file for below in ("", "safetensors/", "*/safetensors/") for file in path.glob(f"{below}step_*.incomplete-*")
-    )
+    half = (file for part in ("", "safetensors/", "*/safetensors/") for file in path.glob(f"{part}step_*.incomplete-*"))
     if unfinished := next(half, None):
         raise CheckpointError(f"{named(unfinished)}: is half written. Wait for the run, or take a step before it")
     return path

@@ -8,6 +8,7 @@ GPUs is gone. Nothing here imports torch or cosmos_rl. notebooks/configuration.i
     custom        the keys that loaders read in [custom]
     patterns      what freeze_pattern, trainable_map and adapters hit in the model
     rules         `lint`: what is wrong, by line, with the fix; `require` refuses it
+    speed         what a step takes, as measured, and which keys make it faster
     planner       `plan`: memory, steps, hours, disk
     __main__      python -m cookbook.config lint configs/*.toml
 """

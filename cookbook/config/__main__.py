@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cookbook.config import Config, ConfigError, difference, lint, plan
 from cookbook.config.patterns import hits
-from cookbook.config.planner import PEAK_TFLOPS
+from cookbook.config.speed import PEAK_TFLOPS
 from cookbook.training.rewards import check_parts
 
 

@@ -1,11 +1,12 @@
 """The plan: memory, steps, hours and disk that a configuration asks for, before a GPU is booked.
 
-Why: "does it fit, and will it be done by tomorrow?" is answered today by trying. The formulas below were fitted to
-runs of an 8.29 B Qwen2.5-VL (random weights) in cosmos-rl 0.4.7 on NVIDIA H200s, with gradient checkpointing, SDPA
-attention, float32 master weights, one sample a mini-batch and two mini-batches a step; tests/config/test_planner.py
-holds those runs. Everything else that a plan takes for granted stands in its `assumptions`.
+Why: "does it fit, and will it be done by tomorrow?" is answered today by trying. The formulas were fitted to runs of an
+8.29 B Qwen2.5-VL (random weights) in cosmos-rl 0.4.7 on NVIDIA H200s with SDPA attention: `cookbook.config.speed`;
+tests/config/test_planner.py holds those runs. Everything else that a plan takes for granted stands in its
+`assumptions`, and what should make it faster in `faster`.
 """
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,20 +16,14 @@ from typing import Any
 from cookbook.config.document import Config, ConfigError
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
+from cookbook.config.speed import GIB, PARAMETERS_7B, RECOMPUTE, faster, memory, step_seconds, used, way
 from cookbook.display.tables import AsTable, Table
 from cookbook.runs import ROOT
 
-GIB = 2**30
-PARAMETERS_7B = 8.292e9  # Qwen2.5-VL-7B and Cosmos-Reason1-7B, vision tower included
-PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312}  # dense bfloat16, from NVIDIA's data sheets
-
-# seconds of one mini-batch on one H200: max(floor, tokens * rate); and of the rest of the step
-FULL = {"floor": 0.675, "floor_alone": 0.47, "rate": 0.258e-3, "rest": 0.4}
-LORA = {"floor": 0.35, "floor_alone": 0.35, "rate": 0.1335e-3, "rest": 0.0}
-LATER_FLOOR = 1.0  # of LoRA, in five later runs (tests/benchmarks/seven_billion.py); why it differs is not known
 RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on the same tokens (one run)
-SECONDS_A_TOKEN = 7.8 / 64  # of one generate call of a sharded policy (the same run)
+SECONDS_A_TOKEN = 7.8 / 64  # of a generate call when each token gathered the weights (the same run): an upper bound
 CACHE_BYTES = 28 * 2 * 4 * 128 * 2  # keys and values of one token: layers x 2 x heads x width x bfloat16
+LOGIT_GIB = 2.59e-3  # of one token that has logits: float32 copies, and their way back
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,6 +38,7 @@ class Plan(AsTable):
     disk_gib: float
     why: tuple[str, ...]
     assumptions: tuple[str, ...]
+    faster: tuple[str, ...] = ()  # keys that should make it faster, one a line
 
     def _table(self) -> Table:
         policy, rollout = self.gpus
@@ -54,7 +50,7 @@ class Plan(AsTable):
             ("hours", f"{self.hours:.2f}"),
             ("disk", f"{self.disk_gib:.0f} GiB"),
         ]
-        for name, lines in (("why", self.why), ("taken for granted", self.assumptions)):
+        for name, lines in (("why", self.why), ("faster with", self.faster), ("taken for granted", self.assumptions)):
             rows += zip_longest((name,), lines, fillvalue="") if lines else ()
         return Table(("", "plan"), rows)
 
@@ -65,45 +61,6 @@ def _parameters(view: View) -> tuple[float, str]:
     if files := list((ROOT / name).glob("**/*.safetensors")):
         return sum(f.stat().st_size for f in files) / 2, f"{name}: the size of its files, two bytes a parameter"
     return PARAMETERS_7B, f"{name} has {PARAMETERS_7B / 1e9:.2f} B parameters, as Cosmos-Reason1-7B"
-
-
-def memory(parameters: float, shards: int, tokens: int, lora: bool = False) -> float:
-    """Returns GiB allocated at the peak of a training step on one GPU.
-
-    `tokens` are those of one mini-batch on one GPU, padding included. Sharded states: float32 weights, gradients and
-    both AdamW moments (16 bytes a parameter), or the frozen float32 base under LoRA (4 bytes). The rest is unsharded
-    layers and the logits.
-    """
-    scale = parameters / PARAMETERS_7B
-    if lora:
-        return 4 * parameters / shards / GIB + (0.66 + 2.20e-3 * tokens) * scale
-    return 16 * parameters / shards / GIB + max(6.5, 0.5 + 2.59e-3 * tokens) * scale
-
-
-def loading(parameters: float, shards: int) -> float:
-    """Returns GiB allocated while the weights are read: the sharded float32 copy, and all of the bfloat16 files.
-
-    Of full training the first step takes more. Of LoRA this is the peak, up to some 6,700 tokens a mini-batch: 46.5 GiB
-    on an H100 (`tests/benchmarks/seven_billion.py`).
-    """
-    return (4 / shards + 2) * parameters / GIB + 0.2
-
-
-def step_seconds(shards: int, tokens: int, batches: int, lora: bool = False, gpu: str = "H200") -> float:
-    """Returns the seconds of one optimizer step of `batches` mini-batches of `tokens` each, on every GPU."""
-    floor, rate, rest = _speed(shards, lora, gpu)
-    return batches * max(floor, tokens * rate) + rest
-
-
-def _speed(shards: int, lora: bool, gpu: str) -> tuple[float, float, float]:
-    """Returns seconds of the smallest mini-batch, whose time goes by in launching kernels, of a token, and the rest."""
-    speed, slower = LORA if lora else FULL, PEAK_TFLOPS["H200"] / PEAK_TFLOPS[gpu]
-    return speed["floor" if shards > 1 else "floor_alone"], speed["rate"] * slower, speed["rest"] * slower
-
-
-def _used(peak: float) -> float:
-    """Returns GiB that the card shows as used: the allocator reserves 3 to 9 % more, CUDA itself takes 1.4 GiB."""
-    return peak * 1.03 + 1.4
 
 
 def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
@@ -117,17 +74,19 @@ def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
 
 def _peak(view: View, parameters: float, tokens: int) -> float:
     shards, packed, _, _ = _shape(view, tokens)
-    peak = max(loading(parameters, shards), memory(parameters, shards, packed, view.has_lora))
-    if view.is_rl and view["mode"] == "colocated":
+    peak = memory(parameters, shards, packed, way(view, shards), view.has_lora)
+    if view.is_rl and view.has_lora:
+        peak += LOGIT_GIB * view[MINI] * view[RESPONSE] * parameters / PARAMETERS_7B
+    if view.is_rl and view["mode"] == "colocated":  # rollouts borrow whole weights in bfloat16; no gradients are left
         cache = view["rollout.batch_size"] * view[GENERATIONS] * (tokens + view[RESPONSE]) * CACHE_BYTES / GIB
-        peak = max(peak, 16 * parameters / shards / GIB + 6.5 + cache)
+        peak = max(peak, ((2 if view.has_lora else 12) / shards + 2) * parameters / GIB + 2 + cache)
     return peak
 
 
 def _seconds(view: View, tokens: int, gpu: str) -> float:
     """Returns the seconds of one optimizer step; in GRPO with its generation, where that is known."""
     shards, packed, batches, rows = _shape(view, tokens)
-    seconds = step_seconds(shards, packed, batches, view.has_lora, gpu)
+    seconds = step_seconds(packed, batches, way(view, shards), gpu)
     if not view.is_rl:
         return seconds
     seconds *= RL_FACTOR
@@ -172,7 +131,7 @@ def plan(
     why += _too_large(view, parameters, peak, gpu_gib)
     fits = not why
     if fits and peak * 1.09 + 1.4 > gpu_gib:
-        why = [f"tight: {_used(peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more"]
+        why = [f"tight: {used(peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more"]
     elif not fits and advise:
         why.append(_advice(config, gpus=gpus, gpu_gib=gpu_gib, samples=samples, tokens=tokens, gpu=gpu))
     return Plan(
@@ -184,13 +143,27 @@ def plan(
         disk_gib=_disk(view, parameters, steps),
         why=tuple(why),
         assumptions=(source, *_assumptions(view, tokens, gpu)),
+        faster=tuple(_faster(config, parameters, gpu_gib, tokens, gpu)) if advise and fits else (),
     )
+
+
+def _faster(config: Config, parameters: float, gpu_gib: float, tokens: int, gpu: str) -> Iterator[str]:
+    """Yields the keys that should make a training faster, and what they should bring together."""
+    view = sound_view(config)[0]
+    shards, _, _, rows = _shape(view, tokens)
+    found = list(faster(view, parameters, shards, gpu_gib, tokens))
+    for key, value, why in found:
+        yield f"{key} = {json.dumps(value)}: {why}"
+    if found:
+        then = sound_view(config.edit({key: value for key, value, _ in found}))[0]
+        before, after = (rows * tokens / _seconds(v, tokens, gpu) for v in (view, then))
+        yield f"together {before:,.0f} to {after:,.0f} tokens/s on each GPU, from runs with packing or near it"
 
 
 def _too_large(view: View, parameters: float, peak: float, gpu_gib: float) -> Iterator[str]:
     """Yields what does not go into a GPU of the policy, and into one of the rollouts."""
-    if _used(peak) > gpu_gib:
-        yield f"a policy GPU needs {_used(peak):.0f} GiB (peak {peak:.0f}) and has {gpu_gib:g}"
+    if used(peak) > gpu_gib:
+        yield f"a policy GPU needs {used(peak):.0f} GiB (peak {peak:.0f}) and has {gpu_gib:g}"
     if gpus_needed(view)[1]:
         weights = 2 * parameters / GIB / view[f"{ROLLOUT}.tp_size"]
         room = view["rollout.gpu_memory_utilization"] * gpu_gib
@@ -201,15 +174,14 @@ def _too_large(view: View, parameters: float, peak: float, gpu_gib: float) -> It
 def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     yield f"every sample has {tokens} tokens" + (f" and an answer of {view[RESPONSE]}" if view.is_rl else "")
     yield "time as on an H200" + ("" if gpu == "H200" else f", scaled by the peak bfloat16 rate of an {gpu}")
-    shards, packed, _, _ = _shape(view, tokens)
-    floor, rate, _ = _speed(shards, view.has_lora, gpu)
-    if packed * rate < floor:
-        launching = f"a mini-batch below {floor / rate:,.0f} tokens takes {floor} s, in which the CPU launches kernels"
-        yield f"{launching}; later runs took {LATER_FLOOR} s for LoRA instead of {LORA['floor_alone']}"
+    how = way(view, _shape(view, tokens)[0])
+    yield f"seconds and memory of a mini-batch: {how.runs}"
     yield "waiting for clips to decode, validation and saving are not counted"
     if view[f"{POLICY}.tp_size"] > 1 or (view.has_lora and view[f"{POLICY}.dp_shard_size"] > 1):
         yield "tensor parallelism, and LoRA on several GPUs, are taken to share memory evenly: not measured"
-    if not view["policy.model_gradient_checkpointing"]:
+    if view.has_lora:
+        yield "the frozen weights take 16 bits (cookbook/engine/lora.py): planned, the runs had 32"
+    elif not view[RECOMPUTE]:
         yield "gradient checkpointing is off: the peak is higher than this, not measured"
     if view.is_rl:
         yield "GRPO's time rests on one measured run"
@@ -228,6 +200,7 @@ def _advice(config: Config, **known: Any) -> str:
     view = sound_view(config)[0]
     spread = [_layout(view, n) for n in VISIBLE if n + gpus_needed(view)[1] <= known["gpus"]]
     smaller = [{MINI: n} for n in (8, 4, 2, 1) if n < view[MINI]]
+    smaller += [{RECOMPUTE: True, **size} for size in ({}, *smaller) if not view[RECOMPUTE]]
     lora = {"policy.lora.r": 16, "policy.lora.target_modules": "all-linear"}
     for changes in (*spread, *smaller, *(size | {MINI: 1} for size in spread), lora, lora | {MINI: 1}):
         if plan(config.edit(changes), **known, advise=False).fits:

@@ -97,7 +97,7 @@ STOPS_OR_MISLEADS = {
 }
 SURPRISES = {
     "logging.logger": 'no step, loss or reward is printed; write ["console"]',
-    "train.compile": "the default true compiles for minutes; write false",
+    "train.compile": "the default true compiles for a minute, and transformers' models not at all; write which",
     "train.timestamp": "the time of day is appended to output_dir, and the next command must search for it; write a "
     "name",
 }
@@ -199,6 +199,11 @@ def check_combinations(view: View) -> Iterator[Issue]:
             yield view.error(f"{POLICY}.tp_size", "must be 1 for GRPO with LoRA")
     if view["train.force_use_hf"] and view["train.compile"]:
         yield view.error("train.compile", "must be false where train.force_use_hf is true: the engine asserts it")
+    if view["train.master_dtype"] != "float32":
+        words = "weights of 16 bits do not move by the updates of a fine-tuning; write float32"
+        yield view.warning("train.master_dtype", f"is {view['train.master_dtype']}: {words}")
+    if view["train.sequence_packing"] and view[MINI] == 1 and not view.is_rl:
+        yield view.warning(MINI, "is 1, so train.sequence_packing packs nothing; write 2 or more")
     if view["train.async_tp_enabled"] and not view["train.compile"]:
         yield view.error("train.async_tp_enabled", "needs train.compile = true; write false")
     if view["policy.freeze_pattern"] and view["policy.trainable_pattern"]:
@@ -294,6 +299,8 @@ def _divisor(number: int, near: int) -> int:
 
 def check_patterns(view: View) -> Iterator[Issue]:
     """Yields patterns that hit nothing in the model: the engine goes on without a word."""
+    if "policy.model_name_or_path" in view.bad:
+        return
     try:
         for key, pattern, names in hits(view.config):
             if not names:

@@ -55,7 +55,7 @@ class Progress:
         """`mode` is "live", "followed", "terminal", "lines" or "quiet"; `clock` gives seconds."""
         self.items = range(items) if isinstance(items, int) else items
         self.total, self.description, self.mode, self.begun = len(self.items), description, mode, done
-        self.done = done
+        self.done, self._told = done, False
         self.figures: dict[str, object] = {}
         self._clock, self._start, self._bar = clock, clock(), None
         self._shown_at, self._shown = self._start, 0  # when a line was last shown, and after how many steps
@@ -70,15 +70,18 @@ class Progress:
     def __iter__(self) -> Iterator:
         try:
             for item in islice(self.items, self.begun, None):
+                self._told = False
                 yield item
                 self.advance()
         finally:
-            if self.done < self.total:  # left early: say where
+            if self.done < self.total:  # left early: say where; a step whose figures are told was made
+                self.done += self._told
                 self._end()
 
     def set(self, **figures: object) -> None:
         """Set the figures that stand beside the bar from the next step on."""
         self.figures |= figures
+        self._told = True
 
     def advance(self, steps: int = 1) -> None:
         """Count steps as done, and show it where it is time to."""

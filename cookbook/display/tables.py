@@ -131,6 +131,7 @@ def as_text(rows: Iterable[Sequence[str]]) -> str:
 
 
 def as_html(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns rows of (status, name, found, fix) as a table: what is not well in bold, the fix in code."""
+    """Returns rows of (status, name, found, fix) as a table: what is not well in bold, a fix, if any, in code."""
     marked = [(s if s in (OK, "yes") else Bold(s), name, found, Code(fix)) for s, name, found, fix in rows]
-    return Table(head, marked)._repr_html_()
+    columns = 4 if any(fix for *_, fix in marked) else 3
+    return Table(head[:columns], [row[:columns] for row in marked])._repr_html_()

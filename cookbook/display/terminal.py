@@ -130,9 +130,8 @@ def stop_in_one_line(told: str, grace: int = GRACE) -> None:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         say(f"{ERASE * os.isatty(terminal)}stopped; {told}\n")
-        os._exit(
-            128 + (_asked[0][0] if _asked else number)
-        )  # not by an exception, which libraries catch, hold up and print
+        # not by an exception, which libraries catch, hold up and print
+        os._exit(128 + (_asked[0][0] if _asked else number))
 
     signal.signal(signal.SIGALRM, end)
     for number in SIGNALS:

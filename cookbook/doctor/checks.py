@@ -154,9 +154,8 @@ def narrow_starts() -> list[str]:
 
 def starts(found: list[str]) -> Judged:
     """Returns the judgement of `narrow_starts`."""
-    return (
-        (WARNING, found[0], "python -m cookbook.config lint configs/*.toml") if found else (OK, "as the contracts ask")
-    )
+    wrong = (WARNING, *found[:1], "python -m cookbook.config lint configs/*.toml")
+    return wrong if found else (OK, "as the contracts ask")
 
 
 def version(name: str) -> str | None:

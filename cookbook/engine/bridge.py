@@ -16,12 +16,14 @@ from pathlib import Path
 
 from cookbook.engine.attention import install_attention
 from cookbook.engine.environment import AUTH
+from cookbook.engine.lora import install_lora
 from cookbook.engine.packing import install_packing
 from cookbook.engine.video_reader import install_reader
 
 log = logging.getLogger(__name__)
 
 POLLING_MS = 200
+READ_ON_CPU = "COSMOS_MULTI_RANK_WEIGHT_LOADER_ON_CPU"
 ASKED, SOCKET = "COOKBOOK_LOOPBACK", "COSMOS_CONTROLLER_LISTEN_FD"
 HOST = "127.0.0.1"
 LOOK_AHEAD = re.compile(r"\(\?[=!].*\)")  # it may hold brackets of its own
@@ -36,6 +38,8 @@ def install() -> dict[str, str]:
     from cookbook.engine.rollout import BACKEND  # to import it is to register it
 
     install_reader()
+    # utils/multi_rank_weight_loader.py:100: else a GPU holds all files beside the weights that are made of them
+    os.environ.setdefault(READ_ON_CPU, "1")
     hf_models.reverse_hf_checkpoint_mapping = reverse_mapping
     # Colocated, one thread reads the policy's and the rollouts' commands in turn, and waits 10 s where there is none
     # (utils/constant.py:276, utils/redis_stream.py:245, colocated/controller.py:223): 10 to 20 s of every step
@@ -44,6 +48,7 @@ def install() -> dict[str, str]:
     done = {"attention": install_attention(), "video": "PyAV", "rollout": BACKEND, "names": "published"}
     done |= {
         "packing": install_packing(),
+        "LoRA": install_lora(),
         "polling": f"{POLLING_MS} ms",
         "network": install_network(),
         "log": "the engine's",

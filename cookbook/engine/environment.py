@@ -22,6 +22,7 @@ from cookbook.engine.failures import EngineError
 from cookbook.engine.records import COMPLETIONS_TO, ENGINE_METRICS, METRICS_TO
 from cookbook.runs import GENERATIONS
 
+LIGHT = Path(__file__).parent / "light"  # its sitecustomize.py
 PROGRAMS = ("redis-server", "redis-cli")
 AUTH = "REDISCLI_AUTH"  # redis-cli's own variable; the bridge hands the same word to the engine's redis
 # the first of each line in which a script can no longer run code of its own (CVE-2025-49844)
@@ -47,6 +48,7 @@ def engine_environment(
         # nobody outside this machine has business with it, and on it nobody else
         **({"COOKBOOK_LOOPBACK": "1", AUTH: secrets.token_hex(16)} if nodes == 1 else {}),
     }
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(LIGHT), environment.get("PYTHONPATH")]))
     environment["PATH"] = _redis_first(environment["PATH"], run / "redis")
     return {**environment, **wandb_environment(config, environment)}
 

@@ -3,30 +3,57 @@
 Why: cosmos-rl 0.4.7 has two backends for language, vLLM, which is not there with a plain pip install, and `example_hf`
 (rollout/example_custom_rollout/example_custom_rollout.py), which reads text only. To import this registers it.
 
-With `mode = "colocated"` the policy's own model generates; otherwise a copy on GPUs of its own does, a whole one on
-each, whose weights the engine replaces after each step. Completions go back as text, and the trainer tokenizes them
-again (grpo_trainer.py:1155): so the token that ends one is never trained, and a word that was sampled in unusual pieces
-is trained in the usual ones. With `train.train_policy.rollout_as_token_ids = true` it gets the sampled tokens.
+With `mode = "colocated"` the policy lends its weights for each call, as its forward pass rounds them, and adapters as
+adapters: added to weights of 16 bits, small ones would vanish. So any policy will do, the engine's own and fast one
+too, and nothing is gathered or cast for each token. Otherwise a copy has GPUs of its own, a whole one on each, whose
+weights the engine replaces after each step. A prompt goes through once for all its completions
+(`cookbook.model.generation`).
+Completions go back as text, and the trainer tokenizes them again (grpo_trainer.py:1155): so the token that ends one is
+never trained, and a word that was sampled in unusual pieces is trained in the usual ones. With
+`train.train_policy.rollout_as_token_ids = true` it gets the sampled tokens.
 A rollout must see what the trainer sees, or the policy is graded on another clip than it answered to. So a prompt is
 what the engine's own packer makes of it: token ids, pixels, and rotary positions, for transformers would compute others
-(CONTRIBUTING.md). All prompts of a call go in one batch: with FSDP every process must make as many forward passes.
+(CONTRIBUTING.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from accelerate import init_empty_weights
+from cosmos_rl.policy.lora.plugin import LoraInjectedLinear
 from cosmos_rl.rollout.rollout_base import RolloutBase, RolloutRegistry
 from cosmos_rl.rollout.schema import RolloutResult
+from cosmos_rl.utils.util import clear_weight_name, str2torch_dtype
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+)
+from transformers.generation import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from cookbook.model.generation import generate, to
+from cookbook.model.vision_tower import batch_vision
 
 BACKEND = "transformers"  # the configurations' rollout.backend
+GROUPED = "sdpa_grouped"
 MEDIA_KEYS = ("pixel_values_videos", "video_grid_thw", "pixel_values", "image_grid_thw")
+NESTED = {"visual.": "model.visual.", "model.lm_head.": "lm_head.", "model.": "model.language_model."}
 
 
 @RolloutRegistry.register(BACKEND, allow_override=True)
@@ -35,7 +62,7 @@ class TransformersRollout(RolloutBase):
 
     def post_init_hook(self, **_: Any) -> None:
         """Called by the engine first. Raises ValueError for what the configuration asks and this cannot do."""
-        self.model = self._model_param_map = None
+        self.model = self.policy = self._model_param_map = None
         rollout = self.config.rollout
         sizes, modes = rollout.parallelism, (rollout.mode, rollout.async_r2r_sync)
         wrong = {
@@ -55,16 +82,14 @@ class TransformersRollout(RolloutBase):
         self.model_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         if self.model_config.model_type != "qwen2_5_vl":
             raise ValueError(f"{path}: is a {self.model_config.model_type}; this backend knows qwen2_5_vl")
+        kind = {"dtype": str2torch_dtype(self.config.train.param_dtype), "attn_implementation": GROUPED}
         if self.config.mode == "colocated":
-            with torch.device("meta"):
-                self.model = AutoModelForImageTextToText.from_config(self.model_config)
+            with init_empty_weights(include_buffers=False):
+                self.model = AutoModelForImageTextToText.from_config(self.model_config, **kind)
         else:
-            kind = {"dtype": torch.bfloat16, "attn_implementation": "sdpa"}
-            self.model = (
-                AutoModelForImageTextToText.from_pretrained(path, trust_remote_code=False, **kind)
-                .to(self.device)
-                .eval()
-            )
+            self.model = AutoModelForImageTextToText.from_pretrained(path, trust_remote_code=False, **kind)
+            self.model.to(self.device)
+        batch_vision(self.model.eval())
         if seed is not None:
             torch.manual_seed(seed)  # processes have other prompts, and so other completions
         self._engine_initialized = True
@@ -78,23 +103,40 @@ class TransformersRollout(RolloutBase):
         return nn.ModuleDict({"visual": inner.visual, "model": inner.language_model, "lm_head": head})
 
     def set_underlying_model(self, model: nn.Module) -> None:
-        """Called by the engine in colocated mode, after each step: take the policy's own model."""
-        if model is self.model:  # each registration wraps the one before: after a thousand Python gives up
+        """Called by the engine in colocated mode, after each step: the policy, whose weights each call borrows."""
+        if self.policy is None:  # until here the engine compared names, of whole weights
+            for name, theirs in model.named_modules():
+                if isinstance(theirs, LoraInjectedLinear):
+                    own = self.model.get_submodule(name := stock_name(model, name))
+                    made = LoraInjectedLinear.from_linear(own, theirs.r, theirs.lora_alpha, lora_dropout=0.0)
+                    made.scaling = theirs.scaling
+                    self.model.set_submodule(name, made)
+        self.policy = model
+
+    @contextmanager
+    def _lent(self) -> Iterator[None]:
+        """While open, the model has the policy's weights. Of a sharded policy every process must come here."""
+        if self.policy is None:
+            yield
             return
-        if not hasattr(model, "generate"):
-            raise ValueError('mode = "colocated" needs train.force_use_hf = true: a native model has no generate')
-        register_fsdp_forward_method(model, "generate")  # does nothing where the model is not sharded
-        self.model = model
+        empty = self.model.state_dict()
+        self.model.load_state_dict(lent(self.policy, self.model.dtype), assign=True)
+        self.model.to(self.device)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(empty, assign=True)
 
     def rollout_generation(
         self, payloads, stream, data_packer, data_fetcher, is_validation: bool = False, *_: Any, **__: Any
     ) -> list[RolloutResult]:
         """Called by the engine with a batch of prompts. Returns one RolloutResult for each."""
         tokenizer, settings = data_packer.tokenizer, sampling(self.config, is_validation)
-        settings.eos_token_id, settings.pad_token_id = self._ends(tokenizer), tokenizer.pad_token_id
-        settings.suppress_tokens = unsayable(self.model_config, len(tokenizer))
+        ends, banned = self._ends(tokenizer), unsayable(self.model_config, len(tokenizer))
+        self.model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
         prompts = [data_packer.get_policy_input(payload.prompt) for payload in payloads]
-        rows = complete(self.model, prompts, settings, tokenizer.pad_token_id)
+        with self._lent():
+            rows = complete(self.model, prompts, settings, banned)
         each, wanted = len(rows) // len(payloads), self.config.validation if is_validation else self.config.rollout
         as_ids, results = self.config.train.train_policy.rollout_as_token_ids, []
         for i, payload in enumerate(payloads):
@@ -115,27 +157,23 @@ class TransformersRollout(RolloutBase):
         return ends if isinstance(ends, list) else [ends]
 
 
-def sampling(config: Any, is_validation: bool) -> GenerationConfig:
+def sampling(config: Any, is_validation: bool) -> dict[str, Any]:
     """Returns how the engine's configuration wants its completions: [rollout], or in a validation [validation].
 
     What [validation] leaves open is as in [rollout]. Temperature 0 takes the likeliest token: then all completions of a
     prompt are the same, so one is made.
     """
     keys, part = ("temperature", "top_p", "top_k", "repetition_penalty"), config.rollout
-    values, length = {key: getattr(part.sampling_config, key) for key in keys}, part.max_response_length
+    found, length = {key: getattr(part.sampling_config, key) for key in keys}, part.max_response_length
     if is_validation:
         part = config.validation
-        values |= {key: getattr(part, key) for key in keys if getattr(part, key) is not None}
+        found |= {key: getattr(part, key) for key in keys if getattr(part, key) is not None}
         length = part.max_response_length or length
-    settings = {"max_new_tokens": length, "repetition_penalty": values.pop("repetition_penalty")}
-    if values["temperature"] > 0:
-        values["top_k"] = max(values["top_k"], 0)  # the engine's -1, "all tokens", is transformers' 0
-        settings |= {"do_sample": True, "num_return_sequences": part.n_generation, **values}
-    return GenerationConfig(**settings)
+    return found | {"max_new_tokens": length, "copies": part.n_generation if found["temperature"] > 0 else 1}
 
 
-def prompt_batch(prompts: Sequence[Mapping[str, Any]], pad: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Returns prompts as the packer makes them for the trainer in one left-padded batch, and their rotary positions.
+def prompt_batch(prompts: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Tensor]:
+    """Returns prompts as the packer makes them for the trainer in one left-padded batch, with their rotary positions.
 
     Ids and mask are (prompts, length), positions (3, prompts, length); clips and images follow one another.
     """
@@ -143,27 +181,44 @@ def prompt_batch(prompts: Sequence[Mapping[str, Any]], pad: int) -> tuple[dict[s
     batch = {"input_ids": pad_sequence(ids, padding_value=pad, **left)}
     batch["attention_mask"] = pad_sequence([torch.ones_like(row) for row in ids], **left)
     positions = pad_sequence([prompt["position_ids"][:, 0].T for prompt in prompts], padding_value=1, **left)
+    batch["position_ids"] = positions.permute(2, 0, 1)
     for name in MEDIA_KEYS:
         if found := [prompt[name] for prompt in prompts if prompt[name] is not None]:
             batch[name] = torch.cat(found)
-    return batch, positions.permute(2, 0, 1)
+    return batch
 
 
-@contextmanager
-def positioned(model, positions: Tensor):
-    """While open, `generate` starts from these positions (3, prompts, length), and counts on from the largest."""
-    behind = positions.amax((0, 2)) + 1 - positions.shape[-1]
+def stock_name(policy: nn.Module, name: str) -> str:
+    """Returns transformers' name of a policy's weight or module. The engine's own model nests its parts otherwise."""
+    name = clear_weight_name(name)
+    start = "" if hasattr(policy, "generate") else next((start for start in NESTED if name.startswith(start)), "")
+    return NESTED.get(start, "") + name.removeprefix(start)
 
-    def get_rope_index(input_ids: Tensor, *_, **__) -> tuple[Tensor, Tensor]:
-        copies = len(input_ids) // positions.shape[1]  # a prompt's completions stand together
-        return positions.repeat_interleave(copies, dim=1), behind.repeat_interleave(copies)[:, None]
 
-    model.model.get_rope_index = get_rope_index  # hides the class's own
-    try:
-        yield
-    finally:
-        del model.model.get_rope_index
-        model.model.rope_deltas = None  # the trainer brings its own positions
+def attend_grouped(module, query, key, value, attention_mask, scaling=None, **more) -> tuple[Tensor, None]:
+    """transformers' SDPA; for one new token a row (rows, heads, 1, width) without copying a key for each query head.
+
+    Those that share a key head stand as its queries.
+    """
+    if query.shape[2] > 1:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
+    query = query.unflatten(1, (key.shape[1], -1)).squeeze(3)
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
+    return out.flatten(1, 2)[:, None], None
+
+
+AttentionInterface.register(GROUPED, attend_grouped)
+AttentionMaskInterface.register(GROUPED, sdpa_mask)
+
+
+@torch.no_grad()
+def lent(policy: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Returns a policy's weights by transformers' names, cast as for its own forward pass; of a sharded one, whole."""
+    found = {}
+    for name, weight in policy.named_parameters():
+        weight = weight.detach().to(dtype)
+        found[stock_name(policy, name)] = weight.full_tensor() if isinstance(weight, DTensor) else weight
+    return {"lm_head.weight": found["model.language_model.embed_tokens.weight"], **found}  # where the two are tied
 
 
 def unsayable(model_config, known: int) -> list[int]:
@@ -174,24 +229,16 @@ def unsayable(model_config, known: int) -> list[int]:
     return sorted({*vision, *range(known, model_config.get_text_config().vocab_size)})
 
 
-@torch.no_grad()
-def complete(model, prompts: Sequence[Mapping[str, Any]], settings: GenerationConfig, pad: int) -> list[list[int]]:
+def complete(model, prompts: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], banned=()) -> list[list[int]]:
     """Returns the token ids of the completions, up to and with the token that ends one; those of a prompt together.
 
-    `settings` names the tokens that end a completion. Of a sharded model, `generate` must run FSDP's hooks.
+    The model's generation configuration names the tokens that end a completion; its other habits do not count.
     """
-    device = next(model.parameters()).device
-    batch, positions = prompt_batch(prompts, pad)
-    batch = {name: tensor.to(device) for name, tensor in batch.items()}
-    trained = model.training
-    model.eval()  # gradient checkpointing, on while training, would switch the cache off
-    with positioned(model, positions.to(device)):
-        out = model.generate(
-            **batch,
-            generation_config=settings,
-            use_model_defaults=False,  # or the model's own temperature and penalty would fill what is left at default
-            synced_gpus=isinstance(model, FSDPModule) and dist.get_world_size() > 1,
-        )
-    model.train(trained)
-    rows, ends = out[:, batch["input_ids"].shape[1] :].tolist(), settings.eos_token_id
-    return [row[: next((i for i, token in enumerate(row, start=1) if token in ends), None)] for row in rows]
+    penalty, warps = float(settings["repetition_penalty"]), [SuppressTokensLogitsProcessor(banned, model.device)]
+    warps += [RepetitionPenaltyLogitsProcessor(penalty)] if penalty != 1 else []
+    warps += [TopKLogitsWarper(settings["top_k"])] if settings["top_k"] > 0 else []  # -1: all tokens
+    warps += [TopPLogitsWarper(settings["top_p"])] if settings["top_p"] < 1 else []
+    batch = to(model, prompt_batch(prompts, model.generation_config.pad_token_id))
+    how = settings["max_new_tokens"], settings["temperature"], settings["copies"]
+    out = generate(model, batch, *how, warp=LogitsProcessorList(warps))
+    return [tokens[mask].tolist() for tokens, mask in zip(out.tokens, out.mask)]

@@ -23,7 +23,7 @@ from yaml import YAMLError
 
 from cookbook.data.answers import FORMATS
 from cookbook.display.terminal import sigterm_exits
-from cookbook.evaluation import scores
+from cookbook.evaluation import findings, scores
 from cookbook.evaluation.metrics import measure
 from cookbook.evaluation.predictions import read
 from cookbook.evaluation.published import published_score
@@ -75,9 +75,10 @@ def _table(result: dict) -> Iterator[str]:
         line = "{}: {:.3f} [{:.3f}, {:.3f}] of {}".format(name, s["accuracy"], *s["ci95"], s["n"])
         line += f"; no answer read {s['unread_rate']:.3f}, wherever it stands {s['lenient_accuracy']:.3f}"
         yield line + (f"; by NVIDIA's rule {s['published']['accuracy']:.3f}" if "published" in s else "")
-    for pair, p in result.get("paired", {}).items():
-        sure = f"p = {p['p']:.2g}, by clip {result['clustered'][pair]['p']:.2g}"
-        yield f"{pair}: won {p['won']}, lost {p['lost']}: {p['difference']:+.3f}, {sure}"
+    for pair, step in findings.judged_steps(result).items() if "paired" in result else ():
+        changed = "won {won}, lost {lost}".format(**result["paired"][pair])
+        sure = "" if step["sure"] else ", not certain"
+        yield f"{pair}: {changed}: {findings.points(step['difference'])} points, {findings.p_value(step['p'])}{sure}"
 
 
 def predict_file(given: argparse.Namespace) -> str:
@@ -145,9 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, dest="command", metavar="predict|score")
     ask = commands.add_parser("predict", help="let a model answer a dataset")
-    ask.add_argument(
-        "--model", required=True, help="a checkpoint or run folder; with --server, the server's name for it"
-    )
+    ask.add_argument("--model", required=True, help="a checkpoint or run folder; with --server, its name there")
     asked = ask.add_mutually_exclusive_group(required=True)
     asked.add_argument("--data", default="", help="a folder, a file or a dataset of the hub")
     asked.add_argument("--config", default="", help="a run's config.toml instead: its data, loader and contract")

@@ -60,9 +60,7 @@ def _loss_fell(rows: Sequence[Mapping]) -> Verdict:
 def training_verdicts(rows: Sequence[Mapping]) -> list[Verdict]:
     """Returns what a run came to, and the alarms that went off in it, by the rows of its metrics."""
     alarms = [
-        Verdict(
-            f"no alarm went off ({a.name} at step {a.step}: {a.message})", False, a.cause, f"{a.knob}; see {a.read}"
-        )
+        Verdict(f"no alarm went off ({a.name}, step {a.step}: {a.message})", False, a.cause, f"{a.knob}; see {a.read}")
         for a in replay(rows)
     ]
     return [outcome(rows), *(alarms or [Verdict(f"no alarm went off in {len(rows)} steps", True)])]

@@ -97,9 +97,7 @@ class Store:
             return {}
         rows = read_jsonl(self.path, True, ("id", "question", "reference", "video"))
         if other := [key for row in rows for key in STAMP if row.get(key) != self.stamp.get(key)]:
-            log.warning(
-                "%s: was made otherwise (%s differs); it is kept as %s.old", self.path, other[0], self.path.name
-            )
+            log.warning("%s: was made otherwise (%s differs); kept as %s.old", self.path, other[0], self.path.name)
             self.path.replace(self.path.with_name(self.path.name + ".old"))
             return {}
         return {_key(row): row for row in rows if not row.get("error")}

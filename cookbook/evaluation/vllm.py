@@ -77,6 +77,4 @@ def _wait(process: subprocess.Popen, address: str, log: Path) -> None:
             time.sleep(0.2)
     said = " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
     ended = process.poll() is not None
-    raise RuntimeError(
-        f"vllm {'ended' if ended else f'did not answer in {START} s'}, and said last: {said or 'nothing'}"
-    )
+    raise RuntimeError(f"vllm {'ended' if ended else f'gave no answer in {START} s'}, and said last: {said or '-'}")

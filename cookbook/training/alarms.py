@@ -52,9 +52,8 @@ class Alarm:
 
     def __str__(self) -> str:
         level = "severe" if self.severe else "warning"
-        return (
-            f"{self.name} ({level}, step {self.step}): {self.message}. {self.cause}. Try {self.knob}; see {self.read}"
-        )
+        said = f"{self.name} ({level}, step {self.step}): {self.message}. {self.cause}."
+        return f"{said} Try {self.knob}; see {self.read}"
 
 
 # ---- checks -----------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 Why: the shipped files should be the fastest that fit, and nobody can choose without a table. Weights are random, but
 every variant has the same, and the same samples: their tokens are those that the engine's packer made, and have to be
-those of the project's encoder. The step is the engine's own (`SFTTrainer.step_training`), without its launcher.
+those of the project's encoder. The step is the engine's own (`SFTTrainer.step_training`), without its launcher. Losses
+of random weights jump about after some steps, so variants that learn the same are compared by their first gradient.
 
-    python tests/benchmarks/sft_speed.py OUT                          # all variants
-    python tests/benchmarks/sft_speed.py OUT shipped "plain 8 x 1"    # some of them
+    python tests/benchmarks/sft_speed.py OUT                                  # the table, at 1,686 tokens a sample
+    python tests/benchmarks/sft_speed.py OUT packed "plain, 8 at once"        # some of it
+    python tests/benchmarks/sft_speed.py OUT "as shipped" --length 8186 98    # at other lengths
 """
 
 import argparse
@@ -15,6 +17,7 @@ import os
 import shutil
 import statistics
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,27 +43,31 @@ LANGUAGE = {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads":
 VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584, "num_heads": 16,
           "fullatt_block_indexes": [7, 15, 23, 31], "window_size": 112, "tokens_per_second": 2}  # fmt: skip
 LIMITS = {"min_pixels": 3136, "max_pixels": 12845056}  # of the published processor
-SAMPLES = 8  # a step
+LENGTHS = {98: (3_136, 64), 1686: (313_600, 8), 8186: (1_587_600, 4)}  # tokens: pixels of a frame, samples a step
 MINI, PACK, RECOMPUTE = "train.train_policy.mini_batch", "train.sequence_packing", "policy.model_gradient_checkpointing"
-LANGUAGE_ONLY = {"policy.lora.target_modules": ["model.layers"]}
+COMPILE, TARGETS, AT_ONCE = "train.compile", "policy.lora.target_modules", "tokens at once"
+PACKED = {AT_ONCE: 13_600, PACK: True, COMPILE: False, RECOMPUTE: True, TARGETS: "all-linear"}
+LANGUAGE_ONLY = PACKED | {TARGETS: ["model.layers"]}
+KEPT = LANGUAGE_ONLY | {AT_ONCE: 6_800, RECOMPUTE: False}
 ENGINE: dict[str, dict[str, Any]] = {
-    "before": {MINI: 1, "bare": True},
-    "before, packed": {MINI: 8, PACK: True, "bare": True},
-    "packed": {MINI: 8, PACK: True},
-    "packed, compiled": {MINI: 8, PACK: True, "train.compile": True},
-    "packed, language": {MINI: 8, PACK: True} | LANGUAGE_ONLY,
-    "packed 4, language, kept": {MINI: 4, PACK: True, RECOMPUTE: False} | LANGUAGE_ONLY,
-    "packed 4, language, kept, compiled": {MINI: 4, PACK: True, RECOMPUTE: False, "train.compile": True}
-    | LANGUAGE_ONLY,
-    "all weights, 2, compiled": {
-        MINI: 2,
-        PACK: True,
-        "train.compile": True,
-        "policy.lora": None,
-        "train.optm_lr": 1e-6,
-    },
+    "as shipped": {},
+    "one at a time": PACKED | {AT_ONCE: 1, PACK: False},  # as it was shipped before
+    "packed": PACKED,
+    "packed, compiled": PACKED | {COMPILE: True},
+    "language": LANGUAGE_ONLY,
+    "language, compiled": LANGUAGE_ONLY | {COMPILE: True},
+    "language, kept": KEPT,
+    "language, kept, compiled": KEPT | {COMPILE: True},
+    "all weights, compiled": {AT_ONCE: 3_400, PACK: True, COMPILE: True, "policy.lora": None, "train.optm_lr": 1e-6},
 }
-PLAIN = {"plain 1 x 8": (1, True), "plain 8 x 1": (8, True), "plain 4 x 2, kept": (4, False)}
+# samples at once, recomputed, in autocast as its own trainer runs; without that, peft's adapters compute in float32
+PLAIN = {
+    "plain, 1 at once": (1, True, True),
+    "plain, 4 at once": (4, True, True),
+    "plain, 8 at once": (8, True, True),
+    "plain, 4 at once, kept": (4, False, True),
+    "plain, 8 at once, float32 adapters": (8, True, False),
+}
 
 
 def write_model(folder: Path) -> Path:
@@ -114,7 +121,7 @@ def engine_config(model: Path, contract: Path, edits: Mapping[str, Any]) -> Conf
     """Returns the shipped LoRA file for this model, with some keys changed."""
     stated = {
         "policy.model_name_or_path": str(model), "custom.contract": str(contract), "validation.enable": False,
-        "train.train_batch_per_replica": SAMPLES, "train.ckpt.enable_checkpoint": False, "logging.logger": ["console"],
+        "train.ckpt.enable_checkpoint": False, "logging.logger": ["console"], "policy.model_max_length": 16384,
         "train.output_dir": str(model.parent / "out"), "train.optm_warmup_steps": 0,
     }  # fmt: skip
     return Config.load("configs/sft_1gpu_lora.toml").edit(stated).edit(dict(edits))
@@ -132,6 +139,7 @@ def engine_step(config: Config, packer: Any, samples: list) -> Callable[[int], f
     packer.config = told
     trainer = SFTTrainer(told, dims, torch.cuda.current_stream(), data_packer=packer, val_data_packer=packer)
     fill(trainer.model)
+    trainer.optimizers.step = keeping(trainer.model, trainer.optimizers.step)
 
     def step(number: int) -> float:
         arrived = torch.cuda.Event(enable_timing=True)
@@ -143,7 +151,27 @@ def engine_step(config: Config, packer: Any, samples: list) -> Callable[[int], f
     return step
 
 
-def plain_step(model: Path, batches: list[dict], recompute: bool, rate: float) -> Callable[[int], float]:
+def keeping(model: torch.nn.Module, bare: Callable[[], None]) -> Callable[[], None]:
+    """Returns an optimizer's step that first keeps the first gradient of the adapters, as `model.first_gradient`."""
+
+    def step() -> None:
+        if not hasattr(model, "first_gradient"):
+            found = {published(n): p.grad for n, p in model.named_parameters() if "lora_B" in n and p.grad is not None}
+            model.first_gradient = {n: getattr(g, "to_local", lambda g=g: g)().float().cpu() for n, g in found.items()}
+        bare()
+
+    return step
+
+
+def cosine(one: Mapping[str, torch.Tensor], two: Mapping[str, torch.Tensor]) -> float:
+    """Returns the cosine of the angle between two gradients of the same adapters."""
+    dot, *norms = (sum((a[n] * b[n]).sum() for n in one) for a, b in ((one, two), (one, one), (two, two)))
+    return float(dot / (norms[0] * norms[1]).sqrt())
+
+
+def plain_step(
+    model: Path, batches: list[dict], recompute: bool, autocast: bool, rate: float
+) -> Callable[[int], float]:
     """Returns the step of transformers with peft on the same samples: what TRL and LLaMA-Factory run underneath."""
     from peft import LoraConfig, get_peft_model
     from transformers.modeling_utils import no_init_weights
@@ -161,15 +189,17 @@ def plain_step(model: Path, batches: list[dict], recompute: bool, rate: float) -
     lora.train()
     learned = [p for p in lora.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=rate, betas=(0.9, 0.999), weight_decay=0.01, fused=True, eps=1e-6)
+    update = keeping(lora, optimizer.step)
 
     def step(number: int) -> float:
         total = 0.0
         for batch in batches:
-            loss = lora(**batch).loss / len(batches)
+            with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
+                loss = lora(**batch).loss / len(batches)
             loss.backward()
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
-        optimizer.step()
+        update()
         optimizer.zero_grad()
         return float(total)
 
@@ -218,54 +248,35 @@ def measure(step: Callable[[int], float], steps: int) -> tuple[float, list[float
     return statistics.median(seconds[2:]), losses, torch.cuda.max_memory_allocated() / 2**30
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("variants", nargs="*", metavar="VARIANT", default=[*ENGINE, *PLAIN])
-    parser.add_argument("--pixels", type=int, default=313_600, help="of a frame; 8 of 560 x 560 are 1,600 tokens")
-    parser.add_argument("--steps", type=int, default=6, help="of which the first two are not timed")
-    args = parser.parse_args()
-    out = args.out.resolve()
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": "29511", "HF_HUB_OFFLINE": "1"}  # fmt: skip
-    model = out / "model" if (out / "model").exists() else write_model(out / "model")
-    limits = {"fps": 2, "min_pixels": args.pixels, "max_pixels": args.pixels}
-    (contract := out / "contract.yaml").write_text(
-        yaml.safe_dump({"system": "", "answer_format": "think_answer", "video": limits})
-    )
-    road_vqa.world(out / "data", 0, {"train": 12, "validation": 2, "test": 2})
-    from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker
-    from cosmos_rl.policy.config import Config as EngineConfig
-    from cosmos_rl.policy.model import qwen2_5_vl
-    from cosmos_rl.policy.trainer.llm_trainer import sft_trainer
-    from cosmos_rl.utils.distributed import init_distributed
-    from cosmos_rl.utils.util import call_setup
-
-    mended = [(qwen2_5_vl, "pack_sequences_for_inputs"), (Qwen2_5_VLM_DataPacker, "sft_collate_fn"),
-              (sft_trainer, "async_safe_ce")]  # fmt: skip
-    before = [getattr(*place) for place in mended]
-    bridge.install()
-    after = [getattr(*place) for place in mended]
-    torch.cuda.set_device(0)
-    init_distributed()
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    config = engine_config(model, contract, {})
-    packer = Qwen2_5_VLM_DataPacker()
-    call_setup(packer, EngineConfig.from_dict(config.document.unwrap()))
-    questions = road_vqa.read(out / "data", "train", bound := Contract.load(contract))[: 4 * SAMPLES : 4]
-    data = EngineDataset(questions, config)
-    samples = [packer.sft_process_sample(data[i]) for i in range(SAMPLES)]
+def read_samples(model: Path, length: int, packer: Any) -> list[dict]:
+    """Returns the packer's samples of one step. Stops where their tokens are not the encoder's, or not `length`."""
+    pixels, count = LENGTHS[length]
+    (contract := model.parent / f"contract_{length}.yaml").write_text(
+        yaml.safe_dump({
+            "system": "", "answer_format": "think_answer",
+            "video": {"fps": 2, "min_pixels": pixels, "max_pixels": pixels},
+        })
+    )  # fmt: skip
+    questions = road_vqa.read(model.parent / "data", "train", bound := Contract.load(contract))
+    questions = (questions[::4] * count)[:count]  # four questions a clip; small clips come several times
+    data = EngineDataset(questions, engine_config(model, contract, {}))
     encoder = Encoder(load_processor(model), bound, AutoConfig.from_pretrained(model, trust_remote_code=False))
+    samples = [packer.sft_process_sample(data[i]) for i in range(count)]
     for sample, question in zip(samples, questions):
         ours = encoder.training_batch([question])
         assert sample["input_ids"] == ours["input_ids"][0].tolist(), "the packer's tokens are not the encoder's"
+        assert abs(len(sample["input_ids"]) / length - 1) < 0.15, len(sample["input_ids"])  # questions differ
+    return samples
+
+
+def table(model: Path, length: int, names: list[str], steps: int, packer: Any, rate: float) -> None:
+    """Print a line for each variant, at one length."""
+    samples = read_samples(model, length, packer)
     tokens = sum(len(sample["input_ids"]) for sample in samples)
     patches = sum(int(sample["video_grid_thw"].prod()) for sample in samples)
     learned = sum(label != -100 for sample in samples for label in sample["label_ids"])
-    rate = matrix_rate()
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; a matrix product {rate / 1e12:.0f} TFLOP/s")
-    print(f"{SAMPLES} samples a step, {tokens} tokens ({learned} learned), {patches} patches", flush=True)
+    print(f"{len(samples)} samples a step, {tokens} tokens ({learned} learned), {patches} patches", flush=True)
+    contract, first = model.parent / f"contract_{length}.yaml", {}
 
     def batch_of(part: list) -> dict:
         made = packer.sft_collate_fn([dict(s) for s in part], max(len(s["input_ids"]) for s in part), -100)
@@ -273,34 +284,73 @@ def main() -> None:
         keep = {k: made[k] for k in ("input_ids", "pixel_values_videos", "video_grid_thw", "position_ids")}
         return keep | {"labels": made["label_ids"], "attention_mask": torch.ones_like(made["input_ids"])}
 
-    for name in args.variants:
+    def stepper(name: str) -> Callable[[int], float]:
+        if name in PLAIN:
+            size, recompute, autocast = PLAIN[name]
+            parts = [samples[i : i + size] for i in range(0, len(samples), size)]
+            lr = engine_config(model, contract, {})["train.optm_lr"]
+            return plain_step(model, [batch_of(part) for part in parts], recompute, autocast, lr)
+        edits = {"train.train_batch_per_replica": len(samples)} | ENGINE[name]
+        if at_once := edits.pop(AT_ONCE, 0):
+            edits[MINI] = max(
+                n for n in (1, 2, 4, 8, 16, 32, 64) if n == 1 or n <= min(at_once // length, len(samples))
+            )
+        else:
+            edits[MINI] = min(engine_config(model, contract, {})[MINI], len(samples))
+        return engine_step(engine_config(model, contract, edits), packer, samples)
+
+    for name in names:
         gc.collect()
         torch.cuda.empty_cache()
         torch._dynamo.reset()
         try:
             began = time.perf_counter()
-            if name in PLAIN:
-                size, recompute = PLAIN[name]
-                parts = [samples[i : i + size] for i in range(0, SAMPLES, size)]
-                step = plain_step(model, [batch_of(part) for part in parts], recompute, config["train.optm_lr"])
-            else:
-                edits = dict(ENGINE[name])
-                for place, part in zip(mended, before if edits.pop("bare", False) else after):
-                    setattr(*place, part)
-                step = engine_step(engine_config(model, contract, edits), packer, samples)
+            step = stepper(name)
             made = time.perf_counter() - began
-            seconds, losses, peak = measure(step, args.steps)
+            seconds, losses, peak = measure(step, steps)
             share = useful(step.model, tokens, patches) / seconds / rate
-            grads = sorted({published(n).split(".")[0] for n, p in step.model.named_parameters() if p.requires_grad})
-            print(f"{name:40} {seconds:7.3f} s  {tokens / seconds:7.0f} tokens/s  {share:5.1%}  {peak:6.1f} GiB  "
-                  f"made in {made:.0f} s  losses {' '.join(f'{x:.3f}' for x in losses)}  trains {grads}",
-                  flush=True)  # fmt: skip
+            line = f"{name:34} {seconds:7.3f} s  {tokens / seconds:7.0f} tokens/s  {share:5.1%}  {peak:6.1f} GiB  "
+            line += f"made in {made:.0f} s  losses {' '.join(f'{x:.3f}' for x in losses)}"
+            if gradient := step.model.first_gradient:
+                start, theirs = first.setdefault(frozenset(gradient), (name, gradient))
+                line += f"  gradient {cosine(theirs, gradient):.4f} of {start}"
+            print(line, flush=True)
         except Exception as error:  # the table goes on
-            import traceback
-
             traceback.print_exc()
-            print(f"{name:40} {type(error).__name__}: {str(error)[:300]}", flush=True)
+            print(f"{name:34} {type(error).__name__}: {str(error)[:300]}", flush=True)
         step = None
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", default=[*ENGINE, *PLAIN])
+    parser.add_argument("--length", type=int, nargs="+", choices=LENGTHS, default=[1686], help="tokens of a sample")
+    parser.add_argument("--steps", type=int, default=6, help="of which the first two are not timed")
+    args = parser.parse_args()
+    if unknown := set(args.variants) - {*ENGINE, *PLAIN}:
+        parser.error(f"no such variants: {unknown}; there are {[*ENGINE, *PLAIN]}")
+    out = args.out.resolve()
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": "29511", "HF_HUB_OFFLINE": "1"}  # fmt: skip
+    model = out / "model" if (out / "model").exists() else write_model(out / "model")
+    road_vqa.world(out / "data", 0, {"train": 12, "validation": 2, "test": 2})
+    from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker
+    from cosmos_rl.policy.config import Config as EngineConfig
+    from cosmos_rl.utils.distributed import init_distributed
+    from cosmos_rl.utils.util import call_setup
+
+    bridge.install()
+    torch.cuda.set_device(0)
+    init_distributed()
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    packer = Qwen2_5_VLM_DataPacker()
+    call_setup(packer, EngineConfig.from_dict(engine_config(model, Path("none"), {}).document.unwrap()))
+    rate = matrix_rate()
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; a matrix product {rate / 1e12:.0f} TFLOP/s")
+    for length in args.length:
+        table(model, length, args.variants, args.steps, packer, rate)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,15 @@ def test_what_is_kept_is_one_line_that_tells_no_time(capsys, seconds):
     assert capsys.readouterr() == ("SFT: 20 of 20 · loss 0.5\n", "")
 
 
+def test_a_step_whose_figures_are_told_was_made_though_the_loop_ends_in_it(capsys):
+    with pytest.raises(KeyboardInterrupt):
+        for item in (bar := Progress(5, "SFT", mode="quiet")):
+            bar.set(loss=0.5)
+            if item == 2:
+                raise KeyboardInterrupt
+    assert capsys.readouterr().out == "SFT: 3 of 5 · loss 0.5\n"
+
+
 def test_a_loop_that_is_left_early_says_where(capsys):
     for item in Progress(5, "SFT", mode="quiet"):
         if item == 2:

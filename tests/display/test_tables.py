@@ -44,6 +44,7 @@ def test_a_fix_stands_below_what_it_mends_and_in_code_beside_it():
     page = as_html(("", "checked", "found", "mend it with"), rows)
     assert ">ok</td>" in page and "<b>warning</b>" in page and "not &lt;found&gt;" in page
     assert "<code>first</code><br><code>second</code>" in page
+    assert "mend it with" in page and "mend it with" not in as_html(("", "checked", "found", "mend it with"), rows[:1])
 
 
 def test_a_verdict_says_why_and_what_to_do_only_where_it_does_not_hold(capsys):

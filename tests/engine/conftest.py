@@ -90,6 +90,15 @@ def native(engine, alone, stock):
 
 
 @pytest.fixture
+def batch(engine, packer, world, contract):
+    """Four samples of several lengths, as the engine's trainer gets them."""
+    data = EngineDataset(road_vqa.read(world, "train", contract)[:8:2], Config.load(ROOT / "configs/tiny_sft.toml"))
+    rows = [packer.sft_process_sample(data[i]) for i in range(4)]
+    assert len({len(row["input_ids"]) for row in rows}) > 1
+    return packer.sft_collate_fn(rows, packer.sft_compute_max_len(rows), -100)
+
+
+@pytest.fixture
 def scene(tmp_path):
     made = Scene(tmp_path)
     yield made

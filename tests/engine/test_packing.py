@@ -1,51 +1,11 @@
 """Packed samples teach all that unpacked ones teach, and logits of labels alone give the same loss and gradients."""
 
 import sys
-from functools import partial
 
 import pytest
-
-from cookbook.config import Config
-from cookbook.runs import ROOT
-from data_tools import road_vqa
-from data_tools.loading.engine import EngineDataset
+from learning import learn
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
-
-
-@pytest.fixture
-def batch(engine, packer, world, contract):
-    """Four samples of several lengths, as the engine's trainer gets them."""
-    data = EngineDataset(road_vqa.read(world, "train", contract)[:8:2], Config.load(ROOT / "configs/tiny_sft.toml"))
-    rows = [packer.sft_process_sample(data[i]) for i in range(4)]
-    assert len({len(row["input_ids"]) for row in rows}) > 1
-    return packer.sft_collate_fn(rows, packer.sft_compute_max_len(rows), -100)
-
-
-def learn(native, packer, batch, packed, places, loss=None):
-    """Returns (loss, gradients by name) of what SFTTrainer.step_training does with a mini-batch."""
-    from cosmos_rl.policy.kernel.loss import CrossEntropyLoss
-    from cosmos_rl.policy.trainer.llm_trainer import sft_trainer
-    from cosmos_rl.utils import sequence_packing as packing
-
-    given = dict(batch)
-    labels = given.pop("label_ids")
-    if not places:
-        del given["interested_tokens"]
-    given["position_ids"] = native.get_position_ids(**given)[0]
-    if packed:
-        given |= packing.pack_sequences_info_collect(given["input_ids"], packer.pad_token_id, labels)
-        labels = packing.pack_sequences_for_labels(labels, given["valid_input_len"])
-        given |= packing.pack_sequences_for_masks(given["valid_input_len"], given["valid_input_len"])
-    native.zero_grad()
-    masks = {
-        f"{k}_packing_mask": given.get(f"{name}_packing_mask") for k, name in (("output", "input"), ("target", "label"))
-    }
-    loss = (loss or partial(sft_trainer.async_safe_ce, ce_impl=CrossEntropyLoss()))(
-        native(**given).logits, labels, **masks
-    )
-    loss.backward()
-    return loss.item(), {name: p.grad.clone() for name, p in native.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize(("packed", "places"), [(True, False), (False, True), (True, True)])

@@ -1,0 +1,115 @@
+"""A shipped configuration through the whole engine, with random weights of Cosmos-Reason1-7B's shape, beside its plan.
+
+Why: `sft_speed.py` and `rollout_speed.py` take the engine's parts alone; whoever books a GPU meets all of it: start,
+reading 16 GB, rollouts, rewards, saving. Prints seconds to the first step and of later ones, and memory, measured and
+planned. `--tiny` takes the tiny base instead: where the start-up is what counts.
+
+    python tests/benchmarks/engine_speed.py OUT --config configs/rl_1gpu_lora.toml --steps 3
+    python tests/benchmarks/engine_speed.py OUT --config configs/tiny_sft.toml --tiny
+"""
+
+import argparse
+import json
+import statistics
+import time
+import zlib
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from sft_speed import published, write_model
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from cookbook import jobs, pipeline, runs
+from cookbook.checkpoint import INDEX
+from cookbook.checkpoint.filled import load_processor
+from cookbook.config import Config, plan
+from cookbook.data.encoder import Encoder
+from cookbook.engine.launch import launch
+from cookbook.runs import ROOT, Run, read_metrics
+from data_tools import road_vqa
+
+SHARD = 4.4e9  # bytes
+
+
+def write_weights(folder: Path) -> Path:
+    """Write the model's files, and random weights in bfloat16 under published names. Returns the folder."""
+    write_model(folder)
+    (folder / "model.safetensors").unlink()
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    index, shard = {}, {}
+
+    def close() -> None:
+        name = f"{len(set(index.values())):05d}.safetensors"
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        index.update(dict.fromkeys(shard, name))
+        shard.clear()
+
+    for name, weight in model.named_parameters():
+        generator = torch.Generator("cuda").manual_seed(zlib.crc32((name := published(name)).encode()))
+        value = torch.ones(weight.shape, device="cuda", dtype=torch.bfloat16)
+        value = value.normal_(0, 0.02, generator=generator) if weight.ndim > 1 else value * (not name.endswith("bias"))
+        shard[name] = value.cpu()
+        if sum(tensor.nbytes for tensor in shard.values()) > SHARD:
+            close()
+    close()
+    size = 2 * sum(p.numel() for p in model.parameters())
+    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": index}))
+    return folder
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--tiny", action="store_true", help="the tiny base, its own clips and contract")
+    parser.add_argument("--pixels", type=int, default=313_600, help="of a frame; 8 of 560 x 560 are 1,600 tokens")
+    parser.add_argument("--response", type=int, default=256, help="RL: tokens of a completion at most")
+    parser.add_argument("--batch", type=int, default=64, help="samples or completions of a step")
+    parser.add_argument("--steps", type=int, default=4, help="of which the first is not timed")
+    parser.add_argument("--port", type=int, default=8700)
+    args = parser.parse_args()
+    (out := args.out.resolve()).mkdir(parents=True, exist_ok=True)
+    config = Config.load(args.config)
+    changes = {
+        "train.max_num_steps": args.steps, "train.train_batch_per_replica": args.batch, "validation.enable": False,
+        "train.ckpt.enable_checkpoint": False, "redis": str(args.port + 4800), "logging.logger": ["console"],
+    }  # fmt: skip
+    if config.kind == "grpo":
+        changes["rollout.max_response_length"] = args.response
+    model = ROOT / jobs.BASE
+    if not args.tiny:
+        model = out / "whole" if (out / "whole").exists() else write_weights(out / "whole")
+        limits = {"fps": 2, "min_pixels": args.pixels, "max_pixels": args.pixels}
+        (contract := out / "whole.yaml").write_text(
+            yaml.safe_dump({"system": "", "answer_format": "think_answer", "video": limits})
+        )
+        changes |= {"custom": {"contract": str(contract)}}
+    name = f"engine_speed/{args.config.stem}"
+    road_vqa.world(runs.path(name) / "data", 0, {"train": 2 * args.batch, "validation": 4, "test": 4})
+    job = pipeline.prepare(config.edit(changes | {"policy.model_name_or_path": str(model)}), name, jobs.LOADER)
+    run = Run(f"{name}/run", seed=0)
+    config, began = job.config.edit({"train.output_dir": str(run.path)}), time.time()
+    launch(config, jobs.LOADER, run, port=args.port, replace=True)
+    rows, log = read_metrics(run.path), (run.path / "engine.log").read_text().splitlines()
+    encoder = Encoder(load_processor(model), job.contract, AutoConfig.from_pretrained(model, trust_remote_code=False))
+    batch = encoder.prompt_batch if config.kind == "grpo" else encoder.training_batch
+    tokens = round(statistics.mean(batch([s])["input_ids"].shape[1] for s in job.splits["train"][:8]))
+    first = next(line.split()[0] for line in log if "Step: 1/" in line)
+    seconds = statistics.median(row["train/iteration_time"] for row in rows[1:])
+    found = plan(config, gpus=1, gpu_gib=141, samples=len(job.splits["train"]), tokens=tokens)
+    print(
+        f"{args.config.name}: {len(rows)} steps of {args.batch}, {tokens} tokens each, {torch.cuda.get_device_name()}"
+    )
+    planned, all_of_them = found.hours * 3600 / found.steps, [round(row["train/iteration_time"], 2) for row in rows]
+    print(f"first step after {first} s of {time.time() - began:.0f}; a step: {seconds:.2f} s, planned {planned:.2f}")
+    print(f"seconds of all steps: {all_of_them}")
+    print(f"peak GiB: measured {max(row['gpu/peak_gib'] for row in rows):.2f}, planned {found.peak_gib:.2f}")
+    print({key: value for key, value in rows[-1].items() if key.startswith(("train/reward_mean", "rollout/comp"))})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""One mini-batch through the engine's own model, as SFTTrainer.step_training takes it."""
+
+from functools import partial
+
+import torch
+
+
+def learn(native, packer, batch, packed, places, backward=True):
+    """Returns (loss, gradients by name) of what SFTTrainer.step_training does with a mini-batch."""
+    from cosmos_rl.policy.kernel.loss import CrossEntropyLoss
+    from cosmos_rl.policy.trainer.llm_trainer import sft_trainer
+    from cosmos_rl.utils import sequence_packing as packing
+
+    given = dict(batch)
+    labels = given.pop("label_ids")
+    if not places:
+        del given["interested_tokens"]
+    given["position_ids"] = native.get_position_ids(**given)[0]
+    if packed:
+        given |= packing.pack_sequences_info_collect(given["input_ids"], packer.pad_token_id, labels)
+        labels = packing.pack_sequences_for_labels(labels, given["valid_input_len"])
+        given |= packing.pack_sequences_for_masks(given["valid_input_len"], given["valid_input_len"])
+    native.zero_grad()
+    masks = {
+        f"{k}_packing_mask": given.get(f"{name}_packing_mask") for k, name in (("output", "input"), ("target", "label"))
+    }
+    ce = partial(sft_trainer.async_safe_ce, ce_impl=CrossEntropyLoss())
+    with torch.set_grad_enabled(backward):
+        loss = ce(native(**given).logits, labels, **masks)
+    if backward:
+        loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in native.named_parameters() if p.grad is not None}

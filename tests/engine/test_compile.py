@@ -1,0 +1,125 @@
+"""`train.compile` changes the speed alone: compiled blocks give the loss and the gradients of plain ones.
+
+In float64, so that what is left is the order of sums; attention stays outside of the compiled code, because its CPU
+path reads the edges of the sequences (on CUDA one kernel takes them, and a block is one graph).
+"""
+
+import shutil
+import sys
+from functools import partial
+
+import pytest
+import torch
+from learning import learn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.utils.checkpoint import CheckpointError
+
+from cookbook.engine.attention import attend_packed
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
+
+
+@pytest.fixture
+def apart(native):
+    """The engine's model, its attention outside of what is compiled."""
+    for block in (*native.visual.blocks.values(), *native.model.layers.values()):
+        attention = block.attn if hasattr(block, "attn") else block.self_attn
+        name = "attn_func" if hasattr(block, "attn") else "attn_func_varlen"
+        setattr(attention, name, torch._dynamo.disable(attend_packed))
+    return native
+
+
+@pytest.fixture
+def exact(apart, batch):
+    """The same and its mini-batch in float64; angles and norms compute in float32 as ever."""
+    for weight in apart.parameters():
+        weight.data = weight.data.double()
+    batch["pixel_values_videos"] = batch["pixel_values_videos"].double()
+    return apart
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Compile a model as the engine does, with another backend."""
+    from cosmos_rl.policy.model.qwen2_5_vl import parallelize
+
+    bare = torch.compile
+
+    def with_backend(model, backend, unmended=False):
+        monkeypatch.setattr(torch, "compile", partial(bare, backend=backend))
+        (parallelize.apply_compile.bare if unmended else parallelize.apply_compile)(model, fullgraph=False)
+        monkeypatch.setattr(torch, "compile", bare)
+
+    torch._dynamo.reset()
+    yield with_backend
+    torch._dynamo.reset()
+
+
+def adapt(model):
+    """Give every linear layer an adapter that is no longer at its start, and freeze the rest."""
+    from cosmos_rl.policy.config import LoraConfig
+    from cosmos_rl.policy.lora.plugin import inject_lora_adapters, mark_only_lora_as_trainable
+
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+    torch.manual_seed(0)
+    inject_lora_adapters(model, config)
+    mark_only_lora_as_trainable(model, config)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+
+
+@pytest.mark.parametrize(
+    ("lora", "recompute", "backend"),
+    [
+        (True, True, "aot_eager"),
+        pytest.param(True, False, "aot_eager", marks=pytest.mark.slow),
+        pytest.param(False, True, "aot_eager", marks=pytest.mark.slow),
+        pytest.param(False, False, "aot_eager", marks=pytest.mark.slow),
+        pytest.param(True, False, "inductor", marks=[pytest.mark.slow, needs_compiler]),
+    ],
+)
+def test_compiled_blocks_teach_what_plain_ones_teach(exact, packer, batch, compiled, lora, recompute, backend, request):
+    """Packed; the slow ones then side by side, and packed with fewer samples: each compiles again, for other shapes."""
+    if lora:
+        adapt(exact)
+    exact.set_gradient_checkpointing_enabled(recompute)
+    cases = [(batch, True)]
+    if request.node.get_closest_marker("slow"):
+        cases += [(batch, False), (first(batch, 2), True)]
+    plain = [learn(exact, packer, part, packed, places=True) for part, packed in cases]
+    compiled(exact, backend)
+    for (part, packed), (want, grads) in zip(cases, plain):
+        got, ours = learn(exact, packer, part, packed, places=True)
+        assert got == pytest.approx(want, rel=1e-6)
+        assert {name.replace("_orig_mod.", "") for name in ours} == grads.keys()
+        for name, grad in ours.items():
+            want = grads[name.replace("_orig_mod.", "")]
+            assert (grad - want).norm() <= 1e-5 * want.norm() + 1e-12, name
+
+
+def first(batch, samples):
+    """Returns the mini-batch of the first samples of another one."""
+    patches = int(batch["video_grid_thw"][:samples].prod(-1).sum())
+    cut = {name: value[:samples] for name, value in batch.items() if isinstance(value, torch.Tensor)}
+    cut |= {"position_ids": batch["position_ids"][:, :samples]}
+    return batch | cut | {"pixel_values_videos": batch["pixel_values_videos"][:patches]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unmended", [False, True])
+def test_a_compiled_tower_is_recomputed_under_fsdp(apart, packer, batch, compiled, unmended):
+    """FSDP casts what a block gets on the way there only; the engine's own compiled tower cannot go back."""
+    apart.set_gradient_checkpointing_enabled(True)
+    compiled(apart, "aot_eager", unmended)
+    how = {"mesh": init_device_mesh("cpu", (1,)), "mp_policy": MixedPrecisionPolicy(torch.bfloat16, torch.float32)}
+    for part in (*apart.visual.blocks.values(), apart.visual, *apart.model.layers.values(), apart):
+        fully_shard(part, **how)
+    if unmended:
+        with pytest.raises(CheckpointError):
+            learn(apart, packer, batch, packed=True, places=True)
+    else:
+        _, grads = learn(apart, packer, batch, packed=True, places=True)
+        assert all(grad.to_local().norm() > 0 for name, grad in grads.items() if name.endswith("qkv.weight"))
