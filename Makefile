@@ -17,6 +17,7 @@ NOTEBOOKS := \
     notebooks/sft.ipynb \
     notebooks/rl.ipynb \
     notebooks/evaluation.ipynb \
+    notebooks/deploy.ipynb \
     notebooks/troubleshooting.ipynb
 
 RECIPES := \
@@ -36,7 +37,7 @@ AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 # only a set-up in this very call counts as its time, so an earlier figure goes before anything runs
 $(shell rm -f .venv/.setup_seconds)
 
-.PHONY: help tutorial recipes test test-slow test-browser test-faults test-gpu lab lint notebooks figures lock clean
+.PHONY: help tutorial recipes test test-slow test-browser test-faults test-gpu deploy-env lab lint notebooks figures lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s  %s\n", $$1, $$2}' Makefile
@@ -45,8 +46,9 @@ $(READY): pyproject.toml requirements.lock
 	@.ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
 
 # the shell ignores Ctrl-C until the command takes it over: Python, while it starts, would answer with a traceback
-tutorial: $(READY) ## the main job from data to report: base, SFT, RL, evaluation
-	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
+tutorial: $(READY) ## the main job from data to report: base, SFT, RL, evaluation; BASE=FOLDER starts from another base
+	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial $(if $(BASE),--base "$(BASE)" --name "$(notdir $(BASE))") \
+	    --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
 
 recipes: $(READY) ## the four published recipes in miniature, and their page
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --recipes
@@ -65,6 +67,11 @@ test-faults: $(READY) ## injected faults, the slow ones too, and a table of them
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests
+
+deploy-env: ## .venv-deploy with llm-compressor, for a machine with a GPU
+	@test -x $(BIN)/uv || .ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
+	$(BIN)/uv venv --allow-existing .venv-deploy
+	$(BIN)/uv pip install --python .venv-deploy/bin/python llmcompressor qwen-vl-utils datasets
 
 lab: $(READY) ## open JupyterLab at the index; LAB="..." adds its flags
 	@test -z "$(AS_ROOT)" || echo "make lab: you are root, as in most containers, so --allow-root is added;" \

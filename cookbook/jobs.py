@@ -18,6 +18,7 @@ from typing import Any
 from cookbook import checkpoint, pipeline, runs
 from cookbook.checkpoint import CheckpointError
 from cookbook.config import Config, ConfigError
+from cookbook.config.models import family_of
 from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, RESPONSE
 from cookbook.data.answers import FORMATS
 from cookbook.data.contract import Contract
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 NAME, LOADER = "tutorial", "data_tools/road_vqa.py"
 CONFIGS = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"}
 CONTRACT = "configs/prompts/road.yaml"
+BY_PATCH = {16: "configs/prompts/road_patch16.yaml"}  # for a base whose patches are larger than the tiny base's
 STEPS, EPOCHS = "train.max_num_steps", "train.epoch"
 BASE = "models/tiny-base"
 CAPTIONS = "configs/prompts/captions.yaml"  # for a configuration that names no contract
@@ -79,10 +81,11 @@ def job(
         contract = contract or (before.get("contract", "") if same or step == "rl" else "")
         chosen, _ = fitted(chosen, name, data or before["data"], format=format, loader=loader, contract=contract)
     else:
+        contract = contract or (BY_PATCH.get(family_of(base).patch, "") if toy and base else "")
         asked = {pipeline.LOADER: loader or (LOADER if toy else ""), "custom.contract": contract}
         chosen = chosen.edit({key: said for key, said in asked.items() if said})
     if toy and step == "rl" and not (runs.path(name) / "data" / loading.PASSPORT).is_file():
-        job(name, "sft", seed)  # SFT's start can count tokens before SFT ends
+        job(name, "sft", seed, base=base)  # SFT's start can count tokens before SFT ends
     made = pipeline.prepare(chosen.edit(changes or {}), name, seed=seed, base=base)
     return _with_passes(made) if set(changes or {}) & {STEPS, EPOCHS} == {STEPS} else made
 
@@ -286,13 +289,14 @@ def evaluation_samples(
 ) -> tuple[list[Sample], Contract, str]:
     """Returns (samples, contract, numbers) for an evaluation: a dataset's test split where there is one, else all.
 
-    With `config`, a run's own, they are that run's: what it has not trained on. `contract` is a file, or a checkpoint
-    that carries its own. Raises DataError, or CheckpointError without a contract.
+    With `config`, a run's own, they are that run's: what it has not trained on, or a `split` of it. `contract` is a
+    file, or a checkpoint that carries its own. Raises DataError, or CheckpointError without a contract.
     """
     if config:
         own = Config.load(config)
         splits, bound = loading.loader(own[pipeline.LOADER]).load(own), loading.contract(own)
-        return splits.get("test") or splits["validation"], bound, own["train.param_dtype"]
+        found = splits[split] if split else splits.get("test") or splits["validation"]
+        return found, bound, own["train.param_dtype"]
     data, file = place_of(data), ROOT / contract
     if not file.is_file() and not (file := checkpoint.resolve(contract) / checkpoint.CONTRACT).is_file():
         raise CheckpointError(f"{contract}: carries no {checkpoint.CONTRACT}; name one with --contract")

@@ -8,6 +8,7 @@ four recipes, and writes one page that leads to them, of what they found.
     python -m cookbook.tutorial                      # runs/tutorial
     python -m cookbook.tutorial --name seed1 --seed 1
     python -m cookbook.tutorial --name gpu --engine cosmos-rl      # on a machine with GPUs
+    python -m cookbook.tutorial --name qwen3 --base models/tiny-qwen3   # make tutorial BASE=models/tiny-qwen3
     python -m cookbook.tutorial --job mine           # jobs/mine, as python -m cookbook.new has written it
     python -m cookbook.tutorial --recipes            # runs/recipes/index.html; or some of them, --recipes video_rewards
 """
@@ -295,6 +296,7 @@ def main() -> int:
     parser.add_argument("--name", default=NAME, help="the job's folder below runs/")
     parser.add_argument("--seed", type=int, default=0, help="decides the clips, the order and the sampling")
     parser.add_argument("--engine", default="auto", help="local, cosmos-rl, or auto: cosmos-rl where there are GPUs")
+    parser.add_argument("--base", default="", help="the checkpoint that training starts from, instead of the usual one")
     parser.add_argument("--fresh", action="store_true", help="start over where an earlier one was stopped")
     parser.add_argument("--setup-seconds", type=float, default=0.0, help="what the installation took (make says it)")
     parser.add_argument("--job", metavar="NAME", help="instead: the job in jobs/NAME, from its data to its report")
@@ -316,6 +318,8 @@ def main() -> int:
         parser.exit(2, f"{error}\n")
     if args.job and not (notebooks := own_notebooks(name)):
         parser.exit(1, f"jobs/{name} holds no job; make one first: python -m cookbook.new {name} --data FOLDER\n")
+    if args.base:
+        notebooks = {step: asked | {"base": args.base} for step, asked in notebooks.items()}
     done = {} if args.fresh else ended(name, seed=args.seed, engine=args.engine, notebooks=notebooks)
     said, told = how_long(name, args.seed, args.engine, notebooks.keys() - done, args.fresh, bool(args.job))
     line.end(f"Job {name}: {len(notebooks)} notebooks, from the data to a report on what was trained.", told, STOP)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from cookbook import checkpoint
+from cookbook.data.architecture import QWEN3_VL
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.runs import FOLDER, ROOT
@@ -55,6 +57,39 @@ def stock():
 @pytest.fixture
 def encoder(processor, contract, stock) -> Encoder:
     return Encoder(processor, contract, stock.config)
+
+
+# ---- Qwen3-VL: a base as it is born, with the tokenizer of the tiny base ---------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def qwen3(tmp_path_factory, processor) -> Path:
+    """A checkpoint of a small Qwen3-VL with random weights, large enough that what a clip shows changes the logits."""
+    from models import tiny
+
+    model = tiny.build_model(processor.tokenizer, QWEN3_VL, width=64, layers=3, vision_width=64, vision_depth=3, seed=0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(4 if weight.dim() > 1 else 1)
+    made = tiny.processor_of(processor.tokenizer, QWEN3_VL)
+    return checkpoint.write_checkpoint(model, made, tmp_path_factory.mktemp("qwen3") / "base", torch.float32)
+
+
+@pytest.fixture
+def stock3(qwen3):
+    """It as transformers loads it, nothing batched."""
+    return AutoModelForImageTextToText.from_pretrained(qwen3, trust_remote_code=False, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def contract3() -> Contract:
+    return Contract.load(ROOT / "configs/prompts/road_patch16.yaml")
+
+
+@pytest.fixture
+def encoder3(qwen3, contract3, stock3) -> Encoder:
+    made = AutoProcessor.from_pretrained(qwen3, trust_remote_code=False, use_fast=True)
+    return Encoder(made, contract3, stock3.config)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -26,6 +26,7 @@ NOTEBOOKS.remove(INDEX)
 PAGES = [path for place in (".", "notebooks", "notebooks/recipes", "tests") for path in (ROOT / place).glob("*.md")]
 NO_PROSE = {"block_code", "block_math", "image"}
 BLOCKS = {"paragraph", "heading", "block_text", "table_cell", "list_item", "linebreak", "softbreak"}
+FOLDED = ("source_hidden", "outputs_hidden")
 EXERCISE = re.compile(r"### Exercise \d+: ")
 markdown = mistune.create_markdown(renderer="ast", plugins=["table", "math"])
 
@@ -105,7 +106,7 @@ class Page:
         """Returns for each exercise whether the cell behind it is its solution, folded until one has guessed."""
         pairs = zip(self.cells, [*self.cells[1:], {"cell_type": "none", "metadata": {}}])
         return [
-            "solution" in after["metadata"].get("tags", []) and after["metadata"]["jupyter"]["source_hidden"]
+            "solution" in after["metadata"].get("tags", []) and all(after["metadata"]["jupyter"].get(p) for p in FOLDED)
             for cell, after in pairs
             if cell["cell_type"] == "markdown" and EXERCISE.match(cell["source"])
         ]

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from cookbook.checkpoint.shards import CheckpointError, few, read_shards
+from cookbook.data.architecture import of_config
 from cookbook.runs import named
 
 MADE_UP = {"missing": "missing_keys", "unexpected": "unexpected_keys", "of another shape": "mismatched_keys"}
@@ -78,7 +79,7 @@ def require_finite(model, folder: Path) -> None:
         raise CheckpointError(f"{named(folder)}: NaN or infinity in {few(bad)}; take an earlier step of its run")
 
 
-def load_processor(folder: Path) -> Qwen2_5_VLProcessor:
+def load_processor(folder: Path) -> ProcessorMixin:
     """Returns the processor of a checkpoint. Raises CheckpointError where it does not load, or fit its config.json."""
     with explained(folder, "the processor does not load"):
         # the fast image processor needs no notice
@@ -106,8 +107,8 @@ def other_texts(processor, base) -> list[str]:
 
 def _misfits(processor, config, folder: Path) -> Iterator[str]:
     """Yields where tokenizer, chat template and image processor are not those of this model."""
-    if not isinstance(processor, Qwen2_5_VLProcessor):
-        yield f"its files make a {type(processor).__name__}, not a Qwen2_5_VLProcessor"
+    if (made := type(processor).__name__) != (wanted := of_config(config).processor):
+        yield f"its files make a {made}, not a {wanted}"
         return
     tokenizer, text, rows = processor.tokenizer, config.text_config, config.text_config.vocab_size
     most = max([len(tokenizer) - 1, *tokenizer.added_tokens_decoder])

@@ -26,7 +26,7 @@ FACTS = ("data", "passport", "contract", "seed")  # of the manifest, as they sta
 class Stage:
     """One checkpoint of a family: where it lies, how it was made, and from what."""
 
-    kind: str  # "base", "SFT" or "RL"
+    kind: str  # "base", "SFT", "RL", or the form that it was quantised to
     place: str
     facts: dict[str, str] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ def _read(run: Path, folder: Path) -> tuple[Stage, str]:
     """Returns the stage of a run, and what it started from."""
     told = read_manifest(run)
     facts = {"export": folder.name} if folder != run else {}
-    kind, file = "run", run / "config.toml"
+    kind, file = str(told.get("kind", "run")), run / "config.toml"
     if file.is_file():
         text = file.read_text(encoding="utf-8")
         kind = KIND_NAMES.get(Config.parse(text, file.name).kind, kind)

@@ -17,12 +17,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from cookbook.data.architecture import KNOWN
 from cookbook.runs import ROOT, named
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 STATE = "cosmos_config"  # stands in every training state that cosmos-rl saves for resume
 ADAPTER = "adapter_config.json"  # stands in what is no whole weights, but what LoRA adds to them
-ARCHITECTURE = "qwen2_5_vl"
 SETTINGS = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "processor_config.json",
             "video_preprocessor_config.json", "generation_config.json")  # fmt: skip
 # in those: how keys end that take numbers above 0, and keys that take three numbers
@@ -89,9 +89,10 @@ def file_problems(folder: Path) -> Iterator[str]:
             yield f"{name} asks for code of its own (auto_map), and no such code is run; delete that key"
         elif "quantization_config" in said:
             yield f"{name} names a quantization; quantized weights cannot be trained or compared"
-        elif name == SETTINGS[0] and said.get("model_type") != ARCHITECTURE:
+        elif name == SETTINGS[0] and said.get("model_type") not in list(KNOWN):
             found = repr(said.get("model_type", "no model_type"))
-            yield f"{name} says {found}; supported is {ARCHITECTURE} alone (Cosmos-Reason1, Qwen2.5-VL)"
+            supported = " and ".join(f"{name} ({family.models})" for name, family in KNOWN.items())
+            yield f"{name} says {found}; supported are {supported}"
 
 
 def _odd_numbers(said: Mapping[str, Any], table: str = "") -> Iterator[str]:

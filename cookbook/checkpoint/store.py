@@ -12,8 +12,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -181,8 +181,28 @@ def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = t
 def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract: Contract | None = None) -> Path:
     """Write weights in one shard, with their index, and the processor. Returns `place`, whose earlier content is gone.
 
-    All is written aside first: `place` holds the whole new checkpoint or what it held before. Raises CheckpointError
-    where it cannot be written, as on a full disk; nothing of it is left then.
+    Raises what `written_aside` raises.
+    """
+    with written_aside(place) as folder:
+        weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+        model.save_pretrained(folder, state_dict=weights, max_shard_size="1000GB")
+        processor.save_pretrained(folder)
+        # transformers 4.57 puts it into text_config only, where cosmos-rl and vLLM do not look
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = {"architectures": [type(model).__name__], **config}
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / "model.safetensors").rename(folder / "00000.safetensors")
+        write_index(folder)
+        if contract:
+            contract.save(folder / CONTRACT)
+    return place
+
+
+@contextmanager
+def written_aside(place: Path) -> Iterator[Path]:
+    """Yields a folder that takes the place of `place` when the block ends: whole, or what was there stays.
+
+    Raises CheckpointError where it cannot be written, as on a full disk; nothing of it is left then.
     """
     for left in place.parent.glob(f"{place.name}.incomplete-*"):
         shutil.rmtree(left)
@@ -190,7 +210,10 @@ def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract
     try:
         with explained(place, "cannot be written; make room there, and run the same again"):
             folder.mkdir(parents=True)
-            _write(model, processor, folder, dtype, contract)
+            yield folder
+            for file in folder.iterdir():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -198,29 +221,18 @@ def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract
         place.rename(gone := folder.with_name(f"{folder.name}-earlier"))
         folder.rename(place)
         shutil.rmtree(gone, ignore_errors=True)
-        return place
-    return folder.rename(place)
+    else:
+        folder.rename(place)
 
 
-def _write(model, processor, folder: Path, dtype: torch.dtype, contract: Contract | None) -> None:
-    weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=weights, max_shard_size="1000GB")
-    processor.save_pretrained(folder)
-    # transformers 4.57 puts it into text_config only, where cosmos-rl and vLLM do not look
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = {"architectures": [type(model).__name__], **config}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    shard = (folder / "model.safetensors").rename(folder / "00000.safetensors")
-    with safe_open(shard, "pt") as file:
-        names = list(file.keys())
-    size = shard.stat().st_size - header_size(shard)  # the index counts the tensors only
-    index = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(names, shard.name)}
-    (folder / INDEX).write_text(json.dumps(index, indent=1))
-    if contract:
-        contract.save(folder / CONTRACT)
-    for file in folder.iterdir():
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
+def write_index(folder: Path) -> None:
+    """Write which of a folder's shards holds which tensor, and the bytes of all tensors."""
+    shards, holds = sorted(folder.glob("*.safetensors")), {}
+    for shard in shards:
+        with safe_open(shard, "pt") as file:
+            holds |= dict.fromkeys(file.keys(), shard.name)
+    size = sum(shard.stat().st_size - header_size(shard) for shard in shards)  # the index counts the tensors only
+    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": holds}, indent=1))
 
 
 def keep(run: Path, count: int, best: int | None = None) -> None:

@@ -8,8 +8,8 @@ Tensors are read one at a time, so a 7B checkpoint needs little memory.
     what_is_missing(Path("runs/x/safetensors/step_12"))        # "", or "00001.safetensors cannot be read, …"
 """
 
+import contextlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,11 @@ from safetensors import safe_open
 from cookbook.checkpoint import store
 from cookbook.checkpoint.filled import load_model, load_processor, other_texts
 from cookbook.checkpoint.shards import CheckpointError, Shards, few, file_problems, read_shards, require_folder
+from cookbook.data.architecture import USUAL, architecture
 from cookbook.data.contract import Contract
 from cookbook.display.tables import ERROR, OK, WARNING, Check, as_html, as_text
 from cookbook.runs import ROOT, named
 
-PUBLISHED = re.compile(r"(visual\.|lm_head\.|model\.(?!language_model\.|visual\.))")
 TEXT_FILES = {"tokenizer": "tokenizer.json", "processor": "preprocessor_config.json"}
 
 
@@ -69,7 +69,7 @@ def verify(path: str | Path, base: str | Path | None = None) -> Verification:
     if problems := "; ".join(file_problems(folder)):
         found.append(Check("files", ERROR, problems))
     if shards:
-        found += [*_names(shards), *_tensors(folder, shards, base, whole=found[0].status == OK)]
+        found += [*_names(folder, shards), *_tensors(folder, shards, base, whole=found[0].status == OK)]
     found += [_loads(folder), *_texts(folder, base), _contract(folder)]
     return Verification(named(folder), tuple(found))
 
@@ -108,9 +108,14 @@ def _read_tensor(shards: Shards, name: str) -> torch.Tensor:
         return opened.get_tensor(name)
 
 
-def _names(shards: Shards) -> Iterator[Check]:
+def _names(folder: Path, shards: Shards) -> Iterator[Check]:
     """Yields whether tensors are named as published, which the engine, transformers and vLLM all read."""
-    odd = [name for name in shards if not PUBLISHED.match(name)]
+    family = USUAL
+    with contextlib.suppress(ValueError):  # a broken config.json: `file_problems` has said so
+        family = architecture(folder)
+    known = ", ".join(f"{prefix}*" for prefix in family.prefixes)
+    nested = ("model.language_model.", "model.visual.")
+    odd = [n for n in shards if not n.startswith(family.prefixes) or (family.native and n.startswith(nested))]
     if wrong := [name for name in odd if name.startswith("model(?!")]:
         found = (
             f"{few(wrong)}: cosmos-rl 0.4.7 wrote them with train.force_use_hf (utils/util.py, "
@@ -118,13 +123,13 @@ def _names(shards: Shards) -> Iterator[Check]:
         )
         fix = r"rename the tensors, model(?!\.(language_model|visual)). to model. ; train with cookbook.engine.bridge"
         yield Check("names", ERROR, found, fix)
-    elif odd and all(name.startswith("model.") for name in odd):
-        found = f"{few(odd)}: nested as transformers holds them; the engine reads visual.*, model.*, lm_head.*"
+    elif odd and all(name.startswith("model.") for name in odd) and family.native:
+        found = f"{few(odd)}: nested as transformers holds them; the engine reads {known}"
         yield Check("names", WARNING, found, "export again with save_pretrained")
     elif odd:
-        yield Check("names", ERROR, f"{few(odd)}: published are visual.*, model.*, lm_head.*")
+        yield Check("names", ERROR, f"{few(odd)}: published are {known}")
     else:
-        yield Check("names", OK, "visual.*, model.*, lm_head.*, as published")
+        yield Check("names", OK, f"{known}, as published")
 
 
 def _tensors(folder: Path, shards: Shards, base: str | Path | None, whole: bool) -> Iterator[Check]:

@@ -6,6 +6,7 @@ GPUs is gone. Nothing here imports torch or cosmos_rl. notebooks/configuration.i
     document      one file: read, looked up and edited by dotted key; two compared: key | default | custom | why
     schema        which keys the engine has, what they take, and what was meant instead
     custom        the keys that loaders read in [custom]
+    models        the published models by name: family, parameters, shape
     patterns      what freeze_pattern, trainable_map and adapters hit in the model
     rules         `lint`: what is wrong, by line, with the fix; `require` refuses it
     speed         what a step takes, as measured, and which keys make it faster

@@ -1,43 +1,23 @@
 """What the patterns of a configuration hit in the model: layers to freeze, to train, to adapt, with rates of their own.
 
 Why: a pattern that hits nothing is no error for the engine; the layers that it meant go on training, or get no adapter.
-Names are those of the engine's own Qwen2.5-VL, read from the checkpoint's index or header where it is on this disk, and
-known of Cosmos-Reason1-7B. Of another model, and under train.force_use_hf, nothing is said. The lint prints them.
+Names are the engine's, read from the checkpoint's index or header where it is on this disk, and known of the published
+models (`config.models`). Of another model, and of Qwen2.5-VL under train.force_use_hf, nothing is said. The lint prints
+them.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 
 from cookbook.config.document import Config
+from cookbook.config.models import MODELS, family_of, published_names
 from cookbook.runs import ROOT, read_json
 
-SEVEN = ("nvidia/Cosmos-Reason1-7B", "Qwen/Qwen2.5-VL-7B-Instruct")
 RENAMED = {"model.language_model.": "model.", "model.visual.": "visual.", "lm_head.": "model.lm_head."}
-LINEAR = re.compile(r"(?:_proj|qkv|attn\.proj|mlp\.\d)$")  # modules that can take an adapter
-
-
-def _seven() -> Iterator[str]:
-    """Yields the 729 parameter names of the 7B model."""
-    both = ("weight", "bias")
-    mlp = [f"mlp.{part}_proj." for part in ("gate", "up", "down")]
-    layer = ["input_layernorm.weight", "post_attention_layernorm.weight", "self_attn.o_proj.weight"]
-    layer += [part + "weight" for part in mlp]
-    layer += [f"self_attn.{part}_proj.{kind}" for part, kind in product("qkv", both)]
-    block = ["norm1.weight", "norm2.weight"]
-    block += [part + kind for part, kind in product(["attn.qkv.", "attn.proj.", *mlp], both)]
-    yield from (f"model.layers.{i}.{name}" for i, name in product(range(28), layer))
-    yield from (f"visual.blocks.{i}.{name}" for i, name in product(range(32), block))
-    yield from (
-        "model.embed_tokens.weight",
-        "model.norm.weight",
-        "model.lm_head.weight",
-        "visual.patch_embed.proj.weight",
-    )
-    yield from ("visual.merger.ln_q.weight", *(f"visual.merger.mlp.{i}.{kind}" for i, kind in product((0, 2), both)))
+LINEAR = re.compile(r"(?:_proj|qkv|attn\.proj|mlp\.\d|linear_fc\d)$")  # modules that can take an adapter
 
 
 @lru_cache(maxsize=8)
@@ -48,7 +28,7 @@ def parameter_names(model: str) -> tuple[str, ...]:
     """
     folder = ROOT / model
     if not folder.is_dir():
-        return tuple(_seven()) if model in SEVEN else ()
+        return tuple(published_names(MODELS[model])) if model in MODELS else ()
     found: set[str] = set()
     for index in folder.glob("*.index.json"):
         if not isinstance(listed := read_json(index, ("weight_map",))["weight_map"], dict):
@@ -56,6 +36,8 @@ def parameter_names(model: str) -> tuple[str, ...]:
         found |= listed.keys()
     for shard in () if found else folder.glob("*.safetensors"):
         found |= _header(shard) - {"__metadata__"}
+    if not family_of(model).native:  # the engine trains transformers' model, whose names these are
+        return tuple(sorted(found))
     short = [(next((p for p in RENAMED if name.startswith(p)), ""), name) for name in found]
     return tuple(sorted(RENAMED.get(prefix, "") + name.removeprefix(prefix) for prefix, name in short))
 
@@ -92,7 +74,8 @@ def hits(config: Config) -> list[tuple[str, str, list[str]]]:
         names = parameter_names(config["policy.model_name_or_path"]) if patterns else ()
         if "lora" in key:
             names = tuple(dict.fromkeys(name.rpartition(".")[0] for name in names))
-        for pattern in patterns if names and not config["train.force_use_hf"] else ():
+        renamed = names and config["train.force_use_hf"] and family_of(config["policy.model_name_or_path"]).native
+        for pattern in patterns if names and not renamed else ():
             try:
                 found.append((key, pattern, [name for name in names if kind(pattern)(name)]))
             except re.error as error:

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from typing import Any
 
 from cookbook.config.document import Config, ConfigError
+from cookbook.config.models import MODELS, SEVEN, Shape
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
 from cookbook.config.speed import GIB, PARAMETERS_7B, RECOMPUTE, faster, memory, step_seconds, used, way
@@ -22,7 +23,6 @@ from cookbook.runs import ROOT
 
 RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on the same tokens (one run)
 SECONDS_A_TOKEN = 7.8 / 64  # of a generate call when each token gathered the weights (the same run): an upper bound
-CACHE_BYTES = 28 * 2 * 4 * 128 * 2  # keys and values of one token: layers x 2 x heads x width x bfloat16
 LOGIT_GIB = 2.59e-3  # of one token that has logits: float32 copies, and their way back
 
 
@@ -55,12 +55,18 @@ class Plan(AsTable):
         return Table(("", "plan"), rows)
 
 
+def _model(view: View) -> Shape:
+    return MODELS.get(view["policy.model_name_or_path"], SEVEN)
+
+
 def _parameters(view: View) -> tuple[float, str]:
     """Returns the model's parameters, and where the number comes from."""
     name = view["policy.model_name_or_path"]
     if files := list((ROOT / name).glob("**/*.safetensors")):
         return sum(f.stat().st_size for f in files) / 2, f"{name}: the size of its files, two bytes a parameter"
-    return PARAMETERS_7B, f"{name} has {PARAMETERS_7B / 1e9:.2f} B parameters, as Cosmos-Reason1-7B"
+    model = MODELS.get(name, SEVEN)
+    like = ", as Cosmos-Reason1-7B" if model is SEVEN else ""
+    return model.parameters, f"{name} has {model.parameters / 1e9:.2f} B parameters{like}"
 
 
 def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
@@ -74,11 +80,14 @@ def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
 
 def _peak(view: View, parameters: float, tokens: int) -> float:
     shards, packed, _, _ = _shape(view, tokens)
-    peak = memory(parameters, shards, packed, way(view, shards), view.has_lora)
+    size = _model(view).parameters / PARAMETERS_7B  # logits are as many in a small model
+    peak = memory(parameters, shards, packed / size, way(view, shards), view.has_lora)
     if view.is_rl and view.has_lora:
         peak += LOGIT_GIB * view[MINI] * view[RESPONSE] * parameters / PARAMETERS_7B
     if view.is_rl and view["mode"] == "colocated":  # rollouts borrow whole weights in bfloat16; no gradients are left
-        cache = view["rollout.batch_size"] * view[GENERATIONS] * (tokens + view[RESPONSE]) * CACHE_BYTES / GIB
+        cache = (
+            view["rollout.batch_size"] * view[GENERATIONS] * (tokens + view[RESPONSE]) * _model(view).cache_bytes / GIB
+        )
         peak = max(peak, ((2 if view.has_lora else 12) / shards + 2) * parameters / GIB + 2 + cache)
     return peak
 
@@ -86,7 +95,8 @@ def _peak(view: View, parameters: float, tokens: int) -> float:
 def _seconds(view: View, tokens: int, gpu: str) -> float:
     """Returns the seconds of one optimizer step; in GRPO with its generation, where that is known."""
     shards, packed, batches, rows = _shape(view, tokens)
-    seconds = step_seconds(packed, batches, way(view, shards), gpu)
+    size = _model(view).parameters / PARAMETERS_7B
+    seconds = step_seconds(round(packed * size), batches, way(view, shards), gpu)
     if not view.is_rl:
         return seconds
     seconds *= RL_FACTOR
@@ -176,6 +186,8 @@ def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     yield "time as on an H200" + ("" if gpu == "H200" else f", scaled by the peak bfloat16 rate of an {gpu}")
     how = way(view, _shape(view, tokens)[0])
     yield f"seconds and memory of a mini-batch: {how.runs}"
+    if _model(view) is not SEVEN:
+        yield "memory and time are Cosmos-Reason1-7B's in proportion to the parameters: not measured for this model"
     yield "waiting for clips to decode, validation and saving are not counted"
     if view[f"{POLICY}.tp_size"] > 1 or (view.has_lora and view[f"{POLICY}.dp_shard_size"] > 1):
         yield "tensor parallelism, and LoRA on several GPUs, are taken to share memory evenly: not measured"

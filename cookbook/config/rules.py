@@ -6,12 +6,14 @@ file leaves the key out: writing it down is consent.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cookbook.config import schema
 from cookbook.config.custom import check_custom, options, shipped_options
 from cookbook.config.document import Config, ConfigError
+from cookbook.config.models import MODELS, NOT_TAKEN, family_of
 from cookbook.config.patterns import hits, parameter_names
 from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT, Issue
 from cookbook.data.vision import narrower_limits
@@ -244,8 +246,10 @@ def check_gpus(view: View) -> Iterator[Issue]:
         if view.is_rl and view[f"{table}.dp_replicate_size"] != 1:
             yield view.error(f"{table}.dp_replicate_size", "must be 1 in GRPO; raise n_init_replicas instead")
         parallel = view[f"{table}.tp_size"]
-        if "7B" in view["policy.model_name_or_path"] and 28 % parallel:
-            yield view.error(f"{table}.tp_size", f"is {parallel}, and the model has 28 heads; write 1, 2 or 4")
+        name = view["policy.model_name_or_path"]
+        heads = MODELS[name].heads if name in MODELS else 28 if "7B" in name else parallel
+        if heads % parallel:
+            yield view.error(f"{table}.tp_size", f"is {parallel}, and the model has {heads} heads; write 1, 2 or 4")
 
 
 def check_batches(view: View) -> Iterator[Issue]:
@@ -342,8 +346,25 @@ def check_vision(view: View) -> Iterator[Issue]:
         yield view.error("custom.contract", " ".join(str(error).split()))
 
 
+def check_family(view: View) -> Iterator[Issue]:
+    """Yields what the engine cannot do with a family that it has no model of its own for: it trains transformers'."""
+    key = "policy.model_name_or_path"
+    if NOT_TAKEN in (name := view[key]):
+        words = "holds a generator beside its reasoner, and the two are not taken apart here"
+        yield view.error(key, f"{name} {words}; Cosmos-Reason2-8B has the reasoner's shape: write its name")
+    with suppress(ValueError):  # a config.json that cannot be read: `check_patterns` and the launch say so
+        if not family_of(name).native:
+            if view["train.compile"] and not view["train.force_use_hf"]:
+                yield view.error("train.compile", "must be false for this model: the engine asserts it")
+            for size in ("cp_size", "pp_size"):
+                if view[f"{POLICY}.{size}"] != 1:
+                    yield view.error(
+                        f"{POLICY}.{size}", "must be 1 for this model: the engine trains transformers' own"
+                    )
+
+
 RULES = (check_defaults, check_combinations, check_gpus, check_batches, check_lengths, check_patterns, check_loader,
-         check_vision)  # fmt: skip
+         check_vision, check_family)  # fmt: skip
 
 
 def sound_view(config: Config, **known: int | None) -> tuple[View, list[Issue]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from cookbook.config.models import family_of
 from cookbook.config.rules import View
 from cookbook.config.schema import BATCH, MINI
 
@@ -88,7 +89,7 @@ def used(peak: float) -> float:
 
 def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: int) -> Iterator[tuple[str, Any, str]]:
     """Yields (key, value, why) that should make an SFT with samples of so many tokens faster on these cards."""
-    if view.is_rl or view["train.force_use_hf"]:
+    if view.is_rl or view["train.force_use_hf"] or not family_of(view["policy.model_name_or_path"]).native:
         return  # packing and compiling are of the engine's own model; GRPO was not measured with them
     room = (gpu_gib - 1.4) / 1.09
     changed: dict[str, Any] = {COMPILE: True}

@@ -1,5 +1,6 @@
 """From a clip and its label to the numbers that the model reads.
 
+architecture  the seam between families of models: sizes, times, names
 samples    one item of any dataset, in the chat format
 contract   prompt, answer form and vision limits, with one hash; bound to every step
 answers    the forms of answers, and the one reader of options

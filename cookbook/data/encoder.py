@@ -2,7 +2,8 @@
 
 Why: reading a clip and cutting it into patches costs more than the tiny model itself, and a question is asked of the
 same clip many times. So what was read or tokenized last is kept (`CLIP_BYTES`), and batches only stack what is there.
-Token for token and label for label this is what cosmos-rl's Qwen2_5_VLM_DataPacker makes; a test compares them.
+Token for token and label for label this is what cosmos-rl's packers make; tests compare them. What differs between
+families of models is asked of `data.architecture`.
 
     encoder = Encoder(processor, contract, model.config)
     batch = encoder.training_batch(samples)     # labels are -100 outside the assistant's turns
@@ -16,13 +17,14 @@ from pathlib import Path
 import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
-from transformers import Qwen2_5_VLProcessor
+from transformers import ProcessorMixin
 
+from cookbook.data.architecture import of_config
 from cookbook.data.contract import Contract
 from cookbook.data.picture import open_image
 from cookbook.data.samples import Message, Sample, control_tokens, require_plain
-from cookbook.data.video import Recent, VideoError, read_frames
-from cookbook.data.vision import TEMPORAL_PATCH, clip_size, resized
+from cookbook.data.video import Recent, VideoError, read_clip
+from cookbook.data.vision import TEMPORAL_PATCH, clip_size, resized, spell, stamps
 
 IGNORE = -100  # the label that the cross-entropy leaves out
 CLIP_BYTES, TOKEN_BYTES = 4 * 2**30, 2**30  # kept in memory: patches of clips, and tokenized samples
@@ -36,6 +38,7 @@ class Media:
     patches: torch.Tensor
     grid: tuple[int, int, int]
     seconds_per_step: float
+    times: tuple[str, ...] = ()  # what stands before each step in the text, where the family writes that
 
     @property
     def nbytes(self) -> int:
@@ -61,9 +64,10 @@ class Tokens:
 class Encoder:
     """Turns samples into batches by the model's own processor; remembers the clips and samples that it saw last."""
 
-    def __init__(self, processor: Qwen2_5_VLProcessor, contract: Contract, model_config) -> None:
+    def __init__(self, processor: ProcessorMixin, contract: Contract, model_config) -> None:
         """`model_config` is the model's config: its token ids and vision settings decide the positions."""
         self.processor, self.contract, self.config = processor, contract, model_config
+        self.family = of_config(model_config)
         self.tokenizer = processor.tokenizer
         self.control = control_tokens(self.tokenizer)
         self._clips, self._samples = Recent(CLIP_BYTES), Recent(TOKEN_BYTES)
@@ -80,21 +84,25 @@ class Encoder:
                 image = open_image(path)
             except ValueError as error:
                 raise VideoError(f"{path}: cannot be read as an image ({error})") from None
-            h, w = resized(image.height, image.width, vision.min_pixels, vision.max_pixels)
+            h, w = resized(image.height, image.width, vision.min_pixels, vision.max_pixels, self.family.unit)
             out = self.processor.image_processor(images=[image.resize((w, h))], **process)
             return Media(kind, out["pixel_values"], tuple(out["image_grid_thw"][0].tolist()), 0.0)
-        frames, fps = self.frames(path)
+        frames, fps, *clip = self.frames(path)
         out = self.processor.video_processor(videos=[frames.float()], do_sample_frames=False, **process)
         grid = tuple(out["video_grid_thw"][0].tolist())
-        return Media(kind, out["pixel_values_videos"], grid, TEMPORAL_PATCH / fps)
+        times = stamps(*clip) if self.family.stamped else ()
+        return Media(kind, out["pixel_values_videos"], grid, TEMPORAL_PATCH / fps, times)
 
-    def frames(self, path: Path) -> tuple[torch.Tensor, float]:
-        """Returns a clip's frames as the model sees them (frames, 3, height, width; uint8), and their rate."""
+    def frames(self, path: Path) -> tuple[torch.Tensor, float, list[int], float]:
+        """Returns a clip's frames as the model sees them (frames, 3, height, width; uint8), and their rate.
+
+        After these, as `read_clip` does: which frames of the clip they are, and the clip's own rate.
+        """
         vision = self.contract.vision
-        frames, fps = read_frames(path, vision.fps, vision.max_frames)
-        limits = vision.min_pixels, vision.max_pixels, vision.total_pixels
-        size = clip_size(*frames.shape[-2:], len(frames), *limits)
-        return resize(frames, list(size), InterpolationMode.BICUBIC, antialias=True), fps
+        frames, *rest = read_clip(path, vision.fps, vision.max_frames)
+        limits = vision.min_pixels, vision.max_pixels, vision.stated().get("total_pixels")
+        size = clip_size(*frames.shape[-2:], len(frames), *limits, self.family)
+        return resize(frames, list(size), InterpolationMode.BICUBIC, antialias=True), *rest
 
     def _tokens(self, messages: Sequence[Message], generate: bool) -> Tokens:
         """Tokenize a conversation. With `generate`, it ends where the assistant begins to speak."""
@@ -124,11 +132,10 @@ class Encoder:
         """Returns the text with every placeholder repeated once per vision token of its clip or image."""
         merge = self.processor.video_processor.merge_size
         for kind, pad in (("video", self.processor.video_token), ("image", self.processor.image_token)):
-            first, *rest = frame.split(pad)
-            found = [m.grid[0] * m.grid[1] * m.grid[2] // merge**2 for m in media if m.kind == kind]
-            if len(rest) != len(found):
-                raise ValueError(f"{len(rest)} placeholders of kind {kind} in the text for {len(found)} files")
-            frame = first + "".join(pad * count + part for count, part in zip(found, rest))
+            found = [(m.grid[0] * m.grid[1] * m.grid[2] // merge**2, m.times) for m in media if m.kind == kind]
+            if (places := frame.count(pad)) != len(found):
+                raise ValueError(f"{places} placeholders of kind {kind} in the text for {len(found)} files")
+            frame = spell(frame, pad, found)
         return frame
 
     def tokens(self, sample: Sample, generate: bool = False) -> Tokens:
@@ -146,13 +153,16 @@ class Encoder:
 
         Text counts up in all three; a clip spreads over its own grid, and the text behind it goes on after the largest.
         Time is in `tokens_per_second`. As in cosmos-rl and Qwen's own code, seconds are not rounded before they are
-        multiplied; transformers 4.57.6 does that, and so puts all frames of a clip at 4 fps to one time.
+        multiplied; transformers 4.57.6 does that, and so puts all frames of a clip at 4 fps to one time. Where times
+        stand in the text, each step is a grid of its own.
         """
-        rate, merge = self.config.vision_config.tokens_per_second, self.config.vision_config.spatial_merge_size
+        rate = 0 if self.family.stamped else self.config.vision_config.tokens_per_second
+        merge = self.config.vision_config.spatial_merge_size
         pad = {"video": self.config.video_token_id, "image": self.config.image_token_id}
+        grids = [(m, t) for m in media for t in ([1] * m.grid[0] if m.times else m.grid[:1])]
         out, at, place = [], 0, 0
-        for m in media:
-            start, (t, h, w) = ids.index(pad[m.kind], at), (m.grid[0], m.grid[1] // merge, m.grid[2] // merge)
+        for m, t in grids:
+            start, (h, w) = ids.index(pad[m.kind], at), (m.grid[1] // merge, m.grid[2] // merge)
             words = torch.arange(start - at).expand(3, -1) + place
             times = (torch.arange(t) * m.seconds_per_step * rate).long()
             grid = torch.stack(torch.meshgrid(times, torch.arange(h), torch.arange(w), indexing="ij")).flatten(1)

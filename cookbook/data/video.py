@@ -42,11 +42,15 @@ class Timing:
     rate: float  # frames a second; the average where they are not evenly spaced
     times: tuple[int, ...] = ()  # ticks of each frame, where they are not evenly spaced
 
+    def even(self, count: int, first: int = 0, last: int | None = None) -> list[int]:
+        """Returns the places of `count` frames from `first` to `last`, as if all came at the clip's rate."""
+        return torch.linspace(first, self.total - 1 if last is None else last, count).round().long().tolist()
+
     def spread(self, count: int, first: int = 0, last: int | None = None) -> list[int]:
         """Returns the places of `count` frames from `first` to `last`, evenly spaced in time."""
         last = self.total - 1 if last is None else last
         if not self.times:
-            return torch.linspace(first, last, count).round().long().tolist()
+            return self.even(count, first, last)
         wanted = np.linspace(self.times[first], self.times[last], count)
         # the frame that stands on the screen at that time: the last that has come
         return (np.searchsorted(self.times, wanted + 0.5, side="right") - 1).clip(first, last).tolist()
@@ -120,11 +124,17 @@ def _stack(path: str | Path, found: dict[int, np.ndarray], indices: Sequence[int
 
 
 def read_frames(path: str | Path, fps: float, most: int = MAX_FRAMES) -> tuple[torch.Tensor, float]:
+    """Returns the sampled frames of a clip and their rate: the first two of `read_clip`."""
+    return read_clip(path, fps, most)[:2]
+
+
+def read_clip(path: str | Path, fps: float, most: int = MAX_FRAMES) -> tuple[torch.Tensor, float, list[int], float]:
     """Decode a clip and sample it at about `fps` frames a second, `most` frames at most.
 
-    Returns (frames, channels, height, width) uint8, and the rate that the sampled frames really have. The file's own
-    number of frames is believed first; where decoding finds another, or frames that are not evenly spaced, the clip is
-    decoded again. Raises VideoError where the file is missing, unreadable or without frames.
+    Returns (frames, channels, height, width) uint8, the rate that the sampled frames really have, which frames of the
+    clip they stand for, and the clip's rate: places / rate are their seconds. The file's own number of frames is
+    believed first; where decoding finds another, or frames that are not evenly spaced, the clip is decoded again.
+    Raises VideoError where the file is missing, unreadable or without frames.
     """
     with _stream(path) as (container, stream):
         rate = float(stream.average_rate or stream.guessed_rate or 0)
@@ -135,7 +145,7 @@ def read_frames(path: str | Path, fps: float, most: int = MAX_FRAMES) -> tuple[t
         words = f"holds {found.total} frame, needs 2 or more" if found.total else "holds no frames"
         raise VideoError(f"{path}: {words}")
     pixels = _stack(path, frames, places) if places == guess else pictures(path, places)
-    return pixels, len(places) / found.total * found.rate
+    return pixels, len(places) / found.total * found.rate, found.even(len(places)), found.rate
 
 
 def _places(clip: Timing, fps: float, most: int) -> list[int]:

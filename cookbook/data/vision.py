@@ -1,23 +1,27 @@
 """What the model sees of a clip: how many frames, at what size, in how many tokens; the rules of qwen-vl-utils 0.0.14.
 
-Why: the plan, the passport and training share it, so that none rounds otherwise. The plan asks it without torch.
+Why: the plan, the passport and training share it, so that none rounds otherwise. The plan asks it without torch. Sizes
+are those of Cosmos-Reason1 where no other family is named.
 
     clip_tokens(seconds=75, fps=1, width=1920, height=1080, max_pixels=81_920)
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
+from cookbook.data.architecture import USUAL, Architecture, architecture
 from cookbook.runs import read_json
 
-UNIT = 28  # pixels a side of one merged vision token: patches of 14, merged two by two
+UNIT = USUAL.unit  # pixels a side of one merged vision token: patches of 14, merged two by two
 MIN_FRAMES, MAX_FRAMES = 4, 768
-TEMPORAL_PATCH = 2  # frames that Qwen2.5-VL joins into one step; the number of frames is a multiple
+TEMPORAL_PATCH = 2  # frames that are joined into one step; the number of frames is a multiple
+START, END = "<|vision_start|>", "<|vision_end|>"  # around the tokens of a clip, an image, or a step with its time
 # what holds where nothing is stated
 FPS = 2.0
-VIDEO_PIXELS = (128 * UNIT**2, 768 * UNIT**2)  # least and most of a frame; the most is never exceeded
-TOTAL_PIXELS = int(128_000 * UNIT**2 * 0.9)  # of all frames of a clip
-IMAGE_PIXELS = (4 * UNIT**2, 16384 * UNIT**2)
+VIDEO_PIXELS = USUAL.video_pixels
+TOTAL_PIXELS = USUAL.total_pixels
+IMAGE_PIXELS = USUAL.image_pixels
 
 
 def frames_seen(seconds: float, fps: float, frames: float = math.inf, most: int = MAX_FRAMES) -> int:
@@ -28,24 +32,30 @@ def frames_seen(seconds: float, fps: float, frames: float = math.inf, most: int 
     return int(min(max(seconds * fps, MIN_FRAMES), most, frames) // TEMPORAL_PATCH * TEMPORAL_PATCH)
 
 
-def resized(height: int, width: int, min_pixels: float, max_pixels: float) -> tuple[int, int]:
-    """Returns (height, width): multiples of 28, inside the pixel limits, as near as can be to the picture's shape."""
-    h, w = (max(UNIT, round(side / UNIT) * UNIT) for side in (height, width))
+def resized(height: int, width: int, min_pixels: float, max_pixels: float, unit: int = UNIT) -> tuple[int, int]:
+    """Returns (height, width): multiples of `unit`, inside the pixel limits, as near as can be to its shape."""
+    h, w = (max(unit, round(side / unit) * unit) for side in (height, width))
     if h * w > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
-        h, w = (max(UNIT, math.floor(side / shrink / UNIT) * UNIT) for side in (height, width))
+        h, w = (max(unit, math.floor(side / shrink / unit) * unit) for side in (height, width))
     elif h * w < min_pixels:
         grow = math.sqrt(min_pixels / (height * width))
-        h, w = (math.ceil(side * grow / UNIT) * UNIT for side in (height, width))
+        h, w = (math.ceil(side * grow / unit) * unit for side in (height, width))
     return h, w
 
 
 def clip_size(
-    height: int, width: int, frames: int, min_pixels: float, max_pixels: float, total_pixels: float = TOTAL_PIXELS
+    height: int,
+    width: int,
+    frames: int,
+    min_pixels: float,
+    max_pixels: float,
+    total_pixels: float | None = None,
+    family: Architecture = USUAL,
 ) -> tuple[int, int]:
     """Returns (height, width) of each frame, of which the model sees so many; `total_pixels` limits them together."""
-    share = max(min(VIDEO_PIXELS[1], total_pixels / max(frames, 2) * 2), int(min_pixels * 1.05))
-    return resized(height, width, min_pixels, min(max_pixels, share))
+    share = min(family.video_pixels[1], (total_pixels or family.total_pixels) / max(frames, 2) * 2)
+    return resized(height, width, min_pixels, min(max_pixels, max(share, int(min_pixels * 1.05))), family.unit)
 
 
 def clip_tokens(
@@ -53,35 +63,79 @@ def clip_tokens(
     fps: float,
     width: int,
     height: int,
-    max_pixels: float = VIDEO_PIXELS[1],
-    min_pixels: float = VIDEO_PIXELS[0],
-    total_pixels: float = TOTAL_PIXELS,
+    max_pixels: float | None = None,
+    min_pixels: float | None = None,
+    total_pixels: float | None = None,
     frames: float = math.inf,
     max_frames: int = MAX_FRAMES,
+    family: Architecture = USUAL,
 ) -> int:
-    """Returns the vision tokens of a clip: frames / 2 x height / 28 x width / 28, after resizing.
+    """Returns the vision tokens of a clip: frames / 2 x height / unit x width / unit, after resizing.
 
-    `frames` is the number that the clip has; a plan, which knows its seconds alone, leaves it out.
+    `frames` is the number that the clip has; a plan, which knows its seconds alone, leaves it out. Limits that are left
+    out are the library's. The times that stand in the text are not in it: `stamp_tokens`.
     """
+    least, most = family.video_pixels
     seen = frames_seen(seconds, fps, frames, max_frames)
-    h, w = clip_size(height, width, seen, min_pixels, max_pixels, total_pixels)
-    return seen // TEMPORAL_PATCH * (h // UNIT) * (w // UNIT)
+    h, w = clip_size(height, width, seen, min_pixels or least, max_pixels or most, total_pixels, family)
+    return seen // TEMPORAL_PATCH * (h // family.unit) * (w // family.unit)
+
+
+def stamp_tokens(seconds: float, fps: float, max_frames: int = MAX_FRAMES) -> int:
+    """Returns the tokens that the times of a clip take in Qwen3-VL's text, each with its step's start and end.
+
+    Counted by Qwen's tokenizer, for which every digit is a token: `<`, digits, `.`, a digit, ` seconds`, `>`.
+    """
+    steps = frames_seen(seconds, fps, most=max_frames) // TEMPORAL_PATCH
+    return sum(7 + len(str(int(seconds * step / steps))) for step in range(steps))
+
+
+def stamps(places: Sequence[float], rate: float) -> tuple[str, ...]:
+    """Returns what Qwen3-VL's processor writes before each step of two frames: the middle of their times.
+
+    `places` are the frames' numbers in a clip of `rate` frames a second.
+    """
+    seconds = [place / rate for place in places]
+    return tuple(f"<{(a + b) / 2:.1f} seconds>" for a, b in zip(seconds[::2], seconds[1::2]))
+
+
+def spell(text: str, pad: str, media: Sequence[tuple[int, Sequence[str]]]) -> str:
+    """Returns a conversation's text with each placeholder `pad` repeated once per vision token, in order.
+
+    `media`: the tokens of a clip or image, and the times of its steps. With times each step has its own start and end.
+    """
+    text, *rest = text.split(pad)
+    for (tokens, times), part in zip(media, rest):
+        shown = pad * (tokens // max(len(times), 1))
+        if times:
+            shown = "".join(f"{time}{START}{shown}{END}" for time in times)
+            text, part = text.removesuffix(START), part.removeprefix(END)
+        text += shown + part
+    return text
 
 
 def image_tokens(
-    width: int, height: int, max_pixels: float = IMAGE_PIXELS[1], min_pixels: float = IMAGE_PIXELS[0]
+    width: int,
+    height: int,
+    max_pixels: float | None = None,
+    min_pixels: float | None = None,
+    family: Architecture = USUAL,
 ) -> int:
-    """Returns the vision tokens of an image: height / 28 x width / 28, after resizing."""
-    h, w = resized(height, width, min_pixels, max_pixels)
-    return (h // UNIT) * (w // UNIT)
+    """Returns the vision tokens of an image: height / unit x width / unit, after resizing."""
+    least, most = family.image_pixels
+    h, w = resized(height, width, min_pixels or least, max_pixels or most, family.unit)
+    return (h // family.unit) * (w // family.unit)
 
 
 def narrower_limits(folder: Path, min_pixels: int, max_pixels: int) -> str:
     """Returns where a checkpoint's own limits are narrower than a contract's, and what helps; "" where they are not.
 
     cosmos-rl's packer resizes the frames again, to the processor's limits, while our encoder, evaluation and inference
-    show what the contract says: two pictures of one clip. Raises ValueError for a file that cannot be read.
+    show what the contract says: two pictures of one clip. Of a family that the engine has no packer of its own for it
+    resizes nothing again. Raises ValueError for a file that cannot be read.
     """
+    if not architecture(folder).native:
+        return ""
     image = folder / "preprocessor_config.json"
     clip = folder / "video_preprocessor_config.json"
     for file, stock, most in (

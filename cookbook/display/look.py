@@ -29,7 +29,7 @@ def seen(encoder: Encoder, sample: Sample) -> Figure:
     """Returns the frames of the sample's clips as the model gets them, each with its time in seconds."""
     pictures = []
     for path in (path for kind, path in sample.media() if kind == "video"):
-        frames, rate = encoder.frames(path)
+        frames, rate, *_ = encoder.frames(path)
         pictures += [(frame.permute(1, 2, 0).numpy(), f"{i / rate:.1f} s") for i, frame in enumerate(frames)]
     rows = -(-len(pictures) // COLUMNS) or 1
     figure = plots.NotebookFigure(figsize=(11, 1.7 * rows), dpi=90, layout="constrained")

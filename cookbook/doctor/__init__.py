@@ -38,6 +38,12 @@ SIZES = {
     "LoRA 7B": (SEVEN_B, ("sft_1gpu_lora.toml",)),
     "SFT 7B": (SEVEN_B, ("sft_8gpu.toml", "sft.toml", "sft_2gpu.toml")),
     "RL 7B": (SEVEN_B, ("rl_8gpu.toml", "rl.toml", "rl_2gpu.toml")),
+    "LoRA Reason2-2B": (SEVEN_B, ("reason2/2b_lora_1gpu.toml",)),
+    "SFT Reason2-2B": (SEVEN_B, ("reason2/2b_sft_1gpu.toml",)),
+    "RL Reason2-2B": (SEVEN_B, ("reason2/2b_rl_1gpu.toml",)),
+    "LoRA Reason2-8B": (SEVEN_B, ("reason2/8b_lora_1gpu.toml",)),
+    "SFT Reason2-8B": (SEVEN_B, ("reason2/8b_sft_8gpu.toml", "reason2/8b_sft_4gpu.toml")),
+    "RL Reason2-8B": (SEVEN_B, ("reason2/8b_rl_8gpu.toml", "reason2/8b_rl_4gpu.toml")),
 }
 
 
@@ -140,5 +146,5 @@ def _ability(name: str, lacks: list[str], files: Sequence[str], gpus: Sequence[G
         f"{planned.disk_gib:.1f} GiB of disk, with samples of {tokens:,} tokens"
     )
     loader = re.search(r"data_tools/\w+\.py", config.text())[0]  # every shipped file names its own
-    command = f"python -m cookbook.engine --config configs/{file} --run mine/{file.removesuffix('.toml')} {loader}"
+    command = f"python -m cookbook.engine --config configs/{file} --run mine/{Path(file).stem} {loader}"
     return Ability(name, not lacks, "; ".join(lacks) or fits, command)

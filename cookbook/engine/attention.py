@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cookbook.data.architecture import KNOWN
+
 with suppress(ImportError):  # torch 2.10 and newer; asked for on CUDA only
     from torch.nn.attention.varlen import varlen_attn
 
@@ -119,5 +121,27 @@ def install_attention() -> str:
         if getattr(hf_config, "_attn_implementation", "") == "flash_attention_2":
             hf_config._attn_implementation = "sdpa"
 
-    hf_models.pre_hf_models_patch = pre_hf_models_patch
+    def post_hf_models_patch(hf_config, model) -> None:
+        patch.post_hf_models_patch(hf_config, model)
+        if (family := KNOWN.get(hf_config.model_type)) and family.stamped:
+            see_all(model.model.language_model)
+
+    hf_models.pre_hf_models_patch, hf_models.post_hf_models_patch = pre_hf_models_patch, post_hf_models_patch
     return "torch"
+
+
+def see_all(language_model) -> None:
+    """Let a language model of transformers that is called without a mask attend to all that came before.
+
+    The engine's trainer gives none. Qwen3-VL's of transformers 4.57.6 then takes each place where its rotary positions
+    do not count up by one, every token of a clip, for the start of another sample (masking_utils.py:735), unless
+    flash-attn runs: the words behind a clip would not see it.
+    """
+    bare = language_model.forward
+
+    def forward(*args, attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None, **kwargs):
+        if attention_mask is None and inputs_embeds is not None and kwargs.get("past_key_values") is None:
+            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
+        return bare(*args, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs)
+
+    language_model.forward = forward

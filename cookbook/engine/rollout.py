@@ -13,7 +13,7 @@ never trained, and a word that was sampled in unusual pieces is trained in the u
 `train.train_policy.rollout_as_token_ids = true` it gets the sampled tokens.
 A rollout must see what the trainer sees, or the policy is graded on another clip than it answered to. So a prompt is
 what the engine's own packer makes of it: token ids, pixels, and rotary positions, for transformers would compute others
-(CONTRIBUTING.md).
+(CONTRIBUTING.md); of Qwen3-VL it makes none, and the trainer's model and this one compute the same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +47,7 @@ from transformers.generation import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from cookbook.data.architecture import of_config
 from cookbook.model.generation import generate, to
 from cookbook.model.vision_tower import batch_vision
 
@@ -80,8 +81,7 @@ class TransformersRollout(RolloutBase):
         """Called by the engine before the first weights arrive. Loads the model; colocated, only its shapes."""
         path = self.config.policy.model_name_or_path
         self.model_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        if self.model_config.model_type != "qwen2_5_vl":
-            raise ValueError(f"{path}: is a {self.model_config.model_type}; this backend knows qwen2_5_vl")
+        self.family = of_config(self.model_config)
         kind = {"dtype": str2torch_dtype(self.config.train.param_dtype), "attn_implementation": GROUPED}
         if self.config.mode == "colocated":
             with init_empty_weights(include_buffers=False):
@@ -97,8 +97,11 @@ class TransformersRollout(RolloutBase):
     def get_underlying_model(self) -> nn.Module:
         """Returns the model whose weights the engine replaces, under published names, which its mapper expects.
 
-        transformers 4.57 has `model.visual.*` and `model.language_model.*` for what files call `visual.*`, `model.*`.
+        transformers 4.57 has `model.visual.*` and `model.language_model.*` for what files call `visual.*`, `model.*`;
+        files of Qwen3-VL have transformers' names.
         """
+        if not self.family.native:
+            return self.model
         inner, head = self.model.model, self.model.lm_head
         return nn.ModuleDict({"visual": inner.visual, "model": inner.language_model, "lm_head": head})
 
@@ -175,13 +178,15 @@ def sampling(config: Any, is_validation: bool) -> dict[str, Any]:
 def prompt_batch(prompts: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Tensor]:
     """Returns prompts as the packer makes them for the trainer in one left-padded batch, with their rotary positions.
 
-    Ids and mask are (prompts, length), positions (3, prompts, length); clips and images follow one another.
+    Ids and mask are (prompts, length), positions (3, prompts, length) where the packer makes them; clips and
+    images follow one another.
     """
     ids, left = [torch.tensor(prompt["input_ids"]) for prompt in prompts], {"batch_first": True, "padding_side": "left"}
     batch = {"input_ids": pad_sequence(ids, padding_value=pad, **left)}
     batch["attention_mask"] = pad_sequence([torch.ones_like(row) for row in ids], **left)
-    positions = pad_sequence([prompt["position_ids"][:, 0].T for prompt in prompts], padding_value=1, **left)
-    batch["position_ids"] = positions.permute(2, 0, 1)
+    if "position_ids" in prompts[0]:
+        positions = pad_sequence([prompt["position_ids"][:, 0].T for prompt in prompts], padding_value=1, **left)
+        batch["position_ids"] = positions.permute(2, 0, 1)
     for name in MEDIA_KEYS:
         if found := [prompt[name] for prompt in prompts if prompt[name] is not None]:
             batch[name] = torch.cat(found)
@@ -239,6 +244,10 @@ def complete(model, prompts: Sequence[Mapping[str, Any]], settings: Mapping[str,
     warps += [TopKLogitsWarper(settings["top_k"])] if settings["top_k"] > 0 else []  # -1: all tokens
     warps += [TopPLogitsWarper(settings["top_p"])] if settings["top_p"] < 1 else []
     batch = to(model, prompt_batch(prompts, model.generation_config.pad_token_id))
+    if "position_ids" not in batch:
+        shown = {name: batch[name] for name in ("image_grid_thw", "video_grid_thw") if name in batch}
+        asked = batch["input_ids"], batch["attention_mask"]
+        batch["position_ids"], _ = model.model.get_rope_index(asked[0], attention_mask=asked[1], **shown)
     how = settings["max_new_tokens"], settings["temperature"], settings["copies"]
     out = generate(model, batch, *how, warp=LogitsProcessorList(warps))
     return [tokens[mask].tolist() for tokens, mask in zip(out.tokens, out.mask)]

@@ -49,7 +49,9 @@ def read_video(part: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any], floa
     first, last, count = calculate_video_frame_range(part, clip.total, clip.rate)
     wanted = smart_nframes(part, total_frames=count, video_fps=clip.rate)
     indices = clip.spread(wanted, first, last)
-    facts = {"fps": clip.rate, "frames_indices": indices, "total_num_frames": count, "video_backend": "pyav"}
+    # Qwen3-VL writes frames_indices / fps into the text as seconds, whatever the pace of the clip
+    places = clip.even(wanted, first, last)
+    facts = {"fps": clip.rate, "frames_indices": places, "total_num_frames": count, "video_backend": "pyav"}
     return pictures(path, indices), facts, wanted / count * clip.rate
 
 

@@ -69,8 +69,8 @@ def with_frames(encoder: "Encoder", change: Callable[["Tensor", int], "Tensor"])
     other = type(encoder)(encoder.processor, encoder.contract, encoder.config)
 
     def frames(path):
-        found, fps = encoder.frames(path)
-        return change(found, int(hashlib.sha256(path.name.encode()).hexdigest()[:8], 16)), fps
+        found, *rest = encoder.frames(path)
+        return change(found, int(hashlib.sha256(path.name.encode()).hexdigest()[:8], 16)), *rest
 
     other.frames, other.variant = frames, change.__name__
     return other

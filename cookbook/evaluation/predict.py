@@ -154,7 +154,7 @@ def weights_hash(model) -> str:
     """Returns twelve hexadecimal digits of a model's weights, from at most 4,096 values of each tensor."""
     found = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().reshape(-1)
+        flat = getattr(tensor, "qdata", tensor).detach().reshape(-1)  # torchao's quantised ones have no reshape
         picked = flat[:: max(1, len(flat) // VALUES)].float().cpu().numpy()
         found.update(f"{name} {tuple(tensor.shape)}".encode() + picked.tobytes())
     return found.hexdigest()[:12]

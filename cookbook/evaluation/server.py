@@ -53,11 +53,27 @@ class ServerError(RuntimeError):
     """A server that cannot be reached or refuses; the message has its address and what it said."""
 
 
-def chat(
+def chat(url: str, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+    """Returns what the server's model says to a conversation; see `reply`.
+
+    A server with a reasoning parser (vLLM) hands the reasoning on by itself; it is put back where the contract has it.
+    """
+    said = reply(url, model, messages, **options)["choices"][0]["message"]
+    content, thought = said.get("content"), said.get("reasoning_content") or said.get("reasoning")
+    if thought and isinstance(thought, str):
+        content = f"<think>{thought}</think>\n\n{(content or '').lstrip()}"
+    if not isinstance(content, str):
+        raise ServerError(f"{require_address(url)}: its answer is {type(content).__name__}, no text")
+    content = content.encode("utf-8", "replace").decode()  # half a surrogate pair could not be written
+    key = os.environ.get(KEY, "").strip()
+    return content.replace(key, "***") if len(key) >= SECRET else content
+
+
+def reply(
     url: str, model: str, messages: Sequence[Mapping[str, Any]], wait: float = 1.0, deadline: float = TIMEOUT,
     **options: Any
-) -> str:  # fmt: skip
-    """Returns what the server's model says to a conversation; `url` ends in /v1, `options` go into the request.
+) -> dict[str, Any]:  # fmt: skip
+    """Returns the server's whole reply to a conversation; `url` ends in /v1, `options` go into the request.
 
     Asks again after a lost connection, 429 or 5xx: at once, `2 * wait` seconds later, and twice as long each time, all
     within `deadline` seconds. Raises ServerError where that does not help, or the reply has another form, more than
@@ -83,13 +99,12 @@ def chat(
         words = "".join(c if c.isprintable() else " " for c in (f"{status} {words}" if status > 1 else words)[:400])
         raise ServerError(f"{address}: {' '.join(words.split())}")
     try:
-        content = json.loads(words)["choices"][0]["message"]["content"]
+        said = json.loads(words)
+        if not isinstance(said["choices"][0]["message"], dict):
+            raise TypeError("message")
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise ServerError(f"{address}: answers in another form than expected ({type(error).__name__})") from None
-    if not isinstance(content, str):
-        raise ServerError(f"{address}: its answer is {type(content).__name__}, no text")
-    content = content.encode("utf-8", "replace").decode()  # half a surrogate pair could not be written
-    return content.replace(key, "***") if len(key) >= SECRET else content
+    return said
 
 
 def require_address(url: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import binomtest, bootstrap, monte_carlo_test, norm
 
 SURE = 0.05  # a difference counts below this p-value
@@ -156,6 +157,62 @@ def paired_clustered(before: Sequence[float], after: Sequence[float], groups: Se
     difference = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     ci95, p = clustered_interval(difference, groups), sign_flips(difference, groups)
     return Clustered(float(difference.mean()), ci95, p, clusters=len(set(map(str, groups))))
+
+
+@dataclass(frozen=True)
+class NonInferior:
+    """Whether a model is as good as another but for a margin, on the same items."""
+
+    difference: float  # accuracy after minus accuracy before, in [-1, 1]
+    ci95: tuple[float, float]  # Tango's score interval of it, whole clips counted
+    margin: float  # the loss that would be put up with
+    p: float  # chance of so good a result if the loss were the margin
+    needed: int  # items, as many to a clip, that show it 8 times in 10 where the two are equally good
+
+    @property
+    def holds(self) -> bool | None:
+        """True where the whole interval lies above -margin, False where it lies below, None where it does neither."""
+        return True if self.ci95[0] > -self.margin else False if self.ci95[1] < -self.margin else None
+
+
+def non_inferior(
+    before: Sequence[bool], after: Sequence[bool], groups: Sequence[str], margin: float = 0.05
+) -> NonInferior:
+    """Test whether a model loses less than a margin: one-sided at 2.5 %, the lower end of the 95 % interval.
+
+    The interval is the score interval of a paired difference (Tango 1998, Statistics in Medicine 17:891-908), which
+    holds its level where few answers change. Several questions about one clip count less, by the design effect (Rao and
+    Scott 1992, Biometrics 48:577-585): n and the changes are divided by it. One clip more, lost as a whole, is counted
+    in for it, so that few changes cannot pass as independent. Raises ValueError as `paired` does, or for the margin.
+    """
+    if not 0 < margin < 1:
+        raise ValueError(f"a margin lies between 0 and 1: found {margin}")
+    pair, n = paired(before, after), len(before)
+    effect = _design_effect([int(a) - int(b) for b, a in zip(before, after)], groups)
+    won, lost, items = pair.won / effect, pair.lost / effect, n / effect
+
+    def distance(loss: float) -> float:
+        """Returns the score statistic of a true difference: how far off it the found one lies, in deviations."""
+        b = (2 * items - won + lost) * loss - won - lost
+        q = (math.sqrt(max(b * b + 8 * items * lost * loss * (1 - loss), 0.0)) - b) / (4 * items)
+        spread = items * (2 * q + loss * (1 - loss))
+        return (won - lost - items * loss) / math.sqrt(max(spread, 1e-12))
+
+    z, edge = norm.ppf(1 - SURE / 2), 1 - 1e-9
+    low = brentq(lambda loss: distance(loss) - z, -edge, pair.difference) if pair.difference > -edge else -1.0
+    high = brentq(lambda loss: distance(loss) + z, pair.difference, edge) if pair.difference < edge else 1.0
+    changed = max(pair.won + pair.lost, 1) / n
+    least = z**2 * (1 - margin) / margin  # below, not even no change at all would show it
+    needed = math.ceil(effect * max((z + norm.ppf(0.8)) ** 2 * changed / margin**2, least))
+    return NonInferior(pair.difference, (low, high), margin, float(norm.sf(distance(-margin))), needed)
+
+
+def _design_effect(differences: Sequence[int], groups: Sequence[str]) -> float:
+    """Returns how many items count as one: the variance by clips over that of independent items, at least 1."""
+    sums, sizes = _clusters(differences, groups)
+    values, mean, extra = np.asarray(differences, dtype=float), np.mean(differences), sizes.mean()
+    by_clip = ((sums - sizes * mean) ** 2).sum() + extra**2
+    return float(max(1.0, by_clip / (((values - mean) ** 2).sum() + extra)))
 
 
 def chance(rows: Sequence[dict]) -> float:

@@ -14,30 +14,46 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cookbook.data.architecture import USUAL, Architecture, architecture
 from cookbook.data.contract import Contract
 from cookbook.data.samples import MEDIA, DataError, Sample, control_tokens, require_plain
-from cookbook.data.vision import FPS, IMAGE_PIXELS, VIDEO_PIXELS, clip_tokens, image_tokens
+from cookbook.data.vision import FPS, clip_tokens, frames_seen, image_tokens, spell, stamps
 from data_tools.passport.checks import Count
 from data_tools.passport.clips import ClipFacts
 
+VIDEO = "<|video_pad|>"  # stands for a clip in the text
 
-def part_tokens(part: Mapping[str, Any], facts: ClipFacts) -> int:
+
+def part_tokens(part: Mapping[str, Any], facts: ClipFacts, family: Architecture = USUAL) -> int:
     """Returns the vision tokens of one part of a message, with the limits (fps, min_pixels, …) that it states.
 
     Raises DataError for limits that qwen-vl-utils refuses, or that are not supported here.
     """
     if unknown := {"nframes", "video_start", "video_end", "min_frames", "resized_height", "resized_width"} & set(part):
         raise DataError(f"{', '.join(sorted(unknown))}: tokens are counted for fps and pixel limits only")
-    usual = IMAGE_PIXELS if part["type"] == "image" else VIDEO_PIXELS
+    usual = family.image_pixels if part["type"] == "image" else family.video_pixels
     least, most = part.get("min_pixels", usual[0]), part.get("max_pixels", usual[1])
     if most < least:
         raise DataError(f"max_pixels {most} is below min_pixels {least}; qwen-vl-utils needs both stated")
     if part["type"] == "image":
-        return image_tokens(*facts.shown_size, most, least)
+        return image_tokens(*facts.shown_size, most, least, family)
     rest = {key: part[key] for key in ("total_pixels", "max_frames") if key in part}
-    seconds = facts.seconds if facts.variable_rate or not facts.fps else facts.frames / facts.fps
     shape = (*facts.shown_size, most, least)
-    return clip_tokens(seconds, part.get("fps", FPS), *shape, frames=facts.frames, **rest)
+    return clip_tokens(_seconds(facts), part.get("fps", FPS), *shape, frames=facts.frames, **rest, family=family)
+
+
+def _seconds(facts: ClipFacts) -> float:
+    return facts.seconds if facts.variable_rate or not facts.fps else facts.frames / facts.fps
+
+
+def _times(part: Mapping[str, Any], facts: ClipFacts) -> tuple[str, ...]:
+    """Returns what stands before each step of a clip in the text."""
+    from cookbook.data.video import Timing
+
+    most = {"most": part["max_frames"]} if "max_frames" in part else {}
+    seen = frames_seen(_seconds(facts), part.get("fps", FPS), facts.frames, **most)
+    rate = facts.frames / _seconds(facts)
+    return stamps(Timing(facts.frames, rate).even(seen), rate)
 
 
 def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
@@ -48,7 +64,7 @@ def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
     """
     from transformers import AutoTokenizer  # takes seconds to load
 
-    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    tokenizer, family = AutoTokenizer.from_pretrained(model, trust_remote_code=False), architecture(Path(model))
     control = control_tokens(tokenizer)
 
     def count(sample: Sample, facts: Sequence[ClipFacts]) -> tuple[int, int]:
@@ -57,10 +73,15 @@ def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
         if contract:
             messages, prompt = contract.conversation(messages), contract.conversation(prompt)
         parts = [part for turn in messages for part in turn["content"] if part["type"] in MEDIA]
-        vision = sum(part_tokens(part, found) - 1 for part, found in zip(parts, facts))  # one pad token is text
-        chat = [dict(turn) for turn in prompt]
-        words = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        vision = sum(part_tokens(part, found, family) for part, found in zip(parts, facts))
+        clips = [(part, found) for part, found in zip(parts, facts) if part["type"] == "video"]
+        times = [_times(*clip) for clip in clips] if family.stamped else [()] * len(clips)
+        pads = sum(map(len, times)) or len(clips)  # one for each start of vision in the text
+        words = tokenizer.apply_chat_template(
+            [dict(turn) for turn in prompt], tokenize=False, add_generation_prompt=True
+        )
+        words = spell(words, VIDEO, [(len(steps) or 1, steps) for steps in times])
         answer = [] if target is None else tokenizer(target + tokenizer.eos_token)["input_ids"]
-        return len(tokenizer(words)["input_ids"]) + vision, len(answer)
+        return len(tokenizer(words)["input_ids"]) + vision - pads - (len(parts) - len(clips)), len(answer)
 
     return count

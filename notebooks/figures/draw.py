@@ -21,10 +21,12 @@ from tokenizers import Tokenizer
 from cookbook.config import Config, clip_tokens, plan
 from cookbook.config.planner import GIB, PARAMETERS_7B
 from cookbook.config.schema import GENERATIONS, MINI
+from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text
-from cookbook.data.vision import TEMPORAL_PATCH, UNIT, clip_size, frames_seen
+from cookbook.data.vision import TEMPORAL_PATCH, UNIT, clip_size, frames_seen, stamps
 from cookbook.evaluation.controls import circular, shuffled, single_frame
+from cookbook.evaluation.statistics import non_inferior
 from cookbook.runs import ROOT
 from cookbook.training import objective
 from cookbook.training.rewards import reward, reward_weights
@@ -368,6 +370,41 @@ def _(f: Figure) -> dict:
     return {"frames": frames, "steps": steps, "patches": patches, "patch": patch, "rows": rows, "count": count}
 
 
+@figure("families", 446, "Where the time of a clip stands")
+def _(f: Figure) -> dict:
+    """Qwen2.5-VL, as Cosmos-Reason1, reads the {steps} steps of a clip as one piece, and each token's place has its
+    time. Qwen3-VL, as Cosmos-Reason2, reads a time as words before each step: {times}. A token covers {old} x {old}
+    pixels in one and {new} x {new} in the other."""
+    frames, rate, tokens = range(road.FRAMES), Contract.load(ROOT / CONTRACT).vision.fps, 4
+    times = stamps(frames, rate)
+    steps, sizes = len(times), {"old": QWEN2_5_VL.unit, "new": QWEN3_VL.unit}
+
+    def piece(x: float, y: float, count: int) -> float:
+        f.box(x, y, 8, 22, "grey", radius=2)
+        for k in range(count):
+            f.box(x + 12 + 21 * k, y, 18, 22, "green", radius=4)
+        f.box(x + 12 + 21 * count, y, 8, 22, "grey", radius=2)
+        return x + 24 + 21 * count
+
+    f.say(EDGE, 70, "grey: start and end of what is seen; green: its tokens", "mute small")
+    f.say(EDGE, 106, "Qwen2.5-VL (Cosmos-Reason1)", "ink bold")
+    piece(EDGE, 120, steps * tokens)
+    for k in range(steps):
+        f.path([(40 + 84 * k, 148), (40 + 84 * k, 152), (115 + 84 * k, 152), (115 + 84 * k, 148)], "edge")
+        f.say(78 + 84 * k, 170, f"time {2 * k}", "mute small", MID)
+    f.say(EDGE, 216, "Qwen3-VL (Cosmos-Reason2)", "ink bold")
+    for k, time in enumerate(times):
+        x, y = EDGE + k % 2 * 242, 230 + k // 2 * 36
+        f.box(x, y, 121, 22, "purple-soft", radius=4)
+        f.say(x + 60.5, y + 16, time, "purple code", MID)
+        piece(x + 127, y, tokens)
+    f.card(EDGE, 330, 228, 90, "grey", "Qwen2.5-VL", f"a token: {sizes['old']} × {sizes['old']} pixels",
+           "its last layer is read")  # fmt: skip
+    f.card(266, 330, 228, 90, "blue", "Qwen3-VL", f"a token: {sizes['new']} × {sizes['new']} pixels",
+           "inner layers are read too")  # fmt: skip
+    return {"steps": steps, "times": ", ".join(times), **sizes}
+
+
 @figure("mask", 474, "Only the reply is learned")
 def _(f: Figure) -> dict:
     """A conversation of {count} tokens as a strip: system prompt, {seen} tokens of the clip, question, reply. Only the
@@ -647,6 +684,38 @@ def _(f: Figure) -> dict:
     f.say(at(guess) + 8, 115, "guessing", "mute small")
     told = "; ".join(f"{model} {right} %, {low} to {high}" for model, right, low, high in models)
     return {"questions": questions, "told": told, "guess": guess}
+
+
+@figure("margin", 300, "As good, but for a margin")
+def _(f: Figure) -> dict:
+    """Three smaller models against the full one, and a line at {margin} points below it, the loss that would be put up
+    with. With {few} questions the interval, {narrow}, crosses the line: nothing is shown. With {many} and the same
+    share of changed answers it is {wide}, above the line: as good. The third, {worse}, lies below: worse."""
+    margin, cases = 0.05, ((100, 2, 2), (400, 8, 8), (400, 4, 44))
+    found = []
+    for n, won, lost in cases:
+        before, after = [i >= won for i in range(n)], [i < won or i >= won + lost for i in range(n)]
+        found.append(non_inferior(before, after, list(map(str, range(n))), margin).ci95)
+
+    def at(points: float) -> float:
+        return 366 + 15 * points
+
+    f.say(EDGE, 68, "points against the full model, 95 % intervals", "mute small")
+    for points in (-10, -5, 0, 5):
+        f.path([(at(points), 84), (at(points), 246)], "red" if points == -5 else "edge", 2 if points == -5 else 1)
+        f.say(at(points), 268, f"{points:+d}".replace("-", "−") if points else "0", "mute small", MID)
+    f.say(at(-5), 288, "the margin", "red small", MID)
+    words, colors = ("not shown", "as good", "worse"), ("grey", "green", "red")
+    for i, ((n, won, lost), ends, word, color) in enumerate(zip(cases, found, words, colors)):
+        y = 112 + 52 * i
+        f.say(EDGE, y - 4, word, f"{color} bold")
+        f.say(EDGE, y + 16, f"{n} questions", "mute small")
+        low, high = (at(100 * end) for end in ends)
+        f.path([(low, y), (high, y)], color, 6)
+        f.dot((at(100 * (won - lost) / n), y), color)
+    few, many, worse = (" to ".join(signed(100 * end, 1) for end in ends) for ends in found)
+    counts = {"few": cases[0][0], "many": cases[1][0], "margin": f"{100 * margin:g}"}
+    return counts | {"narrow": few, "wide": many, "worse": worse}
 
 
 def main() -> None:

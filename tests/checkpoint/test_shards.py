@@ -137,7 +137,7 @@ WRONG = {
     "a pickle beside a stray shard": (
         lambda folder: (pickled(folder), save_file({"a": torch.zeros(1)}, folder / "a.safetensors")),
         "names model.safetensors, not there"),
-    "another architecture": (setting("config.json", model_type="llama"), "'llama'; supported is qwen2_5_vl"),
+    "another architecture": (setting("config.json", model_type="llama"), "'llama'; supported are qwen2_5_vl"),
     "no architecture": (text("config.json", "{}"), "no model_type"),
     "a configuration that is cut": (text("config.json", '{"model_type":'), "config.json cannot be read"),
     "a configuration that is a list": (text("config.json", "[1]"), "no JSON object"),

@@ -11,7 +11,7 @@ from cookbook.config.__main__ import main
 from cookbook.config.schema import SCHEMA
 from cookbook.runs import ROOT
 
-SHIPPED = sorted((ROOT / "configs").glob("*.toml"))
+SHIPPED = sorted([*(ROOT / "configs").glob("*.toml"), *(ROOT / "configs/reason2").glob("*.toml")])
 RECIPES = sorted((ROOT / "configs/recipes").glob("*.toml"))
 SFT, AVHA = ROOT / "configs/sft.toml", ROOT / "configs/avha_sft.toml"
 
@@ -106,7 +106,7 @@ def test_the_schema_and_the_files_are_what_the_engine_takes():
 def test_a_shipped_file_opens_with_what_it_is_for_and_its_hardware(path):
     head = path.read_text().split("\n\n")[0]
     assert "Hardware:" in head or "CPU" in head
-    assert "Change first:" in head and ("--config configs/" + path.name in head or "papermill" in head)
+    assert "Change first:" in head and (f"--config {path.relative_to(ROOT)} " in head or "papermill" in head)
     if Config.load(path).kind == "grpo":
         assert Config.load(path)["train.train_policy.kl_beta"] > 0
     assert lint(Config.load(path)) == []

@@ -62,7 +62,7 @@ def test_a_large_clip_is_made_as_small_as_the_library_makes_it(processor, contra
     """Whatever the contract allows, qwen-vl-utils gives no frame of a clip more than 602,112 pixels."""
     vast = replace(contract, vision=replace(contract.vision, max_pixels=4_000_000))
     path = clip_makers.write(tmp_path / "large.mp4", clip_makers.frames(width=1120, height=840))
-    frames, _ = Encoder(processor, vast, stock.config).frames(path)
+    frames, *_ = Encoder(processor, vast, stock.config).frames(path)
     tokens = len(frames) // 2 * frames.shape[-2] * frames.shape[-1] // 28**2
     assert tokens == upstream(1120, 840, 8, 4, vast.vision.fps, vast.vision.min_pixels, 4_000_000)
 

@@ -17,7 +17,7 @@ def test_what_is_read_shows_exactly_what_is_learned(encoder, samples):
 
 def test_what_is_seen_are_the_models_own_frames(encoder, samples):
     figure = look.seen(encoder, samples[0])
-    frames, rate = encoder.frames(samples[0].video)
+    frames, rate, *_ = encoder.frames(samples[0].video)
     assert len(figure.axes) == len(frames) == 8
     for i, (ax, frame) in enumerate(zip(figure.axes, frames)):
         assert np.array_equal(ax.images[0].get_array(), frame.permute(1, 2, 0).numpy())

@@ -173,8 +173,6 @@ def test_a_bar_that_was_left_behind_takes_no_line(monkeypatch, capsys):
         (["python3", "-m", "papermill", "a.ipynb"], {}, "lines"),
         (["python3", "-m", "cookbook.tutorial"], {}, "lines"),
         (["/opt/bin/python3", "/opt/bin/jupyter-nbconvert", "--to"], {}, "quiet"),
-        (["python3", "-m", "pytest", "--nbval"], {}, "quiet"),
-        (["python3", "/opt/bin/pytest", "--nbval"], {}, "quiet"),
         ([], {}, "lines"),
     ],
 )

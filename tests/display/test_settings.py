@@ -237,7 +237,8 @@ def test_a_range_holds_the_default_too_and_is_no_part_of_the_help():
 
 @pytest.mark.fault("inputs")
 @pytest.mark.parametrize(
-    "notebook", ["sft", "rl", "evaluation", "data", "recipes/video_rewards", "recipes/intelligent_transportation"]
+    "notebook",
+    ["sft", "rl", "evaluation", "deploy", "data", "recipes/video_rewards", "recipes/intelligent_transportation"],
 )
 def test_the_shipped_parameters_refuse_what_cannot_be(notebook):
     cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells

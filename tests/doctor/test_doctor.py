@@ -16,8 +16,10 @@ from cookbook.doctor.__main__ import main
 from cookbook.doctor.checks import count
 from cookbook.runs import ROOT
 
-RUNS = ["tiny, local", "tiny, cosmos-rl", "LoRA 7B", "SFT 7B", "RL 7B"]
-TINY, ENGINE, LORA, SFT, RL = RUNS
+REASON2 = [f"{kind} Reason2-{size}" for size in ("2B", "8B") for kind in ("LoRA", "SFT", "RL")]
+RUNS = ["tiny, local", "tiny, cosmos-rl", "LoRA 7B", "SFT 7B", "RL 7B", *REASON2]
+TINY, ENGINE, LORA, SFT, RL, *_ = RUNS
+ONE = {TINY, ENGINE, LORA, *REASON2[:4]}  # all of 2B, and 8B with LoRA
 
 
 def fake(folder: Path, name: str, script: str) -> None:
@@ -118,11 +120,11 @@ def can(cards: list, free_gib: float = 1000, *checks: Check) -> dict[str, bool]:
     ("cards", "possible"),
     [
         ([], {TINY}),
-        (cards(1), {TINY, ENGINE, LORA}),
-        (cards(2), {TINY, ENGINE, LORA, SFT, RL}),
+        (cards(1), ONE),
+        (cards(2), ONE | {SFT, RL}),
         (cards(3), {TINY}),
-        (cards(8), {TINY, ENGINE, LORA, SFT, RL}),
-        (cards(8, T4), {TINY, ENGINE}),
+        (cards(8), set(RUNS)),
+        (cards(8, T4), {TINY, ENGINE, REASON2[0]}),
     ],
     ids=["none", "1 x H100", "2 x H100", "3 x H100", "8 x H100", "8 x T4"],
 )
@@ -141,7 +143,7 @@ def test_the_widest_file_that_fits_is_named_with_its_loader():
 
 
 def test_a_full_disk_or_a_missing_part_forbids_what_needs_it():
-    assert can(cards(8), free_gib=100) == dict.fromkeys((TINY, ENGINE, LORA), True) | dict.fromkeys((SFT, RL), False)
+    assert can(cards(8), free_gib=100) == {run: run in ONE for run in RUNS}
     assert not any(list(can(cards(8), 1000, Check("redis-server", MISSING, "not found")).values())[1:])
     assert not any(can(cards(8), 1000, Check("torch", MISSING, "not installed")).values())
     full = Check("HF_HOME", MISSING, "1 GB free; 17 GB are needed at least")

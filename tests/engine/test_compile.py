@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import CheckpointError
 
-from cookbook.engine.attention import attend_packed
+from cookbook.engine.attention import attend, attend_packed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
@@ -24,10 +24,11 @@ needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="inductor ne
 @pytest.fixture
 def apart(native):
     """The engine's model, its attention outside of what is compiled."""
-    for block in (*native.visual.blocks.values(), *native.model.layers.values()):
-        attention = block.attn if hasattr(block, "attn") else block.self_attn
-        name = "attn_func" if hasattr(block, "attn") else "attn_func_varlen"
-        setattr(attention, name, torch._dynamo.disable(attend_packed))
+    for block in native.visual.blocks.values():
+        block.attn.attn_func = torch._dynamo.disable(attend_packed)
+    for block in native.model.layers.values():
+        block.self_attn.attn_func = torch._dynamo.disable(attend)
+        block.self_attn.attn_func_varlen = torch._dynamo.disable(attend_packed)
     return native
 
 

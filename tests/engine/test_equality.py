@@ -27,10 +27,11 @@ import torch
 from pathlib import Path
 from transformers import AutoConfig, AutoProcessor
 import toml
-from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker
+from cosmos_rl.dispatcher.data.packer import HFVLMDataPacker, Qwen2_5_VLM_DataPacker
 from cosmos_rl.policy.config import Config as EngineConfig
 from cosmos_rl.utils.util import call_setup
 from cookbook.config import Config
+from cookbook.config.models import family_of
 from cookbook.data.encoder import Encoder
 from cookbook.engine import video_reader
 from data_tools.loading.engine import EngineDataset
@@ -41,10 +42,11 @@ video_reader.install_reader()
 path = Path(sys.argv[1]) / "sft.toml"
 config, engine = Config.load(path), EngineConfig.from_dict(toml.load(path))
 samples = samples_jsonl.read(Path(sys.argv[1]) / "data")
-packer = Qwen2_5_VLM_DataPacker()
+base = config["policy.model_name_or_path"]
+native = family_of(base).native
+packer = Qwen2_5_VLM_DataPacker() if native else HFVLMDataPacker()  # as comm/base.py chooses
 call_setup(packer, engine)
 data = EngineDataset(samples, config)
-base = config["policy.model_name_or_path"]
 processor = AutoProcessor.from_pretrained(base, trust_remote_code=False, use_fast=True)
 encoder = Encoder(processor, contract(config), AutoConfig.from_pretrained(base, trust_remote_code=False))
 rows = []
@@ -53,19 +55,22 @@ for i, sample in enumerate(samples):
     row = {"id": sample.id, "learned": sum(label != -100 for label in theirs["label_ids"])}
     row["ids"] = theirs["input_ids"] == ours["input_ids"][0].tolist()
     row["labels"] = theirs["label_ids"] == ours["labels"][0].tolist()
-    row["positions"] = torch.equal(theirs["position_ids"], ours["position_ids"])
+    row["positions"] = not native or torch.equal(theirs["position_ids"], ours["position_ids"])
     for values, grid in (("pixel_values_videos", "video_grid_thw"), ("pixel_values", "image_grid_thw")):
         if theirs[values] is None:
             row[values] = values not in ours
         else:
             same = theirs[grid].tolist() == ours[grid].tolist()
             row[values] = same and (theirs[values] - ours[values]).abs().max().item()
-    prompt = packer.get_rollout_input(EngineDataset([sample], config)[0][:-1])["prompt"]
     ids = encoder.prompt_batch([sample])["input_ids"][0].tolist()
+    row["asked"] = packer.get_policy_input(EngineDataset([sample], config)[0][:-1])["input_ids"] == ids
+    rows.append(row)
+    if not native:  # its get_rollout_input, for vLLM, takes clips alone
+        continue
+    prompt = packer.get_rollout_input(EngineDataset([sample], config)[0][:-1])["prompt"]
     for token in (encoder.processor.video_token_id, encoder.processor.image_token_id):
         ids = [t for j, t in enumerate(ids) if t != token or j == 0 or ids[j - 1] != token]
-    row["prompt"] = encoder.tokenizer(prompt)["input_ids"] == ids
-    rows.append(row)
+    row["asked"] &= encoder.tokenizer(prompt)["input_ids"] == ids
 print("RESULT" + json.dumps(rows))
 """
 
@@ -78,7 +83,7 @@ mini_batch = 1
 [policy]
 model_name_or_path = "{base}"
 [custom]
-contract = "configs/prompts/road.yaml"
+contract = "configs/prompts/{contract}.yaml"
 """
 
 
@@ -116,18 +121,20 @@ def folder(tmp_path, world, contract):
             ),
         ]
     samples_jsonl.write(out, tmp_path / "data")
-    (tmp_path / "sft.toml").write_text(CONFIG.format(base=ROOT / "models/tiny-base"))
     return tmp_path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
-def test_tokens_labels_positions_and_pixels_equal_those_of_the_engine(folder):
+@pytest.mark.parametrize("prompt", ["road", "road_patch16"])
+def test_tokens_labels_positions_and_pixels_equal_those_of_the_engine(folder, prompt, qwen3):
+    base = ROOT / "models/tiny-base" if prompt == "road" else qwen3
+    (folder / "sft.toml").write_text(CONFIG.format(base=base, contract=prompt))
     done = subprocess.run([sys.executable, "-c", PROGRAM, folder], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = json.loads(done.stdout.partition("RESULT")[2])
     assert len(rows) == 60 and all(row["learned"] > 1 for row in rows)
     for row in rows:
-        assert row["ids"] and row["labels"] and row["prompt"] and row["positions"], row
+        assert row["ids"] and row["labels"] and row["asked"] and row["positions"], row
         for values in ("pixel_values_videos", "pixel_values"):
             assert row[values] is True or row[values] < 1e-6, row
 
@@ -174,7 +181,8 @@ def test_the_engine_sees_other_frames_exactly_where_the_lint_warns(tmp_path, men
     asked = message("user", video(tmp_path / "c.mp4"), text("what?"))
     samples_jsonl.write([Sample("a", "c", (asked, message("assistant", text("red"))))], tmp_path / "data")
     file = tmp_path / "sft.toml"
-    file.write_text(CONFIG.format(base=base).replace("configs/prompts/road.yaml", str(tmp_path / "wide.yaml")))
+    told = CONFIG.format(base=base, contract="road")
+    file.write_text(told.replace("configs/prompts/road.yaml", str(tmp_path / "wide.yaml")))
     warned = [f for f in lint(Config.load(file)) if f.key == "policy.model_name_or_path"]
     done = subprocess.run(
         [sys.executable, "-c", LIMITS, file, tmp_path / "data"], capture_output=True, text=True, cwd=ROOT

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from cookbook.evaluation import statistics
 from cookbook.evaluation.statistics import (
@@ -311,3 +311,70 @@ def test_of_six_equal_models_holm_calls_one_sure_by_luck_no_oftener_than_promise
     looks = rng.uniform(size=(4000, 6))
     by_luck = np.mean([min(holm(dict(enumerate(row))).values()) < 0.05 for row in looks])
     assert by_luck < 0.06 < 0.25 < np.mean(looks.min(1) < 0.05)
+
+
+# ---- as good but for a margin ---------------------------------------------------------------------------------------
+
+
+def drawn(rng, clips, size, lost, won, together):
+    """Returns (before, after, groups): questions of clips, lost and won with these chances, each or clip by clip."""
+    change = rng.choice([-1, 1, 0], p=[lost, won, 1 - lost - won], size=(clips, 1 if together else size))
+    change = np.broadcast_to(change, (clips, size)).ravel()
+    return change < 0, change > 0, [str(i // size) for i in range(clips * size)]
+
+
+@pytest.mark.parametrize("truth", [-0.3, -0.05, 0.0, 0.2])
+def test_the_score_statistic_of_a_difference_is_tangos(truth):
+    """Tango's closed form against the likelihood itself, maximised by a search under the same difference."""
+    won, lost, n = 7, 12, 80
+    before, after = [False] * won + [True] * lost + [True] * 61, [True] * won + [False] * lost + [True] * 61
+    lost_share = np.linspace(max(0, -truth) + 1e-6, (1 - truth) / 2 - 1e-6, 2_000_001)
+    likelihood = won * np.log(lost_share + truth) + lost * np.log(lost_share) + 61 * np.log(1 - 2 * lost_share - truth)
+    q = lost_share[likelihood.argmax()]
+    z = (won - lost - n * truth) / math.sqrt(n * (2 * q + truth - truth**2))
+    if truth < 0:
+        found = statistics.non_inferior(before, after, list(map(str, range(n))), -truth)
+        assert found.p == pytest.approx(norm.sf(z), abs=1e-4)
+    low, high = statistics.non_inferior(before, after, list(map(str, range(n)))).ci95
+    assert (low < truth < high) == (abs(z) < 1.96)
+
+
+@pytest.mark.parametrize(
+    ("clips", "size", "together", "power"), [(200, 1, False, 0.8), (100, 4, False, 0.9), (100, 4, True, 0.3)]
+)
+def test_a_model_that_loses_the_margin_passes_one_time_in_forty_and_an_equal_one_mostly(clips, size, together, power):
+    rng, runs = np.random.default_rng(0), 400
+    passed = {
+        truth: np.mean([
+            statistics.non_inferior(*drawn(rng, clips, size, lost, won, together), margin=0.05).holds is True
+            for _ in range(runs)
+        ])
+        for truth, lost, won in (("loses it", 0.065, 0.015), ("equal", 0.01, 0.01))
+    }  # fmt: skip
+    assert passed["loses it"] <= 0.025 + 3 * math.sqrt(0.025 * 0.975 / runs)
+    assert passed["equal"] >= power
+
+
+def test_few_questions_or_few_clips_show_nothing_even_without_a_change():
+    same = [True] * 60
+    assert statistics.non_inferior(same, same, list(map(str, range(60)))).holds is None  # 3.84 / 63.84 = 6 points
+    assert statistics.non_inferior(same * 2, same * 2, list(map(str, range(120)))).holds is True
+    assert statistics.non_inferior(same * 2, same * 2, [str(i // 4) for i in range(120)]).holds is None
+    assert statistics.non_inferior([True] * 100, [True] * 40 + [False] * 60, list(map(str, range(100)))).holds is False
+    for before, after in (([True], [False]), ([False] * 40, [True] * 40)):
+        found = statistics.non_inferior(before, after, ["a"] * len(before)).ci95
+        assert -1 <= found[0] <= found[1] <= 1
+    n = statistics.non_inferior(same, same, list(map(str, range(60)))).needed  # just enough where nothing changes
+    unchanged = {m: statistics.non_inferior([True] * m, [True] * m, list(map(str, range(m)))) for m in (n - 1, n)}
+    assert [found.holds for found in unchanged.values()] == [None, True]
+    with pytest.raises(ValueError, match="between 0 and 1: found 5"):
+        statistics.non_inferior(same, same, same, margin=5)
+
+
+def test_the_number_of_questions_it_names_is_enough():
+    rng = np.random.default_rng(1)
+    first = drawn(rng, 60, 1, 0.05, 0.05, False)
+    needed = statistics.non_inferior(*first).needed
+    found = [statistics.non_inferior(*drawn(rng, needed, 1, 0.05, 0.05, False)).holds for _ in range(200)]
+    changed = sum(first[0]) + sum(first[1])
+    assert np.mean([one is True for one in found]) >= (0.75 if changed >= 6 else 0.5)

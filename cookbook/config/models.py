@@ -1,0 +1,93 @@
+"""The published models that lint, plan and doctor know by name: family, parameters, shape.
+
+Why: whether a training fits is asked before anybody downloads 17 GB. The shapes are those of the config.json of
+Qwen2.5-VL-7B, Qwen3-VL-2B and -8B, which Cosmos-Reason1-7B, Cosmos-Reason2-2B and -8B have too; a test builds them
+without memory and counts. A checkpoint on this disk is asked itself.
+
+    family_of("nvidia/Cosmos-Reason2-8B").unit
+    MODELS["nvidia/Cosmos-Reason2-2B"].parameters
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL, Architecture, architecture
+from cookbook.runs import ROOT
+
+NOT_TAKEN = "Cosmos3"  # in a name: a checkpoint of reasoner and generator, whose layout is not converted here
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a published model is made of."""
+
+    family: Architecture
+    parameters: float  # vision tower included
+    layers: int  # of the language model
+    heads: int
+    kv_heads: int  # of 128 numbers each
+    blocks: int  # of the vision tower
+    tied: bool = False  # the output shares its weights with the embeddings
+
+    @property
+    def cache_bytes(self) -> int:
+        """Keys and values of one token in bfloat16."""
+        return self.layers * 2 * self.kv_heads * 128 * 2
+
+
+SEVEN = Shape(QWEN2_5_VL, 8.292e9, layers=28, heads=28, kv_heads=4, blocks=32)
+TWO = Shape(QWEN3_VL, 2.128e9, layers=28, heads=16, kv_heads=8, blocks=24, tied=True)
+EIGHT = Shape(QWEN3_VL, 8.767e9, layers=36, heads=32, kv_heads=8, blocks=27)
+MODELS = {
+    "nvidia/Cosmos-Reason1-7B": SEVEN, "Qwen/Qwen2.5-VL-7B-Instruct": SEVEN,
+    "nvidia/Cosmos-Reason2-2B": TWO, "Qwen/Qwen3-VL-2B-Instruct": TWO,
+    "nvidia/Cosmos-Reason2-8B": EIGHT, "Qwen/Qwen3-VL-8B-Instruct": EIGHT,
+}  # fmt: skip
+
+
+def family_of(name: str) -> Architecture:
+    """Returns the family of a model by its folder or published name; Qwen2.5-VL's where it is neither.
+
+    Raises ValueError for a folder whose config.json cannot be read.
+    """
+    return MODELS[name].family if name in MODELS else architecture(ROOT / name)
+
+
+def published_names(model: Shape) -> Iterator[str]:
+    """Yields the parameter names of a published model, as the engine has them."""
+    yield from _native(model) if model.family.native else _as_transformers(model)
+
+
+def _native(model: Shape) -> Iterator[str]:
+    both = ("weight", "bias")
+    mlp = [f"mlp.{part}_proj." for part in ("gate", "up", "down")]
+    layer = ["input_layernorm.weight", "post_attention_layernorm.weight", "self_attn.o_proj.weight"]
+    layer += [part + "weight" for part in mlp]
+    layer += [f"self_attn.{part}_proj.{kind}" for part, kind in product("qkv", both)]
+    block = ["norm1.weight", "norm2.weight"]
+    block += [part + kind for part, kind in product(["attn.qkv.", "attn.proj.", *mlp], both)]
+    yield from (f"model.layers.{i}.{name}" for i, name in product(range(model.layers), layer))
+    yield from (f"visual.blocks.{i}.{name}" for i, name in product(range(model.blocks), block))
+    yield from (
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+        "model.lm_head.weight",
+        "visual.patch_embed.proj.weight",
+    )
+    yield from ("visual.merger.ln_q.weight", *(f"visual.merger.mlp.{i}.{kind}" for i, kind in product((0, 2), both)))
+
+
+def _as_transformers(model: Shape) -> Iterator[str]:
+    layer = [f"self_attn.{part}.weight" for part in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")]
+    layer += [f"mlp.{part}_proj.weight" for part in ("gate", "up", "down")]
+    layer += ["input_layernorm.weight", "post_attention_layernorm.weight"]
+    text = [f"layers.{i}.{name}" for i, name in product(range(model.layers), layer)]
+    yield from (f"model.language_model.{name}" for name in [*text, "embed_tokens.weight", "norm.weight"])
+    parts = ["norm1", "norm2", "attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2"]
+    parts = [f"blocks.{i}.{part}" for i, part in product(range(model.blocks), parts)]
+    mergers = ["merger", *(f"deepstack_merger_list.{i}" for i in range(3))]
+    parts += [f"{merger}.{part}" for merger, part in product(mergers, ("norm", "linear_fc1", "linear_fc2"))]
+    parts = [f"{part}.{kind}" for part, kind in product([*parts, "patch_embed.proj"], ("weight", "bias"))]
+    yield from (f"model.visual.{name}" for name in [*parts, "pos_embed.weight"])
+    yield from () if model.tied else ("lm_head.weight",)

@@ -1,0 +1,218 @@
+"""Quantise a checkpoint: the language model's matrices in 8 bits, all else as it was, in safetensors that vLLM reads.
+
+Why: a 7B model takes half the memory. Vision tower, embeddings and lm_head stay: they are a fifth of the weights, and
+the least forgiving. torchao makes the numbers, in the layout of compressed-tensors, which vLLM and llm-compressor read:
+transformers 4.57.6 saves no int8 of torchao 0.18 but as a pickle, and cannot read that version's float8 again. These
+forms need no calibration; `calibration` is for those of llm-compressor that do, and takes training clips alone.
+
+    python -m cookbook.deploy quantise runs/tutorial/rl runs/tutorial/deploy/int8 --form int8
+    model, encoder = open_form("runs/tutorial/deploy/int8", contract)
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
+from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+
+from cookbook.checkpoint import CONTRACT, INDEX, CheckpointError, batch_vision, find, load, resolve
+from cookbook.checkpoint.filled import MADE_UP, explained, load_processor
+from cookbook.checkpoint.lineage import fingerprint
+from cookbook.checkpoint.shards import few, require_folder
+from cookbook.checkpoint.store import write_index, written_aside
+from cookbook.checkpoint.verify import verify
+from cookbook.data.contract import Contract
+from cookbook.data.encoder import Encoder
+from cookbook.data.samples import Sample
+from cookbook.display.tables import ERROR
+from cookbook.runs import MANIFEST, ROOT, named, read_json, read_manifest
+
+MATRIX = re.compile(r"model\.layers\.\d+\..+_proj\.weight")  # as published; visual.* and lm_head are named otherwise
+KEPT = ["re:.*visual.*", "re:.*lm_head.*"]  # the same, as compressed-tensors is told
+SETTINGS, KEY = "config.json", "quantization_config"
+BY_LLM_COMPRESSOR = {"fp8-dynamic": "FP8_DYNAMIC", "w4a16": "W4A16"}  # its names; the second is calibrated
+SCRIPT = "configs/deploy/llm_compressor.py"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a matrix (rows, columns) is kept: the layout's name, its type of numbers, and the way there and back."""
+
+    layout: str
+    type: str
+    pack: Callable[[Tensor], dict[str, Tensor]]  # a weight to what is stored, by the end of its name
+    unpack: Callable[[Mapping[str, Tensor], torch.dtype], Tensor]  # and back to a weight that torchao multiplies with
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What config.json says of it, in compressed-tensors' words: 8 bits, a scale a row, activations as they are."""
+        weights = {"num_bits": 8, "type": self.type, "symmetric": True, "strategy": "channel", "dynamic": False}
+        group = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+        return {
+            "quant_method": "compressed-tensors", "format": self.layout, "quantization_status": "compressed",
+            "ignore": KEPT, "config_groups": {"group_0": group}, "kv_cache_scheme": None,
+        }  # fmt: skip
+
+
+def _pack_int8(weight: Tensor) -> dict[str, Tensor]:
+    scale = Int8Tensor.from_hp(weight, PerRow()).scale.to(weight.dtype)  # vLLM holds it so; the numbers must fit it
+    numbers = Int8Tensor.from_hp(weight, PerRow(), scale=scale.float()).qdata
+    packed = (numbers.to(torch.int16) + 128).to(torch.uint8).view(torch.int32)  # four to a word, without a sign
+    return {"weight_packed": packed, "weight_scale": scale, "weight_shape": torch.tensor(weight.shape)}
+
+
+def _unpack_int8(stored: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    numbers = (stored["weight_packed"].view(torch.uint8).to(torch.int16) - 128).to(torch.int8)
+    scale = stored["weight_scale"].float()
+    zero = torch.zeros_like(scale, dtype=torch.int8)
+    return Int8Tensor(numbers, scale, [1, numbers.shape[1]], dtype, zero_point=zero)
+
+
+def _pack_float8(weight: Tensor) -> dict[str, Tensor]:
+    made = Float8Tensor.from_hp(weight, granularity=PerRow())
+    return {"weight": made.qdata, "weight_scale": made.scale}
+
+
+def _unpack_float8(stored: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    numbers = stored["weight"]
+    return Float8Tensor(numbers, stored["weight_scale"], block_size=[1, numbers.shape[1]], dtype=dtype)
+
+
+FORMS = {
+    "int8": Form("pack-quantized", "int", _pack_int8, _unpack_int8),
+    "float8": Form("float-quantized", "float", _pack_float8, _unpack_float8),
+}
+
+
+def quantise(path: str | Path, out: str | Path, form: str = "int8") -> Path:
+    """Write a checkpoint's quantised form to `out`, one shard of it in memory at a time. Returns that folder.
+
+    Raises CheckpointError for a checkpoint that does not verify, as an adapter, and where `out` cannot be written;
+    ValueError for an unknown form.
+    """
+    if form not in FORMS:
+        raise ValueError(f"{form}: there is no such form; there are {', '.join(FORMS)}")
+    if wrong := next((check for check in verify(path).checks if check.status == ERROR), None):
+        raise CheckpointError(f"{named(ROOT / path)}: is not quantised, its {wrong.name} is wrong: {wrong.found}")
+    folder, place = find(path), ROOT / out
+    if place.exists() and read_manifest(place).get("kind") not in FORMS and any(place.iterdir()):
+        raise CheckpointError(f"{out}: holds something else; name a new folder")
+    config = read_json(folder / SETTINGS) | {KEY: FORMS[form].settings}
+    told = {"kind": form, "start": named(folder), "weights": fingerprint(folder), "torchao": version("torchao")}
+    with written_aside(place) as made:
+        for file in folder.iterdir():
+            if file.is_file() and file.suffix not in (".safetensors", ".md") and file.name not in (INDEX, SETTINGS):
+                shutil.copyfile(file, made / file.name)
+        for shard in folder.glob("*.safetensors"):
+            save_file(dict(_packed(load_file(shard), FORMS[form])), made / shard.name, {"format": "pt"})
+        write_index(made)
+        for name, content in ((SETTINGS, config), (MANIFEST, told)):
+            (made / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return place
+
+
+def _packed(tensors: Mapping[str, Tensor], form: Form) -> Iterator[tuple[str, Tensor]]:
+    """Yields what is stored of a shard's tensors, by name."""
+    for name, tensor in tensors.items():
+        if MATRIX.fullmatch(name):
+            stem = name.removesuffix("weight")
+            yield from ((stem + end, part.contiguous()) for end, part in form.pack(tensor).items())
+        else:
+            yield name, tensor
+
+
+def form_of(path: str | Path) -> tuple[Path, Form | None]:
+    """Returns a checkpoint's folder, and its quantised form, None for one in full precision.
+
+    Raises CheckpointError where it is neither.
+    """
+    require_folder(folder := resolve(path))
+    said = read_json(folder / SETTINGS).get(KEY) if (folder / SETTINGS).is_file() else None
+    if said is None:
+        return find(folder), None
+    form = next((form for form in FORMS.values() if form.settings == said), None)
+    if form is None:
+        known = f"what is read here is {', '.join(FORMS)}, as `python -m cookbook.deploy quantise` writes them"
+        raise CheckpointError(f"{named(folder)}: is quantised in another form; vLLM may serve it, {known}")
+    return folder, form
+
+
+def contract_of(path: str | Path, given: Contract | None = None) -> Contract:
+    """Returns the contract that a checkpoint carries, or the given one where it carries none.
+
+    Raises ContractError where the two differ, CheckpointError where there is neither.
+    """
+    own = (folder := form_of(path)[0]) / CONTRACT
+    if not own.is_file() and given is None:
+        raise CheckpointError(f"{named(folder)}: carries no {CONTRACT}; name one with --contract")
+    if own.is_file() and given:
+        given.require(Contract.load(own), named(folder))
+    return given or Contract.load(own)
+
+
+def open_form(path: str | Path, contract: Contract | None = None) -> tuple[Any, Encoder]:
+    """Returns (model, encoder) of a checkpoint, quantised or full, in bfloat16 on a GPU, in float32 without.
+
+    Raises what `contract_of` raises, and CheckpointError for what does not load.
+    """
+    (folder, form), bound = form_of(path), contract_of(path, contract)
+    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    model, processor = (_load_quantised(folder, form, dtype), load_processor(folder)) if form else load(folder, dtype)
+    return model.to(device).eval(), Encoder(processor, bound, model.config)
+
+
+def _load_quantised(folder: Path, form: Form, dtype: torch.dtype):
+    """Returns the model, torchao's weights in place of its matrices. Raises CheckpointError where one is missing."""
+    with explained(folder, "cannot be read"):
+        stored = tensors_of(folder)
+        stems = {name.removesuffix("weight_scale") for name in stored if name.endswith(".weight_scale")}
+        parts = {stem: {name[len(stem) :]: stored.pop(name) for name in [*stored] if name.startswith(stem)}
+                 for stem in stems}  # fmt: skip
+        weights = {f"{stem}weight": form.unpack(part, dtype) for stem, part in parts.items()}
+        biases = {f"{stem}bias": part["bias"] for stem, part in parts.items() if "bias" in part}
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        del config.quantization_config
+        whole = {name: weight.dequantize() for name, weight in weights.items()}
+        model, told = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            None, config=config, state_dict=stored | biases | whole, dtype=dtype, output_loading_info=True
+        )
+    if lost := [
+        f"{len(told[key])} {word}: {few(set(map(str, told[key])))}" for word, key in MADE_UP.items() if told[key]
+    ]:
+        raise CheckpointError(f"{named(folder)}: {'; '.join(lost)}. Quantise the checkpoint again")
+    for name, weight in weights.items():
+        matrix = model.get_submodule("model.language_model" + name.removeprefix("model").removesuffix(".weight"))
+        matrix.weight = torch.nn.Parameter(weight, requires_grad=False)
+    return batch_vision(model)
+
+
+def tensors_of(folder: str | Path) -> dict[str, Tensor]:
+    """Returns all tensors of a checkpoint's files, by name, as they are stored."""
+    shards = sorted(form_of(folder)[0].glob("*.safetensors"))
+    return {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
+
+
+def weight_bytes(model) -> int:
+    """Returns the bytes that a model's weights take in memory, its quantised ones as they are."""
+    quantised = {p: p.__tensor_flatten__()[0] for p in model.parameters() if hasattr(p, "qdata")}
+    return sum(getattr(p, name).nbytes for p, names in quantised.items() for name in names) + sum(
+        p.nbytes for p in model.parameters() if not hasattr(p, "qdata")
+    )
+
+
+def calibration(train: Sequence[Sample], contract: Contract, file: Path, count: int = 128) -> Path:
+    """Write training conversations, one a line, spread evenly: what llm-compressor looks at. Returns the file."""
+    chosen = train[:: max(1, len(train) // count)][:count]
+    lines = [json.dumps(contract.conversation(sample.messages), ensure_ascii=False, default=str) for sample in chosen]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file

@@ -1,0 +1,113 @@
+"""Qwen3-VL on cosmos-rl, as far as it runs on a CPU: what its trainer computes and its rollouts say is what we do.
+
+A test called `test_the_engine_still…` that fails says: the engine has mended this itself, so take the part out of
+`cookbook/engine`.
+"""
+
+import sys
+
+import pytest
+import torch
+from rollouts import backend, config, roll_out
+from transformers import AutoConfig
+
+from cookbook.config import Config
+from cookbook.data.encoder import Encoder
+from cookbook.engine.attention import see_all
+from cookbook.model.generation import generate
+from cookbook.runs import ROOT
+from data_tools.loading.engine import EngineDataset
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
+
+
+@pytest.fixture
+def packer3(engine, qwen3):
+    """The engine's packer for a model that it has none of its own for."""
+    from cosmos_rl.dispatcher.data.packer import HFVLMDataPacker
+    from cosmos_rl.utils.util import call_setup
+
+    made = HFVLMDataPacker()
+    call_setup(made, config(**{"policy.model_name_or_path": str(qwen3)}))
+    return made
+
+
+@pytest.fixture
+def prompts3(questions, contract3):
+    """Questions on one clip, on none, and on two, as the engine hands them out."""
+    settings = Config.load(ROOT / "configs/tiny_rl.toml").edit({"train.train_policy.mini_batch": 1})
+    data = EngineDataset(questions, settings)
+    data.contract = contract3
+    return [data[i] for i in range(len(questions))]
+
+
+@pytest.fixture
+def policy(engine, qwen3, stock3):
+    """The model that the engine trains, with the weights of the checkpoint."""
+    from cosmos_rl.policy.model.hf_models import HFModel
+
+    made = HFModel.from_pretrained(AutoConfig.from_pretrained(qwen3, trust_remote_code=False), str(qwen3))
+    made.model.load_state_dict(stock3.state_dict())
+    return made
+
+
+def test_the_engine_has_no_model_and_no_packer_of_its_own_for_it(engine):
+    """So transformers' model is trained (policy/model/base.py:619), and HFVLMDataPacker packs (comm/base.py:159)."""
+    from cosmos_rl.dispatcher.data.packer import BaseDataPacker
+    from cosmos_rl.policy.model.base import ModelRegistry
+
+    assert not ModelRegistry.check_model_type_supported("qwen3_vl")
+    with pytest.raises(ValueError):
+        BaseDataPacker.get_default_data_packer("qwen3_vl")
+
+
+def batch_of(packer, prompts, answer="it stops"):
+    """Returns what the trainer's forward gets, without positions and mask, as the engine calls it."""
+    made = [packer.get_policy_input(prompt, answer) for prompt in prompts]
+    length = packer.policy_compute_max_len(made)
+    batch = packer.policy_collate_fn(made, length)
+    return {name: value for name, value in batch.items() if name != "logprob_masks"}
+
+
+def test_the_trainers_logits_are_those_of_the_stock_model(packer3, prompts3, policy, stock3):
+    batch = batch_of(packer3, prompts3)
+    got = policy(**batch).logits
+    lengths = [len(packer3.get_policy_input(prompt, "it stops")["input_ids"]) for prompt in prompts3]
+    mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+    want = stock3(input_ids=batch["input_ids"], attention_mask=mask.long(), pixel_values_videos=batch[
+        "pixel_values_videos"], video_grid_thw=batch["video_grid_thw"]).logits  # fmt: skip
+    assert torch.allclose(got[mask], want[mask], atol=1e-4), (got[mask] - want[mask]).abs().max()
+
+
+def test_the_engine_still_needs_a_mask_from_us(packer3, prompts3, stock3):
+    """Without one, and without flash-attn, the words behind a clip do not see it."""
+    batch = batch_of(packer3, prompts3[:1])
+    other = batch | {"pixel_values_videos": -batch["pixel_values_videos"]}
+    assert torch.equal(stock3(**batch, use_cache=False).logits[:, -1], stock3(**other, use_cache=False).logits[:, -1])
+    see_all(stock3.model.language_model)
+    seen = [stock3(**one, use_cache=False).logits[:, -1] for one in (batch, other)]
+    assert not torch.allclose(*seen, atol=1e-3)
+
+
+def test_greedy_completions_are_those_of_the_local_engine(packer3, prompts3, questions, contract3, stock3, qwen3):
+    made = backend(**{"policy.model_name_or_path": str(qwen3), "rollout.sampling_config": {"temperature": 0.0}})
+    made.model.load_state_dict(stock3.state_dict())  # it is loaded in bfloat16
+    encoder = Encoder(packer3.hf_processor, contract3, stock3.config)
+    want = generate(stock3, encoder.prompt_batch(questions), 12)
+    said = [packer3.tokenizer.decode(t[m], skip_special_tokens=True) for t, m in zip(want.tokens, want.mask)]
+    assert [r.completions for r in roll_out(made, packer3, prompts3)] == [[words] * 3 for words in said]
+
+
+def test_several_completions_of_a_clip_are_drawn(packer3, prompts3, qwen3):
+    made = backend(**{"policy.model_name_or_path": str(qwen3), "rollout.sampling_config": {"temperature": 1.0}})
+    drawn = [r.completions for r in roll_out(made, packer3, prompts3)]
+    assert all(len(group) == 3 for group in drawn) and len(set(drawn[0])) > 1
+
+
+def test_the_weights_that_are_synced_have_the_names_that_the_policy_sends(policy, qwen3):
+    from cosmos_rl.policy.model.hf_models.weight_mapper import HFModelWeightMapper
+
+    made = backend(**{"policy.model_name_or_path": str(qwen3)})
+    mapper = HFModelWeightMapper(made.model_config)
+    sent = {mapper.policy_map_local_key_to_hf_key(name) for name, _ in policy.named_parameters()}
+    assert sent <= set(made.model_param_map(mapper)) and any("deepstack" in name for name in sent)
