@@ -121,7 +121,8 @@ def _misfits(processor, config, folder: Path) -> Iterator[str]:
         if own != said:
             yield f"the tokenizer's {kind} token is {own}, but config.json says {said}"
     sections = (text.rope_scaling or {}).get("mrope_section") or ()
-    if sum(sections) != (pairs := text.hidden_size // text.num_attention_heads // 2):
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    if sum(sections) != (pairs := head // 2):
         yield f"config.json's rope_scaling.mrope_section {sections} is not made of the {pairs} pairs that a head has"
     file, said = folder / "generation_config.json", {}
     if file.is_file():

@@ -330,15 +330,17 @@ def check_loader(view: View) -> Iterator[Issue]:
 
 
 def check_vision(view: View) -> Iterator[Issue]:
-    """Yields a contract that cannot be used, and a checkpoint with narrower limits: the engine would resize again."""
+    """Yields a contract that is not there, and a checkpoint with narrower limits: the engine would resize again."""
     stated, folder = view.config.table("custom").get("contract"), ROOT / view["policy.model_name_or_path"]
-    if not isinstance(stated, str):
+    if isinstance(stated, str) and not (ROOT / stated).is_file():
+        yield view.error("custom.contract", f"{stated!r}: no such file; those of the project are in configs/prompts/")
+    if not isinstance(stated, str) or not folder.is_dir():
         return
     from cookbook.data.contract import Contract  # which reads YAML, for this alone
 
     try:
         vision = Contract.load(ROOT / stated).vision
-        if folder.is_dir() and (words := narrower_limits(folder, vision.min_pixels, vision.max_pixels)):
+        if words := narrower_limits(folder, vision.min_pixels, vision.max_pixels):
             yield view.warning("policy.model_name_or_path", words)
     except (ValueError, OSError) as error:
         yield view.error("custom.contract", " ".join(str(error).split()))

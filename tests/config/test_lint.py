@@ -447,7 +447,7 @@ CUSTOM = [  # what is stated, the key that is named, what is said
     ({"custom.accept_left_out": 5}, "custom.accept_left_out", "is 5; it is a share from 0 to 1"),
     ({"custom.subset": "[:1"}, "custom.subset", "it is a text like"),
     ({"custom.media": ["a"]}, "custom.media", "is ['a']; it is a text in quotes"),
-    ({"custom.contract": "nowhere.yaml"}, "custom.contract", "No such file"),
+    ({"custom.contract": "nowhere.yaml"}, "custom.contract", "'nowhere.yaml': no such file"),
     ({"custom.contract": 3}, "custom.contract", "is 3; it is a text in quotes"),
     ({"custom.loader": "data_tools/nowhere.py"}, "custom.loader", "no such loader file"),
     ({"custom.passport": "nowhere.json"}, "custom.passport", "'nowhere.json': no such file"),
