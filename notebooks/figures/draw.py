@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer
 
 from cookbook.config import Config, clip_tokens, plan
-from cookbook.config.planner import GIB, PARAMETERS_7B
+from cookbook.config.speed import GIB, PARAMETERS_7B
 from cookbook.config.schema import GENERATIONS, MINI
 from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL
 from cookbook.data.contract import Contract
