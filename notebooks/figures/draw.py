@@ -19,8 +19,8 @@ import torch
 from tokenizers import Tokenizer
 
 from cookbook.config import Config, clip_tokens, plan
-from cookbook.config.speed import GIB, PARAMETERS_7B
 from cookbook.config.schema import GENERATIONS, MINI
+from cookbook.config.speed import GIB, PARAMETERS_7B
 from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text
