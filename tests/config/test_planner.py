@@ -239,4 +239,4 @@ def test_lint_and_plan_start_at_once():
         seconds, *heavy = done.stdout.split()
         assert heavy == []
         times.append(float(seconds))
-    assert min(times) < 0.3
+    assert min(times) < 0.5  # 0.2 on quiet cores
