@@ -269,13 +269,13 @@ def test_a_stop_is_one_line_and_leaves_nothing_running(machine, step, to):
         process.terminate()
     else:
         os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=10)
+    said = process.communicate(timeout=30)
     assert said[1] == "setup: stopped; the same command goes on, with the packages that have come already\n"
     assert process.returncode != 0 and "Traceback" not in said[0]
     wait_until(lambda: not [child for child in below if child.is_running() and child.status() != "zombie"])
 
 
-def wait_until(holds, seconds=10.0):
+def wait_until(holds, seconds=30.0):
     until = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < until, "it does not come"
