@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
-from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
 from cookbook.checkpoint import CONTRACT, INDEX, CheckpointError, batch_vision, find, load, resolve
 from cookbook.checkpoint.filled import MADE_UP, explained, load_processor
@@ -36,7 +36,8 @@ from cookbook.data.samples import Sample
 from cookbook.display.tables import ERROR
 from cookbook.runs import MANIFEST, ROOT, named, read_json, read_manifest
 
-MATRIX = re.compile(r"model\.layers\.\d+\..+_proj\.weight")  # as published; visual.* and lm_head are named otherwise
+# as published, of both families; the vision tower and lm_head are named otherwise
+MATRIX = re.compile(r"model\.(?:language_model\.)?(layers\.\d+\..+_proj)\.weight")
 KEPT = ["re:.*visual.*", "re:.*lm_head.*"]  # the same, as compressed-tensors is told
 SETTINGS, KEY = "config.json", "quantization_config"
 BY_LLM_COMPRESSOR = {"fp8-dynamic": "FP8_DYNAMIC", "w4a16": "W4A16"}  # its names; the second is calibrated
@@ -182,7 +183,7 @@ def _load_quantised(folder: Path, form: Form, dtype: torch.dtype):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         del config.quantization_config
         whole = {name: weight.dequantize() for name, weight in weights.items()}
-        model, told = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        model, told = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)].from_pretrained(
             None, config=config, state_dict=stored | biases | whole, dtype=dtype, output_loading_info=True
         )
     if lost := [
@@ -190,7 +191,7 @@ def _load_quantised(folder: Path, form: Form, dtype: torch.dtype):
     ]:
         raise CheckpointError(f"{named(folder)}: {'; '.join(lost)}. Quantise the checkpoint again")
     for name, weight in weights.items():
-        matrix = model.get_submodule("model.language_model" + name.removeprefix("model").removesuffix(".weight"))
+        matrix = model.get_submodule(f"model.language_model.{MATRIX.fullmatch(name)[1]}")
         matrix.weight = torch.nn.Parameter(weight, requires_grad=False)
     return batch_vision(model)
 

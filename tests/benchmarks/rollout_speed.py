@@ -39,8 +39,9 @@ PAD, NEVER = 0, [10**6]  # no model samples that end token, so that all completi
 def make(folder: Path, attention: str, dtype: torch.dtype, device: str, large: bool):
     """Returns the model: the tiny base's weights, or random ones of the large shape."""
     if not large:
-        kind = {"trust_remote_code": False, "dtype": dtype, "attn_implementation": attention}
-        return AutoModelForImageTextToText.from_pretrained(folder, **kind).to(device).eval()
+        kind = {"dtype": dtype, "attn_implementation": attention}
+        model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=False, **kind)
+        return model.to(device).eval()
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with torch.device(device), no_init_weights():
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype, attn_implementation=attention)

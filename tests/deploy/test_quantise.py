@@ -34,6 +34,15 @@ def test_matrices_of_the_language_model_change_by_half_a_step_and_nothing_else_d
         assert ((new - old).abs() <= step).all(), name
 
 
+def test_the_other_family_of_models_is_quantised_too(qwen3, contract3, tmp_path):
+    before, (model, _) = tensors_of(qwen3), open_form(quantise(qwen3, tmp_path / "int8"), contract3)
+    matrices = [name for name in before if MATRIX.fullmatch(name)]
+    assert len(matrices) == 7 * model.config.text_config.num_hidden_layers
+    for name in matrices:
+        new, row = model.state_dict()[name].dequantize(), before[name].abs().amax(1, keepdim=True)
+        assert ((new - before[name]).abs() <= row / 127.5 * 0.76).all()
+
+
 @both
 def test_files_and_memory_shrink_and_hold_no_pickle(form, full, forms):
     size = {place: sum(f.stat().st_size for f in place.glob("*.safetensors")) for place in (full, forms[form])}
