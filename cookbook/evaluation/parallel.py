@@ -54,6 +54,7 @@ def predict_parallel(command: Sequence[str], ids: Sequence[str], out: Path, gpus
 
 def end_with_stdin() -> None:
     """End this process, one of several, when its standard input ends: the process that started it is gone."""
-    with suppress(ValueError, OSError):
-        sys.stdin.buffer.read()
+    with suppress(OSError):
+        while os.read(0, 4096):  # not by sys.stdin, whose lock a thread that waits would hold when Python ends
+            pass
     os._exit(1)
