@@ -46,7 +46,7 @@ $(READY): pyproject.toml requirements.lock
 	@.ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
 
 # the shell ignores Ctrl-C until the command takes it over: Python, while it starts, would answer with a traceback
-tutorial: $(READY) ## the main job, from data to report; BASE=FOLDER: from another base
+tutorial: $(READY) ## the main job, data to report; BASE=FOLDER takes another base
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial $(if $(BASE),--base "$(BASE)" --name "$(notdir $(BASE))") \
 	    --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
 
