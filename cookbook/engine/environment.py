@@ -20,7 +20,7 @@ from pathlib import Path
 from cookbook.config import Config
 from cookbook.engine.failures import EngineError
 from cookbook.engine.records import COMPLETIONS_TO, ENGINE_METRICS, METRICS_TO
-from cookbook.runs import GENERATIONS
+from cookbook.runs import GENERATIONS, named
 
 LIGHT = Path(__file__).parent / "light"  # its sitecustomize.py
 PROGRAMS = ("redis-server", "redis-cli")
@@ -85,7 +85,8 @@ def find_redis(path: str | None = None) -> Path:
     path = path or search_path()
     found = {name: shutil.which(name, path=path) for name in PROGRAMS}
     if missing := [name for name, place in found.items() if place is None]:
-        raise EngineError("redis", f"{' and '.join(missing)} not found on PATH, nor beside {sys.executable}")
+        here = named(Path(sys.executable))
+        raise EngineError("redis", f"{' and '.join(missing)} not found on PATH, nor beside {here}")
     both = [place for place in path.split(os.pathsep) if all(shutil.which(name, path=place) for name in PROGRAMS)]
     return Path(next((place for place in both if is_safe(redis_version(place))), Path(found["redis-server"]).parent))
 
