@@ -92,18 +92,6 @@ def encoder3(qwen3, contract3, stock3) -> Encoder:
     return Encoder(made, contract3, stock3.config)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Hand out whole files, and all notebooks as one: each goes on from what the one before it left."""
-    from xdist.scheduler import LoadFileScheduling
-
-    class Scheduling(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return "notebooks" if ".ipynb" in nodeid else super()._split_scope(nodeid)
-
-    return Scheduling(config, log)
-
-
 # ---- the fault campaign: what was tried and what passed, by group ----------------------------------------------------
 
 
