@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from cookbook.config.models import family_of
+from cookbook.config.models import SEVEN, family_of
 from cookbook.config.rules import View
 from cookbook.config.schema import BATCH, MINI
 
 GIB = 2**30
-PARAMETERS_7B = 8.292e9  # Qwen2.5-VL-7B and Cosmos-Reason1-7B, vision tower included
+PARAMETERS_7B = SEVEN.parameters  # of the model that was measured
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312}  # dense bfloat16, from NVIDIA's data sheets
 PACK, COMPILE, RECOMPUTE = "train.sequence_packing", "train.compile", "policy.model_gradient_checkpointing"
 TARGETS, RESHARD = "policy.lora.target_modules", "train.fsdp_reshard_after_forward"

@@ -26,8 +26,8 @@ from typing import Any
 
 from cookbook import runs
 from cookbook.config import Config
-from cookbook.config.planner import PARAMETERS_7B
 from cookbook.config.rules import VISIBLE, View, check_vision
+from cookbook.config.speed import PARAMETERS_7B
 from cookbook.display.tables import MISSING, OK, WARNING
 from cookbook.engine.environment import PROGRAMS, find_redis, is_free, is_safe, redis_version, search_path
 

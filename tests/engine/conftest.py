@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch.distributed as dist
 from fake_engine import Scene
-from rollouts import BASE, config, unused_port
+from rollouts import BASE, config, handed_out, unused_port
 from transformers import AutoConfig
 
 from cookbook.config import Config
@@ -57,10 +57,7 @@ def questions(world, contract):
 @pytest.fixture(scope="module")
 def prompts(questions, uneven):
     """The same as the engine hands them out."""
-    settings = Config.load(ROOT / "configs/tiny_rl.toml").edit({"train.train_policy.mini_batch": 1})
-    data = EngineDataset(questions, settings)
-    data.contract = uneven
-    return [data[i] for i in range(len(questions))]
+    return handed_out(questions, uneven)
 
 
 @pytest.fixture

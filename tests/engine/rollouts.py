@@ -4,7 +4,9 @@ import socket
 
 import torch
 
+from cookbook.config import Config
 from cookbook.runs import ROOT
+from data_tools.loading.engine import EngineDataset
 
 BASE = ROOT / "models/tiny-base"
 
@@ -52,3 +54,11 @@ def unused_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def handed_out(questions, contract) -> list:
+    """Returns questions as the engine hands them out in GRPO, under this contract."""
+    settings = Config.load(ROOT / "configs/tiny_rl.toml").edit({"train.train_policy.mini_batch": 1})
+    data = EngineDataset(questions, settings)
+    data.contract = contract
+    return [data[i] for i in range(len(questions))]

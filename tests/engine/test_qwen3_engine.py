@@ -8,15 +8,12 @@ import sys
 
 import pytest
 import torch
-from rollouts import backend, config, roll_out
+from rollouts import backend, config, handed_out, roll_out
 from transformers import AutoConfig
 
-from cookbook.config import Config
 from cookbook.data.encoder import Encoder
 from cookbook.engine.attention import see_all
 from cookbook.model.generation import generate
-from cookbook.runs import ROOT
-from data_tools.loading.engine import EngineDataset
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
 
@@ -35,10 +32,7 @@ def packer3(engine, qwen3):
 @pytest.fixture
 def prompts3(questions, contract3):
     """Questions on one clip, on none, and on two, as the engine hands them out."""
-    settings = Config.load(ROOT / "configs/tiny_rl.toml").edit({"train.train_policy.mini_batch": 1})
-    data = EngineDataset(questions, settings)
-    data.contract = contract3
-    return [data[i] for i in range(len(questions))]
+    return handed_out(questions, contract3)
 
 
 @pytest.fixture
