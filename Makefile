@@ -54,8 +54,8 @@ recipes: $(READY) ## the four published recipes in miniature, and their page
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --recipes
 
 test: lint ## lint, unit tests, and every notebook under nbval
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests --durations=15
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval-lax --nbval-current-env $(NOTEBOOKS) $(RECIPES)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \
+	    --nbval-lax --nbval-current-env $(NOTEBOOKS) $(RECIPES) tests
 
 test-slow: $(READY) ## the tests that take minutes
 	$(BIN)/python -m pytest -m "slow and not browser" tests

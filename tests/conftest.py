@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from xdist.scheduler import LoadScopeScheduling
 
 from cookbook import checkpoint
 from cookbook.data.architecture import QWEN3_VL
@@ -18,6 +19,39 @@ from data_tools.worlds import road
 
 BASE = ROOT / "models" / "tiny-base"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background ignores it, and so would children
+
+
+# what takes longest begins first, so that no worker waits for the other at the end
+FIRST = ("notebooks/", "tests/test_own_data", "tests/recipes/test_full_scale", "tests/engine/test_equality",
+         "tests/test_lab", "tests/engine/test_launch")  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Put the longest files first."""
+    items.sort(key=lambda item: next((i for i, start in enumerate(FIRST) if item.nodeid.startswith(start)), len(FIRST)))
+
+
+class ByFile(LoadScopeScheduling):
+    """On several workers: each file of tests goes to one of them, and the notebooks, in their order, to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "notebooks" if file.endswith(".ipynb") else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Called by pytest-xdist."""
+    return ByFile(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Tests have another folder for their jobs than runs/, which the notebooks use beside them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.path.suffix != ".ipynb":
+            patch.setenv(FOLDER, str(item.config._tmp_path_factory.getbasetemp() / "runs"))
+        return (yield)
 
 
 @pytest.fixture

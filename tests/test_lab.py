@@ -101,7 +101,7 @@ def test_the_form_writes_the_command(work):
     book.page.wait_for_function("document.querySelector('.jupyter-widgets code').textContent.endsWith('-p epochs 50')")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=slow * (name not in ("setup", "data"))) for name in SMALL])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow * (name != "setup")) for name in SMALL])
 def test_all_cells_run_and_nothing_complains(lab, name):
     book = lab.book(f"{name}.ipynb")
     book.set(**SMALL[name])

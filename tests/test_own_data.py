@@ -86,6 +86,7 @@ def test_questions_without_written_answers_are_for_rl_alone_and_the_base_is_the_
     assert nothing_of_the_toy_road(runs, NAME)
 
 
+@pytest.mark.slow
 def test_captions_are_learned_measured_as_such_and_rl_says_what_could_pay_for_them(runs, tmp_path, clips):
     data = dataset(clips, tmp_path, "av_folder")
     run(tmp_path, NAME, data, ("data", "sft"))

@@ -28,11 +28,8 @@ from cosmos_rl.rollout.schema import RolloutResult
 from cosmos_rl.utils.util import clear_weight_name, str2torch_dtype
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
     AutoConfig,
     AutoModelForImageTextToText,
     GenerationConfig,
@@ -44,15 +41,13 @@ from transformers.generation import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from cookbook.data.architecture import of_config
+from cookbook.model.decoding import GROUPED
 from cookbook.model.generation import generate, to
 from cookbook.model.vision_tower import batch_vision
 
 BACKEND = "transformers"  # the configurations' rollout.backend
-GROUPED = "sdpa_grouped"
 MEDIA_KEYS = ("pixel_values_videos", "video_grid_thw", "pixel_values", "image_grid_thw")
 NESTED = {"visual.": "model.visual.", "model.lm_head.": "lm_head.", "model.": "model.language_model."}
 
@@ -198,22 +193,6 @@ def stock_name(policy: nn.Module, name: str) -> str:
     name = clear_weight_name(name)
     start = "" if hasattr(policy, "generate") else next((start for start in NESTED if name.startswith(start)), "")
     return NESTED.get(start, "") + name.removeprefix(start)
-
-
-def attend_grouped(module, query, key, value, attention_mask, scaling=None, **more) -> tuple[Tensor, None]:
-    """transformers' SDPA; for one new token a row (rows, heads, 1, width) without copying a key for each query head.
-
-    Those that share a key head stand as its queries.
-    """
-    if query.shape[2] > 1:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
-    query = query.unflatten(1, (key.shape[1], -1)).squeeze(3)
-    out = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
-    return out.flatten(1, 2)[:, None], None
-
-
-AttentionInterface.register(GROUPED, attend_grouped)
-AttentionMaskInterface.register(GROUPED, sdpa_mask)
 
 
 @torch.no_grad()

@@ -8,10 +8,11 @@ once for all. All of it equals the plain forward: `tests/model/test_generation.p
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from cookbook.model.decoding import Place, go_on, stepper
 
 
 @dataclass
@@ -26,13 +27,6 @@ class Completions:
     def lengths(self) -> Tensor:
         """Tokens per completion, the end token included."""
         return self.mask.sum(1)
-
-
-class Place(NamedTuple):
-    """Where each row goes on: its next rotary position (n), and which columns of its prompt are real (n, length)."""
-
-    position: Tensor
-    prompt: Tensor
 
 
 def prefill(model, prompts: dict[str, Tensor], copies: int, begun=None):
@@ -79,19 +73,6 @@ def begin_together(model, prompts: dict[str, Tensor]):
     return prompts | rest, cache
 
 
-def _go_on(model, tokens: Tensor, cache, place: Place, done: int) -> Tensor:
-    """Run `tokens` (n, k), the first `done` completion tokens being in the cache. Returns hidden states."""
-    position = place.position[:, None] + done + torch.arange(tokens.shape[1], device=tokens.device)
-    seen = torch.cat([place.prompt, place.prompt.new_ones(len(tokens), done + tokens.shape[1])], dim=1)
-    return model.model.language_model(
-        inputs_embeds=model.get_input_embeddings()(tokens),
-        position_ids=position.expand(3, -1, -1),
-        attention_mask=seen,
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-
-
 def to(model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Returns the batch on the model's device."""
     return {name: tensor.to(model.device) for name, tensor in batch.items()}
@@ -121,29 +102,31 @@ def generate(
     ends = torch.tensor(model.generation_config.eos_token_id, device=model.device)
     prompts, begun = begin_together(model, prompts)
     hidden, cache, place = prefill(model, prompts, copies, begun)
+    scores, ahead = model.lm_head(hidden[:, -1]), stepper(model, cache, place)
     tokens = torch.full((len(hidden), max_new_tokens), model.generation_config.pad_token_id, device=model.device)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
-    running = torch.arange(len(hidden), device=model.device)  # rows that have not ended
+    running = torch.arange(len(hidden), device=model.device)  # rows that are still computed
+    goes_on = torch.ones_like(running, dtype=torch.bool)  # those among them that have not ended
     for step in range(max_new_tokens):
-        scores = model.lm_head(hidden[:, -1]).float()
-        scores = scores / temperature if temperature > 0 else scores
+        scores = scores.float() / temperature if temperature > 0 else scores.float()
         if warp:
             scores = warp(torch.cat([asked[running], tokens[running, :step]], dim=1), scores)
         if temperature > 0:
             token = torch.multinomial(torch.softmax(scores, dim=-1), 1, generator=generator)[:, 0]
         else:
             token = scores.argmax(-1)
-        tokens[running, step], mask[running, step] = token, True
-        left = (~torch.isin(token, ends)).nonzero()[:, 0]
-        if len(left) < len(running):  # rows that ended leave the batch, so that the slow ones do not hold it up
-            running, place, token = running[left], Place(*(tensor[left] for tensor in place)), token[left]
-            cache.batch_select_indices(left)
-        if not len(running):
+        tokens[running[goes_on], step], mask[running[goes_on], step] = token[goes_on], True
+        goes_on = goes_on & ~torch.isin(token, ends)
+        if not goes_on.any():
             break
-        hidden = _go_on(model, token[:, None], cache, place, step)
+        if ahead.may_drop and not goes_on.all():  # so that the slow rows are not held up by what has ended
+            left = goes_on.nonzero()[:, 0]
+            running, token, goes_on = running[left], token[left], goes_on[left]
+            ahead.keep(left)
+        scores = ahead(token) if step + 1 < max_new_tokens else scores
     longest = int(mask.sum(1).max())
     ended = torch.ones(len(tokens), dtype=torch.bool, device=model.device)
-    ended[running] = False
+    ended[running[goes_on]] = False
     return Completions(tokens[:, :longest], mask[:, :longest], ended)
 
 
@@ -157,5 +140,5 @@ def token_logits(model, prompts: dict[str, Tensor], tokens: Tensor, copies: int)
     """Returns the logits (n·copies, length, vocabulary) that the model gives each completion token's place."""
     hidden, cache, place = prefill(model, prompts, copies)
     if tokens.shape[1] > 1:
-        hidden = torch.cat([hidden, _go_on(model, tokens[:, :-1], cache, place, 0)], dim=1)
+        hidden = torch.cat([hidden, go_on(model, tokens[:, :-1], cache, place, 0)], dim=1)
     return model.lm_head(hidden).float()

@@ -11,10 +11,14 @@ planned. `--tiny` takes the tiny base instead: where the start-up is what counts
 import argparse
 import json
 import statistics
+import threading
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import tomlkit
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -25,6 +29,7 @@ from cookbook import jobs, pipeline, runs
 from cookbook.checkpoint import INDEX
 from cookbook.checkpoint.filled import load_processor
 from cookbook.config import Config, plan
+from cookbook.config.speed import used as planned_use
 from cookbook.data.encoder import Encoder
 from cookbook.engine.launch import launch
 from cookbook.runs import ROOT, Run, read_metrics
@@ -60,6 +65,25 @@ def write_weights(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def peak_used() -> Iterator[list[float]]:
+    """Notes, while open, how many GiB of the card are in use, by whomever, twice a second."""
+    seen, ended = [], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.5):
+            free, whole = torch.cuda.mem_get_info()
+            seen.append((whole - free) / 2**30)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,6 +94,7 @@ def main() -> None:
     parser.add_argument("--response", type=int, default=256, help="RL: tokens of a completion at most")
     parser.add_argument("--batch", type=int, default=64, help="samples or completions of a step")
     parser.add_argument("--steps", type=int, default=4, help="of which the first is not timed")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="other values, as TOML writes them")
     parser.add_argument("--port", type=int, default=8700)
     args = parser.parse_args()
     (out := args.out.resolve()).mkdir(parents=True, exist_ok=True)
@@ -80,6 +105,8 @@ def main() -> None:
     }  # fmt: skip
     if config.kind == "grpo":
         changes["rollout.max_response_length"] = args.response
+    stated = "\n".join('"{}" = {}'.format(*word.split("=", 1)) for word in args.set)
+    changes |= tomlkit.parse(stated).unwrap()
     model = ROOT / jobs.BASE
     if not args.tiny:
         model = out / "whole" if (out / "whole").exists() else write_weights(out / "whole")
@@ -93,7 +120,8 @@ def main() -> None:
     job = pipeline.prepare(config.edit(changes | {"policy.model_name_or_path": str(model)}), name, jobs.LOADER)
     run = Run(f"{name}/run", seed=0)
     config, began = job.config.edit({"train.output_dir": str(run.path)}), time.time()
-    launch(config, jobs.LOADER, run, port=args.port, replace=True)
+    with peak_used() as used:
+        launch(config, jobs.LOADER, run, port=args.port, replace=True)
     rows, log = read_metrics(run.path), (run.path / "engine.log").read_text().splitlines()
     encoder = Encoder(load_processor(model), job.contract, AutoConfig.from_pretrained(model, trust_remote_code=False))
     batch = encoder.prompt_batch if config.kind == "grpo" else encoder.training_batch
@@ -107,7 +135,9 @@ def main() -> None:
     planned, all_of_them = found.hours * 3600 / found.steps, [round(row["train/iteration_time"], 2) for row in rows]
     print(f"first step after {first} s of {time.time() - began:.0f}; a step: {seconds:.2f} s, planned {planned:.2f}")
     print(f"seconds of all steps: {all_of_them}")
-    print(f"peak GiB: measured {max(row['gpu/peak_gib'] for row in rows):.2f}, planned {found.peak_gib:.2f}")
+    print(f"GiB of the card in use: measured {max(used):.2f}, planned {planned_use(found.peak_gib):.2f}")
+    if allocated := [row["gpu/peak_gib"] for row in rows if "gpu/peak_gib" in row]:  # GRPO's controller has no GPU
+        print(f"peak GiB allocated: measured {max(allocated):.2f}, planned {found.peak_gib:.2f}")
     print({key: value for key, value in rows[-1].items() if key.startswith(("train/reward_mean", "rollout/comp"))})
 
 

@@ -97,6 +97,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
+    parser.add_argument("ways", nargs="*", help="of those that the table names; all where none is given")
     parser.add_argument("--large", action="store_true", help="random weights of Cosmos-Reason1-7B's shape")
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--copies", type=int, default=8)
@@ -122,33 +123,38 @@ def main() -> None:
     encoder = Encoder(load_processor(folder), contract, AutoConfig.from_pretrained(folder, trust_remote_code=False))
     batch = {name: value.to(device) for name, value in encoder.prompt_batch(questions).items()}
     bridge.install()
-    from cookbook.engine.rollout import GROUPED
-    from cookbook.model.generation import generate
+    from cookbook.model import generation
+    from cookbook.model.decoding import GROUPED, Plain, Replayed
 
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     machine = torch.cuda.get_device_name() if device == "cuda" else "the CPU"
     print(f"{args.prompts} prompts of {batch['input_ids'].shape[1]} tokens, {args.copies} completions of "
           f"{args.tokens} each; {dtype} on {machine}")  # fmt: skip
 
-    def ours(attention: str):
-        model = batch_vision(make(folder, attention, dtype, device, args.large))
+    def ours(steps):
+        model = batch_vision(make(folder, GROUPED, dtype, device, args.large))
         model.generation_config = GenerationConfig(eos_token_id=NEVER, pad_token_id=PAD)
-        return lambda: generate(model, batch, args.tokens, copies=args.copies).tokens.tolist()
+
+        def call():
+            generation.stepper = steps
+            return generation.generate(model, batch, args.tokens, copies=args.copies).tokens.tolist()
+
+        return call
 
     def theirs(sharded: bool):
         model = make(folder, "sdpa", torch.float32 if sharded else dtype, device, args.large)
         model = shard(model, dtype) if sharded else model
         return lambda: stock(model, batch, args.copies, args.tokens)
 
-    ways = {"sharded": lambda: theirs(True), "generate": lambda: theirs(False), "one prompt pass": lambda: ours("sdpa"),
-            "and grouped heads": lambda: ours(GROUPED)}  # fmt: skip
+    ways = {"sharded": lambda: theirs(True), "generate": lambda: theirs(False), "one prompt pass": lambda: ours(Plain),
+            "and recorded steps": lambda: ours(Replayed)}  # fmt: skip
     first, before = None, None
-    for name, way in ways.items():
-        seconds, rows, peak = timed(way(), args.repeats, device)
+    for name in args.ways or ways:
+        seconds, rows, peak = timed(ways[name](), args.repeats, device)
         first, before = first or rows, before or seconds
         equal = sum(a == b for one, two in zip(first, rows) for a, b in zip(one, two)) / sum(map(len, rows))
         assert len(rows) == args.prompts * args.copies and {len(row) for row in rows} == {args.tokens}
-        assert device == "cuda" or equal == 1, f"{name}: {equal:.1%} of the tokens are those of {next(iter(ways))}"
+        assert device == "cuda" or equal == 1, f"{name}: {equal:.1%} of the tokens are those of the first"
         speed = f"{len(rows) * args.tokens / seconds:8.0f} tokens/s  {before / seconds:5.1f} x"
         print(f"{name:20} {seconds:8.2f} s  {speed}  {peak:5.1f} GiB  {equal:.1%} of the tokens equal", flush=True)
         if device == "cuda":

@@ -46,6 +46,7 @@ LIMITS = {"min_pixels": 3136, "max_pixels": 12845056}  # of the published proces
 LENGTHS = {98: (3_136, 64), 1686: (313_600, 8), 8186: (1_587_600, 4)}  # tokens: pixels of a frame, samples a step
 MINI, PACK, RECOMPUTE = "train.train_policy.mini_batch", "train.sequence_packing", "policy.model_gradient_checkpointing"
 COMPILE, TARGETS, AT_ONCE = "train.compile", "policy.lora.target_modules", "tokens at once"
+ADAM = "train.optm_name"
 PACKED = {AT_ONCE: 13_600, PACK: True, COMPILE: False, RECOMPUTE: True, TARGETS: "all-linear"}
 LANGUAGE_ONLY = PACKED | {TARGETS: ["model.layers"]}
 KEPT = LANGUAGE_ONLY | {AT_ONCE: 6_800, RECOMPUTE: False}
@@ -60,9 +61,13 @@ ENGINE: dict[str, dict[str, Any]] = {
     "language, kept": KEPT,
     "language, kept, compiled": KEPT | {COMPILE: True},
     "all weights, compiled": ALL_WEIGHTS | {AT_ONCE: 3_400, COMPILE: True},
+    "all weights, 8-bit moments": ALL_WEIGHTS | {AT_ONCE: 13_600, COMPILE: True, ADAM: "AdamW8bit"},
+    "all weights, 8-bit moments, kept": ALL_WEIGHTS
+    | {AT_ONCE: 6_800, COMPILE: True, ADAM: "AdamW8bit", RECOMPUTE: False},
 }
 # samples at once, recomputed, in autocast as its own trainer runs; without that, peft's adapters compute in float32
 PLAIN = {
+    "float32": (1, True, False),  # one step of it, for the gradient that all others round
     "plain, 1 at once": (1, True, True),
     "plain, 4 at once": (4, True, True),
     "plain, 8 at once": (8, True, True),
@@ -164,21 +169,26 @@ def keeping(model: torch.nn.Module, bare: Callable[[], None]) -> Callable[[], No
     return step
 
 
-def cosine(one: Mapping[str, torch.Tensor], two: Mapping[str, torch.Tensor]) -> float:
-    """Returns the cosine of the angle between two gradients of the same adapters."""
-    dot, *norms = (sum((a[n] * b[n]).sum() for n in one) for a, b in ((one, two), (one, one), (two, two)))
-    return float(dot / (norms[0] * norms[1]).sqrt())
+def likeness(one: Mapping[str, torch.Tensor], two: Mapping[str, torch.Tensor]) -> tuple[float, float]:
+    """Returns the cosine of the angle between two gradients of adapters that both have, and the share of equal signs.
+
+    Adam's first step goes by the signs alone.
+    """
+    both = one.keys() & two.keys()
+    dot, *norms = (sum((a[n] * b[n]).sum() for n in both) for a, b in ((one, two), (one, one), (two, two)))
+    equal = sum((one[n].sign() == two[n].sign()).sum() for n in both) / sum(one[n].numel() for n in both)
+    return float(dot / (norms[0] * norms[1]).sqrt()), float(equal)
 
 
 def plain_step(
-    model: Path, batches: list[dict], recompute: bool, autocast: bool, rate: float
+    model: Path, batches: list[dict], recompute: bool, autocast: bool, rate: float, dtype: torch.dtype
 ) -> Callable[[int], float]:
     """Returns the step of transformers with peft on the same samples: what TRL and LLaMA-Factory run underneath."""
     from peft import LoraConfig, get_peft_model
     from transformers.modeling_utils import no_init_weights
 
     config = AutoConfig.from_pretrained(model, attn_implementation="sdpa", trust_remote_code=False)
-    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_dtype(dtype)
     with torch.device("cuda"), no_init_weights():
         made = Qwen2_5_VLForConditionalGeneration(config)
     torch.set_default_dtype(torch.float32)
@@ -246,7 +256,7 @@ def measure(step: Callable[[int], float], steps: int) -> tuple[float, list[float
         losses.append(step(number))
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[2:]), losses, torch.cuda.max_memory_allocated() / 2**30
+    return statistics.median(seconds[2:] or seconds), losses, torch.cuda.max_memory_allocated() / 2**30
 
 
 def read_samples(model: Path, length: int, packer: Any) -> list[dict]:
@@ -291,7 +301,8 @@ def table(model: Path, length: int, names: list[str], steps: int, packer: Any, r
             size, recompute, autocast = PLAIN[name]
             parts = [samples[i : i + size] for i in range(0, len(samples), size)]
             lr = engine_config(model, contract, {})["train.optm_lr"]
-            return plain_step(model, [batch_of(part) for part in parts], recompute, autocast, lr)
+            dtype = torch.float32 if name == "float32" else torch.bfloat16
+            return plain_step(model, [batch_of(part) for part in parts], recompute, autocast, lr, dtype)
         edits = {"train.train_batch_per_replica": len(samples)} | ENGINE[name]
         if at_once := edits.pop(AT_ONCE, 0):
             edits[MINI] = max(
@@ -309,13 +320,14 @@ def table(model: Path, length: int, names: list[str], steps: int, packer: Any, r
             began = time.perf_counter()
             step = stepper(name)
             made = time.perf_counter() - began
-            seconds, losses, peak = measure(step, steps)
+            seconds, losses, peak = measure(step, 1 if name == "float32" else steps)
             share = useful(step.model, tokens, patches) / seconds / rate
             line = f"{name:34} {seconds:7.3f} s  {tokens / seconds:7.0f} tokens/s  {share:5.1%}  {peak:6.1f} GiB  "
             line += f"made in {made:.0f} s  losses {' '.join(f'{x:.3f}' for x in losses)}"
             if gradient := step.model.first_gradient:
-                start, theirs = first.setdefault(frozenset(gradient), (name, gradient))
-                line += f"  gradient {cosine(theirs, gradient):.4f} of {start}"
+                start, theirs = first.setdefault("gradient", (name, gradient))
+                near, equal = likeness(theirs, gradient)
+                line += f"  gradient beside {start}'s: cosine {near:.4f}, {equal:.1%} of the signs"
             print(line, flush=True)
         except Exception as error:  # the table goes on
             traceback.print_exc()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cookbook.evaluation.controls import blind
-from cookbook.model.generation import begin_together, generate, token_logits
+from cookbook.model import decoding, generation
+from cookbook.model.generation import begin_together, generate, to, token_logits
 from cookbook.model.vision_tower import batch_vision
 
 
@@ -132,3 +133,20 @@ def test_neighbours_do_not_change_an_answer(stock, encoder, samples, size):
         for i in range(size):
             want = together.tokens[start + i][together.mask[start + i]]
             assert apart.tokens[i][apart.mask[i]].tolist() == want.tolist()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("block", [1, 3, 256])
+def test_recorded_steps_give_the_same_answers(stock, encoder, samples, monkeypatch, device, block):
+    """A cache that grows by blocks, which rows that have ended leave between two; on a GPU played back as graphs."""
+    model, prompts = batch_vision(stock), encoder.prompt_batch(different_lengths(samples))
+    plain = generate(model, prompts, 24, copies=2)
+    assert len(set(plain.lengths.tolist())) > 1 and plain.lengths.max() > 2 * 3  # two blocks and more
+    made = []
+    monkeypatch.setattr(decoding, "BLOCK", block)
+    monkeypatch.setattr(generation, "stepper", lambda *a: made.append(decoding.Replayed(*a)) or made[0])
+    model = model.to(device)
+    again = generate(model, to(model, prompts), 24, copies=2)
+    stock.to("cpu")
+    assert torch.equal(again.tokens.cpu(), plain.tokens) and torch.equal(again.ended.cpu(), plain.ended)
+    assert (len(made[0].tokens) < len(plain.tokens)) == (block == 1)  # the others end within a block

@@ -98,6 +98,7 @@ def test_a_base_that_nobody_has_is_named(notebook, drives, monkeypatch):
         notebook("av_caption_vqa", "nobody", data=drives, base="nobody/nothing")
 
 
+@pytest.mark.slow
 def test_the_template(notebook, runs, drives):
     told = notebook("template", "template_sample", data=drives, questions=1)
     assert "6 training samples, 1 test samples" in told and "SFT: 1 of 1" in told
@@ -105,6 +106,7 @@ def test_the_template(notebook, runs, drives):
     assert [json.loads(line)["id"] for line in lines] == ["test0"]
 
 
+@pytest.mark.slow
 def test_av_caption_vqa(notebook, runs, drives):
     told = notebook("av_caption_vqa", "av_sample", data=drives, steps=2)
     assert "SFT: 2 of 2" in told and "These are the toy" not in told

@@ -137,6 +137,7 @@ def test_videophy2_is_fetched_by_one_command_which_goes_on(tmp_path, monkeypatch
     assert not list((tmp_path / "empty").glob("*.jsonl"))
 
 
+@pytest.mark.slow
 def test_video_rewards_at_full_scale(runs, tmp_path, silent):
     data = videophy(tmp_path / "videophy2")
     told = run("video_rewards", tmp_path / "out", data, silent, sft_steps=2)
