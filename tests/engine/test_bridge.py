@@ -144,17 +144,21 @@ def test_the_controllers_socket_is_opened_again_for_this_machine_only(engine, mo
     ours.close()
 
 
-def test_steps_are_printed_in_the_engines_format_where_a_loader_has_set_up_logging(tmp_path):
+def test_steps_are_printed_in_the_engines_format_where_a_loader_has_set_up_logging():
     """The engine adds no handler where the root has one; if it does some day, the part is not needed any more."""
-    program = "import logging\nlogging.basicConfig(level=logging.INFO)\nfrom cosmos_rl.utils.logging import logger\n"
-    own, mended = "", "from cookbook.engine import bridge\nbridge.install_log()\n"
-    told = []
-    for part in (own, mended):
-        lines = program + part + "logger.info('Step: 1/2, Loss: 3.5')\n"
-        done = subprocess.run([sys.executable, "-W", "ignore", "-c", lines], capture_output=True, text=True, check=True)
-        told.append(done.stderr.splitlines()[-1])
-    assert told[0] == "INFO:cosmos:Step: 1/2, Loss: 3.5"
-    assert re.fullmatch(r"\[cosmos\] \S+ \S+ - cosmos - INFO - Step: 1/2, Loss: 3.5", told[1])
+    program = """
+import logging
+logging.basicConfig(level=logging.INFO)
+from cosmos_rl.utils.logging import logger
+logger.info("Step: 1/2, Loss: 3.5")
+from cookbook.engine import bridge
+bridge.install_log()
+logger.info("Step: 1/2, Loss: 3.5")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    own, mended = [line for line in done.stderr.splitlines() if "Step: 1/2" in line]
+    assert own == "INFO:cosmos:Step: 1/2, Loss: 3.5"
+    assert re.fullmatch(r"\[cosmos\] \S+ \S+ - cosmos - INFO - Step: 1/2, Loss: 3.5", mended)
 
 
 def test_the_bridge_says_what_it_put_in_place(engine, caplog):

@@ -73,24 +73,23 @@ def binary(rows: Sequence[Row]) -> dict:
     `positive` is the answer to be found: Yes or True where that is an option, else the first. What could not be read
     counts as the opposite of its reference; what needs a class that never occurs is None.
     """
-    from sklearn import metrics
-
     wanted, told = answer_pairs(rows)
     options = list(dict.fromkeys(o for row in rows for o in row.get("options") or [row["reference"]]))
     positive = next((o for o in options if o.lower() in POSITIVE), options[0])
     w = np.array([x == positive for x in wanted])
     t = np.array([not a if b == NONE else b == positive for a, b in zip(w, told)])
-    both = bool(w.any() and not w.all())
+    hits, alarms, missed, quiet = (int((a & b).sum()) for a, b in ((w, t), (~w, t), (w, ~t), (~w, ~t)))
+    both, margins = bool(w.any() and not w.all()), w.sum() * (~w).sum() * t.sum() * (~t).sum()
     return {
         "n": len(rows),
         "accuracy": float((w == t).mean()),
         "unread": told.count(NONE) / len(rows),
         "positive": positive,
-        "precision": float(metrics.precision_score(w, t)) if t.any() else None,
-        "recall": float(metrics.recall_score(w, t)) if w.any() else None,
-        "f1": float(metrics.f1_score(w, t)) if (w | t).any() else None,
-        "balanced_accuracy": float(metrics.balanced_accuracy_score(w, t)) if both else None,
-        "mcc": float(metrics.matthews_corrcoef(w, t)) if both else None,
+        "precision": ratio(hits, hits + alarms),
+        "recall": ratio(hits, hits + missed),
+        "f1": ratio(2 * hits, 2 * hits + alarms + missed),
+        "balanced_accuracy": (hits / (hits + missed) + quiet / (quiet + alarms)) / 2 if both else None,
+        "mcc": float((hits * quiet - alarms * missed) / margins**0.5) if both and margins else 0.0 if both else None,
         "confusion": confusion(rows),
     }
 
