@@ -20,7 +20,7 @@ MEDIA = (("video_token_id", "pixel_values_videos", "video_grid_thw"),
          ("image_token_id", "pixel_values", "image_grid_thw"))  # fmt: skip
 
 
-class Layout(NamedTuple):
+class Shared(NamedTuple):
     """Which keys the packed queries see, part by part; it travels in the place of the engine's `cu_seqlens`."""
 
     queries: Tensor  # edges of the parts, as flash-attn takes them: int32 (parts + 1)
@@ -30,12 +30,12 @@ class Layout(NamedTuple):
     longest_key: int
 
 
-def attends_by_layout(bare: Callable) -> Callable:
-    """Returns a flash_attn_varlen_func that takes a Layout too. A part's last query sees its last key."""
+def attends_by_shared_keys(bare: Callable) -> Callable:
+    """Returns a flash_attn_varlen_func that takes a Shared too. A part's last query sees its last key."""
 
     @wraps(bare)
-    def attend(q: Tensor, k: Tensor, v: Tensor, edges: Tensor | Layout, *args: Any, causal: bool) -> Tensor:
-        if not isinstance(edges, Layout):
+    def attend(q: Tensor, k: Tensor, v: Tensor, edges: Tensor | Shared, *args: Any, causal: bool) -> Tensor:
+        if not isinstance(edges, Shared):
             return bare(q, k, v, edges, *args, causal=causal)
         lengths = edges.longest_query, edges.longest_key
         return bare(q, k[edges.taken], v[edges.taken], edges.queries, edges.keys, *lengths, causal=causal)
@@ -78,10 +78,10 @@ def _shared(bare: Callable) -> Callable:
         rows, columns = (torch.tensor(x, device=input_ids.device) for x in zip(*places))
         for layer in model.model.layers.values():
             if not hasattr((attention := layer.self_attn).attn_func_varlen, "bare"):
-                attention.attn_func_varlen = attends_by_layout(attention.attn_func_varlen)
+                attention.attn_func_varlen = attends_by_shared_keys(attention.attn_func_varlen)
         given |= {"position_ids": kwargs["position_ids"][rows, :, columns].T[None],
                   "interested_tokens": asked[rows, columns][None],
-                  "cu_seqlens": _layout(parts, input_ids.device)}  # fmt: skip
+                  "cu_seqlens": _shared_keys(parts, input_ids.device)}  # fmt: skip
         return bare(model, input_ids[rows, columns][None], **given)
 
     forward.bare = bare
@@ -125,9 +125,9 @@ def _parts(first: list[int], begins: list[int], lengths: list[int]) -> tuple[lis
     return parts, places
 
 
-def _layout(parts: list[tuple[int, int, int, int]], device: torch.device) -> Layout:
+def _shared_keys(parts: list[tuple[int, int, int, int]], device: torch.device) -> Shared:
     queries = [end - start for start, end, _, _ in parts]
     keys = [end - start + last - begin for start, end, begin, last in parts]
     taken = [torch.arange(*span) for start, end, *prompt in parts for span in (prompt, (start, end))]
     edges = (torch.tensor([0, *accumulate(x)], dtype=torch.int32, device=device) for x in (queries, keys))
-    return Layout(*edges, torch.cat(taken).to(device), max(queries), max(keys))
+    return Shared(*edges, torch.cat(taken).to(device), max(queries), max(keys))

@@ -73,14 +73,14 @@ def test_logits_and_gradients_are_those_of_prompts_apart(native, group, monkeypa
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_attention_by_layout_is_that_of_whole_rows(device):
+def test_attention_of_shared_prompts_is_that_of_whole_rows(device):
     rng = torch.Generator().manual_seed(0)
     heads, keys, width, prompt, own = 6, 2, 64, 37, (5, 1, 20)
     parts, _ = sharing._parts([0, 0, 0], [prompt] * 3, [prompt + n for n in own])
-    layout, dtype = sharing._layout(parts, device), torch.float32 if device == "cpu" else torch.bfloat16
+    shared, dtype = sharing._shared_keys(parts, device), torch.float32 if device == "cpu" else torch.bfloat16
     q, k, v = (torch.randn(prompt + sum(own), n, width, generator=rng).to(device, dtype).requires_grad_()
                for n in (heads, keys, keys))  # fmt: skip
-    packed = sharing.attends_by_layout(attend_packed)(q, k, v, layout, layout, None, None, causal=True)
+    packed = sharing.attends_by_shared_keys(attend_packed)(q, k, v, shared, shared, None, None, causal=True)
     begins, whole = prompt, []
     for n in own:
         row = [*range(prompt), *range(begins, begins + n)]
