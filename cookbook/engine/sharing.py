@@ -30,7 +30,7 @@ class Shared(NamedTuple):
     longest_key: int
 
 
-def attends_by_shared_keys(bare: Callable) -> Callable:
+def attends_shared(bare: Callable) -> Callable:
     """Returns a flash_attn_varlen_func that takes a Shared too. A part's last query sees its last key."""
 
     @wraps(bare)
@@ -78,7 +78,7 @@ def _shared(bare: Callable) -> Callable:
         rows, columns = (torch.tensor(x, device=input_ids.device) for x in zip(*places))
         for layer in model.model.layers.values():
             if not hasattr((attention := layer.self_attn).attn_func_varlen, "bare"):
-                attention.attn_func_varlen = attends_by_shared_keys(attention.attn_func_varlen)
+                attention.attn_func_varlen = attends_shared(attention.attn_func_varlen)
         given |= {"position_ids": kwargs["position_ids"][rows, :, columns].T[None],
                   "interested_tokens": asked[rows, columns][None],
                   "cu_seqlens": _shared_keys(parts, input_ids.device)}  # fmt: skip
