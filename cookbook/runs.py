@@ -50,11 +50,9 @@ class Run:
     """A run that is being written. Creating one starts it, or goes on with it."""
 
     def __init__(self, name: str | Path, *, seed: int, go_on: bool = False) -> None:
-        """Make the folder, begin its files and write a first manifest.
+        """Make the folder, begin its files and write a first manifest; a relative path counts from runs/.
 
-        A relative path counts from runs/, wherever the process stands. The manifest, metrics, generations, log and
-        state of an earlier run in this folder are replaced, so that two runs never mix; other files stay. With `go_on`
-        all of them stay.
+        Manifest, metrics, generations, log and state of an earlier run there are replaced, but not with `go_on`.
         """
         self.path = path(name)
         self.seed, self.went_on = seed, go_on
@@ -70,10 +68,7 @@ class Run:
         self.write_manifest()
 
     def write_manifest(self, **facts: object) -> None:
-        """Write facts to manifest.json, beside those it has; a fact of the same name is replaced.
-
-        What JSON does not know, such as a path, is written as text.
-        """
+        """Write facts to manifest.json, over those of the same name; what JSON does not know, as a path, as text."""
         self._facts |= facts
         text = json.dumps(self._facts, indent=2, ensure_ascii=False, default=str)
         write_whole(self.path / MANIFEST, f"{text}\n".encode())
@@ -85,24 +80,19 @@ class Run:
         self.write_manifest(earlier=[])
 
     def sizes(self) -> dict[str, int]:
-        """Returns how many bytes long the metrics and generations are."""
         return {name: (self.path / name).stat().st_size for name in (METRICS, GENERATIONS)}
 
     def cut(self, sizes: Mapping[str, int]) -> None:
-        """Shorten metrics and generations to these lengths: what came after is written again.
-
-        Raises ValueError for a file that is shorter, which would be filled with zeros, or gone.
-        """
+        """Shorten metrics and generations to these lengths. Raises ValueError for a file that is shorter, or gone."""
         for name, size in sizes.items():
             if not (file := self.path / name).is_file() or file.stat().st_size < size:
                 raise ValueError(f"{name} is shorter than it was")
             os.truncate(file, size)
 
     def log_metrics(self, step: int, **values: float) -> None:
-        """Append one line to metrics.jsonl: the step, then the values in the order given, floats in full.
+        """Append one line to metrics.jsonl: the step, then the values; a tensor of one element as its number.
 
-        A tensor or array of one element is written as its number. No clock goes in here: durations belong in
-        the manifest, or two runs with one seed would differ.
+        No clock goes in here: durations belong in the manifest, or two runs with one seed would differ.
         """
         row = {"step": step, **values}
         self._append(METRICS, json.dumps(row, default=lambda value: value.item()))
@@ -119,7 +109,6 @@ class Run:
             self._append(GENERATIONS, json.dumps(row, ensure_ascii=False, default=str))
 
     def metrics(self) -> list[dict]:
-        """Returns the rows logged so far."""
         return read_metrics(self.path)
 
     def _append(self, name: str, line: str) -> None:
@@ -128,10 +117,7 @@ class Run:
 
 
 def path(name: str | Path = "") -> Path:
-    """Returns the folder or file of that name below runs/; an absolute path stays as it is.
-
-    All runs lie in runs/ of the project, or where the variable COOKBOOK_RUNS says.
-    """
+    """Returns the folder or file of that name below runs/, or where COOKBOOK_RUNS says; an absolute path stays."""
     return ROOT / os.environ.get(FOLDER, "runs") / name
 
 
@@ -144,10 +130,7 @@ def require_name(name: str) -> None:
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Let one process at a time write a run's folder; with `wait` the second waits. A process that died holds nothing.
-
-    Raises RunError, naming the process that has it.
-    """
+    """Let one process at a time write a run's folder; with `wait` the second waits. Raises RunError naming it."""
     import fcntl  # POSIX only, as the engine is
 
     try:
@@ -170,10 +153,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 def write_whole(file: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
-    """Write a file so that it is there whole, or as it was before: aside, flushed, renamed.
-
-    Raises RunError where it cannot be written; what it took of the disk is given back.
-    """
+    """Write a file whole or not at all: aside, flushed, renamed. Raises RunError where it cannot be written."""
     part = file.with_name(f".{file.name}.part")
     try:
         with part.open("wb") as out:
@@ -213,10 +193,8 @@ def use(folder: str) -> None:
 
 
 def read_metrics(run: str | Path, torn: bool = False) -> list[dict]:
-    """Returns the rows of a run's metrics, one dictionary a line.
+    """Returns the rows of a run's folder or metrics file; with `torn`, without a last line that is being written.
 
-    `run` is the run's folder or its metrics file; a relative one counts from runs/. With `torn`, a last line that is
-    being written is left out.
     Raises FileNotFoundError where there is no run, ValueError with file and line for a line without a step.
     """
     file = path(run) if Path(run).suffix == ".jsonl" else path(run) / METRICS
@@ -229,10 +207,7 @@ def read_metrics(run: str | Path, torn: bool = False) -> list[dict]:
 
 
 def read_jsonl(file: Path, torn: bool = False, needs: Collection[str] = ()) -> list[dict]:
-    """Returns what a file has, one object of JSON a line; with `torn`, without a last line that was cut off.
-
-    Raises ValueError with file and line for a line that is no object, or lacks one of the keys that it `needs`.
-    """
+    """Returns a file's objects, one a line, but for a `torn` last one. Raises ValueError for none, or a lacking key."""
     # a text may hold U+2028, where str.splitlines would break it
     lines = file.read_bytes().removeprefix(BOM).split(b"\n")
     numbered = enumerate(lines[:-1] if torn else lines, start=1)
@@ -245,7 +220,6 @@ def read_json(file: Path, needs: Collection[str] = ()) -> dict:
 
 
 def _object(text: bytes, place: str, what: str, needs: Collection[str]) -> dict:
-    """Returns the object of JSON, or says what is wrong with it at this place."""
     try:
         found = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -265,7 +239,6 @@ def named(place: Path) -> str:
 
 
 def _origin() -> dict:
-    """Returns what made the run: versions, commit, machine, command."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name, package in PACKAGES.items():
         versions[name] = next((found.version for found in distributions(name=package)), None)
@@ -276,10 +249,7 @@ def _origin() -> dict:
 
 
 def _commit() -> str | None:
-    """Returns the checkout's commit, with "-dirty" where files differ from it; None without git.
-
-    Notebooks are left out: running one writes its outputs, and what its parameters change stands in config.toml.
-    """
+    """Returns the commit, "-dirty" where files differ (but notebooks, which running changes); None without git."""
     if not (ROOT / ".git").exists():  # or git would answer for a repository further up
         return None
     git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)

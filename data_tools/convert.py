@@ -36,7 +36,6 @@ class Conversion:
     problems: Problems = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Returns the report as lines of text."""
         lines = [f"read {self.read} samples as {self.source}"]
         lines += [f"balanced: {line}" for line in str(self.balanced).splitlines()] if self.balanced else []
         lines += [f"wrote {n} samples of {clips} clips to {out}" for out, (n, clips) in self.written.items()]
@@ -58,10 +57,9 @@ def convert(
     seed: int = 0,
     **options,
 ) -> Conversion:
-    """Convert a dataset. Returns the report; `options` are those of the source's `read`.
+    """Convert a dataset. Returns the report; `options` are those of the source's `read`, `balance_by` a field or "".
 
-    `balance_by` names a field, or is "" for the samples' own labels. Raises DataError where nothing can be read or
-    written, and where `out` is there already.
+    Raises DataError where nothing can be read or written, and where `out` is there already.
     """
     name = format or formats.detect(source)
     report = Conversion(name)

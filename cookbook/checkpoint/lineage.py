@@ -35,10 +35,9 @@ class Stage:
 
 
 def lineage(path: str | Path) -> list[Stage]:
-    """Returns the stages from the base to this checkpoint, oldest first.
+    """Returns the stages from the base to this checkpoint, oldest first; what has no manifest here is a base.
 
-    What has no manifest is a base; so is a start that is not on this disk. Raises CheckpointError for a half-written
-    export and for what is neither a run nor a checkpoint, ValueError for manifests that start from each other.
+    Raises CheckpointError for a half-written export or no checkpoint, ValueError for manifests that form a circle.
     """
     require_folder(ROOT / path)
     stages, start = [], str(path)
@@ -58,7 +57,6 @@ def lineage(path: str | Path) -> list[Stage]:
 
 
 def _read(run: Path, folder: Path) -> tuple[Stage, str]:
-    """Returns the stage of a run, and what it started from."""
     told = read_manifest(run)
     facts = {"export": folder.name} if folder != run else {}
     kind, file = str(told.get("kind", "run")), run / "config.toml"
@@ -73,10 +71,7 @@ def _read(run: Path, folder: Path) -> tuple[Stage, str]:
 
 
 def fingerprint(path: str | Path) -> str | None:
-    """Returns twelve hexadecimal digits of a checkpoint's weights, by a few places of each file; None without any here.
-
-    Any training step changes them; reading them takes no longer for 7B.
-    """
+    """Returns twelve hexadecimal digits of a checkpoint's weights, by a few places of each file; None without any."""
     found = hashlib.sha256()
     if not (folder := on_disk(path)):
         return None

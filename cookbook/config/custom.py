@@ -1,8 +1,7 @@
 """The table [custom]: the keys that loader files read there, and what is wrong with those that a file states.
 
-Why: the engine passes the table on untouched, so a misspelt key would be lost without a word. Loaders
-(`data_tools.loading.custom`) and the lint both ask here. The keys of one loader alone stand in its `OPTIONS`, by their
-types, which the lint reads without running the file.
+Why: the engine passes the table on untouched, so a misspelt key would be lost without a word. Loaders and the lint ask
+here; the keys of one loader alone stand in its `OPTIONS`, which the lint reads without running the file.
 """
 
 import difflib

@@ -23,7 +23,6 @@ class ConfigError(ValueError):
 
 
 def _walk(table: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (dotted key, value) of all leaves."""
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from _walk(value, f"{prefix}{name}.")
@@ -64,11 +63,7 @@ class Config:
 
     @classmethod
     def load(cls, path: str | Path) -> "Config":
-        """Read a file; a relative path counts from the project's root.
-
-        Raises ConfigError where the file is missing, is not TOML, or holds a key that the engine would drop or a
-        value that it would refuse.
-        """
+        """Read a file, from the project's root. Raises ConfigError: no TOML, or what the engine drops or refuses."""
         return cls.read(ROOT / path, Path(path).name)._checked()
 
     def _checked(self) -> "Config":
@@ -103,7 +98,6 @@ class Config:
         return Config(document, self.name)._checked()
 
     def text(self) -> str:
-        """Returns the configuration as TOML."""
         return tomlkit.dumps(self.document)
 
     def line(self, key: str) -> int:
@@ -113,7 +107,6 @@ class Config:
 
     @cached_property
     def _lines(self) -> dict[tuple[str, ...], int]:
-        """The first line of each key and table, by its path."""
         found, table, quoted = {}, "", False
         for number, text in enumerate(self.text().splitlines(), 1):
             inside, quoted = quoted, quoted ^ (text.count('"""') % 2 == 1) ^ (text.count("'''") % 2 == 1)
@@ -130,8 +123,7 @@ class Config:
 def difference(default: Config, custom: Config) -> Table:
     """Returns key | default | custom | why of every key whose value differs, in the default's order, new keys last.
 
-    Values stand as TOML would write them. The why of a changed value is the comment beside it in the custom file; the
-    why of keys that it leaves out is a comment line `# key, key: reason`.
+    The why is the comment beside a changed value; of a key that is left out, a comment line `# key, key: reason`.
     """
     keys = dict.fromkeys([*default.stated, *custom.stated])
     rows = [

@@ -1,8 +1,7 @@
 """The engine's own schema: which keys there are, what they take, what they default to, and what was meant instead.
 
 Why: cosmos-rl takes seconds to import and drops unknown keys in silence. Its pydantic schema is exported once, into
-`configs/schema/`, and read in milliseconds. A test compares the export with the pinned engine. What is said of an
-unknown key names the right one: a key of another table, of another release or library, or one spelt nearly the same.
+`configs/schema/`, and read in milliseconds; a test compares it with the pinned engine.
 """
 
 import difflib
@@ -98,22 +97,14 @@ def _nodes(kind: str) -> dict[str, dict]:
 
 @cache
 def find_key(key: str, kind: str) -> dict | None:
-    """Returns the schema of a dotted key, {} below a table that takes any key, None where the engine has none.
-
-    `kind`: "sft" or "grpo".
-    """
-    nodes = _nodes(kind)
-    above = [nodes[table] for table in _parents(key) if table in nodes]
-    options = [option for node in above for option in (node, *node.get("anyOf", []))]
-    takes_any = any(option.get("additionalProperties") for option in options)  # as [custom] and reward_function do
-    return nodes.get(key, {} if takes_any else None)
+    """Returns the schema of a dotted key, {} below a table that takes any, None for none. `kind`: "sft" or "grpo"."""
+    return _nodes(kind).get(key, {} if any(_any_key(key, kind)) else None)
 
 
-def _each_value(key: str, kind: str) -> dict:
-    """Returns the schema of every value in the table above that takes any key, {} where it says nothing of them."""
-    above = [node for table in _parents(key) if (node := _nodes(kind).get(table))]
-    options = [option for node in above for option in (node, *node.get("anyOf", []))]
-    return next((each for o in options if isinstance(each := o.get("additionalProperties"), dict)), {})
+def _any_key(key: str, kind: str) -> list[Any]:
+    """Returns what the tables above say of keys that they do not name, as [custom] and reward_function take them."""
+    above = [_nodes(kind).get(table, {}) for table in _parents(key)]
+    return [option.get("additionalProperties") for node in above for option in (node, *node.get("anyOf", []))]
 
 
 def _parents(key: str) -> list[str]:
@@ -155,7 +146,7 @@ def _odd_number(value: Any) -> str | None:
 
 def refusal(key: str, value: Any, kind: str) -> str | None:
     """Returns what the key takes, in words, where it does not take this value; else None."""
-    node = find_key(key, kind) or _each_value(key, kind)
+    node = find_key(key, kind) or next((each for each in _any_key(key, kind) if isinstance(each, dict)), {})
     if odd := _odd_number(value):
         return odd
     if not node:
@@ -193,10 +184,7 @@ def _nearest(key: str, kind: str) -> str:
 
 
 def check(stated: Mapping[str, Any], kind: str, line: Callable[[str], int]) -> Iterator[Issue]:
-    """Yields unknown keys, tables in a value's place, and values of the wrong type or outside the choices.
-
-    `stated` are the values of a file by dotted key, `line` tells where a key stands.
-    """
+    """Yields unknown keys, tables in a value's place, and refused values; `line` tells where a dotted key stands."""
     for key, value in stated.items():
         if find_key(key, kind) is None:
             parent, other = next(filter(_nodes(kind).get, _parents(key)), ""), "sft" if kind == "grpo" else "grpo"

@@ -1,10 +1,9 @@
 """Answer formats: how a completion is written, whether it is in form, and which option it states.
 
-Why: the prompt asks for one form, the targets are written in it, the reward pays for it and the evaluation reads it.
-The contract names the form; these are the forms, and the one parser. It is tolerant inside the stated answer ("(b)",
-"**B.**", "The answer is B", the option's own words) and strict about where an answer may stand: with `think_answer`
-and `answer` only a closed <answer> block counts. `lenient` finds an answer elsewhere; the evaluation reports that as a
-second number. What names no option, two options or a refusal is None, and counts as wrong.
+Why: prompt, targets, reward and evaluation share one form, which the contract names; these are the forms, and the one
+parser. It is tolerant inside the stated answer ("(b)", "**B.**", "The answer is B", the option's own words) and strict
+about where it may stand: with `think_answer` and `answer` only a closed <answer> block counts (`lenient`, a second
+number, looks elsewhere). What names no option, two options or a refusal is None, and counts as wrong.
 
     FORMATS["think_answer"].write("They touch.", "Yes")
     choose("The answer is (b).", ["A", "B"])                       # "B"
@@ -18,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from string import ascii_uppercase
 from types import SimpleNamespace
 from typing import Any
 from unicodedata import normalize
@@ -83,13 +83,9 @@ def lenient(completion: str) -> str | None:
 
 
 def choices_of(words: str) -> tuple[str, dict[str, str]]:
-    """Returns (question, choices by letter) of a text that lists them line by line: "(A) rain", "A) rain", "A: rain".
-
-    Without at least two lines that begin with A, B, … in order, the choices are {}.
-    """
+    """Returns (question, choices by letter) of lines like "(A) rain", "A) rain", "A: rain"; {} for fewer than two."""
     found = list(CHOICE.finditer(words))
-    letters = [match[1] for match in found]
-    if len(found) < 2 or letters != [chr(ord("A") + i) for i in range(len(found))]:
+    if len(found) < 2 or not ascii_uppercase.startswith("".join(match[1] for match in found)):
         return words.strip(), {}
     return words[: found[0].start()].strip(), {match[1]: match[2] for match in found}
 
@@ -103,10 +99,7 @@ def option_texts(question: str, options: Sequence[str]) -> dict[str, str] | None
 def read_answer(
     form: str, completion: str, options: Sequence[str] = (), texts: Texts | None = None, forgiving: bool = False
 ) -> str | None:
-    """Returns the option that a completion in this format states, or None; without options, the stated words.
-
-    `forgiving` looks for the answer as `lenient` does, wherever the format wants it.
-    """
+    """Returns the option that is stated, None for none; without options the words. `forgiving`: see `lenient`."""
     stated = lenient(completion) if forgiving else FORMATS[form].stated(completion)
     if stated is None:
         return None
@@ -291,11 +284,9 @@ def _stated(words: str, reader: SimpleNamespace, texts: Texts) -> str | None:
     weak, strong, groups = [], [], _groups(words, reader, texts)
 
     def state(kind: list, match: re.Match, name: str | int = "name") -> None:
-        at, asked = match.start(name), words[match.end(name) : match.end(name) + 9].lstrip(" )]\"'").startswith("?")
-        if not asked and not _denied(words, {match.start(), at}) and not DENIED.match(words, match.end(name)):
-            if _refuted(words, match.end(name), texts):
-                return
-            both = next((names for start, end, names in groups if start <= at < end and len(names) > 1), None)
+        at = match.start(name)
+        if not _withdrawn(words, {match.start(), at}, match.end(name), texts):
+            both = any(start <= at < end and len(names) > 1 for start, end, names in groups)
             kind.append((at, "" if both else match[name].lower()))
 
     for match in (*reader.said.finditer(words), *reader.holds.finditer(words)):
@@ -325,17 +316,19 @@ def _groups(words: str, reader: SimpleNamespace, texts: Texts) -> list[tuple[int
     found = []
     for match in reader.group.finditer(words):
         names = {each[0].lower() for each in reader.name.finditer(words, match.start(), match.end())}
-        denied = _denied(words, {match.start()}) or DENIED.match(words, match.end())
-        asked = words[match.end() : match.end() + 9].lstrip(" )]\"'").startswith("?") and len(names) == 1
-        denied = denied or (len(names) == 1 and _refuted(words, match.end(), texts))
-        if not denied and not asked and (len(names) > 1 or reader.means(words, match.start())):
+        withdrawn = _withdrawn(words, {match.start()}, match.end(), texts, alone=len(names) == 1)
+        if not withdrawn and (len(names) > 1 or reader.means(words, match.start())):
             found.append((match.start(), match.end(), names))
     return found
 
 
-def _denied(words: str, places: set[int]) -> bool:
-    before = [words[max(0, at - 60) : at] for at in places]  # a denial ends in a word: most need no search
-    return any(part.rstrip(" \n([{<\"'“‘「『【《")[-1:].isalnum() and NEGATED.search(part) for part in before)
+def _withdrawn(words: str, starts: set[int], end: int, texts: Texts, alone: bool = True) -> bool:
+    """Whether what is named up to there is denied or, where it stands alone, asked or said to be wrong."""
+    before = [words[max(0, at - 60) : at] for at in starts]  # a denial ends in a word: most need no search
+    if any(part.rstrip(" \n([{<\"'“‘「『【《")[-1:].isalnum() and NEGATED.search(part) for part in before):
+        return True
+    asked = words[end : end + 9].lstrip(" )]\"'").startswith("?")
+    return bool(DENIED.match(words, end)) or (alone and (asked or _refuted(words, end, texts)))
 
 
 def _refuted(words: str, end: int, texts: Texts) -> bool:

@@ -56,9 +56,8 @@ class Contract:
     def load(cls, path: str | Path) -> "Contract":
         """Read a contract file.
 
-        Raises ContractError for a file that is no table of keys, a number that is none or has no meaning, and where
-        there is no size between its pixel limits, ValueError for
-        missing or unknown keys, and for a prompt that shows another form than the one rewarded.
+        Raises ContractError for no table of keys and values without meaning, ValueError for missing or unknown keys,
+        and for a prompt that shows another form than the one rewarded.
         """
         data, vision = _tables(Path(path))
         for found, wanted, free in (
@@ -112,8 +111,7 @@ class Contract:
     def conversation(self, messages: Sequence[Message]) -> list[dict]:
         """Returns chat messages as cosmos-rl loaders yield them: the system prompt first, limits on every clip.
 
-        What the contract says holds: a system turn of the messages gives way to the contract's, where it has one, and
-        so do all limits that stand on a clip. Raises ContractError for a part of a clip.
+        A system turn and limits of the messages give way to the contract's. Raises ContractError for a part of a clip.
         """
         limits = self.vision.stated()
         own = {"video": limits, "image": {key: limits[key] for key in ("min_pixels", "max_pixels")}}
@@ -133,16 +131,14 @@ class Contract:
         return FORMATS[self.answer_format].write(reasoning, answer)
 
     def is_well_formed(self, completion: str) -> bool:
-        """Whether the completion has exactly the form that the prompt asks for."""
         return FORMATS[self.answer_format].well_formed(completion)
 
     def read_answer(
         self, completion: str, options: Sequence[str] = (), texts: Texts | None = None, lenient: bool = False
     ) -> str | None:
-        """Returns the option that a completion states, or None; without options, the words of the stated answer.
+        """Returns the option that a completion states, None for none; without options, the stated words.
 
-        `texts` are the options' words, so that "rain" counts as "A". With `lenient`, an answer may stand outside its
-        place in the format: for a second number beside the strict one, never for a reward.
+        `texts` are the options' words ("rain" counts as "A"). `lenient`, for a second number only: wherever it stands.
         """
         return read_answer(self.answer_format, completion, options, texts, lenient)
 
@@ -155,7 +151,6 @@ class _Once(yaml.SafeLoader):
     """YAML in which no key stands twice: of two, yaml.safe_load takes the last in silence."""
 
     def construct_mapping(self, node, deep=False):
-        """Returns the table of a node. Raises yaml.YAMLError for a key that stands twice."""
         keys = [key.value for key, _ in node.value]
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise yaml.YAMLError(f"{twice} stands twice{node.start_mark}")

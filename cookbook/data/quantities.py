@@ -1,8 +1,7 @@
 """Quantities in an answer: the one number, or the one span of time, that its words state, and the words it shares.
 
-Why: a reward and a score that read "1,000" or "between 3 and 4" in two ways pay for one thing and measure another. Here
-is the one reader of both, used by `cookbook.training.rewards` and `cookbook.evaluation.metrics`. It is strict where
-words leave a choice: two numbers, two spans, a range or a denial are None, and count as wrong.
+Why: a reward and a score that read "1,000" or "between 3 and 4" in two ways pay for one thing and measure another. The
+one reader of both is strict: two numbers, two spans, a range or a denial are None, and count as wrong.
 
     number("about 3,5 m")                          # 3.5
     span("in clip 2 from 0:03 to 5.5 s")           # (3.0, 5.5)
@@ -105,10 +104,7 @@ def iou(a: tuple[float, float] | None, b: tuple[float, float] | None) -> float:
 
 
 def common_words(a: Sequence[str], b: Sequence[str]) -> int:
-    """Returns the length of the longest common subsequence of two lists of words.
-
-    All places of `b` are the bits of one number (Hyyrö 2004), so that 2,000 words a side take a millisecond.
-    """
+    """Returns the length of the longest common subsequence of two lists of words (bit-parallel, Hyyrö 2004)."""
     places: dict[str, int] = {}
     for place, word in enumerate(b):
         places[word] = places.get(word, 0) | 1 << place

@@ -1,8 +1,7 @@
 """Samples: one item of any dataset, in the chat format that cosmos-rl loaders yield.
 
-Why: every published format (folders of clips and labels, LLaVA JSON, Hugging Face rows, question-answer pairs) says the
-same in its own way: somebody shows media, asks, and gets an answer. A sample holds that, and remembers which clip it
-belongs to and which label it carries, so that splitting and balancing can never lose track of either.
+Why: every published format says the same in its own way: somebody shows media, asks, and gets an answer. A sample holds
+that, with its clip and its label, so that splitting and balancing can never lose track of either.
 
     sample.messages     # the conversation, media as absolute paths
     sample.prompt       # without the last assistant turn, for rollouts and evaluation
@@ -66,7 +65,6 @@ class Sample:
 
     @property
     def video(self) -> Path | None:
-        """The first clip, None where there is none."""
         return next((path for kind, path in self.media() if kind == "video"), None)
 
     def media(self) -> Iterator[tuple[str, Path]]:
@@ -83,7 +81,6 @@ class Sample:
         return found[0] if found else ""
 
     def with_media(self, paths: Mapping[Path, Path]) -> "Sample":
-        """Returns the sample with clips and images exchanged."""
 
         def exchange(part: Mapping[str, Any]) -> dict[str, Any]:
             kind = part["type"]

@@ -2,10 +2,8 @@
 
 Why: torchvision 0.26 has no video reader any more, and decord and torchcodec are extra installs, so this is PyAV, with
 the frame sampling of qwen-vl-utils (evenly spaced, an even number, at least four), in time where the frames are not
-evenly spaced. Only the frames that are wanted become pictures: a long clip costs time, not memory. A clip is asked
-about many times, and reading it costs more than a small model's answer; but one of 30 frames at 81,920 pixels takes
-29 MB, so what was used longest ago goes first. Used by `cookbook.data.encoder` and, in the engine's processes, by
-`cookbook.engine.video_reader`.
+evenly spaced. Only the frames that are wanted become pictures: a long clip costs time, not memory. Clips are kept, for
+one is asked about many times; but 30 frames at 81,920 pixels take 29 MB, so what was used longest ago goes first.
 
     frames, rate = read_frames("clip.mp4", fps=2)
     clip = Recent(4 * 2**30).get(path, lambda: read_frames(path, fps=2))
@@ -74,10 +72,7 @@ def _stream(path: str | Path):
 
 
 def timing(path: str | Path) -> Timing:
-    """Returns how many frames a clip has, and when they come. Counted: a file's own figure can be wrong or missing.
-
-    Raises VideoError where the file is missing, unreadable or without frames.
-    """
+    """Returns how many frames a clip has, counted, and when they come. Raises VideoError where there are none."""
     with _stream(path) as (container, stream):
         found = _timing([frame.pts for frame in container.decode(stream)], stream)
     if not found.total:
@@ -131,10 +126,8 @@ def read_frames(path: str | Path, fps: float, most: int = MAX_FRAMES) -> tuple[t
 def read_clip(path: str | Path, fps: float, most: int = MAX_FRAMES) -> tuple[torch.Tensor, float, list[int], float]:
     """Decode a clip and sample it at about `fps` frames a second, `most` frames at most.
 
-    Returns (frames, channels, height, width) uint8, the rate that the sampled frames really have, which frames of the
-    clip they stand for, and the clip's rate: places / rate are their seconds. The file's own number of frames is
-    believed first; where decoding finds another, or frames that are not evenly spaced, the clip is decoded again.
-    Raises VideoError where the file is missing, unreadable or without frames.
+    Returns (frames, channels, height, width) uint8, their real rate, which frames of the clip they stand for, and the
+    clip's rate: places / rate are their seconds. Raises VideoError for a missing, unreadable or empty file.
     """
     with _stream(path) as (container, stream):
         rate = float(stream.average_rate or stream.guessed_rate or 0)
@@ -149,7 +142,6 @@ def read_clip(path: str | Path, fps: float, most: int = MAX_FRAMES) -> tuple[tor
 
 
 def _places(clip: Timing, fps: float, most: int) -> list[int]:
-    """Returns the places of the sampled frames; none where there are too few."""
     return clip.spread(frames_seen(clip.total / clip.rate, fps, clip.total, most)) if clip.total else []
 
 
@@ -161,7 +153,6 @@ class Recent:
         self.limit, self.bytes, self.kept, self._lock = limit, 0, OrderedDict(), Lock()
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Returns what is kept under the key, else what `make` returns, and keeps that."""
         with self._lock:
             if key in self.kept:
                 self.kept.move_to_end(key)

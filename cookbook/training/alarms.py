@@ -1,8 +1,7 @@
 """What can go wrong in a run, by the last rows of its metrics: one small check each, its likely cause and the knob.
 
 Why: RL fails quietly, and each way of failing has a known look. A check sees a few rows only, so it can be asked after
-every step; the metrics are those of both engines, and a check whose metric is not logged says nothing. Both training
-loops and the engine's watcher ask them after each step, `cookbook.watch` for any run that has left its metrics.
+every step, of both engines; one whose metric is not logged says nothing. `cookbook.watch` asks of any run.
 
     Watcher(run).see(step, values)          # logs what goes off at this step; returns the severe alarm, or None
     replay(read_metrics("tutorial/rl"))     # every alarm, at the step where it first went off
@@ -56,9 +55,6 @@ class Alarm:
         return f"{said} Try {self.knob}; see {self.read}"
 
 
-# ---- checks -----------------------------------------------------------------------------------------------------
-
-
 def _values(rows: Rows, key: str) -> list[float]:
     """Returns the logged values: the loss of SFT only, and of steps with an update norm, KL and entropy."""
     logged = [row for row in rows if row.get(key) is not None]
@@ -70,7 +66,6 @@ def _values(rows: Rows, key: str) -> list[float]:
 
 
 def _ends(values: list[float], part: int = WINDOW) -> tuple[float, float]:
-    """Returns the means of the first and of the last `part` values."""
     return mean(values[:part]), mean(values[-part:])
 
 
@@ -187,9 +182,6 @@ RULES = (
 )  # fmt: skip
 
 
-# ---- what has gone off -----------------------------------------------------------------------------------------------
-
-
 class TrainingStopped(RuntimeError):
     """A run that was ended by a severe alarm; `alarm` says which."""
 
@@ -205,17 +197,13 @@ def standing(rows: Rows) -> list[Alarm]:
 
 
 class History:
-    """The rows that are looked at, so that step 10,000 costs what step 100 does: at most HEAD + MIDDLE + TAIL, and two.
-
-    These are the first and the last rows, evenly some of those between, and the best by each held-out measure.
-    """
+    """The rows that are looked at, so that step 10,000 costs what 100 does: first, last, some between, the best."""
 
     def __init__(self) -> None:
         self.head, self.middle, self.tail, self.best = [], [], deque(), {}
         self.passed, self.stride = 0, 1
 
     def add(self, row: dict) -> None:
-        """Take the row of the next step."""
         self.tail.append(row)
         if len(self.tail) <= TAIL:
             return
@@ -233,7 +221,6 @@ class History:
             self.middle, self.stride = self.middle[::2], 2 * self.stride
 
     def rows(self) -> list[dict]:
-        """Returns what was kept, by step."""
         kept = {id(row): row for row in (*self.head, *self.middle, *self.best.values(), *self.tail)}
         return sorted(kept.values(), key=itemgetter("step"))
 

@@ -113,11 +113,7 @@ def policy_loss(
 
 
 def completion_weights(objective: Objective, lengths: Tensor) -> Tensor:
-    """Returns how much each completion's summed loss counts (n, 1). lengths (n): its tokens that count.
-
-    Only the first GRPO, seq-mean-token-mean, weighs a completion by 1 / length: each token of a long one then counts
-    less, which Dr. GRPO takes out again by a constant, `unbiased_loss_max_tokens`.
-    """
+    """Returns what each completion's summed loss counts (n, 1): 1 / tokens in the first GRPO, not in Dr. GRPO."""
     by_length = objective.loss_type == "seq-mean-token-mean" and not objective.unbiased_loss_max_tokens
     return (1 / lengths.clamp_min(1) if by_length else torch.ones(len(lengths), device=lengths.device))[:, None]
 
@@ -125,8 +121,7 @@ def completion_weights(objective: Objective, lengths: Tensor) -> Tensor:
 def divisor(objective: Objective, lengths: Tensor) -> int:
     """Returns what the weighted sum over a step's completions is divided by. lengths (n): tokens that count.
 
-    token-mean: all tokens, so that each weighs the same and long completions more (DAPO). The others: completions, of
-    `unbiased_loss_max_tokens` each where that is stated.
+    token-mean: all tokens (DAPO). The others: completions, times `unbiased_loss_max_tokens` where that is stated.
     """
     if objective.loss_type == "token-mean":
         return max(int(lengths.sum()), 1)

@@ -1,7 +1,7 @@
 """Held-out prompts during RL: their accuracy, the best step by it, and the same few answers over time.
 
-Why: the reward that is trained on rises also when it is being gamed. What counts is the task's metric on prompts that
-are not trained on, under greedy decoding, as in the evaluation; the export of the best step by that is never deleted.
+Why: the reward that is trained on rises also when it is being gamed. What counts is greedy accuracy on prompts that are
+not trained on; the export of the best step by that is never deleted.
 
     [validation]
     enable = true
@@ -58,10 +58,7 @@ class Validation:
             raise ConfigError(f"{config.name}: validation.enable needs samples with an answer to compare with")
 
     def look(self, model, step: int, values: dict[str, float] | None = None) -> bool:
-        """Keep the probes' answers where it is time; add the accuracy to `values` where it is time for that.
-
-        Returns whether the accuracy is higher than at any step before.
-        """
+        """Keep the probes' answers, and the accuracy in `values`, where it is time. Returns whether it is the best."""
         if self.probes and step in self.times:
             texts = answers(model, self.encoder, self.probes, self.limit, self.size)
             for sample, text in zip(self.probes, texts):
@@ -85,7 +82,6 @@ class Validation:
         return sum(read(text, s) == s.answer for text, s in zip(texts, self.samples)) / len(self.samples)
 
     def note_best(self, step: int, value: float) -> None:
-        """Write best.json: {"step", "metric", "value"}."""
         text = json.dumps({"step": step, "metric": METRIC, "value": value}) + "\n"
         write_whole(self.run.path / BEST, text.encode())
 
@@ -97,10 +93,7 @@ def best_step(run: str | Path) -> int | None:
 
 
 def generations_over_time(path: str | Path) -> list[dict]:
-    """Returns one row a probe: id, question, reference, and "step N" → what it answered then.
-
-    `path` is the run's folder or its generations.jsonl; a relative one counts from runs/.
-    """
+    """Returns a row a probe of a run's folder or file: id, question, reference, "step N" → what it answered then."""
     path = runs.path(path)
     table: dict[str, dict] = {}
     file = path if path.suffix == ".jsonl" else path / GENERATIONS

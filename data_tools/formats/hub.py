@@ -43,10 +43,7 @@ def cache_folder(name: Place, subset: str | None) -> Path:
 def rows(
     path: Place, subset: str | None, split: Names, problems: Problems | None
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yields (id, file and row, row) of the wanted splits, all where none is named; the id is SPLIT-NUMBER.
-
-    Raises DataError where the path, the subset or a split is not there, naming those that are.
-    """
+    """Yields (SPLIT-NUMBER, file and row, row) of the wanted splits, or all. Raises DataError for what is not there."""
     wanted, counts = {split} if isinstance(split, str) else set(split or ()), Counter()
     for part, named in _hub_tables(str(path), subset) if is_hub_name(path) else _tables(Path(path), subset, problems):
         counts[part] += 0  # it is there, though nobody may want its rows read
@@ -94,7 +91,6 @@ def file_rows(file: Path, problems: Problems | None, first: int = 0) -> Iterator
 
 
 def _table_rows(file: Path) -> Iterator[dict]:
-    """Yields the rows of a table, a batch at a time in memory."""
     if file.suffix.lower() == ".csv":
         with file.open(newline="", encoding="utf-8-sig") as lines:
             yield from csv.DictReader(lines)
@@ -182,8 +178,7 @@ def _bare(name: str) -> str:
 def unpack_clips(name: Place, subset: str | None) -> Path:
     """Unpack the clips of a dataset into the engine's cache, once, whichever of its processes comes first.
 
-    Returns the folder. Archives lie beside the rows of a local folder; the hub's are downloaded. A local folder without
-    archives has its clips unpacked already: nothing is done.
+    Returns the folder. The hub's archives are downloaded; a local folder without archives has them unpacked.
     """
     folder = cache_folder(name, subset)
     done = folder / ".prepared"  # the engine's own mark, so neither unpacks what the other has
@@ -202,10 +197,9 @@ def unpack_clips(name: Place, subset: str | None) -> Path:
 
 
 def extract(archive: Path, out: Path) -> None:
-    """Unpack a .tar.gz into a folder, over files of the same name; all of it, or nothing.
+    """Unpack a .tar.gz into a folder, over files of the same name; all of it, or nothing: strangers wrote its names.
 
-    Why so careful: an archive is a list of file names that a stranger wrote. Raises DataError that names the archive
-    where it is damaged, or holds anything but plain files and folders below its root.
+    Raises DataError where it is damaged, or holds anything but plain files and folders below its root.
     """
     if not hasattr(tarfile, "data_filter"):
         raise DataError(f"{archive}: this Python unpacks without a check; take 3.10.12, 3.11.4, 3.12 or newer")
@@ -242,10 +236,7 @@ def _archives_of(name: str, subset: str | None) -> Path:
 
 
 def snapshot(name: str, patterns: list[str], folder: Path | None = None) -> Path:
-    """Returns where those files of a dataset of the hub lie: downloaded into the folder, or else into the hub's cache.
-
-    What is there is not fetched again. The token is that of the environment, HF_TOKEN, or of `hf auth login`.
-    """
+    """Returns where files of a hub's dataset lie, fetched once into the folder or the hub's cache. Raises DataError."""
     from huggingface_hub import snapshot_download
 
     try:

@@ -31,10 +31,9 @@ def read(
     media: Place | None = None,
     column: str = COLUMN,
 ) -> list[Sample]:
-    """Returns one sample a row, of the wanted splits, all where none is named.
+    """Returns one sample a row, of the wanted splits or of all; `media` is the folder of the clips, if not its own.
 
-    `media` is the folder that may hold the clips, if not the dataset's own. Raises DataError where `datasets` cannot
-    load the folder, or a split or the column is not there.
+    Raises DataError where `datasets` cannot load the folder, or a split or the column is not there.
     """
     root, wanted = Path(media or path), {split} if isinstance(split, str) else set(split or ())
     tables = _tables(Path(path))
@@ -79,10 +78,7 @@ def _sample(row: dict[str, Any], name: str, root: Path, column: str) -> Sample:
 
 
 def write(samples: Iterable[Sample], path: Place, problems: Problems | None = None) -> Counter[str]:
-    """Write a folder that `datasets.load_from_disk` opens, with the clips in videos/ and images/ inside it.
-
-    Every field has a place; the result is always empty.
-    """
+    """Write a folder that `datasets.load_from_disk` opens, with its clips. Returns {}: every field has a place."""
     import datasets
 
     home = fresh(Path(path)).resolve()

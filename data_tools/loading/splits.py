@@ -27,11 +27,7 @@ def _draw(seed: int, name: str) -> str:
 
 
 def clusters(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
-    """Returns {name: samples} such that no group and no clip stands in two of them.
-
-    Most are one group. Where a sample shows clips of two groups, both are one cluster, named by the first in the
-    alphabet.
-    """
+    """Returns {name: samples} so that no group and no clip stands in two; groups that share a clip are one."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -61,7 +57,7 @@ def _drawn(samples: Iterable[Sample], seed: int) -> list[list[Sample]]:
 def split_by_clip(samples: Iterable[Sample], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[Sample]]:
     """Returns {split: samples}: every sample once, no group and no clip in two splits, each in the order it came.
 
-    Shares are of clips and add up to 1. Raises DataError where they do not, or where there are fewer clips than splits.
+    Shares are of clips. Raises DataError where they do not add up to 1, or there are fewer clips than splits.
     """
     if not shares or any(not share > 0 for share in shares.values()) or not math.isclose(sum(shares.values()), 1):
         raise DataError(f"the shares {dict(shares)} are not above 0 with a sum of 1")
@@ -84,10 +80,7 @@ def _counts(shares: Mapping[str, float], total: int) -> dict[str, int]:
 
 
 def hold_out(samples: Iterable[Sample], size: int | float, seed: int = 0) -> tuple[list[Sample], list[Sample]]:
-    """Returns (kept, held out): whole clips until there are `size` samples, or that share where it is a fraction.
-
-    At least one clip is kept. Raises DataError where there is only one clip, or the size is negative.
-    """
+    """Returns (kept, held out) by whole clips: `size` samples, or that share. Raises DataError for one clip alone."""
     samples = list(samples)
     wanted = size * len(samples) if isinstance(size, float) else size
     if wanted < 0:
@@ -112,7 +105,6 @@ class Balanced:
     after: Counter[str]
 
     def __str__(self) -> str:
-        """Returns one line a label: how many of how many."""
         return "\n".join(f"{label}: {self.after[label]} of {count}" for label, count in sorted(self.before.items()))
 
 
@@ -125,10 +117,7 @@ def label_of(sample: Sample) -> str:
 
 
 def balance(samples: Iterable[Sample], seed: int = 0, per_label: int | None = None) -> Balanced:
-    """Returns as many samples of each label: of the rarest there are, or `per_label` where that is given.
-
-    Samples are left out, never repeated or changed; a label that has fewer than `per_label` keeps what it has.
-    """
+    """Returns as many samples of each label as of the rarest, or at most `per_label`; left out, never repeated."""
     samples = list(samples)
     before = Counter(map(label_of, samples))
     most = min(before.values(), default=0) if per_label is None else per_label
@@ -158,8 +147,7 @@ def _field(sample: Sample, field: str) -> str:
 def useful_field(samples: Iterable[Sample]) -> str:
     """Returns the field that divides the samples best: 2 to 10 values, the rarest as frequent as can be; "" for none.
 
-    Fields are those of a JSON answer and of the source; what differs from sample to sample, as an id does, divides
-    nothing. Samples with labels or options of their own need none.
+    Fields are those of a JSON answer and of the source. Samples with labels or options of their own need none.
     """
     samples = list(samples)
     if all(sample.label is not None or (sample.options and sample.answer) for sample in samples):
@@ -180,10 +168,7 @@ def useful_field(samples: Iterable[Sample]) -> str:
 
 
 def subset(samples: Iterable[Sample], spec: str) -> list[Sample]:
-    """Returns the part that a slice of the `datasets` library names: "train[:100]", "[10:20]", "[-5:]", "[:10%]".
-
-    A name before the slice is not looked at. Raises DataError for any other text.
-    """
+    """Returns the part that a slice such as "train[:100]" or "[:10%]" names. Raises DataError for any other text."""
     samples = list(samples)
     match = SLICE.fullmatch(spec)
     if not match or not spec:

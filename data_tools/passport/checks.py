@@ -30,10 +30,7 @@ Count = Callable[[Sample, Sequence[ClipFacts]], tuple[int, int]]
 
 @dataclass(frozen=True)
 class Item:
-    """One sample of a split, with what it shows, asks and answers; `broken` says why it is no sample at all.
-
-    `control` is the control token that its words hold.
-    """
+    """One sample of a split; `broken`: why it is no sample at all; `control`: the control token in its words."""
 
     split: str
     sample: Sample
@@ -46,7 +43,6 @@ class Item:
 
     @property
     def name(self) -> str:
-        """The sample as findings name it: SPLIT/ID."""
         return f"{self.split}/{shown(str(self.sample.id))}"
 
 
@@ -149,10 +145,9 @@ def _leak(sharers: Sequence[Item], what: str, severity: str, ranks: Mapping[str,
 
 
 def _alike(users: Mapping, facts: Facts, near: int, ranks: Mapping[str, int]) -> Iterator[tuple]:
-    """Yields (clip, clip of a split that is worth more, distance) where their looks are at most `near` apart.
+    """Yields (clip, its nearest of a split that is worth more, distance) where looks are at most `near` apart.
 
-    Each clip is told once, with the nearest. Only clips whose mean brightness is within `near` need comparing: no mean
-    differs by more than the largest difference.
+    Only clips with means within `near` are compared: no mean differs by more than the largest difference.
     """
     media = [m for m, found in facts.items() if m[0] == "video" and found.look and found.usable]
     if near <= 0 or len({item.split for medium in media for item in users[medium]}) < 2:
@@ -175,7 +170,6 @@ def _alike(users: Mapping, facts: Facts, near: int, ranks: Mapping[str, int]) ->
 
 
 def _same(facts: Facts) -> list[list[tuple[str, Path]]]:
-    """Returns the files of each content that lies under several names."""
     contents = defaultdict(list)
     for medium, found in facts.items():
         if found.sha256:
@@ -184,7 +178,6 @@ def _same(facts: Facts) -> list[list[tuple[str, Path]]]:
 
 
 def _names(media: Sequence[tuple[str, Path]], facts: Facts, folder: Path | None) -> str:
-    """Returns the names of some files, the first three of many."""
     names = sorted(shown(facts[medium].path, folder) for medium in media)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -239,7 +232,6 @@ def check_balance(labels: Mapping[str, Counter], answers: Mapping[str, Mapping[t
 
 
 def _users(items: Sequence[Item]) -> dict[tuple[str, Path], list[Item]]:
-    """Returns which items show each clip, each item once."""
     users: dict = defaultdict(list)
     for item in items:
         for medium in dict.fromkeys(item.media):

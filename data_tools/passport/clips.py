@@ -1,9 +1,8 @@
 """Inspect clips: what each file really holds, and what is wrong with it.
 
-Why: one corrupt clip kills a run after an hour, or worse, silently alters it. So every clip is decoded once, frame by
-frame, before any GPU is booked. A bad clip is a finding, never an exception; a decoder that crashes or hangs on it
-takes down a worker process, never the caller. What was read is remembered: decoding 9,000 clips takes an hour, hashing
-them a minute.
+Why: one corrupt clip kills a run after an hour, or silently alters it. A bad clip is a finding, never an exception; a
+decoder that crashes or hangs takes down a worker process, never the caller. What was read is remembered: decoding 9,000
+clips takes an hour, hashing them a minute.
 
     facts = inspect("clip.mp4")                       # one clip, in this process
     facts.frames, facts.findings
@@ -62,10 +61,9 @@ class ClipFacts(Content):
 
 
 class ClipCache:
-    """The facts of contents that were read before, in FOLDER/clips.jsonl: one JSON line each.
+    """The facts of contents that were read before, by SHA-256, in FOLDER/clips.jsonl: one JSON line each, appended.
 
-    The key is the content's SHA-256, so a renamed clip is known and a changed one is not. The file is only ever
-    appended to; a line that a crash cut off is skipped. In memory stands one number a clip, so workers stay small.
+    A line that a crash cut off is skipped. In memory stands one number a clip, so workers stay small.
     """
 
     def __init__(self, folder: Place) -> None:
@@ -84,7 +82,6 @@ class ClipCache:
         self._is_whole = last.endswith(b"\n")
 
     def get(self, sha256: str, kind: str) -> Content | None:
-        """Returns the facts of this content, None where it was never read."""
         key = f"{kind} {sha256}"
         if key not in self._places:
             return None
@@ -113,7 +110,6 @@ class ClipCache:
 
 
 def _row(line: bytes) -> dict | None:
-    """Returns a line of this reader with its key, None for any other."""
     try:
         row = json.loads(line)
         known = row["reader"] == READER and set(row["content"]) == set(FACTS)
@@ -130,10 +126,9 @@ def inspect(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     cache: ClipCache | None = None,
 ) -> ClipFacts:
-    """Read one file of the given kind, "video" or "image". Returns its facts and findings; never raises for a bad file.
+    """Read one file, a "video" or "image". Returns its facts and findings; never raises for a bad file.
 
-    With `folder`, a file that lies elsewhere (by a symlink or `..`) is refused unread. With `cache`, a content that
-    was read before is not decoded again.
+    A file outside of `folder` is refused unread; a content that the `cache` has is not decoded again.
     """
     path = Path(path)
     try:
@@ -190,8 +185,7 @@ def inspect_all(
 ) -> list[ClipFacts]:
     """Inspect files in `workers` processes; with 0, in this one. Returns their facts in the order of `paths`.
 
-    `cache` is a folder (by default one below runs/), None for none. A file that crashes or hangs the decoder gets the
-    finding "crash", and the others are read all the same.
+    `cache` is a folder, None for none. A file that crashes or hangs the decoder gets the finding "crash".
     """
     paths = [Path(path) for path in paths]
     cache = runs.path(cache) if cache == CACHE else cache

@@ -40,11 +40,10 @@ def read_layout(
     label: str | None = None,
     **options: Any,
 ) -> Layout:
-    """Read a dataset of any format that a loader takes. Returns a sample for each whole row, findings for the others.
+    """Read a dataset of any format. Returns a sample for each whole row, findings for the others.
 
-    `splits` names the subfolders of the guide's layout to look into; without it they are found. `label` names the field
-    of the label or row that balancing counts; `options` are those of `av_folder.pairs`, or of another format's `read`.
-    Raises DataError where nothing is recognised.
+    `splits` names subfolders of the guide's layout (else they are found), `label` the field that balancing counts;
+    `options` are those of `av_folder.pairs` or of the format's `read`. Raises DataError where nothing is recognised.
     """
     place = Path(folder).resolve()
     if (name := format or ("av_folder" if splits else format_of(folder))) == "av_folder":
@@ -79,7 +78,6 @@ def format_of(folder: str | Path) -> str:
 
 
 def _pairs(folder: Path, splits: Sequence[str] | None, label: str | None, suffixes: Mapping[str, str]) -> Layout:
-    """Pair the clips and labels of the guide's layout. Returns a sample for each whole pair."""
     samples, found = {}, []
     for split, home in av_folder.splits(folder, splits).items():
         rows = samples[split] = []
@@ -106,11 +104,9 @@ def passport(
 ) -> Passport:
     """Check a dataset: samples by split, what `read_layout` found, or a `folder` of any format.
 
-    With a folder, names are relative to it and clips outside of it are refused. `problems` are (file or row, reason)
-    that a loader left out. `count_tokens(sample, facts)` returns (prompt, answer) tokens, `facts` in the order of the
-    sample's media. `near` is how far apart (of 255) two looks may be to count as one clip; 0: not compared. `reading`
-    goes to `inspect_all`: limits, cache, workers.
-    Raises DataError where there is nothing to check: no samples given, and no such folder.
+    Clips outside of the folder are refused. `problems`, (file or row, reason), are what a loader left out;
+    `count_tokens(sample, facts)` returns (prompt, answer) tokens, `near` is how far apart (of 255) looks of one clip
+    may be (0: not compared), `reading` goes to `inspect_all`. Raises DataError where there is nothing to check.
     """
     if data is None and folder is None:
         raise DataError("a passport needs samples, or the folder of a dataset")
@@ -154,7 +150,6 @@ def passport(
 
 
 def _read(items: Sequence[Item], **how: Any) -> Facts:
-    """Returns the facts of each clip and image that any sample shows, each read once."""
     media, facts = list(dict.fromkeys(medium for item in items for medium in item.media)), {}
     for kind in dict.fromkeys(kind for kind, _ in media):
         paths = [path for other, path in media if other == kind]
@@ -178,7 +173,6 @@ def _count(items: Sequence[Item], facts: Facts, count: Count | None) -> tuple[li
 
 
 def _quarantine(found: Iterable[tuple[Finding, Sequence[Item]]]) -> tuple[Quarantined, ...]:
-    """Returns each sample to leave out, once, with all its reasons."""
     reasons: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for finding, out in found:
         for item in out:
@@ -188,7 +182,6 @@ def _quarantine(found: Iterable[tuple[Finding, Sequence[Item]]]) -> tuple[Quaran
 
 
 def _answers(items: Iterable[Item]) -> dict[tuple, Counter]:
-    """Returns how often each option is right, by the set of options."""
     answers: dict[tuple, Counter] = defaultdict(Counter)
     for item in items:
         if item.sample.options and item.sample.answer is not None:
@@ -211,7 +204,6 @@ def _counts(all_of: Sequence[Item], good: Sequence[Item], facts: Facts, answers:
 
 
 def _digest(items: Sequence[Item], folder: Path | None) -> str:
-    """Returns the SHA-256 of a split's samples, with files named relative to the folder."""
     digest = hashlib.sha256()
     for item in items:
         names = {str(path): shown(path, folder) for _, path in item.media}

@@ -1,7 +1,6 @@
 """What is wrong with a clip: its facts judged, one finding for each thing.
 
-Why: the facts depend on the file's bytes and can be kept for ever; what counts as too large or as the wrong name is a
-choice. So the judging is separate, pure and quick. Used by `clips`; `checks` adds findings of the same type.
+Why: the facts depend on the file's bytes and can be kept; what counts as too large or as the wrong name is a choice.
 
 An *error* means that training or evaluation could not read the clip, or would read something else than it says. A
 *warning* is something to know: the clip is used.
@@ -86,7 +85,6 @@ def _opening(content: Content, kind: str) -> Iterator[Finding]:
 
 
 def _frames(content: Content, kind: str) -> Iterator[Finding]:
-    """Yields what is wrong with the number of frames and with their times."""
     if not content.codec or kind == "image" or content.width * content.height > MAX_PIXELS:
         return
     because = f" ({content.error})" if content.error else ""

@@ -1,9 +1,8 @@
 """Decode one clip or image once, and keep what a check needs: facts of a few hundred bytes, never the frames.
 
 Why: a header can promise anything. Only decoding every frame tells how many there are, whether they are whole and
-whether they are evenly spaced. Reading never raises: what went wrong is one of the facts. It never follows a file
-elsewhere either: FFmpeg would take a text file named .mp4 for a play list and open what stands in it, so only real
-video formats and local files are allowed. Used by `data_tools.passport.clips`.
+evenly spaced. Reading never raises: what went wrong is one of the facts. FFmpeg would take a text file named .mp4 for a
+play list and open what stands in it, so only real video formats and local files are allowed.
 """
 
 import os
@@ -60,8 +59,6 @@ class Content:
 
 @dataclass
 class _Tally:
-    """What is counted while frames go by."""
-
     frames: int = 0
     damaged: int = 0
     skipped: int = 0  # packets that the file's edit list hides
@@ -128,7 +125,6 @@ def inspect_image(path: Path) -> Content:
 
 
 def _header(container: av.container.InputContainer, stream: av.VideoStream) -> dict:
-    """Returns what the file says of the stream that a player shows."""
     if stream.duration and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
     else:

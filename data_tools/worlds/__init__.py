@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 def command_line(about: str, counts: Mapping[str, int], **more: Mapping[str, Any]) -> argparse.Namespace:
     """Returns `out`, `counts` (clips by split, without splits of 0) and `seed`, as the shell states them.
 
-    `about` is the help text, `counts` the splits with their defaults; `more` are other options, as `add_argument`
-    takes them.
+    `about` is the help text, `counts` has the defaults; `more` are other options of `add_argument`.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -54,10 +53,9 @@ def build_world(
     write: Callable[[Path, str, int], str],
     **more: Any,
 ) -> Path:
-    """Build a world, unless its folder holds exactly this one already. Returns the folder.
+    """Build a world by `write(out, split, count)`, unless its folder holds exactly this one. Returns the folder.
 
-    `write(out, split, count)` makes one split and says what it holds; `more` is what else the clips depend on.
-    Raises FileExistsError where the folder holds what no world has put there.
+    `more` is what else the clips depend on. Raises FileExistsError for a folder with other things.
     """
     out, recipe = Path(out), {"seed": seed, "counts": dict(counts), **more, "version": version}
     stamp, begun = out / STAMP, out / BEGUN

@@ -6,9 +6,8 @@ and `metas/ID.label.json`, with the fifteen fields and the two that the recipe d
 
     python -m data_tools.worlds.drive OUT --train 400 --test 120 --violations 0.5 0.05
 
-A *violation* is a car that is faster than the limit on a road like any other: nothing in the picture shouts it. How
-often it happens is a parameter of each split, because it is what curated training sets get wrong. In the split
-`template` every clip has the same example caption: it teaches the form of the answer, and nothing about clips.
+A *violation* is a car that is faster than the limit. How often it happens is a parameter of each split, because it is
+what curated training sets get wrong. In the split `template` every clip has the same caption, which teaches the form.
 """
 
 import json
@@ -74,7 +73,6 @@ def label_fields(facts: Mapping) -> dict:
 
 
 def _track(facts: Mapping) -> np.ndarray:
-    """Returns the car's place along the road in each frame (FRAMES,)."""
     t = np.linspace(0, 1, FRAMES)
     if facts["action"] == "waits":
         return np.full(FRAMES, 0.45)
@@ -112,7 +110,6 @@ def render(facts: Mapping, rng: np.random.Generator, size: int = SIZE) -> np.nda
 
 
 def _weather(image: np.ndarray, weather: str, rng: np.random.Generator) -> np.ndarray:
-    """Returns the picture with what falls or hangs in the air."""
     if weather == "fog":
         return image + 0.35 * (190 - image)
     if weather in ("rain", "snow"):
