@@ -55,7 +55,7 @@ class Run:
         Manifest, metrics, generations, log and state of an earlier run there are replaced, but not with `go_on`.
         """
         self.path = path(name)
-        self.seed, self.went_on = seed, go_on
+        self.seed = seed
         self.on_metrics: Callable[[], None] = lambda: None  # called when metrics.jsonl has new lines
         self.path.mkdir(parents=True, exist_ok=True)
         self._facts: dict[str, object] = read_manifest(self.path) if go_on else {}

@@ -53,10 +53,7 @@ TAKES = {
 
 
 def load(config: Config) -> loading.Splits:
-    """Returns {"train": …, "validation": …, "test": …}. Raises DataError for what cannot be used.
-
-    The folder's own splits are read, after `dataset.split`; those it lacks are held out, as clips, of train.
-    """
+    """Returns {"train": …, "validation": …, "test": …}, held out where no folder is. Raises DataError for bad data."""
     stated, problems = loading.custom(config, **OPTIONS), []
     place, named = ROOT / config[f"{loading.TRAIN}.name"], config[f"{loading.TRAIN}.split"]
     options = {key: stated[key] for key in OPTIONS if key in stated}

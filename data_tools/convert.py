@@ -57,10 +57,7 @@ def convert(
     seed: int = 0,
     **options,
 ) -> Conversion:
-    """Convert a dataset. Returns the report; `options` are those of the source's `read`, `balance_by` a field or "".
-
-    Raises DataError where nothing can be read or written, and where `out` is there already.
-    """
+    """Convert a dataset. Returns the report. Raises DataError where nothing can be read, or `out` is there."""
     name = format or formats.detect(source)
     report = Conversion(name)
     samples = formats.read(source, name, report.problems, **options)

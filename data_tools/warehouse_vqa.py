@@ -64,10 +64,7 @@ def load(config: Config) -> loading.Splits:
 
 
 def official(folder: Path) -> Path:
-    """Returns the folder with the official train and val in it, downloaded and unpacked once, where they are missing.
-
-    Raises DataError where the hub does not give them, or an archive is damaged.
-    """
+    """Returns the folder with the official data, fetched and unpacked once. Raises DataError where that fails."""
     begun, files = folder / ".downloading", [folder / f"{split}.json" for split in ("train", "val")]
     if begun.is_file() or not all(file.is_file() for file in files):
         folder.mkdir(parents=True, exist_ok=True)
@@ -188,10 +185,7 @@ class Converted:
 
 
 def pick(path: Path, per_category: int, seed: int) -> set[int] | None:
-    """Returns the places of at most `per_category` rows of each category, drawn evenly (reservoir); None for all.
-
-    What is no row of a category is among them: it is told when its turn comes.
-    """
+    """Returns the places of `per_category` rows of each category, drawn evenly, and of no rows; None for all."""
     if per_category < 0:
         return None
     rng, seen, kept, odd = random.Random(seed), Counter(), {name: [] for name in CATEGORIES}, set()

@@ -191,7 +191,7 @@ def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract
 
 @contextmanager
 def written_aside(place: Path) -> Iterator[Path]:
-    """Yields a folder that replaces `place` at the end, or nothing does. Raises CheckpointError: cannot be written."""
+    """Yields a folder that takes the place of `place` at the end, whole. Raises CheckpointError on a full disk."""
     for left in place.parent.glob(f"{place.name}.incomplete-*"):
         shutil.rmtree(left)
     folder = place.with_name(f"{place.name}.incomplete-{os.getpid()}")

@@ -26,10 +26,9 @@ OPTIONS = re.compile(r"^OPTIONS = \{([^}]*)\}", re.MULTILINE)  # of a loader fil
 def check_custom(
     config: Config, more: Mapping[str, Any] | None, who: str = "this loader does not read it", level: str = "error"
 ) -> Iterator[Issue]:
-    """Yields the stated keys that a loader refuses: all but KEYS and `more`, its own, and values of another type.
+    """Yields the stated keys that a loader refuses: all but KEYS and `more`, its own (None: any), and odd values.
 
-    Where `more` is None, only KEYS are known, and others pass. `level` is that of what stands outside of KEYS; as a
-    warning, since a loader of one's own may read it, a key must look like a known one.
+    `level` is that of what stands outside of KEYS; as a warning, a key must look like a known one.
     """
     known = {**(more or {}), **KEYS}
     for key, value in config.table("custom").items():

@@ -34,7 +34,6 @@ class Config:
     """One configuration; immutable. What the file leaves out has the engine's default."""
 
     def __init__(self, document: tomlkit.TOMLDocument, name: str) -> None:
-        """`name` stands in messages. Nothing is checked yet: `load` and `edit` do, `lint` says more."""
         self.document, self.name = document, name
         self.stated = dict(_walk(document.unwrap()))
         # where the file does not say what it is for, a table for rollouts means RL

@@ -72,7 +72,6 @@ class Issue:
     level: str = "error"
 
     def __str__(self) -> str:
-        """Returns "LINE: key: message", to stand behind a file's name."""
         return f"{self.line}: {self.key}: {self.message}"
 
 

@@ -70,10 +70,7 @@ FORMATS = {
 
 
 def lenient(completion: str) -> str | None:
-    """Returns where a forgiving reader would look for the answer; None where there is only unfinished thought.
-
-    The last <answer> block, else what follows a tag that was never closed, else what follows the thought.
-    """
+    """Returns the last <answer> block, else what follows an open tag, or a thought; None for an unfinished thought."""
     if (found := _last_answer(completion)) is not None:
         return found
     rest = completion.rpartition("<answer>")[2] if "<answer>" in completion else completion
@@ -220,10 +217,7 @@ def _reader(options: tuple[str, ...]) -> SimpleNamespace:
 
 
 def plain(words: str) -> str:
-    """Returns the words without markdown, LaTeX and full-width forms: "**B**", "\\boxed{B}" and "Ｂ" become B.
-
-    Several blanks are one, several line ends one line end: what looks for words then takes linear time.
-    """
+    """Returns the words without markdown, LaTeX and full-width forms; blanks are single, so searches stay linear."""
     # word by word, since combining marks in a row take quadratic time
     words = words if words.isascii() else re.sub(r"\S{1,256}", lambda word: normalize("NFKC", word[0]), words)
     for _ in range(2):  # one in another
@@ -236,12 +230,10 @@ def plain(words: str) -> str:
 def choose(stated: str, options: Sequence[str], texts: Texts | None = None) -> str | None:
     """Returns the option that a stated answer names, or None where it names none, or more than one.
 
-    `texts` gives the words of the options ({"A": "rain"}). In this order: nothing but the option; the value of "answer"
-    in JSON; the last sentence that says or announces it; a letter that ends the text; the words of exactly one option.
-    A letter outweighs words. Another option that is named and not denied makes it no answer ("B or maybe C", "B,
-    although C is possible"), but for one that is taken back ("A. Wait, B") or weighed before the answer is announced.
-    Case, brackets, markdown and punctuation do not matter; an article ("a car") is no letter. Of an answer above
-    LONGEST characters only the end is read.
+    In this order: nothing but the option; the value of "answer" in JSON; the last sentence that says or announces it;
+    a letter that ends the text; the words (`texts`) of exactly one option. Another option that is named, not denied,
+    makes it no answer ("B or maybe C"), but for one taken back ("A. Wait, B") or weighed before. Case, brackets,
+    markdown and punctuation do not matter; an article ("a car") is no letter; the last LONGEST characters are read.
     """
     if not stated or not options:
         return None
@@ -380,8 +372,7 @@ def _by_text(words: str, texts: Texts) -> str | None:
 def fields(words: str) -> dict[str, Any]:
     """Returns the fields of the JSON object in a text, alone, in a code block or among words; {} where there is none.
 
-    Python's notation ('single quotes') is read too: the guide's loader trains on it. A field that stands twice leaves a
-    choice: {}. So does a text of more than 5 LONGEST characters.
+    Python's notation is read too. A field that stands twice is {}, as is a text of more than 5 LONGEST characters.
     """
     words = words[words.find("{") : words.rfind("}") + 1] if len(words) <= 5 * LONGEST else ""
     with suppress(KeyError):

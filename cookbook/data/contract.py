@@ -54,11 +54,7 @@ class Contract:
 
     @classmethod
     def load(cls, path: str | Path) -> "Contract":
-        """Read a contract file.
-
-        Raises ContractError for no table of keys and values without meaning, ValueError for missing or unknown keys,
-        and for a prompt that shows another form than the one rewarded.
-        """
+        """Read a contract file. Raises ContractError for what has no meaning, ValueError for other keys or forms."""
         data, vision = _tables(Path(path))
         for found, wanted, free in (
             (data, {"system", "answer_format"}, {"max_new_tokens"}),
@@ -136,10 +132,7 @@ class Contract:
     def read_answer(
         self, completion: str, options: Sequence[str] = (), texts: Texts | None = None, lenient: bool = False
     ) -> str | None:
-        """Returns the option that a completion states, None for none; without options, the stated words.
-
-        `texts` are the options' words ("rain" counts as "A"). `lenient`, for a second number only: wherever it stands.
-        """
+        """Returns the stated option, by letter or `texts`; without options the words. `lenient`: wherever it stands."""
         return read_answer(self.answer_format, completion, options, texts, lenient)
 
     def read(self, completion: str, sample: Sample) -> str | None:

@@ -33,11 +33,9 @@ UNSTATED = re.compile(rf"\d[ \t]*[-−–+*`$_/×÷±^:x]+[ \t]*\d|\d[⁰¹²³�
 def number(words: str | None) -> float | None:
     """Returns the one number that words state, else None; said again with the same value it is still one ("4, so 4 m").
 
-    Two different numbers are none, nor is a range, a fraction, a sum or a denial ("10-12", "3/4", "4 + 4", "not 4").
-    A comma before groups of three digits is no point ("1,000" is 1000, "3,5" is 3.5, "0,500" is 0.5); "1e3" and ".5"
-    are numbers, what is not finite is none. Units do not count ("50 %" is 50, "3.5m" is 3.5), nor do names with digits
-    ("m2", "H100"). Any other word with a digit makes all None ("1.234.567", "2nd", "5k"), and so do a bound ("more than
-    3") and an answer above answers.LONGEST characters.
+    None are two different numbers, a range, a fraction, a sum, a denial, a bound ("more than 3"), another word with a
+    digit ("1.234.567", "2nd", "5k"), and an answer above LONGEST. A comma before groups of three digits is no point
+    ("1,000" is 1000, "3,5" is 3.5). Units and names with digits do not count ("50 %" is 50; "m2", "H100").
     """
     found, words = set(), words if words and len(words) <= LONGEST else ""
     for word in [] if UNSTATED.search(words) else APART.split(plain(words).translate(DASHES)):
@@ -71,9 +69,8 @@ def span(words: str | None) -> tuple[float, float] | None:
     """Returns (start, end) in seconds of the one time span that words announce, else None; equal ones are a moment.
 
     Announced are "3.2 - 5", "from 0:03 to 1:05.5", "between 3 and 5 s", "[3, 5]", "starts at 3 s and ends at 5 s", and
-    {"start": 3, "end": 5}; other numbers do not count ("in clip 2"). None for two different spans, three times in a row
-    ("3 - 5 - 7"), an end before its start, a negative time, other units than seconds ("3-5 min"), a denial, and an
-    answer above answers.LONGEST characters.
+    {"start": 3, "end": 5}. None are two different spans, three times ("3 - 5 - 7"), an end before its start, units
+    other than seconds, a denial, and an answer above LONGEST.
     """
     words = " ".join(plain(words if words and len(words) <= LONGEST else "").translate(DASHES).split())
     marks = [(bool(mark["start"]), _seconds(mark["time"])) for mark in MARKED.finditer(words)]

@@ -67,10 +67,7 @@ def clip_tokens(
     max_frames: int = MAX_FRAMES,
     family: Architecture = USUAL,
 ) -> int:
-    """Returns the vision tokens of a clip: frames / 2 x height / unit x width / unit, after resizing.
-
-    `frames` that are not known are left out. The times that stand in the text are not in it.
-    """
+    """Returns the vision tokens of a clip, frames / 2 x height / unit x width / unit; unknown `frames` are left out."""
     least, most = family.video_pixels
     seen = frames_seen(seconds, fps, frames, max_frames)
     h, w = clip_size(height, width, seen, min_pixels or least, max_pixels or most, total_pixels, family)
@@ -84,7 +81,7 @@ def stamps(places: Sequence[float], rate: float) -> tuple[str, ...]:
 
 
 def spell(text: str, pad: str, media: Sequence[tuple[int, Sequence[str]]]) -> str:
-    """Returns the text with each `pad` once per token. `media`: (tokens, times of its steps), each step by itself."""
+    """Returns the text with each `pad` once per token. `media`: (tokens, times of its steps); a timed step is alone."""
     text, *rest = text.split(pad)
     for (tokens, times), part in zip(media, rest):
         shown = pad * (tokens // max(len(times), 1))
@@ -111,8 +108,8 @@ def image_tokens(
 def narrower_limits(folder: Path, min_pixels: int, max_pixels: int) -> str:
     """Returns where a checkpoint's own limits are narrower than a contract's, and what helps; "" where they are not.
 
-    cosmos-rl's packer resizes the frames again to the processor's limits, which gives two pictures of one clip; for
-    families without a packer of its own it does not. Raises ValueError for a file that cannot be read.
+    cosmos-rl's packer resizes again to those limits, which gives two pictures of one clip; for families without one of
+    its own it does not. Raises ValueError for a file that cannot be read.
     """
     if not architecture(folder).native:
         return ""

@@ -65,9 +65,8 @@ class Objective:
 def advantages(rewards: Tensor, unbiased: bool = False, correction: int = 1) -> Tensor:
     """Returns how much better each completion is than its group: (r − mean) / std. rewards: (prompts, G).
 
-    Where all of a group earn the same there is nothing to learn from: exact zeros. `unbiased` leaves the division out
-    (Dr. GRPO, Liu et al. 2025, arXiv:2503.20783): with it, groups that are nearly all right or all wrong weigh more.
-    The standard deviation is that of a sample, as in TRL; `correction=0` is cosmos-rl's, √(G/(G − 1)) times the value.
+    Where all of a group earn the same: exact zeros. `unbiased` does not divide (Dr. GRPO, Liu et al. 2025,
+    arXiv:2503.20783). The standard deviation is a sample's, as in TRL; `correction=0` is cosmos-rl's.
     """
     mean, std = rewards.mean(1, keepdim=True), rewards.std(1, keepdim=True, correction=correction)
     better = rewards - mean if unbiased else (rewards - mean) / (std + 1e-6)

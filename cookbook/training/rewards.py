@@ -109,10 +109,7 @@ ENGINE_PARTS = ("direct_math", "boxed_math", "single_choice", "gsm8k", "format",
 
 
 def overlong(tokens: int, limit: int, buffer: int, factor: float = 1.0) -> float:
-    """Returns what a completion loses for its tokens: nothing up to `limit - buffer`, then ever more, −factor at most.
-
-    DAPO's soft punishment (Yu et al. 2025, arXiv:2503.14476, eq. 13), by `train.train_policy.overlong_reward`.
-    """
+    """Returns what a completion loses for its last tokens, −factor at most (Yu et al. 2025, arXiv:2503.14476)."""
     return factor * max(-1.0, min(0.0, (limit - buffer - tokens) / buffer))
 
 

@@ -76,7 +76,6 @@ class Validation:
         return improved
 
     def accuracy(self, model) -> float:
-        """Returns the share of samples whose greedy completion states the reference answer."""
         texts = answers(model, self.encoder, self.samples, self.limit, self.size)
         read = self.encoder.contract.read
         return sum(read(text, s) == s.answer for text, s in zip(texts, self.samples)) / len(self.samples)

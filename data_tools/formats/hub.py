@@ -176,10 +176,7 @@ def _bare(name: str) -> str:
 
 
 def unpack_clips(name: Place, subset: str | None) -> Path:
-    """Unpack the clips of a dataset into the engine's cache, once, whichever of its processes comes first.
-
-    Returns the folder. The hub's archives are downloaded; a local folder without archives has them unpacked.
-    """
+    """Unpack the clips of a dataset into the engine's cache once, whichever process comes first. Returns the folder."""
     folder = cache_folder(name, subset)
     done = folder / ".prepared"  # the engine's own mark, so neither unpacks what the other has
     local = None if is_hub_name(name) else rows_folder(Path(name), subset)
@@ -197,10 +194,7 @@ def unpack_clips(name: Place, subset: str | None) -> Path:
 
 
 def extract(archive: Path, out: Path) -> None:
-    """Unpack a .tar.gz into a folder, over files of the same name; all of it, or nothing: strangers wrote its names.
-
-    Raises DataError where it is damaged, or holds anything but plain files and folders below its root.
-    """
+    """Unpack a .tar.gz over a folder, all or nothing. Raises DataError for damage, and what is no plain file inside."""
     if not hasattr(tarfile, "data_filter"):
         raise DataError(f"{archive}: this Python unpacks without a check; take 3.10.12, 3.11.4, 3.12 or newer")
 

@@ -31,10 +31,7 @@ def read(
     media: Place | None = None,
     column: str = COLUMN,
 ) -> list[Sample]:
-    """Returns one sample a row, of the wanted splits or of all; `media` is the folder of the clips, if not its own.
-
-    Raises DataError where `datasets` cannot load the folder, or a split or the column is not there.
-    """
+    """Returns one sample a row, of the wanted splits or all. Raises DataError where folder, split or column lacks."""
     root, wanted = Path(media or path), {split} if isinstance(split, str) else set(split or ())
     tables = _tables(Path(path))
     if missing := wanted - tables.keys():

@@ -192,10 +192,7 @@ def _end_of_json(words: str, at: int) -> int:
 
 
 def conversation(rows: object, find: Find | Path) -> tuple[dict[str, Any], ...]:
-    """Returns chat messages in the form of samples: each content a list of parts, media as absolute paths.
-
-    `find` may be their folder. Raises DataError for anything that no chat template could render as meant.
-    """
+    """Returns chat messages as samples have them; `find` may be a folder. Raises DataError for what is none."""
     find = partial(inside, find) if isinstance(find, Path) else find
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError("the conversation is not a list of messages")

@@ -55,10 +55,7 @@ def _drawn(samples: Iterable[Sample], seed: int) -> list[list[Sample]]:
 
 
 def split_by_clip(samples: Iterable[Sample], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[Sample]]:
-    """Returns {split: samples}: every sample once, no group and no clip in two splits, each in the order it came.
-
-    Shares are of clips. Raises DataError where they do not add up to 1, or there are fewer clips than splits.
-    """
+    """Returns {split: samples} by shares of clips. Raises DataError for a sum other than 1, or too few clips."""
     if not shares or any(not share > 0 for share in shares.values()) or not math.isclose(sum(shares.values()), 1):
         raise DataError(f"the shares {dict(shares)} are not above 0 with a sum of 1")
     samples = list(samples)
@@ -145,10 +142,7 @@ def _field(sample: Sample, field: str) -> str:
 
 
 def useful_field(samples: Iterable[Sample]) -> str:
-    """Returns the field that divides the samples best: 2 to 10 values, the rarest as frequent as can be; "" for none.
-
-    Fields are those of a JSON answer and of the source. Samples with labels or options of their own need none.
-    """
+    """Returns the field of answer or source with 2 to 10 values, the rarest most frequent; "" for none, or no need."""
     samples = list(samples)
     if all(sample.label is not None or (sample.options and sample.answer) for sample in samples):
         return ""

@@ -145,10 +145,7 @@ def _leak(sharers: Sequence[Item], what: str, severity: str, ranks: Mapping[str,
 
 
 def _alike(users: Mapping, facts: Facts, near: int, ranks: Mapping[str, int]) -> Iterator[tuple]:
-    """Yields (clip, its nearest of a split that is worth more, distance) where looks are at most `near` apart.
-
-    Only clips with means within `near` are compared: no mean differs by more than the largest difference.
-    """
+    """Yields (clip, its nearest of a split that is worth more, distance) where looks are at most `near` apart."""
     media = [m for m, found in facts.items() if m[0] == "video" and found.look and found.usable]
     if near <= 0 or len({item.split for medium in media for item in users[medium]}) < 2:
         return

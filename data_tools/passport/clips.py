@@ -126,10 +126,7 @@ def inspect(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     cache: ClipCache | None = None,
 ) -> ClipFacts:
-    """Read one file, a "video" or "image". Returns its facts and findings; never raises for a bad file.
-
-    A file outside of `folder` is refused unread; a content that the `cache` has is not decoded again.
-    """
+    """Returns the facts and findings of a file, and raises nothing; outside of `folder` it is refused unread."""
     path = Path(path)
     try:
         if refused := _refusal(path, folder):

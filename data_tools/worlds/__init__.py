@@ -24,10 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def command_line(about: str, counts: Mapping[str, int], **more: Mapping[str, Any]) -> argparse.Namespace:
-    """Returns `out`, `counts` (clips by split, without splits of 0) and `seed`, as the shell states them.
-
-    `about` is the help text, `counts` has the defaults; `more` are other options of `add_argument`.
-    """
+    """Returns `out`, `counts` (clips by split, none of 0) and `seed` as stated; `more` is for `add_argument`."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     for split, count in counts.items():
