@@ -14,15 +14,15 @@ from itertools import zip_longest
 from typing import Any
 
 from cookbook.config.document import Config, ConfigError
-from cookbook.config.models import MODELS, SEVEN, Shape
+from cookbook.config.models import MODELS, SEVEN, Shape, family_of
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
-from cookbook.config.speed import GIB, PARAMETERS_7B, RECOMPUTE, faster, memory, step_seconds, used, way
+from cookbook.config.speed import GIB, PACK, PARAMETERS_7B, RECOMPUTE, faster, memory, step_seconds, used, way
 from cookbook.display.tables import AsTable, Table
 from cookbook.runs import ROOT
 
 RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on the same tokens (one run)
-SECONDS_A_TOKEN = 7.8 / 64  # of a generate call when each token gathered the weights (the same run): an upper bound
+SECONDS_A_TOKEN = 6.1 / 256  # of a generate call for 64 completions of 7B, prompts included (LOG.md, 2026-11-30)
 LOGIT_GIB = 2.59e-3  # of one token that has logits: float32 copies, and their way back
 
 
@@ -74,8 +74,16 @@ def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
     sharded = max(view[f"{POLICY}.dp_shard_size"], 1)
     ranks = sharded * view[f"{POLICY}.dp_replicate_size"]
     rows = view[BATCH] // ranks if view.is_rl else view[BATCH]
-    longest = tokens + (view[RESPONSE] if view.is_rl else 0)
-    return sharded * view[f"{POLICY}.tp_size"], view[MINI] * longest, max(rows // view[MINI], 1), rows
+    packed = view[MINI] * tokens
+    if view.is_rl:
+        prompts = math.ceil(view[MINI] / view[GENERATIONS]) if _shares_prompts(view) else view[MINI]
+        packed = prompts * tokens + view[MINI] * view[RESPONSE]
+    return sharded * view[f"{POLICY}.tp_size"], packed, max(rows // view[MINI], 1), rows
+
+
+def _shares_prompts(view: View) -> bool:
+    """Whether a prompt goes through once for its completions in a mini-batch (cookbook/engine/sharing.py)."""
+    return view[PACK] and not view["train.force_use_hf"] and family_of(view["policy.model_name_or_path"]).native
 
 
 def _peak(view: View, parameters: float, tokens: int) -> float:
@@ -167,6 +175,7 @@ def _faster(config: Config, parameters: float, gpu_gib: float, tokens: int, gpu:
     if found:
         then = sound_view(config.edit({key: value for key, value, _ in found}))[0]
         before, after = (rows * tokens / _seconds(v, tokens, gpu) for v in (view, then))
+    if found and after > before:  # of weights on several GPUs no such run was made
         yield f"together {before:,.0f} to {after:,.0f} tokens/s on each GPU, from runs with packing or near it"
 
 
@@ -191,12 +200,10 @@ def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     yield "waiting for clips to decode, validation and saving are not counted"
     if view[f"{POLICY}.tp_size"] > 1 or (view.has_lora and view[f"{POLICY}.dp_shard_size"] > 1):
         yield "tensor parallelism, and LoRA on several GPUs, are taken to share memory evenly: not measured"
-    if view.has_lora:
-        yield "the frozen weights take 16 bits (cookbook/engine/lora.py): planned, the runs had 32"
-    elif not view[RECOMPUTE]:
+    if not (view.has_lora or view[RECOMPUTE]):
         yield "gradient checkpointing is off: the peak is higher than this, not measured"
     if view.is_rl:
-        yield "GRPO's time rests on one measured run"
+        yield "GRPO's time rests on one measured run" + (", of prompts apart" if _shares_prompts(view) else "")
         if view["mode"] != "colocated":
             yield "rollouts are taken to keep up with training: their own time was not measured, this is a lower bound"
 

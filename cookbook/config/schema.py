@@ -17,6 +17,7 @@ from cookbook.runs import ROOT
 SCHEMA = ROOT / "configs" / "schema" / "cosmos_rl-0.4.7.json"
 # what the engine lists as choices and does not insist on: other backends register themselves, SFT may replicate
 FREE = ("rollout.backend", "dp_replicate_size")
+MORE = {"train.optm_name": ["Adam8bit", "AdamW8bit"]}  # what it takes besides (policy/trainer/optm/__init__.py:410)
 LARGEST = 2**40  # tokens, steps, seeds: a larger number is a slip, and takes long to divide
 TYPES: dict[str, tuple[tuple[type, ...], str]] = {  # as the schema calls them: as Python does, and as people do
     "integer": ((int,), "a whole number"),
@@ -155,6 +156,7 @@ def refusal(key: str, value: Any, kind: str) -> str | None:
     choices = [] if key.endswith(FREE) else node.get("choices") or node.get("enum", [])
     if key == "train.train_policy.type":  # here the schema of one half only knows its own name
         choices = ["sft", "grpo"]
+    choices = choices and [*choices, *MORE.get(key, [])]
     if choices and not all(item in choices for item in (value if isinstance(value, list) else [value])):
         return f"takes one of {', '.join(map(repr, choices))}"
     if _takes(node, value):

@@ -34,23 +34,27 @@ class Way:
     runs: str = "measured before packing; with logits of all tokens, so both are upper bounds (LOG.md, 2026-11-22)"
 
 
-# all weights: recomputed, one sample a mini-batch, and logits of all tokens
+# all weights: recomputed, one sample a mini-batch, and logits of all tokens; on one GPU also packed and compiled
 FULL = Way(0.675, 0.258e-3, 2.59e-3, rest=0.4)
 FULL_ALONE = Way(0.47, 0.258e-3, 2.59e-3, rest=0.4)
+FULL_PACKED = Way(0, 0.13e-3, 1.0e-3, rest=0.35, base=0.17, runs="one run of 3,380 tokens (LOG.md, 2026-11-30)")
 # LoRA r 16: (adapters in the tower too, recomputed, compiled)
-ONE, THREE = "one run of 6,762 tokens (LOG.md, 2026-11-29)", "runs of 1,686 to 13,524 tokens (LOG.md, 2026-11-29)"
+ONE, TWO = "one run of 13,522 tokens (LOG.md, 2026-11-30)", "two runs of 6,761 tokens (LOG.md, 2026-11-30)"
+THREE = "runs of 1,690 to 13,522 tokens (LOG.md, 2026-11-30)"
 LORA = {
-    (True, True, False): Way(0, 0.154e-3, 1.0e-3, base=0.88, runs=THREE),
-    (True, False, False): Way(0, 0.060e-3, 11.2e-3, base=0.45, runs=ONE),
-    (False, False, False): Way(0, 0.052e-3, 6.35e-3, base=0.40, runs=ONE),
-    (False, False, True): Way(0, 0.040e-3, 5.0e-3, base=0.27, runs=ONE),
+    (True, True, False): Way(0, 0.154e-3, 0.95e-3, base=0.88, runs=THREE),
+    (True, True, True): Way(0, 0.11e-3, 1.0e-3, base=0.50, runs=ONE),
+    (True, False, False): Way(0, 0.060e-3, 11.2e-3, base=0.45, runs="one run of 6,762 tokens (LOG.md, 2026-11-29)"),
+    (False, False, False): Way(0, 0.052e-3, 6.15e-3, base=0.36, runs=TWO),
+    (False, False, True): Way(0, 0.040e-3, 4.9e-3, base=0.24, runs=TWO),
 }
 
 
 def way(view: View, shards: int) -> Way:
     """Returns the measured way that is nearest to a configuration's, and not faster than it."""
     if not view.has_lora:
-        return FULL if shards > 1 else FULL_ALONE
+        fast = view[PACK] and view[COMPILE] and not view.is_rl
+        return FULL if shards > 1 else FULL_PACKED if fast else FULL_ALONE
     recomputed, compiled = view[RECOMPUTE], bool(view[COMPILE])
     tower = adapts_the_tower(view)
     near = (tower, recomputed, compiled), (tower, recomputed, False), (True, recomputed, False)
@@ -67,8 +71,8 @@ def memory(parameters: float, shards: int, tokens: int, how: Way, lora: bool = F
     """Returns GiB allocated at the peak of a training step on one GPU.
 
     `tokens` are those of one mini-batch on one GPU, padding included. Sharded states: float32 weights, gradients and
-    both AdamW moments (16 bytes a parameter), or under LoRA the frozen base in bfloat16 (2 bytes; planned, the runs had
-    4). The rest is unsharded layers and what a mini-batch leaves.
+    both AdamW moments (16 bytes a parameter), or under LoRA the frozen base in bfloat16 (2 bytes a parameter). The rest
+    is unsharded layers and what a mini-batch leaves.
     """
     scale = parameters / PARAMETERS_7B
     if lora:
@@ -94,7 +98,7 @@ def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: i
     room = (gpu_gib - 1.4) / 1.09
     changed: dict[str, Any] = {COMPILE: True}
     why = {
-        COMPILE: "0.75 s became 0.54 s for 6,762 tokens of LoRA; the first step takes a minute longer",
+        COMPILE: "0.72 s became 0.51 s for 6,761 tokens of LoRA; the first step takes a minute longer",
         TARGETS: "no way back through the vision tower; another training: adapters in the language model alone",
         RECOMPUTE: "nothing is computed twice: half of the time where launching kernels is not what takes it",
         PACK: "samples stand end to end, without padding, and gradients reach the tower (cookbook/engine/packing.py)",
@@ -106,7 +110,7 @@ def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: i
         changed |= {TARGETS: LANGUAGE, RECOMPUTE: memory(parameters, shards, tokens, kept, lora=True) > room}
         how = kept if not changed[RECOMPUTE] else LORA[True, True, False]
     else:
-        how = way(view, shards)
+        how = FULL if shards > 1 else FULL_PACKED
     fits = [n for n in range(1, view[BATCH] + 1) if view[BATCH] % n == 0
             and memory(parameters, shards, n * tokens, how, view.has_lora) <= room]  # fmt: skip
     if fits and fits[-1] > 1:

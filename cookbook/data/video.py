@@ -146,7 +146,7 @@ def _places(clip: Timing, fps: float, most: int) -> list[int]:
 
 
 class Recent:
-    """A cache of values that have `nbytes`, or tuples of them. Safe in threads; what it holds must not be changed."""
+    """A cache of values that have `nbytes`, or hold some. Safe in threads; what it holds must not be changed."""
 
     def __init__(self, limit: int) -> None:
         """`limit` is in bytes; a value that is larger is not kept."""
@@ -168,5 +168,7 @@ class Recent:
 
 
 def byte_size(value: Any) -> int:
-    """Returns the bytes of a value, or of all in a tuple; 0 for what has no `nbytes`."""
-    return sum(map(byte_size, value)) if isinstance(value, tuple) else getattr(value, "nbytes", 0)
+    """Returns the bytes of a value, or of all in a tuple or dict; 0 for what has no `nbytes`."""
+    if isinstance(value, dict | tuple):
+        return sum(map(byte_size, value.values() if isinstance(value, dict) else value))
+    return getattr(value, "nbytes", 0)

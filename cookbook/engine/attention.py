@@ -20,12 +20,16 @@ with suppress(ImportError):  # torch 2.10 and newer; asked for on CUDA only
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, softmax_scale: float | None = None) -> Tensor:
-    """flash_attn_func: (batch, length, heads, width) to the same; fewer key heads than query heads are allowed."""
-    if causal and q.shape[1] != k.shape[1]:  # flash-attn aligns the mask to the last key, PyTorch to the first
-        raise ValueError(f"causal attention of {q.shape[1]} queries to {k.shape[1]} keys is not supported")
+    """flash_attn_func: (batch, length, heads, width) to the same; fewer key heads than query heads are allowed.
+
+    Where it is causal, the last query sees the last key.
+    """
+    mask, behind = None, k.shape[1] - q.shape[1]
+    if causal and behind:  # PyTorch would let the first query see the first key alone
+        mask, causal = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).tril(behind), False
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     grouped = q.shape[1] != k.shape[1]
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=softmax_scale, enable_gqa=grouped)
+    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=softmax_scale, enable_gqa=grouped)
     return out.transpose(1, 2)
 
 

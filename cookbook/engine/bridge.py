@@ -18,6 +18,7 @@ from cookbook.engine.attention import install_attention
 from cookbook.engine.environment import AUTH
 from cookbook.engine.lora import install_lora
 from cookbook.engine.packing import install_packing
+from cookbook.engine.sharing import install_sharing
 from cookbook.engine.video_reader import install_reader
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def install() -> dict[str, str]:
     done |= {
         "packing": install_packing(),
         "LoRA": install_lora(),
+        "prompts": install_sharing(),
         "polling": f"{POLLING_MS} ms",
         "network": install_network(),
         "log": "the engine's",

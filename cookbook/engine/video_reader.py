@@ -1,15 +1,15 @@
-"""Give the engine our video reader: PyAV, behind the library that cosmos-rl reads clips with; each clip decoded once.
+"""Give the engine our video reader: PyAV, behind the library that cosmos-rl reads clips with; each prompt made once.
 
 Why: qwen-vl-utils 0.0.14 falls back on `torchvision.io.read_video`, which torchvision 0.26 no longer has, and its other
 readers are extra installs. PyAV comes with the engine. Which frames are taken is the library's own decision.
 GRPO shows the trainer each clip once per completion (policy/trainer/llm_trainer/grpo_trainer.py:1180), and the engine
-decodes it each time: so what was read last is kept, as far as the memory given for it goes.
+decodes it and cuts it into patches each time: so what was made last is kept, as far as the memory given for it goes.
 Used by `cookbook.engine.bridge`, in every role.
 """
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from typing import Any
 
@@ -26,6 +26,7 @@ def install_reader() -> None:
 
     Images become what the local engine sees: the library does not turn them as their EXIF says.
     """
+    from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker as packer
     from qwen_vl_utils import vision_process
 
     vision_process.to_rgb = to_rgb
@@ -34,6 +35,8 @@ def install_reader() -> None:
     vision_process.get_video_reader_backend.cache_clear()
     stock = getattr(vision_process.fetch_video, "__wrapped__", vision_process.fetch_video)
     vision_process.fetch_video = remembering(stock)
+    stock = getattr(packer._process_single_sample, "__wrapped__", packer._process_single_sample)
+    packer._process_single_sample = remembering(stock, of=1)
 
 
 def read_video(part: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any], float]:
@@ -55,22 +58,33 @@ def read_video(part: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any], floa
     return pictures(path, indices), facts, wanted / count * clip.rate
 
 
-def remembering(fetch: Callable) -> Callable:
-    """Returns `fetch`, qwen-vl-utils' fetch_video, that keeps its last results: CACHE_BYTES of frames at most.
+def remembering(call: Callable, of: int = 0) -> Callable:
+    """Returns a function that keeps its last results: CACHE_BYTES at most. It goes by its arguments from `of` on.
 
-    A clip that has changed on the disk is read anew. What is kept is shared: nobody may change it in place.
+    What names a clip or an image that has changed on the disk is called anew. What is kept is shared: nobody may change
+    it in place.
     """
     recent = Recent(CACHE_BYTES)
 
-    @wraps(fetch)
-    def fetch_video(part: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        read = partial(fetch, part, *args, **kwargs)
+    @wraps(call)
+    def remembered(*args: Any, **kwargs: Any) -> Any:
+        make = partial(call, *args, **kwargs)
         try:
-            stat = os.stat(part["video"].removeprefix("file://"))
-            key = json.dumps([part, stat.st_mtime_ns, stat.st_size, args, kwargs], sort_keys=True)
-        except (OSError, AttributeError, TypeError):  # no file: there is nothing to be saved, or no telling
-            return read()
-        return recent.get(key, read)
+            files = [(stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, _files(args[of:]))]
+            key = json.dumps([args[of:], kwargs, files], sort_keys=True)
+        except (OSError, TypeError):  # no file: there is nothing to be saved, or no telling
+            return make()
+        return recent.get(key, make)
 
-    fetch_video.kept = recent.kept
-    return fetch_video
+    remembered.kept = recent.kept
+    return remembered
+
+
+def _files(value: Any) -> Iterator[str]:
+    """Yields the paths of clips and images that parts of messages name, wherever they stand in a value."""
+    if isinstance(value, dict):
+        yield from (value[kind].removeprefix("file://") for kind in ("video", "image") if kind in value)
+        yield from _files(value.get("content"))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _files(part)

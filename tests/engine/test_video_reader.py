@@ -30,6 +30,20 @@ def test_a_clip_is_decoded_once_for_all_completions(engine, packer, prompts, cou
     assert len(counted) == 1
 
 
+def test_a_prompt_is_made_once_for_all_completions(engine, packer, prompts, monkeypatch):
+    made = []
+    stock = type(packer)._process_single_sample.__wrapped__
+    with monkeypatch.context() as patch:
+        patch.setattr(type(packer), "_process_single_sample", lambda *a, **k: made.append(a) or stock(*a, **k))
+        video_reader.install_reader()
+        one, two = (packer.get_policy_input(prompts[0], words) for words in ("a", "b c d"))
+        other = packer.get_policy_input(prompts[1], "a")
+    assert len(made) == 2 and one["pixel_values_videos"] is two["pixel_values_videos"]
+    assert other["pixel_values_videos"] is not one["pixel_values_videos"]
+    assert len(one["input_ids"]) < len(two["input_ids"]) == two["position_ids"].shape[2]
+    assert one["input_ids"][: one["logprob_masks"].index(1)] == two["input_ids"][: two["logprob_masks"].index(1)]
+
+
 def test_what_is_kept_of_clips_is_bounded_in_bytes(world, counted, monkeypatch):
     from qwen_vl_utils import vision_process
 

@@ -1,0 +1,133 @@
+"""GRPO of the engine's own Qwen2.5-VL: a prompt goes through once for all its completions, in training too.
+
+Why: the completions of a group differ, their prompt and its clip do not; but cosmos-rl 0.4.7 puts each completion
+behind a prompt of its own (policy/trainer/llm_trainer/grpo_trainer.py), once for the policy and once for the reference.
+With 8 completions of 200 tokens behind 1,700 of a clip, four of five tokens are computed for nothing.
+Here a packed mini-batch is [prompt, completion, completion, ...], and each completion attends to the prompt and itself;
+the gradient of a prompt is the sum over its completions. Logits and gradients are those of the engine's own order
+(`tests/engine/test_sharing.py`). Used by `cookbook.engine.bridge`.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+MEDIA = (("video_token_id", "pixel_values_videos", "video_grid_thw"),
+         ("image_token_id", "pixel_values", "image_grid_thw"))  # fmt: skip
+
+
+class Layout(NamedTuple):
+    """Which keys the packed queries see, part by part; it travels in the place of the engine's `cu_seqlens`."""
+
+    queries: Tensor  # edges of the parts, as flash-attn takes them: int32 (parts + 1)
+    keys: Tensor  # the same of their keys
+    taken: Tensor  # the keys one part after another, as places in the pack
+    longest_query: int
+    longest_key: int
+
+
+def attends_by_layout(bare: Callable) -> Callable:
+    """Returns a flash_attn_varlen_func that takes a Layout too. A part's last query sees its last key."""
+
+    @wraps(bare)
+    def attend(q: Tensor, k: Tensor, v: Tensor, edges: Tensor | Layout, *args: Any, causal: bool) -> Tensor:
+        if not isinstance(edges, Layout):
+            return bare(q, k, v, edges, *args, causal=causal)
+        lengths = edges.longest_query, edges.longest_key
+        return bare(q, k[edges.taken], v[edges.taken], edges.queries, edges.keys, *lengths, causal=causal)
+
+    attend.bare = bare
+    return attend
+
+
+def install_sharing() -> str:
+    """Put it in place, for packed mini-batches of GRPO. Returns what it does."""
+    from cosmos_rl.policy.model.qwen2_5_vl import Qwen2_5_VLConditionalModel as Native
+
+    if not hasattr(Native.forward, "bare"):
+        Native.forward = _shared(Native.forward)
+    return "once for its completions"
+
+
+def _shared(bare: Callable) -> Callable:
+    """Returns the model's `forward`, which lays a mini-batch out anew where rows begin with the same prompt."""
+
+    @wraps(bare)
+    def forward(model, input_ids=None, *args: Any, **kwargs: Any):
+        asked, lengths = kwargs.get("interested_tokens"), kwargs.get("valid_input_len")
+        if asked is None or lengths is None or args or kwargs.get("cp_mesh") is not None or asked[:, 0].any():
+            return bare(model, input_ids, *args, **kwargs)
+        begins = asked.int().argmax(1).tolist()  # a prompt's last token is each completion's own: it has its logits
+        media = _media(model, input_ids, kwargs)
+        first = [0]  # for each row, the one whose prompt it shares
+        for i, (a, b) in enumerate(pairwise(begins), 1):
+            same = a == b > 0 and torch.equal(input_ids[i - 1, :b], input_ids[i, :b]) and _equal(media, i - 1, i)
+            first.append(first[-1] if same else i)
+        if len(set(first)) == len(first):
+            return bare(model, input_ids, **kwargs)
+        parts, places = _parts(first, begins, lengths.tolist())
+        given = {key: value for key, value in kwargs.items() if key != "valid_input_len"}
+        for pixels, grids, rows in media:
+            own = [rows[i] for i in sorted(set(first))]
+            given[pixels] = torch.cat([values for values, _ in own])
+            given[grids] = torch.cat([grid for _, grid in own])
+        rows, columns = (torch.tensor(x, device=input_ids.device) for x in zip(*places))
+        for layer in model.model.layers.values():
+            if not hasattr((attention := layer.self_attn).attn_func_varlen, "bare"):
+                attention.attn_func_varlen = attends_by_layout(attention.attn_func_varlen)
+        given |= {"position_ids": kwargs["position_ids"][rows, :, columns].T[None],
+                  "interested_tokens": asked[rows, columns][None],
+                  "cu_seqlens": _layout(parts, input_ids.device)}  # fmt: skip
+        return bare(model, input_ids[rows, columns][None], **given)
+
+    forward.bare = bare
+    return forward
+
+
+def _media(model, ids: Tensor, kwargs: dict) -> list[tuple[str, str, list[tuple[Tensor, Tensor]]]]:
+    """Returns (name of the pixels, name of the grids, [(pixels, grids) of each row]) of clips, and of images."""
+    found, unit = [], model.hf_config.vision_config.spatial_merge_size**2
+    for token, pixels, grids in MEDIA:
+        if (given := kwargs.get(grids)) is None:
+            continue
+        sizes, rows, done = given.prod(1).tolist(), [], 0
+        ends = list(accumulate(sizes, initial=0))
+        for wanted in ((ids == getattr(model, token)).sum(1) * unit).tolist():
+            last = ends.index(ends[done] + wanted)
+            rows.append((kwargs[pixels][ends[done] : ends[last]], given[done:last]))
+            done = last
+        found.append((pixels, grids, rows))
+    return found
+
+
+def _equal(media: list, one: int, two: int) -> bool:
+    """Whether two rows show the same."""
+    return all(torch.equal(a, b) for _, _, rows in media for a, b in zip(rows[one], rows[two]))
+
+
+def _parts(first: list[int], begins: list[int], lengths: list[int]) -> tuple[list[tuple[int, int, int, int]], list]:
+    """Returns the parts of the pack, and (row, column) of each of its tokens.
+
+    A part is (start, end) of its queries, and of the prompt that it sees besides, as places in the pack.
+    """
+    parts, places, prompt = [], [], (0, 0)
+    for row, (owner, begin, length) in enumerate(zip(first, begins, lengths)):
+        if owner == row:
+            prompt = len(places), len(places) + begin
+            parts.append((*prompt, 0, 0))
+            places += [(row, column) for column in range(begin)]
+        parts.append((len(places), len(places) + length - begin, *prompt))
+        places += [(row, column) for column in range(begin, length)]
+    return parts, places
+
+
+def _layout(parts: list[tuple[int, int, int, int]], device: torch.device) -> Layout:
+    queries = [end - start for start, end, _, _ in parts]
+    keys = [end - start + last - begin for start, end, begin, last in parts]
+    taken = [torch.arange(*span) for start, end, *prompt in parts for span in (prompt, (start, end))]
+    edges = (torch.tensor([0, *accumulate(x)], dtype=torch.int32, device=device) for x in (queries, keys))
+    return Layout(*edges, torch.cat(taken).to(device), max(queries), max(keys))
