@@ -65,14 +65,16 @@ ENGINE: dict[str, dict[str, Any]] = {
     "all weights, 8-bit moments, kept": ALL_WEIGHTS
     | {AT_ONCE: 6_800, COMPILE: True, ADAM: "AdamW8bit", RECOMPUTE: False},
 }
-# samples at once, recomputed, in autocast as its own trainer runs; without that, peft's adapters compute in float32
-PLAIN = {
-    "float32": (1, True, False),  # one step of it, for the gradient that all others round
-    "plain, 1 at once": (1, True, True),
-    "plain, 4 at once": (4, True, True),
-    "plain, 8 at once": (8, True, True),
-    "plain, 4 at once, kept": (4, False, True),
-    "plain, 8 at once, float32 adapters": (8, True, False),
+EXACT = {"size": 1, "autocast": False, "dtype": torch.float32}  # two steps: the gradient that all others round
+PLAIN: dict[str, dict[str, Any]] = {
+    "float32": EXACT,
+    "float32, language": EXACT | {"targets": r".*language_model\.layers\..*_proj"},
+    "plain, 1 at once": {"size": 1},
+    "plain, 4 at once": {"size": 4},
+    "plain, 8 at once": {"size": 8},
+    "plain, 4 at once, kept": {"size": 4, "recompute": False},
+    # without the autocast that its own trainer runs in, peft's adapters compute in float32
+    "plain, 8 at once, float32 adapters": {"size": 8, "autocast": False},
 }
 
 
@@ -181,7 +183,13 @@ def likeness(one: Mapping[str, torch.Tensor], two: Mapping[str, torch.Tensor]) -
 
 
 def plain_step(
-    model: Path, batches: list[dict], recompute: bool, autocast: bool, rate: float, dtype: torch.dtype
+    model: Path,
+    batches: list[dict],
+    rate: float,
+    recompute: bool = True,
+    autocast: bool = True,
+    dtype: torch.dtype = torch.bfloat16,
+    targets: str = "all-linear",
 ) -> Callable[[int], float]:
     """Returns the step of transformers with peft on the same samples: what TRL and LLaMA-Factory run underneath."""
     from peft import LoraConfig, get_peft_model
@@ -195,7 +203,7 @@ def plain_step(
     if recompute:
         made.gradient_checkpointing_enable({"use_reentrant": False})
         made.enable_input_require_grads()
-    lora = get_peft_model(made, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"))
+    lora = get_peft_model(made, LoraConfig(r=16, lora_alpha=32, target_modules=targets))
     fill(lora)
     lora.train()
     learned = [p for p in lora.parameters() if p.requires_grad]
@@ -298,11 +306,10 @@ def table(model: Path, length: int, names: list[str], steps: int, packer: Any, r
 
     def stepper(name: str) -> Callable[[int], float]:
         if name in PLAIN:
-            size, recompute, autocast = PLAIN[name]
+            size = (how := dict(PLAIN[name])).pop("size")
             parts = [samples[i : i + size] for i in range(0, len(samples), size)]
             lr = engine_config(model, contract, {})["train.optm_lr"]
-            dtype = torch.float32 if name == "float32" else torch.bfloat16
-            return plain_step(model, [batch_of(part) for part in parts], recompute, autocast, lr, dtype)
+            return plain_step(model, [batch_of(part) for part in parts], lr, **how)
         edits = {"train.train_batch_per_replica": len(samples)} | ENGINE[name]
         if at_once := edits.pop(AT_ONCE, 0):
             edits[MINI] = max(
@@ -320,7 +327,7 @@ def table(model: Path, length: int, names: list[str], steps: int, packer: Any, r
             began = time.perf_counter()
             step = stepper(name)
             made = time.perf_counter() - began
-            seconds, losses, peak = measure(step, 1 if name == "float32" else steps)
+            seconds, losses, peak = measure(step, 2 if name.startswith("float32") else steps)
             share = useful(step.model, tokens, patches) / seconds / rate
             line = f"{name:34} {seconds:7.3f} s  {tokens / seconds:7.0f} tokens/s  {share:5.1%}  {peak:6.1f} GiB  "
             line += f"made in {made:.0f} s  losses {' '.join(f'{x:.3f}' for x in losses)}"

@@ -1,10 +1,10 @@
 """Configurations: the engine's keys and defaults, nothing dropped in silence; and two of them compared."""
 
 import json
-import subprocess
 import sys
 
 import pytest
+from engine_process import in_engine
 
 from cookbook.config import Config, ConfigError, difference, lint
 from cookbook.config.__main__ import main
@@ -78,7 +78,7 @@ def test_missing_and_broken_files_say_so(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
 def test_the_schema_and_the_files_are_what_the_engine_takes():
-    """One process, because importing the engine takes seconds: schema is current, every stated value comes back."""
+    """The schema is current, every stated value comes back."""
     program = (
         "import json, sys, tomlkit\n"
         "from cosmos_rl.policy.config import Config\n"
@@ -88,10 +88,7 @@ def test_the_schema_and_the_files_are_what_the_engine_takes():
         "    out['files'][path] = config.model_dump(mode='json')\n"
         "print('RESULT' + json.dumps(out))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, SHIPPED + RECIPES)], capture_output=True, text=True, check=True
-    )
-    result = json.loads(done.stdout.split("RESULT")[1])
+    result = in_engine(program, *SHIPPED, *RECIPES)
     assert result["schema"] == json.loads(SCHEMA.read_text())
     for path in SHIPPED + RECIPES:
         for key, value in Config.load(path).stated.items():

@@ -12,6 +12,7 @@ import numpy as np
 import official_layouts as made
 import pytest
 import torch
+from engine_process import in_engine
 from helpers import VISION, config, toml
 
 from cookbook.config import Config
@@ -249,7 +250,7 @@ def turns(*values, system=""):
 
 
 def test_the_engines_packer_takes_our_samples(tmp_path):
-    """The one test that imports cosmos_rl: video, image, both, several turns, system; SFT labels and GRPO prompts."""
+    """Video, image, both, several turns, system; SFT labels and GRPO prompts."""
     for i in range(2):
         made.clip(tmp_path / f"data/v/{i}.mp4", i)
     made.picture(tmp_path / "data/i/0.png")
@@ -263,11 +264,7 @@ def test_the_engines_packer_takes_our_samples(tmp_path):
     for kind in ("sft", "grpo"):
         words = toml(tmp_path / "data", kind, mini_batch=1).replace("models/", f"{ROOT}/models/")
         (tmp_path / f"{kind}.toml").write_text(words)
-    done = subprocess.run(
-        [sys.executable, "-c", ENGINE, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, timeout=150
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.partition("RESULT")[2])
+    found = in_engine(ENGINE, tmp_path)
     sft, grpo = found["sft"], found["grpo"]
     assert [row["labels"] for row in sft] == [
         "Rain.\n晴れ<|im_end|>Sun.<|im_end|>",

@@ -160,7 +160,18 @@ def test_steps_are_printed_in_the_engines_format_where_a_loader_has_set_up_loggi
 def test_the_bridge_says_what_it_put_in_place(engine, caplog):
     from cosmos_rl.rollout.rollout_base import RolloutRegistry
 
-    assert set(engine) == {"attention", "video", "rollout", "names", "packing", "LoRA", "polling", "network", "log"}
+    assert set(engine) == {
+        "attention",
+        "video",
+        "rollout",
+        "names",
+        "packing",
+        "LoRA",
+        "prompts",
+        "polling",
+        "network",
+        "log",
+    }
     for name in ("rl_2gpu.toml",):
         settings = Config.load(ROOT / "configs" / name)
         assert RolloutRegistry.check_rollout_type_supported(settings["rollout.backend"])

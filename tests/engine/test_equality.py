@@ -1,17 +1,17 @@
 """What the local engine learns from is what cosmos-rl learns from: token for token and label for label.
 
-One process, because importing the engine takes seconds. Its packer gets the conversations that the loaders yield; our
+The engine's packer gets the conversations that the loaders yield; our
 encoder gets the same samples.
 """
 
 import json
 import random
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from engine_process import in_engine
 from PIL import Image
 
 from cookbook.config import Config, lint
@@ -129,9 +129,7 @@ def folder(tmp_path, world, contract):
 def test_tokens_labels_positions_and_pixels_equal_those_of_the_engine(folder, prompt, qwen3):
     base = ROOT / "models/tiny-base" if prompt == "road" else qwen3
     (folder / "sft.toml").write_text(CONFIG.format(base=base, contract=prompt))
-    done = subprocess.run([sys.executable, "-c", PROGRAM, folder], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = json.loads(done.stdout.partition("RESULT")[2])
+    rows = in_engine(PROGRAM, folder)
     assert len(rows) == 60 and all(row["learned"] > 1 for row in rows)
     for row in rows:
         assert row["ids"] and row["labels"] and row["asked"] and row["positions"], row
@@ -184,9 +182,5 @@ def test_the_engine_sees_other_frames_exactly_where_the_lint_warns(tmp_path, men
     told = CONFIG.format(base=base, contract="road")
     file.write_text(told.replace("configs/prompts/road.yaml", str(tmp_path / "wide.yaml")))
     warned = [f for f in lint(Config.load(file)) if f.key == "policy.model_name_or_path"]
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITS, file, tmp_path / "data"], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    theirs, ours = json.loads(done.stdout.partition("RESULT")[2])
+    theirs, ours = in_engine(LIMITS, file, tmp_path / "data")
     assert bool(warned) == (theirs != ours) == (not mended)

@@ -5,14 +5,14 @@ tests/recipes/test_gpu_recipes.py runs the same jobs on cosmos-rl itself.
 
 import json
 import math
-import subprocess
 import sys
 
 import pytest
+from engine_process import in_engine
 from small_recipes import RL, SFT, job
 
 from cookbook import pipeline
-from cookbook.runs import ROOT, read_metrics
+from cookbook.runs import read_metrics
 
 PROGRAM = """
 import json, sys
@@ -58,15 +58,11 @@ print("RESULT" + json.dumps(out))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
 def test_the_engines_packer_takes_every_recipes_samples(tmp_path):
-    """One process, because importing the engine takes seconds."""
     loaders = {}
     for name in (*SFT, *RL):
         config, loaders[name] = job(name, tmp_path / name)
         (tmp_path / f"{name}.toml").write_text(config.text())
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(loaders)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.partition("RESULT")[2])
+    found = in_engine(PROGRAM, tmp_path, json.dumps(loaders))
     for name in SFT:
         assert len(found[name]) == 8
         for row in found[name]:
