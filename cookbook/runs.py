@@ -50,9 +50,11 @@ class Run:
     """A run that is being written. Creating one starts it, or goes on with it."""
 
     def __init__(self, name: str | Path, *, seed: int, go_on: bool = False) -> None:
-        """Make the folder, begin its files and write a first manifest; a relative path counts from runs/.
+        """Make the folder, begin its files and write a first manifest.
 
-        Manifest, metrics, generations, log and state of an earlier run there are replaced, but not with `go_on`.
+        A relative path counts from runs/, wherever the process stands. The manifest, metrics, generations, log and
+        state of an earlier run in this folder are replaced, so that two runs never mix; other files stay. With `go_on`
+        all of them stay.
         """
         self.path = path(name)
         self.seed = seed
@@ -68,7 +70,10 @@ class Run:
         self.write_manifest()
 
     def write_manifest(self, **facts: object) -> None:
-        """Write facts to manifest.json, over those of the same name; what JSON does not know, as a path, as text."""
+        """Write facts to manifest.json, beside those it has; a fact of the same name is replaced.
+
+        What JSON does not know, such as a path, is written as text.
+        """
         self._facts |= facts
         text = json.dumps(self._facts, indent=2, ensure_ascii=False, default=str)
         write_whole(self.path / MANIFEST, f"{text}\n".encode())
@@ -83,16 +88,20 @@ class Run:
         return {name: (self.path / name).stat().st_size for name in (METRICS, GENERATIONS)}
 
     def cut(self, sizes: Mapping[str, int]) -> None:
-        """Shorten metrics and generations to these lengths. Raises ValueError for a file that is shorter, or gone."""
+        """Shorten metrics and generations to these lengths: what came after is written again.
+
+        Raises ValueError for a file that is shorter, which would be filled with zeros, or gone.
+        """
         for name, size in sizes.items():
             if not (file := self.path / name).is_file() or file.stat().st_size < size:
                 raise ValueError(f"{name} is shorter than it was")
             os.truncate(file, size)
 
     def log_metrics(self, step: int, **values: float) -> None:
-        """Append one line to metrics.jsonl: the step, then the values; a tensor of one element as its number.
+        """Append one line to metrics.jsonl: the step, then the values in the order given, floats in full.
 
-        No clock goes in here: durations belong in the manifest, or two runs with one seed would differ.
+        A tensor or array of one element is written as its number. No clock goes in here: durations belong in
+        the manifest, or two runs with one seed would differ.
         """
         row = {"step": step, **values}
         self._append(METRICS, json.dumps(row, default=lambda value: value.item()))
@@ -117,7 +126,10 @@ class Run:
 
 
 def path(name: str | Path = "") -> Path:
-    """Returns the folder or file of that name below runs/, or where COOKBOOK_RUNS says; an absolute path stays."""
+    """Returns the folder or file of that name below runs/; an absolute path stays as it is.
+
+    All runs lie in runs/ of the project, or where the variable COOKBOOK_RUNS says.
+    """
     return ROOT / os.environ.get(FOLDER, "runs") / name
 
 
@@ -130,7 +142,10 @@ def require_name(name: str) -> None:
 
 @contextmanager
 def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Let one process at a time write a run's folder; with `wait` the second waits. Raises RunError naming it."""
+    """Let one process at a time write a run's folder; with `wait` the second waits. A process that died holds nothing.
+
+    Raises RunError, naming the process that has it.
+    """
     import fcntl  # POSIX only, as the engine is
 
     try:
@@ -153,7 +168,10 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 def write_whole(file: Path, content: bytes | Callable[[BinaryIO], None]) -> None:
-    """Write a file whole or not at all: aside, flushed, renamed. Raises RunError where it cannot be written."""
+    """Write a file so that it is there whole, or as it was before: aside, flushed, renamed.
+
+    Raises RunError where it cannot be written; what it took of the disk is given back.
+    """
     part = file.with_name(f".{file.name}.part")
     try:
         with part.open("wb") as out:
@@ -193,8 +211,10 @@ def use(folder: str) -> None:
 
 
 def read_metrics(run: str | Path, torn: bool = False) -> list[dict]:
-    """Returns the rows of a run's folder or metrics file; with `torn`, without a last line that is being written.
+    """Returns the rows of a run's metrics, one dictionary a line.
 
+    `run` is the run's folder or its metrics file; a relative one counts from runs/. With `torn`, a last line that is
+    being written is left out.
     Raises FileNotFoundError where there is no run, ValueError with file and line for a line without a step.
     """
     file = path(run) if Path(run).suffix == ".jsonl" else path(run) / METRICS
@@ -207,7 +227,10 @@ def read_metrics(run: str | Path, torn: bool = False) -> list[dict]:
 
 
 def read_jsonl(file: Path, torn: bool = False, needs: Collection[str] = ()) -> list[dict]:
-    """Returns a file's objects, one a line, but for a `torn` last one. Raises ValueError for none, or a lacking key."""
+    """Returns what a file has, one object of JSON a line; with `torn`, without a last line that was cut off.
+
+    Raises ValueError with file and line for a line that is no object, or lacks one of the keys that it `needs`.
+    """
     # a text may hold U+2028, where str.splitlines would break it
     lines = file.read_bytes().removeprefix(BOM).split(b"\n")
     numbered = enumerate(lines[:-1] if torn else lines, start=1)
@@ -249,7 +272,10 @@ def _origin() -> dict:
 
 
 def _commit() -> str | None:
-    """Returns the commit, "-dirty" where files differ (but notebooks, which running changes); None without git."""
+    """Returns the checkout's commit, with "-dirty" where files differ from it; None without git.
+
+    Notebooks are left out: running one writes its outputs, and what its parameters change stands in config.toml.
+    """
     if not (ROOT / ".git").exists():  # or git would answer for a repository further up
         return None
     git = partial(subprocess.run, cwd=ROOT, capture_output=True, text=True)

@@ -1,13 +1,15 @@
 """Loader of driving clips with structured captions: `metas/ID.label.json` becomes one JSON answer, asked for by field.
 
-Why: a caption of fifteen fields is fifteen tasks in one answer. The prompt names the answer's fields in order, and the
-answer is JSON in the code block that Qwen writes by itself; the guide's `str(label)` would teach Python's spelling.
+Why: a caption of fifteen fields is fifteen tasks in one answer. The prompt names exactly the fields that the answer
+has, in their order, and the answer is JSON in the code block that Qwen writes by itself; `str(label)`, as in the guide,
+would teach Python's spelling.
 
     cosmos-rl --config configs/recipes/av_caption_vqa_sft.toml data_tools/av_caption.py
     python data_tools/av_caption.py --config configs/recipes/av_caption_vqa_sft.toml --check
 
 `[custom] fields` takes only some of the fields, `question` replaces the whole prompt; `split` of the dataset names the
-folder, and `test_share` of it is held out where there is no folder `test`. An unfit label is left out and named.
+folder, and `test_share` of it is held out where there is no folder `test`. A label without a field that is asked for,
+or whose value is none that the field takes, is left out and named.
 """
 
 import json
@@ -53,7 +55,11 @@ TAKES = {
 
 
 def load(config: Config) -> loading.Splits:
-    """Returns {"train": …, "validation": …, "test": …}, held out where no folder is. Raises DataError for bad data."""
+    """Returns {"train": …, "validation": …, "test": …}. Raises DataError for what cannot be used.
+
+    Of a folder with `train` in it that is read, `validation` and `test` beside it; where `dataset.split` names a split,
+    that and `validation`. Where they are not there, clips are held out: `custom.test_share`, then `dataset.test_size`.
+    """
     stated, problems = loading.custom(config, **OPTIONS), []
     place, named = ROOT / config[f"{loading.TRAIN}.name"], config[f"{loading.TRAIN}.split"]
     options = {key: stated[key] for key in OPTIONS if key in stated}
@@ -74,7 +80,8 @@ def read(
 ) -> list[Sample]:
     """Returns one sample a clip: the rubric (or `question`), and the label's fields as JSON in a code block.
 
-    What is no whole pair, damaged or unfit goes into `problems` as (name, reason), or raises DataError without it.
+    Clips without a label, labels without a clip, and labels that are damaged or unfit go into `problems` as (name,
+    reason); without that list they raise DataError. `rule_violation` is what balancing counts, where it is asked for.
     """
     if unknown := [name for name in fields if name not in FIELDS]:
         raise DataError(f"{', '.join(unknown)}: no such field; the fields are {', '.join(FIELDS)}")

@@ -57,7 +57,11 @@ def convert(
     seed: int = 0,
     **options,
 ) -> Conversion:
-    """Convert a dataset. Returns the report. Raises DataError where nothing can be read, or `out` is there."""
+    """Convert a dataset. Returns the report; `options` are those of the source's `read`.
+
+    `balance_by` names a field, or is "" for the samples' own labels. Raises DataError where nothing can be read or
+    written, and where `out` is there already.
+    """
     name = format or formats.detect(source)
     report = Conversion(name)
     samples = formats.read(source, name, report.problems, **options)

@@ -33,7 +33,10 @@ LARGEST = 100_000_000  # pixels; a damaged size must not ask for all memory
 
 
 def decode(rle: Mapping[str, Any]) -> np.ndarray:
-    """Returns the mask (height, width) bool of COCO's run lengths, text or numbers. Raises DataError for a bad fit."""
+    """Returns the mask (height, width) bool of COCO's run lengths, as text or as a list of numbers.
+
+    Runs go down the columns, first those outside. Raises DataError where they do not fill the size exactly.
+    """
     size, counts = (rle.get("size"), rle.get("counts")) if isinstance(rle, Mapping) else (None, None)
     if not (isinstance(size, list | tuple) and len(size) == 2 and all(type(s) is int and s > 0 for s in size)):
         raise DataError(f"the mask's size is {size!r}; it is [height, width]")

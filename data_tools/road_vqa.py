@@ -36,7 +36,8 @@ def make(config: Config, folder: Path, seed: int) -> Config:
 def world(folder: Path, seed: int = 0, clips: Mapping[str, int] | None = None) -> Path:
     """Returns the folder with its clips: built where it is empty, or where `clips` asks for other sizes.
 
-    Raises ValueError where it holds clips of another seed or version: a comparison would mean nothing.
+    Raises ValueError where the folder holds the clips of another seed or another version of the world: a comparison
+    across them would mean nothing.
     """
     stamp = folder / STAMP
     if clips is not None or not stamp.exists():

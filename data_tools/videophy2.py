@@ -78,7 +78,10 @@ def read(
 
 
 def even(samples: list[Sample], seed: int = 0) -> list[Sample]:
-    """Returns as many samples of each score, as the published recipe: thinned out, or repeated under own ids."""
+    """Returns as many samples of each score, all of them / number of scores, as the published recipe does.
+
+    Frequent scores are thinned out. Rare ones are repeated under ids of their own, with their own clips.
+    """
     each = max(1, len(samples) // max(1, len({label_of(s) for s in samples})))
     kept, more = balance(samples, seed, each).samples, []
     for score in sorted({label_of(s) for s in kept}):

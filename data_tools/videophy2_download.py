@@ -1,7 +1,7 @@
 """Fetch VideoPhy-2: the rows of both splits from the hub, and their clips, each under the name of its address.
 
-Why: named by its row number, a clip is taken for another row's as soon as the rows have been balanced; named by its
-address it can only be its own. A download that broke off goes on.
+Why: named by row number, as in the published recipe, a clip that is there already is taken for another row's as soon as
+the rows have been balanced. Named by its address it can only be its own; a download that broke off goes on.
 
     python -m data_tools.videophy2_download FOLDER              # train.jsonl, test.jsonl, videos/
     python -m data_tools.videophy2_download train.csv CLIPS     # the clips of rows that you have

@@ -64,7 +64,10 @@ def load(config: Config) -> loading.Splits:
 
 
 def official(folder: Path) -> Path:
-    """Returns the folder with the official data, fetched and unpacked once. Raises DataError where that fails."""
+    """Returns the folder with the official train and val in it: downloaded where they are missing, and unpacked, once.
+
+    What was broken off goes on. Raises DataError where the hub does not give them, or an archive is damaged.
+    """
     begun, files = folder / ".downloading", [folder / f"{split}.json" for split in ("train", "val")]
     if begun.is_file() or not all(file.is_file() for file in files):
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +84,10 @@ def official(folder: Path) -> Path:
 
 
 def rows(path: Path, problems: Problems) -> Iterator[tuple[str, Any]]:
-    """Yields (name, row) of a JSON list, one in memory; a cut is a problem. Raises DataError where it is no list."""
+    """Yields (name, row) of a JSON list, with one row in memory at a time.
+
+    A file that is cut off gives the rows before the cut, and a problem. Raises DataError where it is no list.
+    """
     read, number = json.JSONDecoder().raw_decode, 0
     try:
         stream = path.open(encoding="utf-8-sig", errors="replace")
@@ -185,7 +191,11 @@ class Converted:
 
 
 def pick(path: Path, per_category: int, seed: int) -> set[int] | None:
-    """Returns the places of `per_category` rows of each category, drawn evenly, and of no rows; None for all."""
+    """Returns the places of at most `per_category` rows of each category, drawn evenly; None for all of them.
+
+    One pass over the file that keeps places only (reservoir sampling). What is no row of a category is among them: it
+    is told when its turn comes.
+    """
     if per_category < 0:
         return None
     rng, seen, kept, odd = random.Random(seed), Counter(), {name: [] for name in CATEGORIES}, set()
@@ -210,9 +220,9 @@ def convert(
     brief: bool = False,
     into: str = "",
 ) -> Converted:
-    """Convert a split of the official data into `out/INTO` (else its name, `val` `validation`). Returns what was done.
+    """Convert one split of the official data into `out/INTO`, by default its own name, `val` `validation`.
 
-    Raises DataError where the file is missing or no list, or the place is taken.
+    Returns what was done. Raises DataError where the file is missing or no list, or the place is taken.
     """
     source, home = Path(source), Path(out) / (into or ("validation" if split == "val" else split))
     wanted = pick(source / f"{split}.json", per_category, seed)
@@ -248,7 +258,10 @@ def convert(
 
 
 def converted(source: Path, out: Path, split: str, into: str, **how: Any) -> str:
-    """Convert as `convert`, unless that stands complete, of this file and this way. Returns what was done, a line."""
+    """Convert one split as `convert` does, where that does not stand complete already. Returns what was done, a line.
+
+    What broke off, or was made of another file or in another way, is deleted and made again.
+    """
     done, file = Path(out) / into / DONE, (Path(source) / f"{split}.json").stat()
     asked = how | {"split": split, "bytes": file.st_size, "changed": file.st_mtime_ns}
     if not done.is_file() or json.loads(done.read_text(encoding="utf-8"))[0] != asked:

@@ -1,8 +1,8 @@
 """Load a checkpoint's model and processor, each of them whole and fitting the other, or say in one line what is wrong.
 
 Why: transformers only warns where it fills weights with random numbers, takes a tokenizer of another vocabulary, and
-finds out about a chat template without a clip's place when the first sample is read. All load here, and nothing that a
-checkpoint brings is run: no code of its own, no pickle.
+finds out about a chat template without a clip's place when the first sample is read. Loading, `verify`, `merge` and
+inference all load here. Nothing that a checkpoint brings is run: no code of its own, no pickle.
 
     processor, model = load_processor(folder), load_model(folder, dtype=torch.bfloat16)
 """
@@ -45,7 +45,10 @@ def explained(folder: Path, what: str) -> Iterator[None]:
 
 
 def load_model(folder: Path, **how):
-    """Returns the model that config.json names. Raises CheckpointError for missing, unexpected or misshapen weights."""
+    """Returns the model that config.json names, every weight from the files; `how` is for transformers.
+
+    Raises CheckpointError where weights are missing, unexpected, or of another shape; a tied lm_head is none of these.
+    """
     strictly = {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True}
     with explained(folder, "transformers cannot load it"):
         model, told = AutoModelForImageTextToText.from_pretrained(

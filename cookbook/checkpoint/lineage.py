@@ -35,9 +35,10 @@ class Stage:
 
 
 def lineage(path: str | Path) -> list[Stage]:
-    """Returns the stages from the base to this checkpoint, oldest first; what has no manifest here is a base.
+    """Returns the stages from the base to this checkpoint, oldest first.
 
-    Raises CheckpointError for a half-written export or no checkpoint, ValueError for manifests that form a circle.
+    What has no manifest is a base; so is a start that is not on this disk. Raises CheckpointError for a half-written
+    export and for what is neither a run nor a checkpoint, ValueError for manifests that start from each other.
     """
     require_folder(ROOT / path)
     stages, start = [], str(path)
@@ -71,7 +72,10 @@ def _read(run: Path, folder: Path) -> tuple[Stage, str]:
 
 
 def fingerprint(path: str | Path) -> str | None:
-    """Returns twelve hexadecimal digits of a checkpoint's weights, by a few places of each file; None without any."""
+    """Returns twelve hexadecimal digits of a checkpoint's weights, by a few places of each file; None without any here.
+
+    Any training step changes them; reading them takes no longer for 7B.
+    """
     found = hashlib.sha256()
     if not (folder := on_disk(path)):
         return None

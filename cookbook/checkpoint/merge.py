@@ -20,9 +20,11 @@ from cookbook.runs import ROOT, named
 
 
 def merge(adapter: str | Path, out: str | Path, base: str | None = None, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Add a LoRA adapter to its base (a folder or a hub's name; else the one it names). Returns `out`, whole weights.
+    """Add a LoRA adapter to its base and write whole weights to `out`. Returns that folder.
 
-    Needs memory for the model. Raises CheckpointError without adapter, base or peft, or for a tensor that has no place.
+    `base`: a folder or a hub's name; where it is None, the one that the adapter names. Takes memory for the whole
+    model. Raises CheckpointError where there is no adapter, no base, no peft, or a tensor of the adapter that the base
+    has no place for.
     """
     require_folder(folder := resolve(adapter))
     if not (folder / ADAPTER).is_file():

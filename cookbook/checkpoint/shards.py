@@ -1,7 +1,8 @@
 """What a checkpoint's folder holds, by names and headers alone: no weight is read, so a 7B model takes milliseconds.
 
 Why: a shard that was cut off, a Git-LFS pointer, an index of other files, or a wrapper's names load with random numbers
-under a warning, or fail deep in a library. `store.find` refuses what is said here, and `verify` lists it.
+under a warning, or fail deep in a library; and a configuration may ask for code of its own. `store.find` refuses what
+is said here, and `verify` lists it.
 
     shards, problems = read_shards(folder)      # the file of each tensor, and what is wrong, "" for nothing
 """
@@ -211,7 +212,8 @@ def step_of(folder: Path) -> float:
 def last_complete(run: str | Path) -> Path | None:
     """Returns the newest training state that `train.resume` can take, `…/checkpoints/step_N/policy`; None without.
 
-    Complete is one whose ranks, those of its cosmos_config and of its files, all left a marker `.rank_R_complete`.
+    Complete is one whose ranks have all left their marker `.rank_R_complete`: those that its cosmos_config asks for
+    where that can be read, and all whose files are there. Folders by time are looked into as well.
     """
     places = [*(ROOT / run).glob("checkpoints/step_*/policy"), *(ROOT / run).glob("[0-9]*/checkpoints/step_*/policy")]
     found = [p for p in places if step_of(p.parent) >= 0 and _is_complete(p)]

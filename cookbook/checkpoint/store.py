@@ -47,9 +47,11 @@ log = logging.getLogger(__name__)
 
 
 def load(path: str | Path, dtype: torch.dtype = torch.float32):
-    """Returns (model, processor) of a checkpoint or a run's last export, the tower batched, on a GPU if there is one.
+    """Returns (model, processor) of a checkpoint folder, the vision tower batched, on a GPU where there is one.
 
-    Raises CheckpointError where it is not whole, not finite, or its tokenizer or processor is not that of its start.
+    A relative path counts from the project's root; a run folder stands for its last export.
+    Raises CheckpointError where there is no whole checkpoint, one with a weight that is no number, or an export whose
+    tokenizer or processor is another than that of its run's start.
     """
     folder = find(path)
     processor = load_processor(folder)
@@ -92,9 +94,10 @@ def require_weights(folder: Path) -> None:
 
 
 def resolve(path: str | Path) -> Path:
-    """Returns the export that a path stands for: itself, or `final`, else the highest `step_N` of a run or output.
+    """Returns the export that a path stands for: the path itself, or the last export of a run or output folder.
 
-    Of folders by time the newest with an export counts. Raises CheckpointError where one is only half written.
+    The last is `final`, as older engines name it, else the highest `step_N`; of an output folder with folders by time,
+    that of the newest which has one. Raises CheckpointError where an export is only half written.
     """
     path = ROOT / path
     stamps = sorted((p for p in path.glob("[0-9]*") if p.name.isdigit() and p.is_dir()), key=lambda p: p.name)
@@ -149,7 +152,10 @@ def on_disk(name: str | Path) -> Path | None:
 
 
 def fetched(name: str) -> str:
-    """Returns a path as it is named, or where a hub's model was downloaded. Raises CheckpointError for neither."""
+    """Returns where a checkpoint lies: a path as it is named, a hub's model after it was downloaded, where it was not.
+
+    Raises CheckpointError where it is neither.
+    """
     try:
         return name if (ROOT / name).exists() else snapshot_download(name)
     except (OSError, ValueError) as error:
@@ -173,7 +179,10 @@ def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = t
 
 
 def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract: Contract | None = None) -> Path:
-    """Write weights in one shard, their index and the processor, as `written_aside`. Returns `place`."""
+    """Write weights in one shard, with their index, and the processor. Returns `place`, whose earlier content is gone.
+
+    Raises what `written_aside` raises.
+    """
     with written_aside(place) as folder:
         weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
         model.save_pretrained(folder, state_dict=weights, max_shard_size="1000GB")
@@ -191,7 +200,10 @@ def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract
 
 @contextmanager
 def written_aside(place: Path) -> Iterator[Path]:
-    """Yields a folder that takes the place of `place` at the end, whole. Raises CheckpointError on a full disk."""
+    """Yields a folder that takes the place of `place` when the block ends: whole, or what was there stays.
+
+    Raises CheckpointError where it cannot be written, as on a full disk; nothing of it is left then.
+    """
     for left in place.parent.glob(f"{place.name}.incomplete-*"):
         shutil.rmtree(left)
     folder = place.with_name(f"{place.name}.incomplete-{os.getpid()}")

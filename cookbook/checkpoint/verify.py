@@ -1,7 +1,8 @@
 """Verify a checkpoint: whole, finite, named as published, different from its base, and loadable, check by check.
 
 Why: a checkpoint that was cut off, or whose names the library does not know, loads with random weights and answers
-nonsense, and one that training never changed scores like its base. Tensors are read one at a time.
+nonsense, and one that training never changed scores like its base. Each check here stands for a bug that somebody had.
+Tensors are read one at a time, so a 7B checkpoint needs little memory.
 
     python -m cookbook.checkpoint verify runs/tutorial/sft --base models/tiny-base
     what_is_missing(Path("runs/x/safetensors/step_12"))        # "", or "00001.safetensors cannot be read, …"
@@ -52,7 +53,8 @@ class Verification:
 def verify(path: str | Path, base: str | Path | None = None) -> Verification:
     """Returns what is right and wrong with a checkpoint; raises nothing for a damaged one.
 
-    `base` is what training started from, by default the manifest's start. Takes memory for the largest tensor, twice.
+    `base` is what training started from; where it is None, the start that the run's manifest names. Needs the memory
+    of the largest tensor, twice.
     """
     folder = ROOT / path
     try:
@@ -128,7 +130,10 @@ def _names(folder: Path, shards: Shards) -> Iterator[Check]:
 
 
 def _tensors(folder: Path, shards: Shards, base: str | Path | None, whole: bool) -> Iterator[Check]:
-    """Yields whether all is finite, and |new - old| / |old|; if not `whole`, names of the base alone are no news."""
+    """Yields whether all numbers are finite, and how far from the base, |new - old| / |old|; reads each tensor once.
+
+    Where the files are not `whole`, tensors that only the base has are no news.
+    """
     (base, place), broken, changes = store.start_of(folder, base), [], {}
     before = read_shards(place)[0] if place else {}
     strange = shards.keys() ^ before.keys() if whole else shards.keys() - before.keys()

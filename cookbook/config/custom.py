@@ -1,7 +1,8 @@
 """The table [custom]: the keys that loader files read there, and what is wrong with those that a file states.
 
-Why: the engine passes the table on untouched, so a misspelt key would be lost without a word. Loaders and the lint ask
-here; the keys of one loader alone stand in its `OPTIONS`, which the lint reads without running the file.
+Why: the engine passes the table on untouched, so a misspelt key would be lost without a word. Loaders
+(`data_tools.loading.custom`) and the lint both ask here. The keys of one loader alone stand in its `OPTIONS`, by their
+types, which the lint reads without running the file.
 """
 
 import difflib
@@ -26,9 +27,10 @@ OPTIONS = re.compile(r"^OPTIONS = \{([^}]*)\}", re.MULTILINE)  # of a loader fil
 def check_custom(
     config: Config, more: Mapping[str, Any] | None, who: str = "this loader does not read it", level: str = "error"
 ) -> Iterator[Issue]:
-    """Yields the stated keys that a loader refuses: all but KEYS and `more`, its own (None: any), and odd values.
+    """Yields the stated keys that a loader refuses: all but KEYS and `more`, its own, and values of another type.
 
-    `level` is that of what stands outside of KEYS; as a warning, a key must look like a known one.
+    Where `more` is None, only KEYS are known, and others pass. `level` is that of what stands outside of KEYS; as a
+    warning, since a loader of one's own may read it, a key must look like a known one.
     """
     known = {**(more or {}), **KEYS}
     for key, value in config.table("custom").items():

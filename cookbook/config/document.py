@@ -62,7 +62,11 @@ class Config:
 
     @classmethod
     def load(cls, path: str | Path) -> "Config":
-        """Read a file, from the project's root. Raises ConfigError: no TOML, or what the engine drops or refuses."""
+        """Read a file; a relative path counts from the project's root.
+
+        Raises ConfigError where the file is missing, is not TOML, or holds a key that the engine would drop or a
+        value that it would refuse.
+        """
         return cls.read(ROOT / path, Path(path).name)._checked()
 
     def _checked(self) -> "Config":
@@ -122,7 +126,8 @@ class Config:
 def difference(default: Config, custom: Config) -> Table:
     """Returns key | default | custom | why of every key whose value differs, in the default's order, new keys last.
 
-    The why is the comment beside a changed value; of a key that is left out, a comment line `# key, key: reason`.
+    Values stand as TOML would write them. The why of a changed value is the comment beside it in the custom file; the
+    why of keys that it leaves out is a comment line `# key, key: reason`.
     """
     keys = dict.fromkeys([*default.stated, *custom.stated])
     rows = [

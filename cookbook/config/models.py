@@ -1,7 +1,8 @@
 """The published models that lint, plan and doctor know by name: family, parameters, shape.
 
-Why: whether a training fits is asked before anybody downloads 17 GB. The shapes are those of the models' config.json;
-a test builds them without memory and counts. A checkpoint on this disk is asked itself.
+Why: whether a training fits is asked before anybody downloads 17 GB. The shapes are those of the config.json of
+Qwen2.5-VL-7B, Qwen3-VL-2B and -8B, which Cosmos-Reason1-7B, Cosmos-Reason2-2B and -8B have too; a test builds them
+without memory and counts. A checkpoint on this disk is asked itself.
 
     family_of("nvidia/Cosmos-Reason2-8B").unit
     MODELS["nvidia/Cosmos-Reason2-2B"].parameters
@@ -46,7 +47,10 @@ MODELS = {
 
 
 def family_of(name: str) -> Architecture:
-    """Returns the family of a folder or published name, else Qwen2.5-VL's. Raises ValueError for a broken file."""
+    """Returns the family of a model by its folder or published name; Qwen2.5-VL's where it is neither.
+
+    Raises ValueError for a folder whose config.json cannot be read.
+    """
     return MODELS[name].family if name in MODELS else architecture(ROOT / name)
 
 

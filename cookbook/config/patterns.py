@@ -1,8 +1,9 @@
 """What the patterns of a configuration hit in the model: layers to freeze, to train, to adapt, with rates of their own.
 
 Why: a pattern that hits nothing is no error for the engine; the layers that it meant go on training, or get no adapter.
-Names are the engine's, read from a checkpoint's index or header, and known of the published models (`config.models`).
-Of another model, and of Qwen2.5-VL under train.force_use_hf, nothing is said. The lint prints them.
+Names are the engine's, read from the checkpoint's index or header where it is on this disk, and known of the published
+models (`config.models`). Of another model, and of Qwen2.5-VL under train.force_use_hf, nothing is said. The lint prints
+them.
 """
 
 import json
@@ -21,7 +22,10 @@ LINEAR = re.compile(r"(?:_proj|qkv|attn\.proj|mlp\.\d|linear_fc\d)$")  # modules
 
 @lru_cache(maxsize=8)
 def parameter_names(model: str) -> tuple[str, ...]:
-    """Returns a model's parameters as the engine names them, () where unknown. Raises ValueError or OSError."""
+    """Returns the parameters of a checkpoint as the engine names them; () where they are not known.
+
+    Raises ValueError or OSError for a checkpoint's file that cannot be read.
+    """
     folder = ROOT / model
     if not folder.is_dir():
         return tuple(published_names(MODELS[model])) if model in MODELS else ()
@@ -49,7 +53,10 @@ def _header(shard: Path) -> set[str]:
 
 
 def hits(config: Config) -> list[tuple[str, str, list[str]]]:
-    """Returns (key, pattern, names hit), where the names are known. Raises ValueError for no regular expression."""
+    """Returns (key, pattern, names hit) of each pattern; [] where there is none, or the model's names are not known.
+
+    Raises ValueError for a pattern that is no regular expression.
+    """
     kinds: dict[str, Callable[[str], Callable[[str], object]]] = {
         "policy.freeze_pattern": lambda pattern: re.compile(pattern).search,  # in parameter names, as the engine does
         "policy.trainable_pattern": lambda pattern: re.compile(pattern).search,

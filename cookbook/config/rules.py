@@ -79,7 +79,10 @@ def gpus_needed(view: View) -> tuple[int, int]:
 
 
 def steps_per_epoch(view: View, samples: int) -> float:
-    """Returns the steps in one pass: whole ones in SFT, which drops the last, smaller batch; a fraction in GRPO."""
+    """Returns the optimizer steps in one pass over the data: whole ones in SFT, a fraction in GRPO.
+
+    SFT drops the last, smaller batch of each epoch; GRPO counts completions across epochs.
+    """
     replicas = view[f"{POLICY}.n_init_replicas"]
     if view.is_rl:
         return samples * view[GENERATIONS] / (view[BATCH] * replicas)
@@ -370,7 +373,11 @@ def sound_view(config: Config, **known: int | None) -> tuple[View, list[Issue]]:
 
 
 def lint(config: Config, **known: int | None) -> list[Issue]:
-    """Returns what is wrong, by line. May be known: `gpus` of a node, `samples`, `tokens` of the longest or prompt."""
+    """Returns everything that is wrong with a configuration, in the order of its lines; an empty list when it is good.
+
+    What may be known: `gpus`, visible on one node; `samples`, items in the training set; `tokens` of the longest
+    sample, vision and text; in RL of its prompt.
+    """
     if not isinstance(config.document.get("train"), dict):
         return [Issue(1, "train", "there is no [train] table: the engine stops with a KeyError; add one")]
     view, found = sound_view(config, **known)
@@ -380,7 +387,10 @@ def lint(config: Config, **known: int | None) -> list[Issue]:
 
 
 def require(config: Config, *, kind: str | None = None, **known: int | None) -> Config:
-    """Returns the configuration, of this `kind` where stated. Raises ConfigError with every error of `lint`."""
+    """Returns the configuration. Raises ConfigError with every error of `lint`; warnings pass.
+
+    `kind`: "sft" or "grpo", what the caller is about to run; `known`: as in `lint`.
+    """
     if kind and config.kind != kind:
         raise ConfigError(f'{config.name}: [train.train_policy] type is "{config.kind}", and must be "{kind}" here')
     if errors := [f"{config.name}:{f}" for f in lint(config, **known) if f.level == "error"]:

@@ -1,7 +1,8 @@
 """The engine's own schema: which keys there are, what they take, what they default to, and what was meant instead.
 
 Why: cosmos-rl takes seconds to import and drops unknown keys in silence. Its pydantic schema is exported once, into
-`configs/schema/`, and read in milliseconds; a test compares it with the pinned engine.
+`configs/schema/`, and read in milliseconds. A test compares the export with the pinned engine. What is said of an
+unknown key names the right one: a key of another table, of another release or library, or one spelt nearly the same.
 """
 
 import difflib
@@ -97,7 +98,10 @@ def _nodes(kind: str) -> dict[str, dict]:
 
 @cache
 def find_key(key: str, kind: str) -> dict | None:
-    """Returns the schema of a dotted key, {} below a table that takes any, None for none. `kind`: "sft" or "grpo"."""
+    """Returns the schema of a dotted key, {} below a table that takes any key, None where the engine has none.
+
+    `kind`: "sft" or "grpo".
+    """
     return _nodes(kind).get(key, {} if any(_any_key(key, kind)) else None)
 
 
@@ -185,7 +189,10 @@ def _nearest(key: str, kind: str) -> str:
 
 
 def check(stated: Mapping[str, Any], kind: str, line: Callable[[str], int]) -> Iterator[Issue]:
-    """Yields unknown keys, tables in a value's place, and refused values; `line` tells where a dotted key stands."""
+    """Yields unknown keys, tables in a value's place, and values of the wrong type or outside the choices.
+
+    `stated` are the values of a file by dotted key, `line` tells where a key stands.
+    """
     for key, value in stated.items():
         if find_key(key, kind) is None:
             parent, other = next(filter(_nodes(kind).get, _parents(key)), ""), "sft" if kind == "grpo" else "grpo"

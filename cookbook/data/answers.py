@@ -1,9 +1,10 @@
 """Answer formats: how a completion is written, whether it is in form, and which option it states.
 
-Why: prompt, targets, reward and evaluation share one form, which the contract names; these are the forms, and the one
-parser. It is tolerant inside the stated answer ("(b)", "**B.**", "The answer is B", the option's own words) and strict
-about where it may stand: with `think_answer` and `answer` only a closed <answer> block counts (`lenient`, a second
-number, looks elsewhere). What names no option, two options or a refusal is None, and counts as wrong.
+Why: the prompt asks for one form, the targets are written in it, the reward pays for it and the evaluation reads it.
+The contract names the form; these are the forms, and the one parser. It is tolerant inside the stated answer ("(b)",
+"**B.**", "The answer is B", the option's own words) and strict about where an answer may stand: with `think_answer`
+and `answer` only a closed <answer> block counts. `lenient` finds an answer elsewhere; the evaluation reports that as a
+second number. What names no option, two options or a refusal is None, and counts as wrong.
 
     FORMATS["think_answer"].write("They touch.", "Yes")
     choose("The answer is (b).", ["A", "B"])                       # "B"
@@ -70,7 +71,10 @@ FORMATS = {
 
 
 def lenient(completion: str) -> str | None:
-    """Returns the last <answer> block, else what follows an open tag, or a thought; None for an unfinished thought."""
+    """Returns where a forgiving reader would look for the answer; None where there is only unfinished thought.
+
+    The last <answer> block, else what follows a tag that was never closed, else what follows the thought.
+    """
     if (found := _last_answer(completion)) is not None:
         return found
     rest = completion.rpartition("<answer>")[2] if "<answer>" in completion else completion
@@ -80,7 +84,10 @@ def lenient(completion: str) -> str | None:
 
 
 def choices_of(words: str) -> tuple[str, dict[str, str]]:
-    """Returns (question, choices by letter) of lines like "(A) rain", "A) rain", "A: rain"; {} for fewer than two."""
+    """Returns (question, choices by letter) of a text that lists them line by line: "(A) rain", "A) rain", "A: rain".
+
+    Without at least two lines that begin with A, B, … in order, the choices are {}.
+    """
     found = list(CHOICE.finditer(words))
     if len(found) < 2 or not ascii_uppercase.startswith("".join(match[1] for match in found)):
         return words.strip(), {}
@@ -96,7 +103,10 @@ def option_texts(question: str, options: Sequence[str]) -> dict[str, str] | None
 def read_answer(
     form: str, completion: str, options: Sequence[str] = (), texts: Texts | None = None, forgiving: bool = False
 ) -> str | None:
-    """Returns the option that is stated, None for none; without options the words. `forgiving`: see `lenient`."""
+    """Returns the option that a completion in this format states, or None; without options, the stated words.
+
+    `forgiving` looks for the answer as `lenient` does, wherever the format wants it.
+    """
     stated = lenient(completion) if forgiving else FORMATS[form].stated(completion)
     if stated is None:
         return None
@@ -217,7 +227,10 @@ def _reader(options: tuple[str, ...]) -> SimpleNamespace:
 
 
 def plain(words: str) -> str:
-    """Returns the words without markdown, LaTeX and full-width forms; blanks are single, so searches stay linear."""
+    """Returns the words without markdown, LaTeX and full-width forms: "**B**", "\\boxed{B}" and "Ｂ" become B.
+
+    Several blanks are one, several line ends one line end: what looks for words then takes linear time.
+    """
     # word by word, since combining marks in a row take quadratic time
     words = words if words.isascii() else re.sub(r"\S{1,256}", lambda word: normalize("NFKC", word[0]), words)
     for _ in range(2):  # one in another
@@ -230,10 +243,12 @@ def plain(words: str) -> str:
 def choose(stated: str, options: Sequence[str], texts: Texts | None = None) -> str | None:
     """Returns the option that a stated answer names, or None where it names none, or more than one.
 
-    In this order: nothing but the option; the value of "answer" in JSON; the last sentence that says or announces it;
-    a letter that ends the text; the words (`texts`) of exactly one option. Another option that is named, not denied,
-    makes it no answer ("B or maybe C"), but for one taken back ("A. Wait, B") or weighed before. Case, brackets,
-    markdown and punctuation do not matter; an article ("a car") is no letter; the last LONGEST characters are read.
+    `texts` gives the words of the options ({"A": "rain"}). In this order: nothing but the option; the value of "answer"
+    in JSON; the last sentence that says or announces it; a letter that ends the text; the words of exactly one option.
+    A letter outweighs words. Another option that is named and not denied makes it no answer ("B or maybe C", "B,
+    although C is possible"), but for one that is taken back ("A. Wait, B") or weighed before the answer is announced.
+    Case, brackets, markdown and punctuation do not matter; an article ("a car") is no letter. Of an answer above
+    LONGEST characters only the end is read.
     """
     if not stated or not options:
         return None
@@ -372,7 +387,8 @@ def _by_text(words: str, texts: Texts) -> str | None:
 def fields(words: str) -> dict[str, Any]:
     """Returns the fields of the JSON object in a text, alone, in a code block or among words; {} where there is none.
 
-    Python's notation is read too. A field that stands twice is {}, as is a text of more than 5 LONGEST characters.
+    Python's notation ('single quotes') is read too: the guide's loader trains on it. A field that stands twice leaves a
+    choice: {}. So does a text of more than 5 LONGEST characters.
     """
     words = words[words.find("{") : words.rfind("}") + 1] if len(words) <= 5 * LONGEST else ""
     with suppress(KeyError):

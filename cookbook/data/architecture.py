@@ -1,7 +1,8 @@
 """The seam between two families of models: what of Qwen2.5-VL and Qwen3-VL differs here, one record each.
 
 Why: Cosmos-Reason1 is a Qwen2.5-VL; Cosmos-Reason2 and the reasoner of Cosmos 3 Nano are Qwen3-VL. A checkpoint's
-config.json says which, and only this file knows the names: everyone else asks a record. No torch: the lint asks too.
+config.json says which, and this is the one file that knows the names. Everyone else asks a record: how large a patch
+is, where a clip's time stands, which names weights have. No torch: lint, plan and passport ask too.
 
     family = architecture("models/tiny-base")     # a folder; of_config(model.config) of a loaded one
     family.unit, family.stamped
@@ -64,7 +65,10 @@ KNOWN = {family.model_type: family for family in (QWEN2_5_VL, QWEN3_VL)}
 
 
 def architecture(folder: Path) -> Architecture:
-    """Returns the family that a config.json names, else Qwen2.5-VL's. Raises ValueError for an unreadable file."""
+    """Returns the family that a checkpoint's config.json names; Qwen2.5-VL where nothing, or nothing known, is named.
+
+    Raises ValueError for a file that cannot be read.
+    """
     file = folder / "config.json"
     return KNOWN.get(str(read_json(file).get("model_type")) if file.is_file() else "", USUAL)
 

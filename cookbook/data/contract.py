@@ -54,7 +54,12 @@ class Contract:
 
     @classmethod
     def load(cls, path: str | Path) -> "Contract":
-        """Read a contract file. Raises ContractError for what has no meaning, ValueError for other keys or forms."""
+        """Read a contract file.
+
+        Raises ContractError for a file that is no table of keys, a number that is none or has no meaning, and where
+        there is no size between its pixel limits, ValueError for
+        missing or unknown keys, and for a prompt that shows another form than the one rewarded.
+        """
         data, vision = _tables(Path(path))
         for found, wanted, free in (
             (data, {"system", "answer_format"}, {"max_new_tokens"}),
@@ -107,7 +112,8 @@ class Contract:
     def conversation(self, messages: Sequence[Message]) -> list[dict]:
         """Returns chat messages as cosmos-rl loaders yield them: the system prompt first, limits on every clip.
 
-        A system turn and limits of the messages give way to the contract's. Raises ContractError for a part of a clip.
+        What the contract says holds: a system turn of the messages gives way to the contract's, where it has one, and
+        so do all limits that stand on a clip. Raises ContractError for a part of a clip.
         """
         limits = self.vision.stated()
         own = {"video": limits, "image": {key: limits[key] for key in ("min_pixels", "max_pixels")}}
@@ -132,7 +138,11 @@ class Contract:
     def read_answer(
         self, completion: str, options: Sequence[str] = (), texts: Texts | None = None, lenient: bool = False
     ) -> str | None:
-        """Returns the stated option, by letter or `texts`; without options the words. `lenient`: wherever it stands."""
+        """Returns the option that a completion states, or None; without options, the words of the stated answer.
+
+        `texts` are the options' words, so that "rain" counts as "A". With `lenient`, an answer may stand outside its
+        place in the format: for a second number beside the strict one, never for a reward.
+        """
         return read_answer(self.answer_format, completion, options, texts, lenient)
 
     def read(self, completion: str, sample: Sample) -> str | None:

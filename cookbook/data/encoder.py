@@ -1,8 +1,9 @@
 """The encoder: from conversations to the tensors that the model takes.
 
-Why: reading a clip and cutting it into patches costs more than the tiny model itself, and a clip is asked about many
-times. So what was read or tokenized last is kept (`CLIP_BYTES`), and batches only stack it. Token for token and label
-for label this is what cosmos-rl's packers make; tests compare them.
+Why: reading a clip and cutting it into patches costs more than the tiny model itself, and a question is asked of the
+same clip many times. So what was read or tokenized last is kept (`CLIP_BYTES`), and batches only stack what is there.
+Token for token and label for label this is what cosmos-rl's packers make; tests compare them. What differs between
+families of models is asked of `data.architecture`.
 
     encoder = Encoder(processor, contract, model.config)
     batch = encoder.training_batch(samples)     # labels are -100 outside the assistant's turns
@@ -92,7 +93,10 @@ class Encoder:
         return Media(kind, out["pixel_values_videos"], grid, TEMPORAL_PATCH / fps, times)
 
     def frames(self, path: Path) -> tuple[torch.Tensor, float, list[int], float]:
-        """Returns the frames as the model sees them (frames, 3, height, width; uint8), and the rest of `read_clip`."""
+        """Returns a clip's frames as the model sees them (frames, 3, height, width; uint8), and their rate.
+
+        After these, as `read_clip` does: which frames of the clip they are, and the clip's own rate.
+        """
         vision = self.contract.vision
         frames, *rest = read_clip(path, vision.fps, vision.max_frames)
         limits = vision.min_pixels, vision.max_pixels, vision.stated().get("total_pixels")
@@ -133,17 +137,22 @@ class Encoder:
         return frame
 
     def tokens(self, sample: Sample, generate: bool = False) -> Tokens:
-        """Returns a sample's tokens, or with `generate` its prompt's. Raises DataError for a special token in words."""
+        """Returns the sample's tokens: the whole conversation, or with `generate` its prompt.
+
+        Raises DataError where its words hold a special token of the tokenizer.
+        """
         require_plain([sample], self.control)
         key, said = (id(sample), generate), sample.prompt if generate else sample.messages
         # the sample is kept with its tokens, so that its id stays its own
         return self._samples.get(key, lambda: (sample, self._tokens(said, generate)))[1]
 
     def _positions(self, ids: list[int], media: Sequence[Media]) -> torch.Tensor:
-        """Returns the rotary positions (time, height, width; 3, length): text counts up, a clip spreads over its grid.
+        """Returns the rotary positions (time, height, width; 3, length) of one conversation.
 
-        As in cosmos-rl and Qwen's own code, seconds times `tokens_per_second` are not rounded before; in transformers
-        4.57.6 they are, so all frames of a clip at 4 fps get one time. Steps with a time in the text have own grids.
+        Text counts up in all three; a clip spreads over its own grid, and the text behind it goes on after the largest.
+        Time is in `tokens_per_second`. As in cosmos-rl and Qwen's own code, seconds are not rounded before they are
+        multiplied; transformers 4.57.6 does that, and so puts all frames of a clip at 4 fps to one time. Where times
+        stand in the text, each step is a grid of its own.
         """
         rate = 0 if self.family.stamped else self.config.vision_config.tokens_per_second
         merge = self.config.vision_config.spatial_merge_size

@@ -2,7 +2,8 @@
 
 Why: a telephone stores every picture lying on its side and says how to turn it, a download brings its cover as a first
 video stream, a screen recording has frames only where something moved. Both engines and the passport ask here, so that
-training, measuring and counting see one picture. No torch: the passport's worker processes start quickly.
+the model is trained, measured and counted on one picture. No torch: the passport's worker processes start quickly. Used
+by `cookbook.data.video`, `cookbook.data.encoder`, `cookbook.engine.video_reader` and `data_tools.passport`.
 """
 
 import mimetypes
@@ -31,7 +32,10 @@ def shown_stream(container: Any) -> Any:
 
 
 def turn_of(frame: Any) -> tuple[int, int, int, int]:
-    """Returns (a, b, c, d), x' = ax + cy, y' = bx + dy, of a display matrix. Raises ValueError for no right angle."""
+    """Returns the directions (a, b, c, d), each -1, 0 or 1, of a frame's display matrix: x' = ax + cy, y' = bx + dy.
+
+    Raises ValueError for a turn that is not by a right angle.
+    """
     if (matrix := frame.side_data.get("DISPLAYMATRIX")) is None:
         return 1, 0, 0, 1
     a, b, _, c, d = struct.unpack("=9i", bytes(matrix))[:5]
@@ -91,6 +95,9 @@ def unfit(width: int, height: int) -> str:
 
 
 def pace(steps: Counter[int]) -> tuple[int, bool]:
-    """Returns (median step, whether others differ by over 10 % and a tick) of the ticks between frames; 0 for none."""
+    """Returns (median step, whether the others differ), of the ticks between two frames and how often each comes.
+
+    Steps differ where it is by more than 10 % and more than the rounding to whole ticks explains. 0 for no steps.
+    """
     middle = median_low(steps.elements()) if steps else 0
     return middle, any(abs(step - middle) > max(1, 0.1 * middle) for step in steps)

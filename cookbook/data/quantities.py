@@ -1,7 +1,8 @@
 """Quantities in an answer: the one number, or the one span of time, that its words state, and the words it shares.
 
-Why: a reward and a score that read "1,000" or "between 3 and 4" in two ways pay for one thing and measure another. The
-one reader of both is strict: two numbers, two spans, a range or a denial are None, and count as wrong.
+Why: a reward and a score that read "1,000" or "between 3 and 4" in two ways pay for one thing and measure another. Here
+is the one reader of both, used by `cookbook.training.rewards` and `cookbook.evaluation.metrics`. It is strict where
+words leave a choice: two numbers, two spans, a range or a denial are None, and count as wrong.
 
     number("about 3,5 m")                          # 3.5
     span("in clip 2 from 0:03 to 5.5 s")           # (3.0, 5.5)
@@ -33,9 +34,11 @@ UNSTATED = re.compile(rf"\d[ \t]*[-−–+*`$_/×÷±^:x]+[ \t]*\d|\d[⁰¹²³�
 def number(words: str | None) -> float | None:
     """Returns the one number that words state, else None; said again with the same value it is still one ("4, so 4 m").
 
-    None are two different numbers, a range, a fraction, a sum, a denial, a bound ("more than 3"), another word with a
-    digit ("1.234.567", "2nd", "5k"), and an answer above LONGEST. A comma before groups of three digits is no point
-    ("1,000" is 1000, "3,5" is 3.5). Units and names with digits do not count ("50 %" is 50; "m2", "H100").
+    Two different numbers are none, nor is a range, a fraction, a sum or a denial ("10-12", "3/4", "4 + 4", "not 4").
+    A comma before groups of three digits is no point ("1,000" is 1000, "3,5" is 3.5, "0,500" is 0.5); "1e3" and ".5"
+    are numbers, what is not finite is none. Units do not count ("50 %" is 50, "3.5m" is 3.5), nor do names with digits
+    ("m2", "H100"). Any other word with a digit makes all None ("1.234.567", "2nd", "5k"), and so do a bound ("more than
+    3") and an answer above answers.LONGEST characters.
     """
     found, words = set(), words if words and len(words) <= LONGEST else ""
     for word in [] if UNSTATED.search(words) else APART.split(plain(words).translate(DASHES)):
@@ -69,8 +72,9 @@ def span(words: str | None) -> tuple[float, float] | None:
     """Returns (start, end) in seconds of the one time span that words announce, else None; equal ones are a moment.
 
     Announced are "3.2 - 5", "from 0:03 to 1:05.5", "between 3 and 5 s", "[3, 5]", "starts at 3 s and ends at 5 s", and
-    {"start": 3, "end": 5}. None are two different spans, three times ("3 - 5 - 7"), an end before its start, units
-    other than seconds, a denial, and an answer above LONGEST.
+    {"start": 3, "end": 5}; other numbers do not count ("in clip 2"). None for two different spans, three times in a row
+    ("3 - 5 - 7"), an end before its start, a negative time, other units than seconds ("3-5 min"), a denial, and an
+    answer above answers.LONGEST characters.
     """
     words = " ".join(plain(words if words and len(words) <= LONGEST else "").translate(DASHES).split())
     marks = [(bool(mark["start"]), _seconds(mark["time"])) for mark in MARKED.finditer(words)]
@@ -101,7 +105,10 @@ def iou(a: tuple[float, float] | None, b: tuple[float, float] | None) -> float:
 
 
 def common_words(a: Sequence[str], b: Sequence[str]) -> int:
-    """Returns the length of the longest common subsequence of two lists of words (bit-parallel, Hyyrö 2004)."""
+    """Returns the length of the longest common subsequence of two lists of words.
+
+    All places of `b` are the bits of one number (Hyyrö 2004), so that 2,000 words a side take a millisecond.
+    """
     places: dict[str, int] = {}
     for place, word in enumerate(b):
         places[word] = places.get(word, 0) | 1 << place

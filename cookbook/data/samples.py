@@ -1,7 +1,8 @@
 """Samples: one item of any dataset, in the chat format that cosmos-rl loaders yield.
 
-Why: every published format says the same in its own way: somebody shows media, asks, and gets an answer. A sample holds
-that, with its clip and its label, so that splitting and balancing can never lose track of either.
+Why: every published format (folders of clips and labels, LLaVA JSON, Hugging Face rows, question-answer pairs) says the
+same in its own way: somebody shows media, asks, and gets an answer. A sample holds that, and remembers which clip it
+belongs to and which label it carries, so that splitting and balancing can never lose track of either.
 
     sample.messages     # the conversation, media as absolute paths
     sample.prompt       # without the last assistant turn, for rollouts and evaluation

@@ -2,8 +2,10 @@
 
 Why: torchvision 0.26 has no video reader any more, and decord and torchcodec are extra installs, so this is PyAV, with
 the frame sampling of qwen-vl-utils (evenly spaced, an even number, at least four), in time where the frames are not
-evenly spaced. Only the frames that are wanted become pictures: a long clip costs time, not memory. Clips are kept, for
-one is asked about many times; but 30 frames at 81,920 pixels take 29 MB, so what was used longest ago goes first.
+evenly spaced. Only the frames that are wanted become pictures: a long clip costs time, not memory. A clip is asked
+about many times, and reading it costs more than a small model's answer; but one of 30 frames at 81,920 pixels takes
+29 MB, so what was used longest ago goes first. Used by `cookbook.data.encoder` and, in the engine's processes, by
+`cookbook.engine.video_reader`.
 
     frames, rate = read_frames("clip.mp4", fps=2)
     clip = Recent(4 * 2**30).get(path, lambda: read_frames(path, fps=2))
@@ -72,7 +74,10 @@ def _stream(path: str | Path):
 
 
 def timing(path: str | Path) -> Timing:
-    """Returns how many frames a clip has, counted, and when they come. Raises VideoError where there are none."""
+    """Returns how many frames a clip has, and when they come. Counted: a file's own figure can be wrong or missing.
+
+    Raises VideoError where the file is missing, unreadable or without frames.
+    """
     with _stream(path) as (container, stream):
         found = _timing([frame.pts for frame in container.decode(stream)], stream)
     if not found.total:
@@ -126,8 +131,10 @@ def read_frames(path: str | Path, fps: float, most: int = MAX_FRAMES) -> tuple[t
 def read_clip(path: str | Path, fps: float, most: int = MAX_FRAMES) -> tuple[torch.Tensor, float, list[int], float]:
     """Decode a clip and sample it at about `fps` frames a second, `most` frames at most.
 
-    Returns (frames, channels, height, width) uint8, their real rate, which frames of the clip they stand for, and the
-    clip's rate: places / rate are their seconds. Raises VideoError for a missing, unreadable or empty file.
+    Returns (frames, channels, height, width) uint8, the rate that the sampled frames really have, which frames of the
+    clip they stand for, and the clip's rate: places / rate are their seconds. The file's own number of frames is
+    believed first; where decoding finds another, or frames that are not evenly spaced, the clip is decoded again.
+    Raises VideoError where the file is missing, unreadable or without frames.
     """
     with _stream(path) as (container, stream):
         rate = float(stream.average_rate or stream.guessed_rate or 0)

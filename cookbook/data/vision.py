@@ -25,7 +25,10 @@ IMAGE_PIXELS = USUAL.image_pixels
 
 
 def frames_seen(seconds: float, fps: float, frames: float = math.inf, most: int = MAX_FRAMES) -> int:
-    """Returns how many of a clip's `frames` the model sees: even, at least 4 if there are so many, at most `most`."""
+    """Returns how many frames of a clip the model sees at `fps`: an even number, at least 4 where there are so many.
+
+    `frames` is the number that the clip has, `most` the limit of the contract.
+    """
     return int(min(max(seconds * fps, MIN_FRAMES), most, frames) // TEMPORAL_PATCH * TEMPORAL_PATCH)
 
 
@@ -67,7 +70,11 @@ def clip_tokens(
     max_frames: int = MAX_FRAMES,
     family: Architecture = USUAL,
 ) -> int:
-    """Returns the vision tokens of a clip, frames / 2 x height / unit x width / unit; unknown `frames` are left out."""
+    """Returns the vision tokens of a clip: frames / 2 x height / unit x width / unit, after resizing.
+
+    `frames` is the number that the clip has; a plan, which knows its seconds alone, leaves it out. Limits that are left
+    out are the library's. The times that stand in the text are not in it: `stamp_tokens`.
+    """
     least, most = family.video_pixels
     seen = frames_seen(seconds, fps, frames, max_frames)
     h, w = clip_size(height, width, seen, min_pixels or least, max_pixels or most, total_pixels, family)
@@ -75,13 +82,19 @@ def clip_tokens(
 
 
 def stamps(places: Sequence[float], rate: float) -> tuple[str, ...]:
-    """Returns what Qwen3-VL writes before each step: the middle of two frames' times. `places` / `rate` are seconds."""
+    """Returns what Qwen3-VL's processor writes before each step of two frames: the middle of their times.
+
+    `places` are the frames' numbers in a clip of `rate` frames a second.
+    """
     seconds = [place / rate for place in places]
     return tuple(f"<{(a + b) / 2:.1f} seconds>" for a, b in zip(seconds[::2], seconds[1::2]))
 
 
 def spell(text: str, pad: str, media: Sequence[tuple[int, Sequence[str]]]) -> str:
-    """Returns the text with each `pad` once per token. `media`: (tokens, times of its steps); a timed step is alone."""
+    """Returns a conversation's text with each placeholder `pad` repeated once per vision token, in order.
+
+    `media`: the tokens of a clip or image, and the times of its steps. With times each step has its own start and end.
+    """
     text, *rest = text.split(pad)
     for (tokens, times), part in zip(media, rest):
         shown = pad * (tokens // max(len(times), 1))
@@ -108,8 +121,9 @@ def image_tokens(
 def narrower_limits(folder: Path, min_pixels: int, max_pixels: int) -> str:
     """Returns where a checkpoint's own limits are narrower than a contract's, and what helps; "" where they are not.
 
-    cosmos-rl's packer resizes again to those limits, which gives two pictures of one clip; for families without one of
-    its own it does not. Raises ValueError for a file that cannot be read.
+    cosmos-rl's packer resizes the frames again, to the processor's limits, while our encoder, evaluation and inference
+    show what the contract says: two pictures of one clip. Of a family that the engine has no packer of its own for it
+    resizes nothing again. Raises ValueError for a file that cannot be read.
     """
     if not architecture(folder).native:
         return ""

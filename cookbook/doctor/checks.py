@@ -1,8 +1,9 @@
 """What the doctor looks at: one row a check, of a name, a probe that looks, and a judge that says what it means.
 
 Why: importing PyTorch and cosmos_rl to ask them takes 20 seconds, and fails on the machine that needs the doctor most.
-So neither is imported, and the GPUs are those of nvidia-smi. A judge takes what its probe returns, so that a test can
-play any machine. No secret is read, and no path or host name told: notebooks keep what they print.
+So neither is imported, and the GPUs are those of nvidia-smi, which the engine's launcher asks too. A judge takes what
+its probe returns, so that a test can play any machine. No secret is read, only whether there is one; no path and no
+host name is told, since notebooks keep what they print.
 
     [Check(name, *judge(probe())) for name, probe, judge in all_checks(gpus, 0, os.environ, Path.home())]
 """
@@ -141,7 +142,10 @@ def all_checks(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str
 
 
 def level(levels: Sequence[tuple], found: Any) -> Judged:
-    """Returns the judgement of the first level that what was found is below; None is -1, a no is 0, a yes 1."""
+    """Returns the judgement of the first level that what was found is below, with it in its {}.
+
+    Nothing (None) is below 0; of what is no number, a no is 0 and a yes 1.
+    """
     size = -1 if found is None else found if isinstance(found, (int, float, tuple)) else bool(found)
     return next((status, words.format(found), *fix) for limit, status, words, *fix in levels if size < limit)
 
@@ -322,7 +326,10 @@ def wandb(environment: Mapping[str, str], home: Path, running: str | None) -> Ju
 
 
 def cache(name: str, environment: Mapping[str, str], found: tuple[float | None, bool]) -> Judged:
-    """Whether a cache has room for the 7B model, or holds it, and GUIDE_GB. `found`: free GB, and whether it does."""
+    """Whether a cache has room: for the 7B model, unless it is there; better for what the guide plans, GUIDE_GB.
+
+    `found`: its free GB, and whether the 7B model is in it.
+    """
     free, has_weights = found
     words = "{:.0f} GB free" + ", in its default place below ~/.cache" * (not environment.get(name))
     fix = f"export {name}=/big/disk/{CACHES[name]}"

@@ -1,7 +1,8 @@
 """What can go wrong in a run, by the last rows of its metrics: one small check each, its likely cause and the knob.
 
 Why: RL fails quietly, and each way of failing has a known look. A check sees a few rows only, so it can be asked after
-every step, of both engines; one whose metric is not logged says nothing. `cookbook.watch` asks of any run.
+every step; the metrics are those of both engines, and a check whose metric is not logged says nothing. Both training
+loops and the engine's watcher ask them after each step, `cookbook.watch` for any run that has left its metrics.
 
     Watcher(run).see(step, values)          # logs what goes off at this step; returns the severe alarm, or None
     replay(read_metrics("tutorial/rl"))     # every alarm, at the step where it first went off
@@ -197,7 +198,10 @@ def standing(rows: Rows) -> list[Alarm]:
 
 
 class History:
-    """The rows that are looked at, so that step 10,000 costs what 100 does: first, last, some between, the best."""
+    """The rows that are looked at, so that step 10,000 costs what step 100 does: at most HEAD + MIDDLE + TAIL, and two.
+
+    These are the first and the last rows, evenly some of those between, and the best by each held-out measure.
+    """
 
     def __init__(self) -> None:
         self.head, self.middle, self.tail, self.best = [], [], deque(), {}

@@ -1,7 +1,8 @@
 """What both loops keep: exports, the state that a stopped run goes on from, and how a run ends.
 
 Why: a laptop that is closed, a kernel that is restarted, a machine that is taken back: none of it may cost more than
-seconds. A run that goes on from its state leaves the bytes of one that was never stopped.
+seconds. The state holds weights, optimizer, generators, and how long each file of the run was; it is written aside and
+renamed, so it is whole or not there. A run that goes on from it leaves the bytes of one that was never stopped.
 
     keeper = Checkpointer(run, config, model, encoder, optimizer, steps)
     for step, batch in enumerate(plan[keeper.done :], start=keeper.done + 1):
@@ -89,7 +90,10 @@ class Checkpointer:
             self._restore()
 
     def keep(self, step: int, values: Mapping[str, float], improved: bool = False) -> None:
-        """Export, keep the state, or end after a step. Raises TrainingStopped, after an export, or Interrupted."""
+        """Look at a finished step: export where it is time to, keep the state, and end where something asks for it.
+
+        Raises TrainingStopped, after an export, for a severe alarm, and Interrupted for a signal.
+        """
         alarm = self.watcher.see(step, values)
         stop, last = self.stop_on_alarm and alarm is not None, step == self.steps
         due = self.every and (step % self.every == 0 or last or improved or stop)

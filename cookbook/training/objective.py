@@ -65,8 +65,9 @@ class Objective:
 def advantages(rewards: Tensor, unbiased: bool = False, correction: int = 1) -> Tensor:
     """Returns how much better each completion is than its group: (r − mean) / std. rewards: (prompts, G).
 
-    Where all of a group earn the same: exact zeros. `unbiased` does not divide (Dr. GRPO, Liu et al. 2025,
-    arXiv:2503.20783). The standard deviation is a sample's, as in TRL; `correction=0` is cosmos-rl's.
+    Where all of a group earn the same there is nothing to learn from: exact zeros. `unbiased` leaves the division out
+    (Dr. GRPO, Liu et al. 2025, arXiv:2503.20783): with it, groups that are nearly all right or all wrong weigh more.
+    The standard deviation is that of a sample, as in TRL; `correction=0` is cosmos-rl's, √(G/(G − 1)) times the value.
     """
     mean, std = rewards.mean(1, keepdim=True), rewards.std(1, keepdim=True, correction=correction)
     better = rewards - mean if unbiased else (rewards - mean) / (std + 1e-6)
@@ -112,7 +113,11 @@ def policy_loss(
 
 
 def completion_weights(objective: Objective, lengths: Tensor) -> Tensor:
-    """Returns what each completion's summed loss counts (n, 1): 1 / tokens in the first GRPO, not in Dr. GRPO."""
+    """Returns how much each completion's summed loss counts (n, 1). lengths (n): its tokens that count.
+
+    Only the first GRPO, seq-mean-token-mean, weighs a completion by 1 / length: each token of a long one then counts
+    less, which Dr. GRPO takes out again by a constant, `unbiased_loss_max_tokens`.
+    """
     by_length = objective.loss_type == "seq-mean-token-mean" and not objective.unbiased_loss_max_tokens
     return (1 / lengths.clamp_min(1) if by_length else torch.ones(len(lengths), device=lengths.device))[:, None]
 
@@ -120,7 +125,8 @@ def completion_weights(objective: Objective, lengths: Tensor) -> Tensor:
 def divisor(objective: Objective, lengths: Tensor) -> int:
     """Returns what the weighted sum over a step's completions is divided by. lengths (n): tokens that count.
 
-    token-mean: all tokens (DAPO). The others: completions, times `unbiased_loss_max_tokens` where that is stated.
+    token-mean: all tokens, so that each weighs the same and long completions more (DAPO). The others: completions, of
+    `unbiased_loss_max_tokens` each where that is stated.
     """
     if objective.loss_type == "token-mean":
         return max(int(lengths.sum()), 1)

@@ -30,7 +30,9 @@ def rate_factor(step: int, steps: int, config: Config) -> float:
     """Returns the share of the peak learning rate at a step (from 0): linear warm-up, constant, then decay.
 
     It is cosmos-rl's own schedule (`build_lr_schedulers`), to the digit: a warm-up from 0 takes its first step at rate
-    0. Warm-up steps are a count or a share; the ratio is the last share of steps that decays, by default all.
+    0, so nothing is learned there. The keys: `optm_warmup_steps` (a count, or a share of all steps),
+    `optm_warmup_start_factor`, `optm_decay_ratio` (the last share of steps that decays, after the warm-up at most; left
+    out: all of those), `optm_decay_type` (one of DECAY; left out: "none"), `optm_min_lr_factor`.
     """
     warmup = config["train.optm_warmup_steps"]
     warmup = min(int(warmup * steps) if isinstance(warmup, float) and warmup <= 1 else int(warmup), steps)

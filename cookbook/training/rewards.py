@@ -1,8 +1,9 @@
 """Rewards: small pure functions from a completion and its sample to a number in 0..1, and their weighted sum.
 
 Why: a reward is the definition of the task. It reads answers with the contract's parser, so that the prompt asks for
-what the reward pays for, and both engines call the same functions. `single_choice` and `format` are cosmos-rl's names;
-where they differ stands in a table of `tests/training/test_rewards.py`.
+what the reward pays for, and both engines call the same functions. `single_choice` and `format` are cosmos-rl's names,
+and differ from its own where `tests/training/test_rewards.py` has a table: "(A)" and "A." state A here, and a bare
+"A" without tags states nothing.
 
     reward(completion, sample, {"single_choice": 1.0, "format": 0.1}, contract).parts
     require_gold(samples, weights, contract)    # RewardError where a right answer cannot earn full marks
@@ -78,19 +79,28 @@ def numeric(completion: str, sample: Sample, contract: Contract) -> float:
 
 
 def span_iou(completion: str, sample: Sample, contract: Contract) -> float:
-    """Returns the seconds that span and reference share / those in either; 0.0 for what `span` does not read."""
+    """Returns how much the stated time span and the reference share: seconds in both / seconds in either.
+
+    What `quantities.span` does not read earns 0.0.
+    """
     return iou(*_both(span, completion, sample, contract))
 
 
 def rouge_l(completion: str, sample: Sample, contract: Contract) -> float:
-    """Returns ROUGE-L F1 of answer and reference (Lin 2004); words beyond 4 * LONGEST count as not shared."""
+    """Returns ROUGE-L F1 of answer and reference: their longest common subsequence of words (Lin 2004).
+
+    Of both no more than 4 * LONGEST words are compared; those behind them count as not shared.
+    """
     said, right = _both(lambda words: re.findall(r"\w+", words.lower()), completion, sample, contract)
     common = common_words(said[: 4 * LONGEST], right[: 4 * LONGEST])
     return 2 * common / (len(said) + len(right)) if common else 0.0
 
 
 def length(completion: str, sample: Sample, contract: Contract) -> float:
-    """Returns 1.0 up to twice the words of the written answer, or LONGEST, and then less: 0.0 at twice that."""
+    """Returns 1.0 up to twice the words of the written answer, or LONGEST, and then less: 0.0 at twice that.
+
+    A penalty for long completions, written as something to earn; `overlong` is one in tokens.
+    """
     limit = max(2 * len(sample.target.split()), 32) if sample.target else LONGEST
     return min(1.0, max(0.0, 2 - len(completion.split()) / limit))
 
@@ -109,12 +119,19 @@ ENGINE_PARTS = ("direct_math", "boxed_math", "single_choice", "gsm8k", "format",
 
 
 def overlong(tokens: int, limit: int, buffer: int, factor: float = 1.0) -> float:
-    """Returns what a completion loses for its last tokens, −factor at most (Yu et al. 2025, arXiv:2503.14476)."""
+    """Returns what a completion loses for its tokens: nothing up to `limit - buffer`, then ever more, −factor at most.
+
+    DAPO's soft overlong punishment (Yu et al. 2025, arXiv:2503.14476, eq. 13). The one part that is no pay, and that
+    the words do not tell: who names it gives the table `train.train_policy.overlong_reward` a `buffer_length`.
+    """
     return factor * max(-1.0, min(0.0, (limit - buffer - tokens) / buffer))
 
 
 def reward(completion: str, sample: Sample, weights: Weights, contract: Contract, lost: float = 0.0) -> Reward:
-    """Returns the reward of one completion; `lost` is its part `overlong`. Raises KeyError for an unknown part."""
+    """Returns the reward of one completion. Raises KeyError for a part that does not exist.
+
+    `lost` is the part `overlong`, where the weights name it.
+    """
     parts = {name: lost if name == OVERLONG else PARTS[name](completion, sample, contract) for name in weights}
     return Reward(sum(weights[name] * value for name, value in parts.items()), parts)
 
@@ -135,7 +152,10 @@ def count_tokens(completion: str, tokenizer) -> int:
 
 
 def check_parts(config: Config, engine: bool = False) -> Iterator[Issue]:
-    """Yields unknown parts (`engine`: cosmos-rl's own pass too), no pay, and a buffer that fits no completion."""
+    """Yields parts that are not here, weights that pay nothing, and an `overlong` that punishes every completion.
+
+    With `engine`, cosmos-rl's own parts count too: it takes all of them from one side or the other.
+    """
     weights, key = reward_weights(config), f"{OVERLONG_KEYS}.buffer_length"
     unknown, limit = weights.keys() - PARTS.keys() - {OVERLONG}, config["rollout.max_response_length"]
     if unknown and not (engine and weights.keys() <= {*ENGINE_PARTS}):

@@ -42,7 +42,10 @@ def validation_loss(model, encoder: Encoder, samples: list[Sample], size: int) -
 
 
 def plan_steps(config: Config, samples: list[Sample]) -> int:
-    """Returns the steps, at most `train.max_num_steps`. Raises ConfigError where configuration and data do not fit."""
+    """Returns the number of steps: whole batches per epoch, times epochs, at most `train.max_num_steps`.
+
+    Raises ConfigError where the configuration and the data do not fit together, before any work starts.
+    """
     require(config, kind="sft", gpus=1, samples=len(samples))
     steps = len(samples) // config["train.train_batch_per_replica"] * config["train.epoch"]
     return min(steps, config["train.max_num_steps"] or steps)

@@ -1,7 +1,7 @@
 """Held-out prompts during RL: their accuracy, the best step by it, and the same few answers over time.
 
-Why: the reward that is trained on rises also when it is being gamed. What counts is greedy accuracy on prompts that are
-not trained on; the export of the best step by that is never deleted.
+Why: the reward that is trained on rises also when it is being gamed. What counts is the task's metric on prompts that
+are not trained on, under greedy decoding, as in the evaluation; the export of the best step by that is never deleted.
 
     [validation]
     enable = true
@@ -58,7 +58,10 @@ class Validation:
             raise ConfigError(f"{config.name}: validation.enable needs samples with an answer to compare with")
 
     def look(self, model, step: int, values: dict[str, float] | None = None) -> bool:
-        """Keep the probes' answers, and the accuracy in `values`, where it is time. Returns whether it is the best."""
+        """Keep the probes' answers where it is time; add the accuracy to `values` where it is time for that.
+
+        Returns whether the accuracy is higher than at any step before.
+        """
         if self.probes and step in self.times:
             texts = answers(model, self.encoder, self.probes, self.limit, self.size)
             for sample, text in zip(self.probes, texts):
@@ -92,7 +95,10 @@ def best_step(run: str | Path) -> int | None:
 
 
 def generations_over_time(path: str | Path) -> list[dict]:
-    """Returns a row a probe of a run's folder or file: id, question, reference, "step N" → what it answered then."""
+    """Returns one row a probe: id, question, reference, and "step N" → what it answered then.
+
+    `path` is the run's folder or its generations.jsonl; a relative one counts from runs/.
+    """
     path = runs.path(path)
     table: dict[str, dict] = {}
     file = path if path.suffix == ".jsonl" else path / GENERATIONS

@@ -107,7 +107,8 @@ def _first_item(file: Path) -> dict[str, Any]:
 def read(path: Place, format: str | None = None, problems: Problems | None = None, **options: Any) -> list[Sample]:
     """Returns the samples of a dataset, in its order; `options` are those of the format's own `read`.
 
-    Bad rows go into `problems`, or raise DataError. Rows that share an id become v0, v0-2; the same row again is bad.
+    Bad rows and files raise DataError, or go into `problems` as (name, reason) where that list is given. Rows that
+    share an id, as where it names the clip, are told apart: v0, v0-2, v0-3; the same row again is a problem.
     """
     return _told_apart(_module(format or detect(path)).read(path, problems, **options), problems)
 
@@ -133,7 +134,10 @@ def _told_apart(samples: list[Sample], problems: Problems | None) -> list[Sample
 def write(
     samples: Iterable[Sample], path: Place, format: str, problems: Problems | None = None, **options: Any
 ) -> Counter[str]:
-    """Write a dataset with its clips, over nothing. Returns what had no place; bad samples as in `read`."""
+    """Write a dataset, with its clips. Returns what had no place in the format, and for how many samples.
+
+    A sample that the format cannot hold raises DataError, or goes into `problems`. Nothing is ever overwritten.
+    """
     return _module(format).write(samples, path, problems, **options)
 
 

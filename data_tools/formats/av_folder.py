@@ -41,7 +41,10 @@ class Pair(NamedTuple):
 
 
 def splits(folder: Path, names: Iterable[str] | None = None) -> dict[str, Path]:
-    """Returns the folder of each split, of `names` or of all, else "train". Raises DataError where one is missing."""
+    """Returns where each split lies, of `names` or of all; a folder without splits is "train".
+
+    Raises DataError where one of them, or all of the layout, is missing.
+    """
 
     def is_split(home: Path) -> bool:
         return any((home / part).is_dir() for part in PARTS)
@@ -109,7 +112,10 @@ def _label(file: Path, root: Path) -> dict[str, Any]:
 def entries(
     path: Place, problems: Problems | None = None, *, drop_fields: Iterable[str] = (), **suffixes: str
 ) -> list[dict[str, str]]:
-    """Returns the guide's entries {"video_id", "video_path", "caption_data"} by id; what is no pair is a problem."""
+    """Returns the guide's entries, by id: {"video_id", "video_path", "caption_data"}; the caption is JSON text.
+
+    Whatever is no whole pair is a problem, by the name of its file. `suffixes` are those of `pairs`.
+    """
     root, found = Path(path), []
     if missing := [root / part for part in PARTS if not (root / part).is_dir()]:
         raise DataError(f"{missing[0]}: no such folder; this format needs videos/ and metas/ side by side")

@@ -77,7 +77,10 @@ def prompt(question: str, choices: Mapping[str, str]) -> str:
 def write(
     samples: Iterable[Sample], path: Place, problems: Problems | None = None, *, subset: str = "data", split: str = "rl"
 ) -> Counter[str]:
-    """Write questions about one clip each, with choices and the right letter. Returns what had no place, how often."""
+    """Write questions about one clip each. Returns what had no place in the format, and for how many samples.
+
+    A sample that was not read from this format must list its choices in the question, and name the right letter.
+    """
     left: Counter[str] = Counter()
 
     def one(sample: Sample, kind: str, turns: list[dict]) -> dict:

@@ -24,7 +24,10 @@ TURNS = "conversations"
 def read(
     path: Place, problems: Problems | None = None, *, subset: str = "", split: Names = None, clips: Place | None = None
 ) -> list[Sample]:
-    """Returns one sample a row; `clips` is their folder, where it is not the dataset's own or COSMOS_CACHE."""
+    """Returns one sample a row, of a folder, a file or a dataset of the hub.
+
+    `clips` is the folder of the clips, where it is neither the dataset's own nor the engine's cache (COSMOS_CACHE).
+    """
     find, samples = hub.Clips(path, subset, clips), []
     for name, place, row in hub.rows(path, subset, split, problems):
         with skipping(problems, place):
@@ -71,7 +74,10 @@ def write(
 def write_rows(
     samples: Iterable[Sample], home: Path, problems: Problems | None, file: str, split: str, one: Callable
 ) -> Counter[str]:
-    """Write one split: rows, by `one(sample, kind of media, turns as text)`, clips, and the card for `datasets`."""
+    """Write a subset of one split: its rows, its clips, and the card from which `datasets` knows it.
+
+    `one(sample, kind of media, turns as text)` makes a row; the clip's name is filled in here.
+    """
     place, left = home / file, Counter()
     safe_id(place.parent.name), safe_id(place.name)
     shelf = Shelf(fresh(place.parent), {"video": "clips", "image": "clips"})

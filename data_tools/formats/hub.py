@@ -43,7 +43,10 @@ def cache_folder(name: Place, subset: str | None) -> Path:
 def rows(
     path: Place, subset: str | None, split: Names, problems: Problems | None
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yields (SPLIT-NUMBER, file and row, row) of the wanted splits, or all. Raises DataError for what is not there."""
+    """Yields (id, file and row, row) of the wanted splits, all where none is named; the id is SPLIT-NUMBER.
+
+    Raises DataError where the path, the subset or a split is not there, naming those that are.
+    """
     wanted, counts = {split} if isinstance(split, str) else set(split or ()), Counter()
     for part, named in _hub_tables(str(path), subset) if is_hub_name(path) else _tables(Path(path), subset, problems):
         counts[part] += 0  # it is there, though nobody may want its rows read
@@ -176,7 +179,11 @@ def _bare(name: str) -> str:
 
 
 def unpack_clips(name: Place, subset: str | None) -> Path:
-    """Unpack the clips of a dataset into the engine's cache once, whichever process comes first. Returns the folder."""
+    """Unpack the clips of a dataset into the engine's cache, once, whichever of its processes comes first.
+
+    Returns the folder. Archives lie beside the rows of a local folder; the hub's are downloaded. A local folder without
+    archives has its clips unpacked already: nothing is done.
+    """
     folder = cache_folder(name, subset)
     done = folder / ".prepared"  # the engine's own mark, so neither unpacks what the other has
     local = None if is_hub_name(name) else rows_folder(Path(name), subset)
@@ -194,7 +201,11 @@ def unpack_clips(name: Place, subset: str | None) -> Path:
 
 
 def extract(archive: Path, out: Path) -> None:
-    """Unpack a .tar.gz over a folder, all or nothing. Raises DataError for damage, and what is no plain file inside."""
+    """Unpack a .tar.gz into a folder, over files of the same name; all of it, or nothing.
+
+    Why so careful: an archive is a list of file names that a stranger wrote. Raises DataError that names the archive
+    where it is damaged, or holds anything but plain files and folders below its root.
+    """
     if not hasattr(tarfile, "data_filter"):
         raise DataError(f"{archive}: this Python unpacks without a check; take 3.10.12, 3.11.4, 3.12 or newer")
 
@@ -230,7 +241,10 @@ def _archives_of(name: str, subset: str | None) -> Path:
 
 
 def snapshot(name: str, patterns: list[str], folder: Path | None = None) -> Path:
-    """Returns where files of a hub's dataset lie, fetched once into the folder or the hub's cache. Raises DataError."""
+    """Returns where those files of a dataset of the hub lie: downloaded into the folder, or else into the hub's cache.
+
+    What is there is not fetched again. The token is that of the environment, HF_TOKEN, or of `hf auth login`.
+    """
     from huggingface_hub import snapshot_download
 
     try:

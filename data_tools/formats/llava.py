@@ -98,7 +98,10 @@ def _add_rest(messages: list[dict[str, Any]], rest: list[dict[str, Any]]) -> Non
 
 
 def write(samples: Iterable[Sample], path: Place, problems: Problems | None = None) -> Counter[str]:
-    """Write FOLDER/annotations.json (or that .json file), clips beside it. Returns what had no place, how often."""
+    """Write FOLDER/annotations.json (or the .json file named) with the clips in videos/ and images/ beside it.
+
+    Returns what had no place in the format, and for how many samples.
+    """
     file = Path(path) if Path(path).suffix.lower() == ".json" else Path(path) / FILE
     left: Counter[str] = Counter()
     shelf = Shelf(fresh(file).parent)

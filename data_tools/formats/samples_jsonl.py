@@ -49,7 +49,10 @@ def _sample(row: object, home: Path) -> Sample:
 
 
 def write(samples: Iterable[Sample], path: Place, problems: Problems | None = None) -> Counter[str]:
-    """Write a .jsonl file, or samples.jsonl in a folder, with clips beside it. Returns {}: every field has a place."""
+    """Write a .jsonl file, or samples.jsonl in a folder; clips from elsewhere are put in videos/ and images/ beside it.
+
+    Every field has a place; the result is always empty.
+    """
     file = fresh(_file(path))
     shelf = Shelf(file.parent)
 

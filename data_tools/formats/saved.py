@@ -31,7 +31,11 @@ def read(
     media: Place | None = None,
     column: str = COLUMN,
 ) -> list[Sample]:
-    """Returns one sample a row, of the wanted splits or all. Raises DataError where folder, split or column lacks."""
+    """Returns one sample a row, of the wanted splits, all where none is named.
+
+    `media` is the folder that may hold the clips, if not the dataset's own. Raises DataError where `datasets` cannot
+    load the folder, or a split or the column is not there.
+    """
     root, wanted = Path(media or path), {split} if isinstance(split, str) else set(split or ())
     tables = _tables(Path(path))
     if missing := wanted - tables.keys():
@@ -75,7 +79,10 @@ def _sample(row: dict[str, Any], name: str, root: Path, column: str) -> Sample:
 
 
 def write(samples: Iterable[Sample], path: Place, problems: Problems | None = None) -> Counter[str]:
-    """Write a folder that `datasets.load_from_disk` opens, with its clips. Returns {}: every field has a place."""
+    """Write a folder that `datasets.load_from_disk` opens, with the clips in videos/ and images/ inside it.
+
+    Every field has a place; the result is always empty.
+    """
     import datasets
 
     home = fresh(Path(path)).resolve()

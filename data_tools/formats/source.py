@@ -1,6 +1,7 @@
 """What all readers share: safe names, files that stay in their folder, and bad rows that are told and not lost.
 
-Why: a dataset is somebody else's folder, and one bad row of a million must neither stop the work nor vanish.
+Why: a dataset is somebody else's folder. An id becomes a file name, a path in it is opened, and one bad row of a
+million must neither stop the work nor vanish. Used by the formats beside this file.
 
     with skipping(problems, "metas/a.label.json"):   # a DataError within becomes (name, reason) in the list
         samples.append(…)
@@ -48,7 +49,10 @@ def skipping(problems: Problems | None, name: str) -> Iterator[None]:
 
 
 def shown(words: object, folder: str | Path | None = None) -> str:
-    """Returns one line that any terminal can print, of 260 characters at most; paths relative to the folder."""
+    """Returns a text that any terminal can print: one line, controls escaped, at most 260 characters.
+
+    A path is told relative to the folder, where it lies in it.
+    """
     if folder is not None and isinstance(words, Path):
         path, home = os.path.abspath(words), os.path.abspath(folder)
         words = os.path.relpath(path, home) if path.startswith(home + os.sep) else words
@@ -72,7 +76,10 @@ def safe_id(value: object) -> str:
 
 
 def inside(root: Path, name: str) -> Path:
-    """Returns the absolute path of a file. Raises DataError where it is missing, or outside of `root` by any way."""
+    """Returns the absolute path of a file of the dataset, links resolved.
+
+    Raises DataError where the file is missing, or lies outside of `root`, by `..`, by a link or as an absolute path.
+    """
     if not isinstance(name, str) or not name or any(unicodedata.category(c) == "Cc" for c in name):
         raise DataError(f"{shown(repr(name))} is no file name")
     if "://" in name and not name.startswith("file://"):
@@ -109,7 +116,11 @@ def read_text(path: Path, most: int = -1) -> str:
 
 
 def parse_json(words: str) -> Any:
-    """Returns the value. Raises DataError for what is not strict JSON, a key that comes twice, or DEEPEST levels."""
+    """Returns the value. Raises DataError for what is not strict JSON: NaN, infinite numbers, halves of a character.
+
+    A key that comes twice in one object is refused too: one of its values would be lost; and so is a value that is
+    nested more than DEEPEST levels.
+    """
     try:
         value = json.loads(words, parse_constant=_number, parse_float=_number, object_pairs_hook=_table)
         _require_flat(value)
@@ -148,7 +159,10 @@ def _require_flat(value: Any, levels: int = DEEPEST) -> None:
 
 
 def read_rows(path: Path, problems: Problems | None) -> list[tuple[str, Any]]:
-    """Returns (name, value) of each item of a JSON list, else of each line, or of the one object of a .json file."""
+    """Returns (name, value) of every item of a JSON list, or else of every line, whatever the file's name ends in.
+
+    A .json file that holds one object is one item. What is wrong with one item leaves the others as they are.
+    """
     found, rows = [], []
     with skipping(problems, path.name):
         found = list(_items(read_text(path), path.suffix.lower() == ".jsonl"))
@@ -192,7 +206,11 @@ def _end_of_json(words: str, at: int) -> int:
 
 
 def conversation(rows: object, find: Find | Path) -> tuple[dict[str, Any], ...]:
-    """Returns chat messages as samples have them; `find` may be a folder. Raises DataError for what is none."""
+    """Returns chat messages in the form of samples: each content a list of parts, media as absolute paths.
+
+    Takes contents as text or as parts; `find` may be the folder that the files lie in. Raises DataError for anything
+    that no chat template could render as meant.
+    """
     find = partial(inside, find) if isinstance(find, Path) else find
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError("the conversation is not a list of messages")
@@ -229,7 +247,8 @@ def make_sample(
 ) -> Sample:
     """Returns the sample of a row: its fields where the row names them, every other key but `used` in `extra`.
 
-    `known` is what the format knows; spare id and group are for rows that name none, a folder for the first clip's.
+    `known` are fields that the format itself knows; the spare id and group are for rows that name none. A folder as the
+    group stands for the first clip's path in it, without the suffix.
     """
     texts = {key: str(row[key]) for key in ("group", *TEXTS) if isinstance(row.get(key), (str, int, float))}
     name = safe_id(row.get("id", spare_id))

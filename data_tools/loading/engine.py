@@ -32,9 +32,10 @@ class EngineDataset(Dataset):
     """Samples as cosmos-rl's Qwen2_5_VLM_DataPacker takes them: whole conversations for SFT, prompts for GRPO."""
 
     def __init__(self, samples: Sequence[Sample], config: Config, for_our_rewards: bool = False) -> None:
-        """Raises DataError for SFT without answers, words that steer the model, or samples that cannot be one batch.
+        """`for_our_rewards`: whether references are what cookbook.engine.reward_calls.EngineReward takes.
 
-        `for_our_rewards`: whether references are what cookbook.engine.reward_calls.EngineReward takes.
+        Raises DataError where SFT has no answer to learn from, a text would steer the model, or the engine could not
+        batch the samples.
         """
         self.samples, self.kind, self.for_our_rewards = list(samples), config.kind, for_our_rewards
         self.contract = contract(config)
@@ -64,7 +65,10 @@ class EngineDataset(Dataset):
         return [t if t["role"] == "user" else {"role": t["role"], "content": words} for t, words in zip(turns, texts)]
 
     def get_reference_answer(self, index: int) -> str:
-        """Returns what rewards compare with: for our own `reference_text`, else the answer, the written one, ""."""
+        """Returns what rewards compare with: the reference answer, else the written answer, else "".
+
+        For our own rewards (`serve`) it is JSON of answer, options, written answer and tolerance: `reference_text`.
+        """
         sample = self.samples[index]
         if self.for_our_rewards:
             return reference_text(sample)
@@ -74,7 +78,8 @@ class EngineDataset(Dataset):
 def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
     """Run one process of the engine, or with --check print what the data looks like and end.
 
-    Without `reward_fns`, of (completion, reference), the TOML's `reward_function` counts: our parts, else the engine's.
+    `reward_fns` are functions of (completion, reference). Without them the TOML's `reward_function` says what counts:
+    the functions of cookbook.training.rewards where it names only those, else the engine's own.
     """
     about = inspect.getmodule(load).__doc__
     parser = argparse.ArgumentParser(

@@ -53,7 +53,10 @@ HELD_OUT = 0.1  # the engine's own share where validation is on and nothing says
 
 
 def custom(config: Config, **more: type) -> dict[str, Any]:
-    """Returns the stated [custom]; `more` are a loader's OPTIONS. Raises DataError for other keys or types."""
+    """Returns the stated keys of [custom]; `more` are those of one loader, with their types: its OPTIONS.
+
+    Raises DataError for any other key, and for a value of another type.
+    """
     if wrong := next(check_custom(config, more), None):
         raise DataError(f"{config.name}:{wrong}")
     return config.table("custom")
@@ -80,7 +83,10 @@ def contract(config: Config) -> Contract:
 
 
 def loader(path: str | Path) -> ModuleType:
-    """Returns a loader file, for its `load(config)`. Raises DataError where the file or that function is missing."""
+    """Returns a loader file: its function `load(config)` gives what `cosmos-rl --config X.toml FILE` trains on.
+
+    Raises DataError where the file is missing or has no such function.
+    """
     path = ROOT / path
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None:
@@ -93,7 +99,10 @@ def loader(path: str | Path) -> ModuleType:
 
 
 def loader_for(data: str, format: str = "") -> str:
-    """Returns the loader file for a dataset, or its `train`, by format. Raises DataError where none is recognised."""
+    """Returns the loader file for a folder, a file or a dataset of the hub; the format is found out where it is empty.
+
+    Of a folder with splits in it, `train` tells. Raises DataError for a format that is not recognised, or unknown.
+    """
     if format and format not in LOADERS:
         raise DataError(f"unknown format {format!r}; the formats are {', '.join(LOADERS)}")
     try:
@@ -107,9 +116,11 @@ def loader_for(data: str, format: str = "") -> str:
 def load(config: Config, format: str, **options: Any) -> Splits:
     """Returns {"train": …, "validation": …} as the configuration names them; `options` go to the format's `read`.
 
-    Of a folder with `train`, `validation`, `test` those are read; `split = "train[:100]"` names others, and a slice.
-    Without validation or test data, `test_size` (samples or share) and `custom.test_share` are held out: whole clips,
-    the same whatever the seed. Raises DataError where too many rows, or all, cannot be used; fewer are a warning.
+    A relative path counts from the project's root. Of a folder with `train`, `validation`, `test` in it those are read;
+    `split = "train[:100]"` names others, and takes a slice. Where validation has no data of its own, `test_size`
+    samples, or that share, are held out: whole clips, and the same ones whatever the seed of the training is. So is
+    `custom.test_share` of data without a test split.
+    Rows that cannot be used are counted in a warning. Raises DataError where they are too many, or all.
     """
     problems: Problems = []
     train = _read(config, TRAIN, format, problems, options)
@@ -136,7 +147,8 @@ def finish(
 ) -> Splits:
     """Returns the splits without what the passport has in quarantine, of train the stated subset.
 
-    Raises DataError where nothing is left to train on, or more is lost than `custom.accept_left_out` allows.
+    `place` is the dataset's folder or name. Raises DataError where there is nothing to train on, or where more is lost
+    than `custom.accept_left_out` allows: rows that cannot be read, and those in quarantine.
     """
     whole = {"train": train, "validation": validation} | ({"test": test} if test else {})
     bad: Problems = []

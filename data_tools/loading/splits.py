@@ -27,7 +27,11 @@ def _draw(seed: int, name: str) -> str:
 
 
 def clusters(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
-    """Returns {name: samples} so that no group and no clip stands in two; groups that share a clip are one."""
+    """Returns {name: samples} such that no group and no clip stands in two of them.
+
+    Most are one group. Where a sample shows clips of two groups, both are one cluster, named by the first in the
+    alphabet.
+    """
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -55,7 +59,10 @@ def _drawn(samples: Iterable[Sample], seed: int) -> list[list[Sample]]:
 
 
 def split_by_clip(samples: Iterable[Sample], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[Sample]]:
-    """Returns {split: samples} by shares of clips. Raises DataError for a sum other than 1, or too few clips."""
+    """Returns {split: samples}: every sample once, no group and no clip in two splits, each in the order it came.
+
+    Shares are of clips and add up to 1. Raises DataError where they do not, or where there are fewer clips than splits.
+    """
     if not shares or any(not share > 0 for share in shares.values()) or not math.isclose(sum(shares.values()), 1):
         raise DataError(f"the shares {dict(shares)} are not above 0 with a sum of 1")
     samples = list(samples)
@@ -77,7 +84,10 @@ def _counts(shares: Mapping[str, float], total: int) -> dict[str, int]:
 
 
 def hold_out(samples: Iterable[Sample], size: int | float, seed: int = 0) -> tuple[list[Sample], list[Sample]]:
-    """Returns (kept, held out) by whole clips: `size` samples, or that share. Raises DataError for one clip alone."""
+    """Returns (kept, held out): whole clips until there are `size` samples, or that share where it is a fraction.
+
+    At least one clip is kept. Raises DataError where there is only one clip, or the size is negative.
+    """
     samples = list(samples)
     wanted = size * len(samples) if isinstance(size, float) else size
     if wanted < 0:
@@ -114,7 +124,10 @@ def label_of(sample: Sample) -> str:
 
 
 def balance(samples: Iterable[Sample], seed: int = 0, per_label: int | None = None) -> Balanced:
-    """Returns as many samples of each label as of the rarest, or at most `per_label`; left out, never repeated."""
+    """Returns as many samples of each label: of the rarest there are, or `per_label` where that is given.
+
+    Samples are left out, never repeated or changed; a label that has fewer than `per_label` keeps what it has.
+    """
     samples = list(samples)
     before = Counter(map(label_of, samples))
     most = min(before.values(), default=0) if per_label is None else per_label
@@ -142,7 +155,11 @@ def _field(sample: Sample, field: str) -> str:
 
 
 def useful_field(samples: Iterable[Sample]) -> str:
-    """Returns the field of answer or source with 2 to 10 values, the rarest most frequent; "" for none, or no need."""
+    """Returns the field that divides the samples best: 2 to 10 values, the rarest as frequent as can be; "" for none.
+
+    Fields are those of a JSON answer and of the source; what differs from sample to sample, as an id does, divides
+    nothing. Samples with labels or options of their own need none.
+    """
     samples = list(samples)
     if all(sample.label is not None or (sample.options and sample.answer) for sample in samples):
         return ""
@@ -162,7 +179,10 @@ def useful_field(samples: Iterable[Sample]) -> str:
 
 
 def subset(samples: Iterable[Sample], spec: str) -> list[Sample]:
-    """Returns the part that a slice such as "train[:100]" or "[:10%]" names. Raises DataError for any other text."""
+    """Returns the part that a slice of the `datasets` library names: "train[:100]", "[10:20]", "[-5:]", "[:10%]".
+
+    A name before the slice is not looked at. Raises DataError for any other text.
+    """
     samples = list(samples)
     match = SLICE.fullmatch(spec)
     if not match or not spec:

@@ -30,7 +30,10 @@ Count = Callable[[Sample, Sequence[ClipFacts]], tuple[int, int]]
 
 @dataclass(frozen=True)
 class Item:
-    """One sample of a split; `broken`: why it is no sample at all; `control`: the control token in its words."""
+    """One sample of a split, with what it shows, asks and answers; `broken` says why it is no sample at all.
+
+    `control` is the control token that its words hold.
+    """
 
     split: str
     sample: Sample
@@ -145,7 +148,11 @@ def _leak(sharers: Sequence[Item], what: str, severity: str, ranks: Mapping[str,
 
 
 def _alike(users: Mapping, facts: Facts, near: int, ranks: Mapping[str, int]) -> Iterator[tuple]:
-    """Yields (clip, its nearest of a split that is worth more, distance) where looks are at most `near` apart."""
+    """Yields (clip, clip of a split that is worth more, distance) where their looks are at most `near` apart.
+
+    Each clip is told once, with the nearest. Only clips whose mean brightness is within `near` need comparing: no mean
+    differs by more than the largest difference.
+    """
     media = [m for m, found in facts.items() if m[0] == "video" and found.look and found.usable]
     if near <= 0 or len({item.split for medium in media for item in users[medium]}) < 2:
         return

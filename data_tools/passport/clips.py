@@ -1,8 +1,9 @@
 """Inspect clips: what each file really holds, and what is wrong with it.
 
-Why: one corrupt clip kills a run after an hour, or silently alters it. A bad clip is a finding, never an exception; a
-decoder that crashes or hangs takes down a worker process, never the caller. What was read is remembered: decoding 9,000
-clips takes an hour, hashing them a minute.
+Why: one corrupt clip kills a run after an hour, or worse, silently alters it. So every clip is decoded once, frame by
+frame, before any GPU is booked. A bad clip is a finding, never an exception; a decoder that crashes or hangs on it
+takes down a worker process, never the caller. What was read is remembered: decoding 9,000 clips takes an hour, hashing
+them a minute.
 
     facts = inspect("clip.mp4")                       # one clip, in this process
     facts.frames, facts.findings
@@ -61,9 +62,10 @@ class ClipFacts(Content):
 
 
 class ClipCache:
-    """The facts of contents that were read before, by SHA-256, in FOLDER/clips.jsonl: one JSON line each, appended.
+    """The facts of contents that were read before, in FOLDER/clips.jsonl: one JSON line each.
 
-    A line that a crash cut off is skipped. In memory stands one number a clip, so workers stay small.
+    The key is the content's SHA-256, so a renamed clip is known and a changed one is not. The file is only ever
+    appended to; a line that a crash cut off is skipped. In memory stands one number a clip, so workers stay small.
     """
 
     def __init__(self, folder: Place) -> None:
@@ -126,7 +128,11 @@ def inspect(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     cache: ClipCache | None = None,
 ) -> ClipFacts:
-    """Returns the facts and findings of a file, and raises nothing; outside of `folder` it is refused unread."""
+    """Read one file of the given kind, "video" or "image". Returns its facts and findings; never raises for a bad file.
+
+    With `folder`, a file that lies elsewhere (by a symlink or `..`) is refused unread. With `cache`, a content that
+    was read before is not decoded again.
+    """
     path = Path(path)
     try:
         if refused := _refusal(path, folder):
@@ -182,7 +188,8 @@ def inspect_all(
 ) -> list[ClipFacts]:
     """Inspect files in `workers` processes; with 0, in this one. Returns their facts in the order of `paths`.
 
-    `cache` is a folder, None for none. A file that crashes or hangs the decoder gets the finding "crash".
+    `cache` is a folder (by default one below runs/), None for none. A file that crashes or hangs the decoder gets the
+    finding "crash", and the others are read all the same.
     """
     paths = [Path(path) for path in paths]
     cache = runs.path(cache) if cache == CACHE else cache

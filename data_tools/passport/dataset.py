@@ -40,10 +40,11 @@ def read_layout(
     label: str | None = None,
     **options: Any,
 ) -> Layout:
-    """Read a dataset of any format. Returns a sample for each whole row, findings for the others.
+    """Read a dataset of any format that a loader takes. Returns a sample for each whole row, findings for the others.
 
-    `splits` names subfolders of the guide's layout (else they are found), `label` the field that balancing counts;
-    `options` are those of `av_folder.pairs` or of the format's `read`. Raises DataError where nothing is recognised.
+    `splits` names the subfolders of the guide's layout to look into; without it they are found. `label` names the field
+    of the label or row that balancing counts; `options` are those of `av_folder.pairs`, or of another format's `read`.
+    Raises DataError where nothing is recognised.
     """
     place = Path(folder).resolve()
     if (name := format or ("av_folder" if splits else format_of(folder))) == "av_folder":
@@ -104,9 +105,11 @@ def passport(
 ) -> Passport:
     """Check a dataset: samples by split, what `read_layout` found, or a `folder` of any format.
 
-    Clips outside of the folder are refused. `problems`, (file or row, reason), are what a loader left out;
-    `count_tokens(sample, facts)` returns (prompt, answer) tokens, `near` is how far apart (of 255) looks of one clip
-    may be (0: not compared), `reading` goes to `inspect_all`. Raises DataError where there is nothing to check.
+    With a folder, names are relative to it and clips outside of it are refused. `problems` are (file or row, reason)
+    that a loader left out. `count_tokens(sample, facts)` returns (prompt, answer) tokens, `facts` in the order of the
+    sample's media. `near` is how far apart (of 255) two looks may be to count as one clip; 0: not compared. `reading`
+    goes to `inspect_all`: limits, cache, workers.
+    Raises DataError where there is nothing to check: no samples given, and no such folder.
     """
     if data is None and folder is None:
         raise DataError("a passport needs samples, or the folder of a dataset")

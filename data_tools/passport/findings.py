@@ -1,6 +1,7 @@
 """What is wrong with a clip: its facts judged, one finding for each thing.
 
-Why: the facts depend on the file's bytes and can be kept; what counts as too large or as the wrong name is a choice.
+Why: the facts depend on the file's bytes and can be kept for ever; what counts as too large or as the wrong name is a
+choice. So the judging is separate, pure and quick. Used by `clips`; `checks` adds findings of the same type.
 
 An *error* means that training or evaluation could not read the clip, or would read something else than it says. A
 *warning* is something to know: the clip is used.

@@ -123,7 +123,8 @@ def _clips(checked: Mapping[str, Any]) -> set[tuple[str, int]]:
 def read_quarantine(path: str | Path, samples: Mapping[str, Iterable[Sample]] = MappingProxyType({})) -> Reasons:
     """Returns {split: {id: reason}} of a passport.json, for loaders that run elsewhere.
 
-    Raises DataError where it is no passport, or of other data: a sample that passes shows a clip it has not seen.
+    Raises DataError where it is no passport, or one of other data: where a sample that it lets pass, of a split that it
+    names, shows a clip of another name or size than it has seen.
     """
     checked = read_passport(path)
     found: Reasons = {}

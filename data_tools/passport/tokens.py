@@ -6,7 +6,8 @@ nothing. The number of vision tokens follows from a clip's size, frames and rate
     count = token_counter("models/tiny-base")
     passport(samples, max_length=4096, count_tokens=count)
 
-The numbers are those of qwen-vl-utils and the model's processor, as long as that resizes nothing again.
+The numbers are those of qwen-vl-utils followed by the model's processor, as long as the pixel limits of the samples lie
+within the processor's own (for Cosmos-Reason1 3,136 to 12,845,056 pixels), which then resizes nothing again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,10 @@ VIDEO = "<|video_pad|>"  # stands for a clip in the text
 
 
 def part_tokens(part: Mapping[str, Any], facts: ClipFacts, family: Architecture = USUAL) -> int:
-    """Returns the vision tokens of a part, with the limits that it states. Raises DataError for unsupported ones."""
+    """Returns the vision tokens of one part of a message, with the limits (fps, min_pixels, …) that it states.
+
+    Raises DataError for limits that qwen-vl-utils refuses, or that are not supported here.
+    """
     if unknown := {"nframes", "video_start", "video_end", "min_frames", "resized_height", "resized_width"} & set(part):
         raise DataError(f"{', '.join(sorted(unknown))}: tokens are counted for fps and pixel limits only")
     usual = family.image_pixels if part["type"] == "image" else family.video_pixels
@@ -52,9 +56,10 @@ def _times(part: Mapping[str, Any], facts: ClipFacts) -> tuple[str, ...]:
 
 
 def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
-    """Returns a function (sample, facts) -> (prompt, answer) tokens, by a model's tokenizer and chat template.
+    """Returns a function (sample, facts) -> (prompt, answer) tokens, by the tokenizer and chat template of a model.
 
-    With `contract`, its system prompt and limits count too. The answer ends with the end-of-turn token.
+    With `contract`, its system prompt and its limits are added first, as training does. The prompt goes up to where the
+    assistant's last turn begins; the answer ends with the end-of-turn token (the line break behind it has no label).
     """
     from transformers import AutoTokenizer  # takes seconds to load
 

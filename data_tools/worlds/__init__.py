@@ -24,7 +24,11 @@ log = logging.getLogger(__name__)
 
 
 def command_line(about: str, counts: Mapping[str, int], **more: Mapping[str, Any]) -> argparse.Namespace:
-    """Returns `out`, `counts` (clips by split, none of 0) and `seed` as stated; `more` is for `add_argument`."""
+    """Returns `out`, `counts` (clips by split, without splits of 0) and `seed`, as the shell states them.
+
+    `about` is the help text, `counts` the splits with their defaults; `more` are other options, as `add_argument`
+    takes them.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     for split, count in counts.items():
@@ -50,9 +54,10 @@ def build_world(
     write: Callable[[Path, str, int], str],
     **more: Any,
 ) -> Path:
-    """Build a world by `write(out, split, count)`, unless its folder holds exactly this one. Returns the folder.
+    """Build a world, unless its folder holds exactly this one already. Returns the folder.
 
-    `more` is what else the clips depend on. Raises FileExistsError for a folder with other things.
+    `write(out, split, count)` makes one split and says what it holds; `more` is what else the clips depend on.
+    Raises FileExistsError where the folder holds what no world has put there.
     """
     out, recipe = Path(out), {"seed": seed, "counts": dict(counts), **more, "version": version}
     stamp, begun = out / STAMP, out / BEGUN

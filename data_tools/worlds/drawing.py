@@ -1,7 +1,8 @@
 """Draw small moving scenes and write them as real mp4 files.
 
-Why: the answers must be known for certain, so a script draws what it decided. Shapes are anti-aliased by the covered
-share of each pixel, so that a scene drawn at 112 pixels and shrunk to 56 looks as if drawn at 56.
+Why: the answers to our questions must be known for certain, so the clips are drawn by a script that decided
+them. Shapes are anti-aliased analytically (the covered share of each pixel), so that a scene drawn at 112 pixels
+and shrunk to 56 looks like the same scene drawn at 56. Used by `worlds.road` and `models/shapes_world.py`.
 
 Coordinates are in the unit square, x to the right, y down; colours are RGB in 0..255.
 """

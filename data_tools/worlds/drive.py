@@ -6,8 +6,9 @@ and `metas/ID.label.json`, with the fifteen fields and the two that the recipe d
 
     python -m data_tools.worlds.drive OUT --train 400 --test 120 --violations 0.5 0.05
 
-A *violation* is a car that is faster than the limit. How often it happens is a parameter of each split, because it is
-what curated training sets get wrong. In the split `template` every clip has the same caption, which teaches the form.
+A *violation* is a car that is faster than the limit on a road like any other: nothing in the picture shouts it. How
+often it happens is a parameter of each split, because it is what curated training sets get wrong. In the split
+`template` every clip has the same example caption: it teaches the form of the answer, and nothing about clips.
 """
 
 import json

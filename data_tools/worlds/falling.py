@@ -1,7 +1,8 @@
 """A toy world of falling things: some clips obey gravity, others break it, and each has a score from 1 to 5.
 
-Why: nobody can check a score that a person gave by feeling. Here a script decides how badly physics is broken, draws
-it, and writes VideoPhy-2's layout. As there, the scores are skewed: most clips get a 4, and always saying 4 pays well.
+Why: nobody can check a score that a person gave by feeling. Here a script decides how badly the physics of a clip is
+broken, draws it, and writes it in the layout of VideoPhy-2, so that `data_tools/videophy2.py` reads both. As there,
+the scores are skewed: most clips get a 4, and always saying 4 pays well.
 
     python -m data_tools.worlds.falling OUT --train 400 --test 150 --sft 300 --seed 0
 
@@ -73,7 +74,10 @@ def scores(count: int, shares: Mapping[int, float], rng: np.random.Generator) ->
 
 
 def build(out: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
-    """Write `out/SPLIT.csv` (video_url, caption, pc) and `out/videos`; scores of train are skewed. Returns `out`."""
+    """Write `out/SPLIT.csv` (video_url, caption, pc) and `out/videos`. Returns `out`.
+
+    Training and validation are skewed, the test is even, so that no habit pays there.
+    """
 
     def write(out: Path, split: str, count: int) -> str:
         rng = np.random.default_rng([seed, SPLITS.index(split)])

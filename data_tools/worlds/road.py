@@ -1,7 +1,8 @@
 """A toy road world: short clips of a junction seen from above, whose right answers are known for certain.
 
-Why: nobody can download 9,000 driving clips to learn post-training, or check labels that a person guessed. Here a
-seeded script decides what happens, draws it, and writes the guide's layout.
+Why: nobody can download 9,000 driving clips to learn post-training, and nobody can check labels that a person
+guessed. Here a seeded script decides what happens (who drives where, what the signal shows, who hits whom), draws
+it, and writes the guide's layout: `videos/{id}.camera_front_wide_120fov.mp4` and `metas/{id}.label.json`.
 
     python -m data_tools.worlds.road OUT --train 600 --validation 60 --test 200 --seed 0
 
@@ -188,7 +189,10 @@ SCENARIOS = {"crossing": _crossing, "lane_change": _lane_change, "following": _f
 
 
 def plan_clip(clip_id: str, scenario: str, collision: bool, rng: np.random.Generator) -> Clip:
-    """Decide one clip, and what varies around it. Returns it with its label. Raises ValueError: no such scenario."""
+    """Decide one clip: scenario, whether it ends in a collision, and everything that varies around it.
+
+    Returns the clip with its full label. Raises ValueError for an unknown scenario.
+    """
     if scenario not in SCENARIOS:
         raise ValueError(f"unknown scenario {scenario!r}; choose one of {', '.join(SCENARIOS)}")
     setting = Setting(
@@ -290,7 +294,10 @@ def _turn(image: np.ndarray, turns: int, flip: bool) -> np.ndarray:
 
 
 def plan_split(split: str, count: int, seed: int) -> list[tuple[Clip, np.random.Generator]]:
-    """Returns `count` clips, half with a collision, scenarios in equal parts, shuffled; splits by own streams."""
+    """Returns `count` planned clips of one split: half with a collision, scenarios in equal parts, shuffled.
+
+    Each split draws from its own random stream, so that changing the size of one leaves the others as they were.
+    """
     rng = np.random.default_rng([seed, SPLITS.index(split)])
     # crossings come twice: they hold two of the five causes, and the rules question
     kinds = [(s, c) for s in (*SCENARIOS, "crossing") for c in (True, False)]

@@ -91,8 +91,9 @@ def questions(label: dict, seed: int = 0) -> list[Question]:
 def _maneuver(right: str, rng: np.random.Generator) -> str | None:
     """Returns the maneuver that the question names, None where it is not asked.
 
-    Most drivers go straight: asked of every clip, the words alone would earn nine in ten. So other drivers are asked
-    of their own maneuver or of going straight, the rest only until each name is true in half of its questions.
+    Most drivers go straight. Were each clip asked, "changes lanes" would mostly be false and "keeps driving" true, and
+    the words alone would earn nine in ten. So other drivers are asked of their own maneuver or of going straight, and
+    of those who go straight only as many as make each name true in half of its questions.
     """
     others = {name: share for name, share in SHARES.items() if name != "straight"}
     if right != "straight":
