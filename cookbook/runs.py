@@ -57,7 +57,7 @@ class Run:
         all of them stay.
         """
         self.path = path(name)
-        self.seed, self.went_on = seed, go_on
+        self.seed = seed
         self.on_metrics: Callable[[], None] = lambda: None  # called when metrics.jsonl has new lines
         self.path.mkdir(parents=True, exist_ok=True)
         self._facts: dict[str, object] = read_manifest(self.path) if go_on else {}
@@ -85,7 +85,6 @@ class Run:
         self.write_manifest(earlier=[])
 
     def sizes(self) -> dict[str, int]:
-        """Returns how many bytes long the metrics and generations are."""
         return {name: (self.path / name).stat().st_size for name in (METRICS, GENERATIONS)}
 
     def cut(self, sizes: Mapping[str, int]) -> None:
@@ -119,7 +118,6 @@ class Run:
             self._append(GENERATIONS, json.dumps(row, ensure_ascii=False, default=str))
 
     def metrics(self) -> list[dict]:
-        """Returns the rows logged so far."""
         return read_metrics(self.path)
 
     def _append(self, name: str, line: str) -> None:
@@ -245,7 +243,6 @@ def read_json(file: Path, needs: Collection[str] = ()) -> dict:
 
 
 def _object(text: bytes, place: str, what: str, needs: Collection[str]) -> dict:
-    """Returns the object of JSON, or says what is wrong with it at this place."""
     try:
         found = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -265,7 +262,6 @@ def named(place: Path) -> str:
 
 
 def _origin() -> dict:
-    """Returns what made the run: versions, commit, machine, command."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name, package in PACKAGES.items():
         versions[name] = next((found.version for found in distributions(name=package)), None)

@@ -36,7 +36,6 @@ class Conversion:
     problems: Problems = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Returns the report as lines of text."""
         lines = [f"read {self.read} samples as {self.source}"]
         lines += [f"balanced: {line}" for line in str(self.balanced).splitlines()] if self.balanced else []
         lines += [f"wrote {n} samples of {clips} clips to {out}" for out, (n, clips) in self.written.items()]

@@ -91,11 +91,10 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": "".join(text)}
 
 
-def draw_marks(picture: Image.Image, masks: Sequence[np.ndarray], tint: float = 0.5) -> Image.Image:
+def draw_marks(picture: Image.Image, masks: Sequence[np.ndarray]) -> Image.Image:
     """Returns the picture with each mask tinted, outlined and numbered from 0, in the colour of its number.
 
-    A mask of another size is stretched to the picture. `tint` is the share of the colour. Raises DataError for an
-    empty mask: a question would ask about a region that nobody can see.
+    A mask of another size is stretched. Raises DataError for an empty one: nobody could see that region.
     """
     pixels = np.asarray(picture.convert("RGB"), np.float32).copy()
     places = []
@@ -103,7 +102,7 @@ def draw_marks(picture: Image.Image, masks: Sequence[np.ndarray], tint: float = 
         inside, (y, x) = _fit(mask, picture.size, number)
         color = np.array(list(COLORS.values())[number % len(COLORS)], np.float32)
         part = pixels[y : y + inside.shape[0], x : x + inside.shape[1]]
-        part[inside] += tint * (color - part[inside])
+        part[inside] += 0.5 * (color - part[inside])
         part[inside & ~ndimage.binary_erosion(inside, iterations=max(1, min(picture.size) // 300))] = color
         places.append(tuple(np.add((x, y), _deepest(inside)).tolist()))
     marked = Image.fromarray(pixels.astype(np.uint8))

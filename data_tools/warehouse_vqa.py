@@ -186,7 +186,6 @@ class Converted:
     problems: Problems = field(default_factory=list)
 
     def __str__(self) -> str:
-        """Returns one line: how many of each, and how many were left out."""
         parts = ", ".join(f"{self.written[name]} {name}" for name in CATEGORIES)
         return f"{sum(self.written.values())} rows ({parts}); {len(self.problems)} left out"
 

@@ -74,7 +74,6 @@ def read(root: Path, split: str = "train", problems: Problems | None = None) -> 
 
 
 def _entry(file: Path) -> Mapping[str, Any]:
-    """Returns the one entry of a scene's file."""
     found = parse_json(read_text(file))
     entry = found[0] if isinstance(found, list) and found else found
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), list) for key in LISTS):

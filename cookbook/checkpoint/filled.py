@@ -124,9 +124,8 @@ def _misfits(processor, config, folder: Path) -> Iterator[str]:
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     if sum(sections) != (pairs := head // 2):
         yield f"config.json's rope_scaling.mrope_section {sections} is not made of the {pairs} pairs that a head has"
-    file, said = folder / "generation_config.json", {}
-    if file.is_file():
-        said = json.loads(file.read_text(encoding="utf-8"))
+    file = folder / "generation_config.json"
+    said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     ends = said.get("eos_token_id", tokenizer.eos_token_id)
     if tokenizer.eos_token_id not in (ends if isinstance(ends, list) else [ends]):
         yield f"the tokenizer ends a turn with {tokenizer.eos_token_id}, but generation_config.json says {ends}"

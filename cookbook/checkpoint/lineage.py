@@ -58,7 +58,6 @@ def lineage(path: str | Path) -> list[Stage]:
 
 
 def _read(run: Path, folder: Path) -> tuple[Stage, str]:
-    """Returns the stage of a run, and what it started from."""
     told = read_manifest(run)
     facts = {"export": folder.name} if folder != run else {}
     kind, file = str(told.get("kind", "run")), run / "config.toml"

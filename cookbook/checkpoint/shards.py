@@ -143,8 +143,8 @@ def read_shards(folder: Path) -> tuple[Shards, list[str]]:
         except ValueError as error:
             problems.append(f"{file.name} {error}")
         else:
-            problems += [f"{few(twice)} in {shards[min(twice)].name} and in {file.name}"
-                         for twice in [names & shards.keys()] if twice]  # fmt: skip
+            if twice := names & shards.keys():
+                problems.append(f"{few(twice)} in {shards[min(twice)].name} and in {file.name}")
             shards |= dict.fromkeys(names, file)
     problems += _against_index(folder, shards, files) if files else ["there is no *.safetensors"]
     return shards, problems

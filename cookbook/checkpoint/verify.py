@@ -37,11 +37,9 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether no check found an error; warnings are allowed."""
         return all(check.status != ERROR for check in self.checks)
 
     def __getitem__(self, name: str) -> Check:
-        """Returns a check by its name. Raises KeyError."""
         return {check.name: check for check in self.checks}[name]
 
     def __repr__(self) -> str:
@@ -83,7 +81,6 @@ def what_is_missing(export: Path) -> str:
 
 
 def _shards(folder: Path) -> tuple[Shards, list[Check]]:
-    """Returns the file of every tensor that can be read, and whether files and index agree."""
     files, (shards, problems) = sorted(folder.glob("*.safetensors")), read_shards(folder)
     if problems:
         return shards, [Check("shards", ERROR, "; ".join(problems), "copy or export the checkpoint again")]

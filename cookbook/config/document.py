@@ -23,7 +23,6 @@ class ConfigError(ValueError):
 
 
 def _walk(table: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (dotted key, value) of all leaves."""
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from _walk(value, f"{prefix}{name}.")
@@ -35,7 +34,6 @@ class Config:
     """One configuration; immutable. What the file leaves out has the engine's default."""
 
     def __init__(self, document: tomlkit.TOMLDocument, name: str) -> None:
-        """`name` stands in messages. Nothing is checked yet: `load` and `edit` do, `lint` says more."""
         self.document, self.name = document, name
         self.stated = dict(_walk(document.unwrap()))
         # where the file does not say what it is for, a table for rollouts means RL
@@ -103,7 +101,6 @@ class Config:
         return Config(document, self.name)._checked()
 
     def text(self) -> str:
-        """Returns the configuration as TOML."""
         return tomlkit.dumps(self.document)
 
     def line(self, key: str) -> int:
@@ -113,7 +110,6 @@ class Config:
 
     @cached_property
     def _lines(self) -> dict[tuple[str, ...], int]:
-        """The first line of each key and table, by its path."""
         found, table, quoted = {}, "", False
         for number, text in enumerate(self.text().splitlines(), 1):
             inside, quoted = quoted, quoted ^ (text.count('"""') % 2 == 1) ^ (text.count("'''") % 2 == 1)

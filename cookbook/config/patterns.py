@@ -43,7 +43,6 @@ def parameter_names(model: str) -> tuple[str, ...]:
 
 
 def _header(shard: Path) -> set[str]:
-    """Returns the names in the header of a safetensors file."""
     with shard.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         head = file.read(min(size, 2**26))

@@ -321,9 +321,8 @@ def check_loader(view: View) -> Iterator[Issue]:
         yield view.error("custom.passport", f"{passport!r}: no such file; `python -m data_tools.passport` writes one")
     if isinstance(named := stated.get("loader"), str):
         if not (ROOT / named).is_file():
-            yield view.error(
-                "custom.loader", f"{named!r}: no such loader file; those of the project are in data_tools/"
-            )
+            words = f"{named!r}: no such loader file; those of the project are in data_tools/"
+            yield view.error("custom.loader", words)
         yield from check_custom(view.config, options(ROOT / named), f"{named} does not read it")
     elif stated:
         yield from check_custom(view.config, shipped_options(), "no loader of data_tools reads it", "warning")
@@ -356,11 +355,9 @@ def check_family(view: View) -> Iterator[Issue]:
         if not family_of(name).native:
             if view["train.compile"] and not view["train.force_use_hf"]:
                 yield view.error("train.compile", "must be false for this model: the engine asserts it")
-            for size in ("cp_size", "pp_size"):
-                if view[f"{POLICY}.{size}"] != 1:
-                    yield view.error(
-                        f"{POLICY}.{size}", "must be 1 for this model: the engine trains transformers' own"
-                    )
+            for size in (f"{POLICY}.cp_size", f"{POLICY}.pp_size"):
+                if view[size] != 1:
+                    yield view.error(size, "must be 1 for this model: the engine trains transformers' own")
 
 
 RULES = (check_defaults, check_combinations, check_gpus, check_batches, check_lengths, check_patterns, check_loader,

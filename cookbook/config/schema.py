@@ -74,7 +74,6 @@ class Issue:
     level: str = "error"
 
     def __str__(self) -> str:
-        """Returns "LINE: key: message", to stand behind a file's name."""
         return f"{self.line}: {self.key}: {self.message}"
 
 
@@ -103,18 +102,13 @@ def find_key(key: str, kind: str) -> dict | None:
 
     `kind`: "sft" or "grpo".
     """
-    nodes = _nodes(kind)
-    above = [nodes[table] for table in _parents(key) if table in nodes]
-    options = [option for node in above for option in (node, *node.get("anyOf", []))]
-    takes_any = any(option.get("additionalProperties") for option in options)  # as [custom] and reward_function do
-    return nodes.get(key, {} if takes_any else None)
+    return _nodes(kind).get(key, {} if any(_any_key(key, kind)) else None)
 
 
-def _each_value(key: str, kind: str) -> dict:
-    """Returns the schema of every value in the table above that takes any key, {} where it says nothing of them."""
-    above = [node for table in _parents(key) if (node := _nodes(kind).get(table))]
-    options = [option for node in above for option in (node, *node.get("anyOf", []))]
-    return next((each for o in options if isinstance(each := o.get("additionalProperties"), dict)), {})
+def _any_key(key: str, kind: str) -> list[Any]:
+    """Returns what the tables above say of keys that they do not name, as [custom] and reward_function take them."""
+    above = [_nodes(kind).get(table, {}) for table in _parents(key)]
+    return [option.get("additionalProperties") for node in above for option in (node, *node.get("anyOf", []))]
 
 
 def _parents(key: str) -> list[str]:
@@ -156,7 +150,7 @@ def _odd_number(value: Any) -> str | None:
 
 def refusal(key: str, value: Any, kind: str) -> str | None:
     """Returns what the key takes, in words, where it does not take this value; else None."""
-    node = find_key(key, kind) or _each_value(key, kind)
+    node = find_key(key, kind) or next((each for each in _any_key(key, kind) if isinstance(each, dict)), {})
     if odd := _odd_number(value):
         return odd
     if not node:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from string import ascii_uppercase
 from types import SimpleNamespace
 from typing import Any
 from unicodedata import normalize
@@ -88,8 +89,7 @@ def choices_of(words: str) -> tuple[str, dict[str, str]]:
     Without at least two lines that begin with A, B, … in order, the choices are {}.
     """
     found = list(CHOICE.finditer(words))
-    letters = [match[1] for match in found]
-    if len(found) < 2 or letters != [chr(ord("A") + i) for i in range(len(found))]:
+    if len(found) < 2 or not ascii_uppercase.startswith("".join(match[1] for match in found)):
         return words.strip(), {}
     return words[: found[0].start()].strip(), {match[1]: match[2] for match in found}
 
@@ -291,11 +291,9 @@ def _stated(words: str, reader: SimpleNamespace, texts: Texts) -> str | None:
     weak, strong, groups = [], [], _groups(words, reader, texts)
 
     def state(kind: list, match: re.Match, name: str | int = "name") -> None:
-        at, asked = match.start(name), words[match.end(name) : match.end(name) + 9].lstrip(" )]\"'").startswith("?")
-        if not asked and not _denied(words, {match.start(), at}) and not DENIED.match(words, match.end(name)):
-            if _refuted(words, match.end(name), texts):
-                return
-            both = next((names for start, end, names in groups if start <= at < end and len(names) > 1), None)
+        at = match.start(name)
+        if not _withdrawn(words, {match.start(), at}, match.end(name), texts):
+            both = any(start <= at < end and len(names) > 1 for start, end, names in groups)
             kind.append((at, "" if both else match[name].lower()))
 
     for match in (*reader.said.finditer(words), *reader.holds.finditer(words)):
@@ -325,17 +323,19 @@ def _groups(words: str, reader: SimpleNamespace, texts: Texts) -> list[tuple[int
     found = []
     for match in reader.group.finditer(words):
         names = {each[0].lower() for each in reader.name.finditer(words, match.start(), match.end())}
-        denied = _denied(words, {match.start()}) or DENIED.match(words, match.end())
-        asked = words[match.end() : match.end() + 9].lstrip(" )]\"'").startswith("?") and len(names) == 1
-        denied = denied or (len(names) == 1 and _refuted(words, match.end(), texts))
-        if not denied and not asked and (len(names) > 1 or reader.means(words, match.start())):
+        withdrawn = _withdrawn(words, {match.start()}, match.end(), texts, alone=len(names) == 1)
+        if not withdrawn and (len(names) > 1 or reader.means(words, match.start())):
             found.append((match.start(), match.end(), names))
     return found
 
 
-def _denied(words: str, places: set[int]) -> bool:
-    before = [words[max(0, at - 60) : at] for at in places]  # a denial ends in a word: most need no search
-    return any(part.rstrip(" \n([{<\"'“‘「『【《")[-1:].isalnum() and NEGATED.search(part) for part in before)
+def _withdrawn(words: str, starts: set[int], end: int, texts: Texts, alone: bool = True) -> bool:
+    """Whether what is named up to there is denied or, where it stands alone, asked or said to be wrong."""
+    before = [words[max(0, at - 60) : at] for at in starts]  # a denial ends in a word: most need no search
+    if any(part.rstrip(" \n([{<\"'“‘「『【《")[-1:].isalnum() and NEGATED.search(part) for part in before):
+        return True
+    asked = words[end : end + 9].lstrip(" )]\"'").startswith("?")
+    return bool(DENIED.match(words, end)) or (alone and (asked or _refuted(words, end, texts)))
 
 
 def _refuted(words: str, end: int, texts: Texts) -> bool:

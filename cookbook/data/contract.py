@@ -133,7 +133,6 @@ class Contract:
         return FORMATS[self.answer_format].write(reasoning, answer)
 
     def is_well_formed(self, completion: str) -> bool:
-        """Whether the completion has exactly the form that the prompt asks for."""
         return FORMATS[self.answer_format].well_formed(completion)
 
     def read_answer(
@@ -155,7 +154,6 @@ class _Once(yaml.SafeLoader):
     """YAML in which no key stands twice: of two, yaml.safe_load takes the last in silence."""
 
     def construct_mapping(self, node, deep=False):
-        """Returns the table of a node. Raises yaml.YAMLError for a key that stands twice."""
         keys = [key.value for key, _ in node.value]
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise yaml.YAMLError(f"{twice} stands twice{node.start_mark}")

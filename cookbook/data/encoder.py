@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 from transformers import ProcessorMixin
@@ -42,7 +43,6 @@ class Media:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory."""
         return self.patches.nbytes
 
 
@@ -77,7 +77,6 @@ class Encoder:
         return self._clips.get((kind, path), lambda: self._media(kind, path))
 
     def _media(self, kind: str, path: Path) -> Media:
-        """Read, resize as qwen-vl-utils does, and cut into patches by the model's own processor."""
         vision, process = self.contract.vision, {"do_resize": False, "return_tensors": "pt"}
         if kind == "image":
             try:
@@ -129,7 +128,6 @@ class Encoder:
         return Tokens(ids, labels, self._positions(ids, media), files)
 
     def _with_vision(self, frame: str, media: Sequence[Media]) -> str:
-        """Returns the text with every placeholder repeated once per vision token of its clip or image."""
         merge = self.processor.video_processor.merge_size
         for kind, pad in (("video", self.processor.video_token), ("image", self.processor.image_token)):
             found = [(m.grid[0] * m.grid[1] * m.grid[2] // merge**2, m.times) for m in media if m.kind == kind]
@@ -172,17 +170,16 @@ class Encoder:
         return torch.cat([*out, torch.arange(len(ids) - at).expand(3, -1) + place], dim=1)
 
     def _batch(self, rows: Sequence[Tokens], side: str) -> dict[str, torch.Tensor]:
+        def padded(values: Sequence, value: int) -> torch.Tensor:
+            return pad_sequence([torch.as_tensor(v) for v in values], True, value, side)
+
+        batch = {
+            "input_ids": padded([row.ids for row in rows], self.tokenizer.pad_token_id),
+            "attention_mask": padded([[1] * len(row.ids) for row in rows], 0),
+            "position_ids": padded([row.positions.T for row in rows], 1).permute(2, 0, 1).contiguous(),
+            "labels": padded([row.labels for row in rows], IGNORE),
+        }
         media = [self.media(*file) for row in rows for file in row.media]
-        longest = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
-        mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORE)
-        positions = torch.ones(3, *ids.shape, dtype=torch.long)
-        for i, row in enumerate(rows):
-            n = len(row.ids)
-            where = slice(0, n) if side == "right" else slice(longest - n, longest)
-            ids[i, where], mask[i, where], labels[i, where] = torch.tensor(row.ids), 1, torch.tensor(row.labels)
-            positions[:, i, where] = row.positions
-        batch = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "labels": labels}
         for kind, values, grid in (
             ("video", "pixel_values_videos", "video_grid_thw"),
             ("image", "pixel_values", "image_grid_thw"),

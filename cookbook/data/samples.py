@@ -66,7 +66,6 @@ class Sample:
 
     @property
     def video(self) -> Path | None:
-        """The first clip, None where there is none."""
         return next((path for kind, path in self.media() if kind == "video"), None)
 
     def media(self) -> Iterator[tuple[str, Path]]:
@@ -83,7 +82,6 @@ class Sample:
         return found[0] if found else ""
 
     def with_media(self, paths: Mapping[Path, Path]) -> "Sample":
-        """Returns the sample with clips and images exchanged."""
 
         def exchange(part: Mapping[str, Any]) -> dict[str, Any]:
             kind = part["type"]

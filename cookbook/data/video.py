@@ -149,7 +149,6 @@ def read_clip(path: str | Path, fps: float, most: int = MAX_FRAMES) -> tuple[tor
 
 
 def _places(clip: Timing, fps: float, most: int) -> list[int]:
-    """Returns the places of the sampled frames; none where there are too few."""
     return clip.spread(frames_seen(clip.total / clip.rate, fps, clip.total, most)) if clip.total else []
 
 
@@ -161,7 +160,6 @@ class Recent:
         self.limit, self.bytes, self.kept, self._lock = limit, 0, OrderedDict(), Lock()
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Returns what is kept under the key, else what `make` returns, and keeps that."""
         with self._lock:
             if key in self.kept:
                 self.kept.move_to_end(key)

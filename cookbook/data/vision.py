@@ -81,15 +81,6 @@ def clip_tokens(
     return seen // TEMPORAL_PATCH * (h // family.unit) * (w // family.unit)
 
 
-def stamp_tokens(seconds: float, fps: float, max_frames: int = MAX_FRAMES) -> int:
-    """Returns the tokens that the times of a clip take in Qwen3-VL's text, each with its step's start and end.
-
-    Counted by Qwen's tokenizer, for which every digit is a token: `<`, digits, `.`, a digit, ` seconds`, `>`.
-    """
-    steps = frames_seen(seconds, fps, most=max_frames) // TEMPORAL_PATCH
-    return sum(7 + len(str(int(seconds * step / steps))) for step in range(steps))
-
-
 def stamps(places: Sequence[float], rate: float) -> tuple[str, ...]:
     """Returns what Qwen3-VL's processor writes before each step of two frames: the middle of their times.
 

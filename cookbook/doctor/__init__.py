@@ -1,8 +1,7 @@
 """The doctor: what this machine has, what it lacks, the line that mends it, and what it can run.
 
-Why: a missing redis-server, a driver that is too old or three visible GPUs show up minutes into a run, deep in a stack
-trace. Here all of it is one table, in seconds, without importing PyTorch or the engine, and it never raises. "Is my
-machine enough?" is answered by the planner, for the GPUs that were found and the files in configs/.
+Why: a missing redis-server, an old driver or three visible GPUs show up minutes into a run, deep in a stack trace. Here
+all of it is one table, in seconds; what the machine can run says the planner, for its GPUs and the files in configs/.
 
     doctor.examine()                    # notebooks/setup.ipynb
     python -m cookbook.doctor --json    # exit 1 where not even the tiny local run is possible
@@ -58,7 +57,6 @@ class Ability:
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
-        """The four columns of its row."""
         return "yes" if self.possible else "no", self.name, self.reason, self.command if self.possible else ""
 
 
@@ -79,7 +77,6 @@ class Examination:
         return f"{len(self.checks)} checks: {missing} missing, {warnings} warnings"
 
     def __getitem__(self, name: str) -> Check | Ability:
-        """Returns a check or an ability by its name. Raises KeyError."""
         return {row.name: row for row in (*self.checks, *self.abilities)}[name]
 
     def __repr__(self) -> str:
@@ -108,9 +105,6 @@ def _safe(probe: Callable[[], Any], judge: Callable[[Any], Any], otherwise: Any)
         return judge(probe())
     except Exception:
         return otherwise
-
-
-# ---- what this machine can run ------------------------------------------------------------------------------------
 
 
 def can_run(found: Sequence[Check], gpus: Sequence[GPU], free_gib: float) -> Iterator[Ability]:

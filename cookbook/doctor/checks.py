@@ -77,6 +77,10 @@ LEVELS = {
         (CHECKPOINT_GB + EXPORT_GB, WARNING, STEP, "train.output_dir on a larger disk, and train.ckpt.max_keep = 1"),
         (inf, OK, STEP),
     ),
+    "vision limits": (
+        (1, OK, "as the contracts ask"),
+        (inf, WARNING, "{}", "python -m cookbook.config lint configs/*.toml"),
+    ),
     "tiny base": ((1, MISSING, "models/tiny-base has no weights", "git checkout models/tiny-base"), (inf, OK, "there")),
     "shared memory": (  # a container's default of 64 MB ends data workers and NCCL with "bus error"
         (0, WARNING, "no /dev/shm", SHM),
@@ -130,7 +134,7 @@ def all_checks(gpus: Sequence["GPU"], hidden: int, environment: Mapping[str, str
         *((name, look, partial(cache, name, environment)) for name, look in caches.items()),
         ("disk for runs", lambda: room(runs.path())),
         ("tiny base", lambda: base.is_file() and base.stat().st_size > 1e6),
-        ("vision limits", narrow_starts, starts),
+        ("vision limits", narrow_start),
         ("shared memory", lambda: shutil.disk_usage("/dev/shm").total / 1e9 if Path("/dev/shm").exists() else None),
         ("memory", memory_gb),
     ]
@@ -146,16 +150,10 @@ def level(levels: Sequence[tuple], found: Any) -> Judged:
     return next((status, words.format(found), *fix) for limit, status, words, *fix in levels if size < limit)
 
 
-def narrow_starts() -> list[str]:
-    """Returns what the lint says of the vision limits of each shipped file's checkpoint, where that is on this disk."""
-    configs = [Config.read(file, file.name) for file in sorted((runs.ROOT / "configs").glob("*.toml"))]
-    return [f"{c.name}: {issue.message}" for c in configs for issue in check_vision(View(c))]
-
-
-def starts(found: list[str]) -> Judged:
-    """Returns the judgement of `narrow_starts`."""
-    wrong = (WARNING, *found[:1], "python -m cookbook.config lint configs/*.toml")
-    return wrong if found else (OK, "as the contracts ask")
+def narrow_start() -> str:
+    """Returns what the lint first says of the vision limits of a shipped file's checkpoint on this disk, or ""."""
+    configs = (Config.read(file, file.name) for file in sorted((runs.ROOT / "configs").glob("*.toml")))
+    return next((f"{c.name}: {issue.message}" for c in configs for issue in check_vision(View(c))), "")
 
 
 def version(name: str) -> str | None:

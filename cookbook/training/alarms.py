@@ -56,9 +56,6 @@ class Alarm:
         return f"{said} Try {self.knob}; see {self.read}"
 
 
-# ---- checks -----------------------------------------------------------------------------------------------------
-
-
 def _values(rows: Rows, key: str) -> list[float]:
     """Returns the logged values: the loss of SFT only, and of steps with an update norm, KL and entropy."""
     logged = [row for row in rows if row.get(key) is not None]
@@ -70,7 +67,6 @@ def _values(rows: Rows, key: str) -> list[float]:
 
 
 def _ends(values: list[float], part: int = WINDOW) -> tuple[float, float]:
-    """Returns the means of the first and of the last `part` values."""
     return mean(values[:part]), mean(values[-part:])
 
 
@@ -187,9 +183,6 @@ RULES = (
 )  # fmt: skip
 
 
-# ---- what has gone off -----------------------------------------------------------------------------------------------
-
-
 class TrainingStopped(RuntimeError):
     """A run that was ended by a severe alarm; `alarm` says which."""
 
@@ -215,7 +208,6 @@ class History:
         self.passed, self.stride = 0, 1
 
     def add(self, row: dict) -> None:
-        """Take the row of the next step."""
         self.tail.append(row)
         if len(self.tail) <= TAIL:
             return
@@ -233,7 +225,6 @@ class History:
             self.middle, self.stride = self.middle[::2], 2 * self.stride
 
     def rows(self) -> list[dict]:
-        """Returns what was kept, by step."""
         kept = {id(row): row for row in (*self.head, *self.middle, *self.best.values(), *self.tail)}
         return sorted(kept.values(), key=itemgetter("step"))
 

@@ -72,9 +72,6 @@ def roll_out(model, encoder: Encoder, samples: list[Sample], config: Config, gen
     return Rollout(samples, completions, texts, rewards)
 
 
-# ---- the loop ---------------------------------------------------------------------------------------------------
-
-
 def plan_steps(config: Config, samples: list[Sample]) -> tuple[int, int]:
     """Returns (steps, prompts per step). Raises ConfigError where configuration and data do not fit together."""
     require(config, kind="grpo", gpus=1, samples=len(samples))

@@ -42,9 +42,6 @@ class Reward:
     parts: dict[str, float]
 
 
-# ---- parts: (completion, sample, contract) -> 0..1 --------------------------------------------------------------
-
-
 def single_choice(completion: str, sample: Sample, contract: Contract) -> float:
     """Returns 1.0 where the stated answer is the reference, else 0.0."""
     stated = contract.read(completion, sample)
@@ -130,9 +127,6 @@ def overlong(tokens: int, limit: int, buffer: int, factor: float = 1.0) -> float
     return factor * max(-1.0, min(0.0, (limit - buffer - tokens) / buffer))
 
 
-# ---- the sum ----------------------------------------------------------------------------------------------------
-
-
 def reward(completion: str, sample: Sample, weights: Weights, contract: Contract, lost: float = 0.0) -> Reward:
     """Returns the reward of one completion. Raises KeyError for a part that does not exist.
 
@@ -186,9 +180,6 @@ def reward_weights(config: Config) -> dict[str, float]:
     stated = config.table(WEIGHTS) or config[WEIGHTS] or ["single_choice"]  # the engine's default
     names = [stated] if isinstance(stated, str) else stated
     return dict(stated) if isinstance(stated, dict) else dict.fromkeys(names, 1.0)
-
-
-# ---- the proof: a reward that the right answer cannot earn in full trains nothing, whatever the curve says --------
 
 
 def gold(sample: Sample, contract: Contract) -> str:

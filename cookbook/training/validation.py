@@ -79,13 +79,11 @@ class Validation:
         return improved
 
     def accuracy(self, model) -> float:
-        """Returns the share of samples whose greedy completion states the reference answer."""
         texts = answers(model, self.encoder, self.samples, self.limit, self.size)
         read = self.encoder.contract.read
         return sum(read(text, s) == s.answer for text, s in zip(texts, self.samples)) / len(self.samples)
 
     def note_best(self, step: int, value: float) -> None:
-        """Write best.json: {"step", "metric", "value"}."""
         text = json.dumps({"step": step, "metric": METRIC, "value": value}) + "\n"
         write_whole(self.run.path / BEST, text.encode())
 

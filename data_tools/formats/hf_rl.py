@@ -22,33 +22,16 @@ from data_tools.formats.source import Find, Names, Place, Problems, conversation
 
 PAIRS = "qa_pairs"
 BENCHMARK = "_benchmark_qa_pairs.json"
-# What NVIDIA's script adds to each question (cosmos-reason1, examples/benchmark, Apache-2.0). Numbers are published
-# under these words, with the system prompt "Answer the questions.", 4 frames a second and temperature 0.6.
-LETTER = "\nAnswer with the option's letter from the given choices directly."
-REASONING = (
-    "\nPlease answer the question in the following format: <think> your reasoning </think> "
-    "<answer> your single letter answer </answer>."
-)
-OFFICIAL = {None: "", "letter": LETTER, "reasoning": LETTER + REASONING}
 
 
 def read(
-    path: Place,
-    problems: Problems | None = None,
-    *,
-    subset: str = "",
-    split: Names = None,
-    clips: Place | None = None,
-    official: str | None = None,
+    path: Place, problems: Problems | None = None, *, subset: str = "", split: Names = None, clips: Place | None = None
 ) -> list[Sample]:
     """Returns one sample a question, without an answer to learn: question, choices and the right letter.
 
     The benchmark, unpacked as DATASET/DATASET_benchmark_qa_pairs.json beside DATASET/clips, is read whole where no
-    subset is named: a sample's task is then its dataset, which its id and its group begin with. `official` ("letter" or
-    "reasoning") adds NVIDIA's own instructions to each question; without it the contract alone says how to answer.
+    subset is named: a sample's task is then its dataset, which its id and its group begin with.
     """
-    if official not in OFFICIAL:
-        raise DataError(f"official is 'letter', 'reasoning' or None, not {official!r}")
     files = [] if subset else sorted(Path(path).glob(f"*/*{BENCHMARK}"))
     datasets = [file.parent.name for file in files if file.name == file.parent.name + BENCHMARK]
     samples: list[Sample] = []
@@ -56,19 +39,19 @@ def read(
         find = hub.Clips(path, part, clips)
         for name, place, row in hub.rows(path, part, split, problems):
             with skipping(problems, place):
-                for found in _samples(row, name, find, OFFICIAL[official]):
+                for found in _samples(row, name, find):
                     whole = {"id": f"{part}-{found.id}", "group": f"{part}/{found.group}", "task": part}
                     samples.append(replace(found, **whole) if datasets else found)
     return samples
 
 
-def _samples(row: dict[str, Any], name: str, find: Find, tail: str) -> Iterator[Sample]:
+def _samples(row: dict[str, Any], name: str, find: Find) -> Iterator[Sample]:
     several = row.get(PAIRS) if isinstance(row.get(PAIRS), list) else [row.get(PAIRS)]
     part, group = media_part(row, find)
     for number, pair in enumerate(several):
         choices, answer = _checked(pair)
-        asked = prompt(pair["question"], choices) + tail
-        messages = conversation([{"role": "user", "content": [part, text(asked)]}], Path)
+        asked = text(prompt(pair["question"], choices))
+        messages = conversation([{"role": "user", "content": [part, asked]}], Path)
         one = row | {PAIRS: pair, "id": row.get("id", name) if len(several) == 1 else f"{row.get('id', name)}-{number}"}
         yield make_sample(one, messages, name, group, {part["type"]}, answer=answer, options=tuple(choices))
 

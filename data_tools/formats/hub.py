@@ -94,7 +94,6 @@ def file_rows(file: Path, problems: Problems | None, first: int = 0) -> Iterator
 
 
 def _table_rows(file: Path) -> Iterator[dict]:
-    """Yields the rows of a table, a batch at a time in memory."""
     if file.suffix.lower() == ".csv":
         with file.open(newline="", encoding="utf-8-sig") as lines:
             yield from csv.DictReader(lines)

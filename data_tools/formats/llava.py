@@ -36,13 +36,8 @@ def annotations(path: Place) -> Path:
     raise DataError(f"{path}: needs exactly one .json file with the items; found {names}")
 
 
-def read(
-    path: Place, problems: Problems | None = None, *, media: Place | None = None, system: str = ""
-) -> list[Sample]:
-    """Returns one sample an item. `media` is the folder that the items' paths count from, if not the file's own.
-
-    `system` opens conversations that have no system turn. Clips without a placeholder follow those that have one.
-    """
+def read(path: Place, problems: Problems | None = None, *, media: Place | None = None) -> list[Sample]:
+    """Returns one sample an item. `media` is the folder that the items' paths count from, if not the file's own."""
     file = annotations(path)
     root, samples = Path(media) if media else file.parent, []
     for number, (place, item) in enumerate(read_rows(file, problems)):
@@ -50,8 +45,6 @@ def read(
             if not isinstance(item, dict):
                 raise DataError(f"is not an item with fields, but {type(item).__name__}")
             messages = _messages(item, lambda name: inside(root, name))
-            if system and messages[0]["role"] != "system":
-                messages = (message("system", text(system)), *messages)
             used = {"conversations", *(key for kind in MEDIA for key in MEDIA_KEYS[kind])}
             samples.append(make_sample(item, messages, f"{file.stem}-{number:06d}", root, used))
     return samples

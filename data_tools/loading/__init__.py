@@ -5,7 +5,7 @@ splits    split by clip, balance, take a part
 engine    the engine's view of the samples
 """
 
-from data_tools.loading.samples import (
+from data_tools.loading.samples import (  # noqa: F401
     LOADERS,
     PASSPORT,
     TRAIN,
@@ -20,19 +20,3 @@ from data_tools.loading.samples import (
     media,
     require_step,
 )
-
-__all__ = [
-    "LOADERS",
-    "PASSPORT",
-    "TRAIN",
-    "Splits",
-    "contract",
-    "custom",
-    "finish",
-    "held_out",
-    "load",
-    "loader",
-    "loader_for",
-    "media",
-    "require_step",
-]

@@ -54,7 +54,6 @@ class EngineDataset(Dataset):
             raise DataError(f"the dataset was made for {self.kind}, and the engine runs {kind}")
 
     def __len__(self) -> int:
-        """Returns the number of samples."""
         return len(self.samples)
 
     def __getitem__(self, index: int) -> list[dict[str, Any]]:

@@ -112,7 +112,6 @@ class Balanced:
     after: Counter[str]
 
     def __str__(self) -> str:
-        """Returns one line a label: how many of how many."""
         return "\n".join(f"{label}: {self.after[label]} of {count}" for label, count in sorted(self.before.items()))
 
 

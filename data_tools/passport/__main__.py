@@ -46,7 +46,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(args: argparse.Namespace) -> Passport:
-    """Returns the passport that the command line asks for. Raises DataError."""
     count = None
     if args.max_length is not None:
         if not args.model:

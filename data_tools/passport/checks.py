@@ -46,7 +46,6 @@ class Item:
 
     @property
     def name(self) -> str:
-        """The sample as findings name it: SPLIT/ID."""
         return f"{self.split}/{shown(str(self.sample.id))}"
 
 
@@ -175,7 +174,6 @@ def _alike(users: Mapping, facts: Facts, near: int, ranks: Mapping[str, int]) ->
 
 
 def _same(facts: Facts) -> list[list[tuple[str, Path]]]:
-    """Returns the files of each content that lies under several names."""
     contents = defaultdict(list)
     for medium, found in facts.items():
         if found.sha256:
@@ -184,7 +182,6 @@ def _same(facts: Facts) -> list[list[tuple[str, Path]]]:
 
 
 def _names(media: Sequence[tuple[str, Path]], facts: Facts, folder: Path | None) -> str:
-    """Returns the names of some files, the first three of many."""
     names = sorted(shown(facts[medium].path, folder) for medium in media)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
@@ -239,7 +236,6 @@ def check_balance(labels: Mapping[str, Counter], answers: Mapping[str, Mapping[t
 
 
 def _users(items: Sequence[Item]) -> dict[tuple[str, Path], list[Item]]:
-    """Returns which items show each clip, each item once."""
     users: dict = defaultdict(list)
     for item in items:
         for medium in dict.fromkeys(item.media):

@@ -84,7 +84,6 @@ class ClipCache:
         self._is_whole = last.endswith(b"\n")
 
     def get(self, sha256: str, kind: str) -> Content | None:
-        """Returns the facts of this content, None where it was never read."""
         key = f"{kind} {sha256}"
         if key not in self._places:
             return None
@@ -113,7 +112,6 @@ class ClipCache:
 
 
 def _row(line: bytes) -> dict | None:
-    """Returns a line of this reader with its key, None for any other."""
     try:
         row = json.loads(line)
         known = row["reader"] == READER and set(row["content"]) == set(FACTS)

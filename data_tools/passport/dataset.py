@@ -79,7 +79,6 @@ def format_of(folder: str | Path) -> str:
 
 
 def _pairs(folder: Path, splits: Sequence[str] | None, label: str | None, suffixes: Mapping[str, str]) -> Layout:
-    """Pair the clips and labels of the guide's layout. Returns a sample for each whole pair."""
     samples, found = {}, []
     for split, home in av_folder.splits(folder, splits).items():
         rows = samples[split] = []
@@ -154,7 +153,6 @@ def passport(
 
 
 def _read(items: Sequence[Item], **how: Any) -> Facts:
-    """Returns the facts of each clip and image that any sample shows, each read once."""
     media, facts = list(dict.fromkeys(medium for item in items for medium in item.media)), {}
     for kind in dict.fromkeys(kind for kind, _ in media):
         paths = [path for other, path in media if other == kind]
@@ -178,7 +176,6 @@ def _count(items: Sequence[Item], facts: Facts, count: Count | None) -> tuple[li
 
 
 def _quarantine(found: Iterable[tuple[Finding, Sequence[Item]]]) -> tuple[Quarantined, ...]:
-    """Returns each sample to leave out, once, with all its reasons."""
     reasons: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for finding, out in found:
         for item in out:
@@ -188,7 +185,6 @@ def _quarantine(found: Iterable[tuple[Finding, Sequence[Item]]]) -> tuple[Quaran
 
 
 def _answers(items: Iterable[Item]) -> dict[tuple, Counter]:
-    """Returns how often each option is right, by the set of options."""
     answers: dict[tuple, Counter] = defaultdict(Counter)
     for item in items:
         if item.sample.options and item.sample.answer is not None:
@@ -211,7 +207,6 @@ def _counts(all_of: Sequence[Item], good: Sequence[Item], facts: Facts, answers:
 
 
 def _digest(items: Sequence[Item], folder: Path | None) -> str:
-    """Returns the SHA-256 of a split's samples, with files named relative to the folder."""
     digest = hashlib.sha256()
     for item in items:
         names = {str(path): shown(path, folder) for _, path in item.media}

@@ -86,7 +86,6 @@ def _opening(content: Content, kind: str) -> Iterator[Finding]:
 
 
 def _frames(content: Content, kind: str) -> Iterator[Finding]:
-    """Yields what is wrong with the number of frames and with their times."""
     if not content.codec or kind == "image" or content.width * content.height > MAX_PIXELS:
         return
     because = f" ({content.error})" if content.error else ""

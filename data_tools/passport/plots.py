@@ -62,7 +62,6 @@ def _balance(ax: Axes, found: Passport) -> None:
 
 
 def _histogram(ax: Axes, values: dict[str, list[float]], title: str) -> None:
-    """Draw how often each value occurs, one colour a split, all with the same bins."""
     ax.set_title(title)
     if not (filled := {split: found for split, found in values.items() if found}):
         return _nothing(ax)

@@ -60,8 +60,6 @@ class Content:
 
 @dataclass
 class _Tally:
-    """What is counted while frames go by."""
-
     frames: int = 0
     damaged: int = 0
     skipped: int = 0  # packets that the file's edit list hides
@@ -128,7 +126,6 @@ def inspect_image(path: Path) -> Content:
 
 
 def _header(container: av.container.InputContainer, stream: av.VideoStream) -> dict:
-    """Returns what the file says of the stream that a player shows."""
     if stream.duration and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
     else:

@@ -54,11 +54,9 @@ class Passport:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings that keep something out."""
         return tuple(finding for finding in self.findings if finding.severity == ERROR)
 
     def usable(self, samples: Mapping[str, Sequence[Sample]]) -> dict[str, list[Sample]]:
-        """Returns the samples, by split, without those in quarantine."""
         out = {(q.split, q.id) for q in self.quarantine}
         return {split: [r for r in rows if (split, str(r.id)) not in out] for split, rows in samples.items()}
 
@@ -119,7 +117,6 @@ def read_passport(path: str | Path) -> dict[str, Any]:
 
 
 def _clips(checked: Mapping[str, Any]) -> set[tuple[str, int]]:
-    """Returns (name, bytes) of each clip that the passport has seen."""
     return {(Path(name).name, facts["bytes"]) for name, facts in checked.get("clips", {}).items()}
 
 
@@ -156,14 +153,12 @@ def _split_table(found: Passport) -> Table:
 
 
 def _shares(found: Passport, split: str) -> str:
-    """Returns the most frequent labels with their shares."""
     counts = Counter(found.labels[split])
     parts = [f"{shown(label)} {100 * n / counts.total():.0f} %" for label, n in counts.most_common(MOST_LABELS)]
     return ", ".join(parts + ["…"] * (len(counts) > MOST_LABELS))
 
 
 def _finding_table(found: Passport) -> Table:
-    """Returns a row for each kind of finding: how many, and the first as an example."""
     numbers = Counter((finding.severity, finding.code) for finding in found.findings)
     firsts = {(finding.severity, finding.code): finding for finding in reversed(found.findings)}
     rows = [

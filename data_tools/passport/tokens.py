@@ -47,7 +47,6 @@ def _seconds(facts: ClipFacts) -> float:
 
 
 def _times(part: Mapping[str, Any], facts: ClipFacts) -> tuple[str, ...]:
-    """Returns what stands before each step of a clip in the text."""
     from cookbook.data.video import Timing
 
     most = {"most": part["max_frames"]} if "max_frames" in part else {}

@@ -74,7 +74,6 @@ def label_fields(facts: Mapping) -> dict:
 
 
 def _track(facts: Mapping) -> np.ndarray:
-    """Returns the car's place along the road in each frame (FRAMES,)."""
     t = np.linspace(0, 1, FRAMES)
     if facts["action"] == "waits":
         return np.full(FRAMES, 0.45)
@@ -112,7 +111,6 @@ def render(facts: Mapping, rng: np.random.Generator, size: int = SIZE) -> np.nda
 
 
 def _weather(image: np.ndarray, weather: str, rng: np.random.Generator) -> np.ndarray:
-    """Returns the picture with what falls or hangs in the air."""
     if weather == "fog":
         return image + 0.35 * (190 - image)
     if weather in ("rain", "snow"):

@@ -97,7 +97,6 @@ class Setting:
     hit: float  # time of contact, as a share of the clip
 
     def vehicle(self, which: int, xy: np.ndarray, **looks) -> Actor:
-        """Returns the driver (0) or the other vehicle (1) on its way."""
         return Actor(self.colors[which], "vehicle", xy, *self.sizes[which], **looks)
 
 

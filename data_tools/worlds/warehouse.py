@@ -39,7 +39,6 @@ class Thing:
     height: float
 
     def mask(self) -> np.ndarray:
-        """Returns (SIZE, SIZE) bool: the pixels whose middle lies in the box."""
         at = (np.arange(SIZE) + 0.5) / SIZE
         return np.outer(abs(at - self.y) < self.height / 2, abs(at - self.x) < self.width / 2)
 

@@ -12,7 +12,7 @@ from qwen_vl_utils import process_vision_info
 from cookbook.data.architecture import KNOWN, QWEN2_5_VL, QWEN3_VL, architecture, of_config
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, message, text, video
-from cookbook.data.vision import clip_tokens, stamp_tokens
+from cookbook.data.vision import clip_tokens
 from cookbook.engine import video_reader
 from data_tools.passport.clips import inspect
 from data_tools.passport.tokens import token_counter
@@ -83,12 +83,10 @@ def test_the_passport_counts_the_tokens_that_the_encoder_makes(samples, qwen3, e
         assert prompt == len(encoder3.tokens(sample, generate=True).ids), sample.id
 
 
-def test_a_plan_counts_vision_in_units_of_32_pixels_and_the_times_beside():
+def test_a_plan_counts_vision_in_units_of_32_pixels():
     limits = {"max_pixels": 81_920, "min_pixels": 4096}
     assert clip_tokens(10, 1, 1024, 1024, **limits, family=QWEN3_VL) == 5 * 8 * 8
     assert clip_tokens(10, 1, 1024, 1024, **limits) == 5 * 10 * 10
-    assert stamp_tokens(10, 1) == 5 * 8  # <0.5 seconds>: six, and a start and an end
-    assert stamp_tokens(30, 1) == 15 * 8 + 10  # ten steps begin after the tenth second
 
 
 def test_the_family_is_that_of_config_json(qwen3, stock, stock3, tmp_path):

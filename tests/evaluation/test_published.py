@@ -113,17 +113,9 @@ def test_the_benchmark_can_be_converted(folder, tmp_path_factory):
     assert [s.answer for s in formats.read(out / "av")] == ["B"]
 
 
-def test_one_dataset_with_nvidias_own_words(folder):
-    (sample,) = formats.read(folder, subset="av", official="reasoning")
-    assert sample.question.startswith("What is next in x1?\n(A) lift\n(B) turn\nAnswer with the option's letter")
-    assert sample.question.endswith("<answer> your single letter answer </answer>.")
-
-
-def test_a_wrong_dataset_or_wording_is_named(folder):
+def test_a_wrong_dataset_is_named(folder):
     with pytest.raises(DataError, match="name a subset; it has av, robovqa"):
         formats.read(folder, subset="agibot")
-    with pytest.raises(DataError, match="not 'yes'"):
-        formats.read(folder, official="yes")
 
 
 # Cards
