@@ -80,7 +80,7 @@ def test_attention_of_shared_prompts_is_that_of_whole_rows(device):
     shared, dtype = sharing._shared_keys(parts, device), torch.float32 if device == "cpu" else torch.bfloat16
     q, k, v = (torch.randn(prompt + sum(own), n, width, generator=rng).to(device, dtype).requires_grad_()
                for n in (heads, keys, keys))  # fmt: skip
-    packed = sharing.attends_by_shared_keys(attend_packed)(q, k, v, shared, shared, None, None, causal=True)
+    packed = sharing.attends_shared(attend_packed)(q, k, v, shared, shared, None, None, causal=True)
     begins, whole = prompt, []
     for n in own:
         row = [*range(prompt), *range(begins, begins + n)]
