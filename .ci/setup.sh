@@ -79,7 +79,8 @@ fi
 # --python: an activated conda or other environment must not become the target
 step "installing uv" .venv/bin/python -m pip install "uv==$uv_version" >/dev/null
 echo "Installing torch with CUDA, cosmos-rl, JupyterLab: 3.5 GB to download, 5 min at 100 Mbit/s"
-step "installing requirements.lock" .venv/bin/uv pip install --python .venv/bin/python -r requirements.lock
+# compiled here, once: without, every notebook and command waits for it where Python may not write, and the first where it may
+step "installing requirements.lock" .venv/bin/uv pip install --compile-bytecode --python .venv/bin/python -r requirements.lock
 step "installing the project" .venv/bin/uv pip install --python .venv/bin/python --no-deps -e . >/dev/null
 
 seconds=$(($(date +%s) - started))

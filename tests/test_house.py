@@ -43,8 +43,8 @@ SAME = {
 }
 # lines at most: 3,800, 10,000 and 5,600 stood before any data (jobs, new, predict's command, presets, vllm) and
 # before nothing was lost (checkpointer, locks, what is refused by name); 13,980 before lint asked loaders, before
-# speed, a second family of models, and the room deploy
-LIMITS = {"road": 4_811, "cookbook": 15_828, "data_tools": 5_829}
+# speed, a second family of models, and the room deploy; 15,840 before steps were recorded and prompts shared
+LIMITS = {"road": 4_969, "cookbook": 16_043, "data_tools": 6_006}
 
 
 def files(*places: str) -> list[Path]:
@@ -117,7 +117,7 @@ def test_no_import_goes_in_a_circle():
 
 def test_the_road_can_be_walked():
     road = files(*(f"cookbook/{place}" for place in ROAD))
-    assert len([file for file in road if file.name != "__init__.py"]) <= 26
+    assert len([file for file in road if file.name != "__init__.py"]) <= 27
     assert lines(*(f"cookbook/{place}" for place in ROAD)) <= LIMITS["road"]
 
 
