@@ -3,6 +3,7 @@
 The set-up runs here against a fake Python in a temporary folder; the real .venv is never touched.
 """
 
+import contextlib
 import json
 import os
 import pty
@@ -193,8 +194,9 @@ def test_set_up_installs_the_lock_and_then_the_project(machine):
     assert (result.returncode, result.stderr) == (0, "")
     installs = [call for call in calls(machine) if "install" in call]
     assert re.fullmatch(r"-m pip install uv==[\d.]+", installs[0])
-    target = "pip install --python .venv/bin/python"
-    assert installs[1:] == [f"{target} -r requirements.lock", f"{target} --no-deps -e ."]
+    target = "--python .venv/bin/python"
+    whole = f"pip install --compile-bytecode {target} -r requirements.lock"
+    assert installs[1:] == [whole, f"pip install {target} --no-deps -e ."]
     assert (machine.folder / ".venv/.ready").exists()
     assert int((machine.folder / ".venv/.setup_seconds").read_text()) >= 0
 
@@ -263,7 +265,7 @@ def test_a_failing_step_names_its_log_and_its_remedy(machine, step, says, remedy
 def test_a_stop_is_one_line_and_leaves_nothing_running(machine, step, to):
     process = machine.begin(".ci/setup.sh", SLOW=step, REAL=sys.executable)
     own = psutil.Process(process.pid)
-    wait_until(lambda: sum(child.name() == "sleep" for child in own.children(recursive=True)) == 2)
+    wait_until(lambda: sum(is_asleep(child) for child in own.children(recursive=True)) == 2)
     below = own.children(recursive=True)
     if to == "the shell":
         process.terminate()
@@ -273,6 +275,12 @@ def test_a_stop_is_one_line_and_leaves_nothing_running(machine, step, to):
     assert said[1] == "setup: stopped; the same command goes on, with the packages that have come already\n"
     assert process.returncode != 0 and "Traceback" not in said[0]
     wait_until(lambda: not [child for child in below if child.is_running() and child.status() != "zombie"])
+
+
+def is_asleep(process):
+    with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended since it was listed
+        return process.name() == "sleep"
+    return False
 
 
 def wait_until(holds, seconds=30.0):
@@ -333,5 +341,5 @@ def test_a_newer_lock_is_installed_into_the_same_venv(machine):
     os.utime(machine.folder / "requirements.lock", (later, later))
     machine("make", "tutorial")
     again = calls(machine)
-    assert "pip install --python .venv/bin/python -r requirements.lock" in again
+    assert "pip install --compile-bytecode --python .venv/bin/python -r requirements.lock" in again
     assert not any("-m venv" in call for call in again)
