@@ -118,7 +118,7 @@ def _parts(first: list[int], begins: list[int], lengths: list[int]) -> tuple[lis
     for row, (owner, begin, length) in enumerate(zip(first, begins, lengths)):
         if owner == row:
             prompt = len(places), len(places) + begin
-            parts.append((*prompt, 0, 0))
+            parts += [(*prompt, 0, 0)] if begin else []  # a row that asks for nothing begins at once
             places += [(row, column) for column in range(begin)]
         parts.append((len(places), len(places) + length - begin, *prompt))
         places += [(row, column) for column in range(begin, length)]

@@ -83,8 +83,8 @@ class Replayed:
     """The same, recorded as a CUDA graph for every block of tokens; on a CPU each step is run."""
 
     def __init__(self, model, cache, place: Place) -> None:
-        self.model, self.layers, self.length = model, [(layer.keys, layer.values) for layer in cache.layers], 0
-        self.length, self.left = self.layers[0][0].shape[2], 0
+        self.model, self.layers = model, [(layer.keys, layer.values) for layer in cache.layers]
+        self.length, self.left = self.layers[0][0].shape[2], 0  # tokens in the cache, steps until the block is full
         self.position = place.position.expand(3, -1)[..., None].contiguous()
         self.seen = place.prompt.bool()[:, None, None]
         self.tokens = torch.zeros_like(place.position)[:, None]

@@ -72,6 +72,12 @@ def test_logits_and_gradients_are_those_of_prompts_apart(native, group, monkeypa
         assert (ours[name] - grad).norm() <= within * grad.norm() + 1e-12, name
 
 
+def test_a_row_that_asks_for_nothing_stands_alone():
+    parts, places = sharing._parts([0, 0, 2], [3, 3, 0], [5, 4, 2])
+    assert parts == [(0, 3, 0, 0), (3, 5, 0, 3), (5, 6, 0, 3), (6, 8, 6, 6)]
+    assert places == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 3), (2, 0), (2, 1)]
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_attention_of_shared_prompts_is_that_of_whole_rows(device):
     rng = torch.Generator().manual_seed(0)
