@@ -17,7 +17,7 @@ from cookbook.config.document import Config, ConfigError
 from cookbook.config.models import MODELS, SEVEN, Shape, family_of
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
-from cookbook.config.speed import GIB, PACK, PARAMETERS_7B, RECOMPUTE, faster, memory, step_seconds, used, way
+from cookbook.config.speed import COMPILE, GIB, PACK, PARAMETERS_7B, RECOMPUTE, faster, memory, step_seconds, used, way
 from cookbook.display.tables import AsTable, Table
 from cookbook.runs import ROOT
 
@@ -83,7 +83,8 @@ def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
 
 def _shares_prompts(view: View) -> bool:
     """Whether a prompt goes through once for its completions in a mini-batch (cookbook/engine/sharing.py)."""
-    return view[PACK] and not view["train.force_use_hf"] and family_of(view["policy.model_name_or_path"]).native
+    plain = not (view["train.force_use_hf"] or view[COMPILE])
+    return view[PACK] and plain and family_of(view["policy.model_name_or_path"]).native
 
 
 def _peak(view: View, parameters: float, tokens: int) -> float:
@@ -133,7 +134,7 @@ def plan(
     """Returns what the configuration asks for on `gpus` GPUs of `gpu_gib` GiB.
 
     `samples`: items in the training set. `tokens`: of a typical long sample, vision and text; in RL of its prompt.
-    `gpu`: one of PEAK_TFLOPS. Memory reproduces the measured runs within 1 %, step times within 5 % on the same host;
+    `gpu`: one of PEAK_TFLOPS. Memory reproduces the measured runs within 2 %, step times within 10 % on the same host;
     RL times rest on one run. With `advise`, a plan that does not fit names the first change that would.
     """
     told = {"gpus": gpus, "gpu_gib": gpu_gib, "samples": samples, "tokens": tokens}

@@ -1,7 +1,8 @@
 """The doctor: what this machine has, what it lacks, the line that mends it, and what it can run.
 
-Why: a missing redis-server, an old driver or three visible GPUs show up minutes into a run, deep in a stack trace. Here
-all of it is one table, in seconds; what the machine can run says the planner, for its GPUs and the files in configs/.
+Why: a missing redis-server, a driver that is too old or three visible GPUs show up minutes into a run, deep in a stack
+trace. Here all of it is one table, in seconds, without importing PyTorch or the engine, and it never raises. "Is my
+machine enough?" is answered by the planner, for the GPUs that were found and the files in configs/.
 
     doctor.examine()                    # notebooks/setup.ipynb
     python -m cookbook.doctor --json    # exit 1 where not even the tiny local run is possible

@@ -45,7 +45,7 @@ def attends_shared(bare: Callable) -> Callable:
 
 
 def install_sharing() -> str:
-    """Put it in place, for packed mini-batches of GRPO. Returns what it does."""
+    """Put it in place, for packed mini-batches of GRPO that are not compiled. Returns what it does."""
     from cosmos_rl.policy.model.qwen2_5_vl import Qwen2_5_VLConditionalModel as Native
 
     if not hasattr(Native.forward, "bare"):
@@ -59,7 +59,10 @@ def _shared(bare: Callable) -> Callable:
     @wraps(bare)
     def forward(model, input_ids=None, *args: Any, **kwargs: Any):
         asked, lengths = kwargs.get("interested_tokens"), kwargs.get("valid_input_len")
-        if asked is None or lengths is None or args or kwargs.get("cp_mesh") is not None or asked[:, 0].any():
+        compiled = any(hasattr(layer, "_orig_mod") for layer in model.model.layers.values())
+        if asked is None or lengths is None or "logprob_masks" not in kwargs or compiled:  # SFT has no such masks
+            return bare(model, input_ids, *args, **kwargs)
+        if args or kwargs.get("cp_mesh") is not None or asked[:, 0].any():
             return bare(model, input_ids, *args, **kwargs)
         begins = asked.int().argmax(1).tolist()  # a prompt's last token is each completion's own: it has its logits
         media = _media(model, input_ids, kwargs)

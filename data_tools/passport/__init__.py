@@ -1,8 +1,9 @@
 """The passport of a dataset: what is in it, what is wrong with it, and what must be left out, before any training.
 
 Why: half of what goes wrong in post-training is data, and most of it is silent: a clip that cannot be read, an answer
-cut off at the length limit, a test clip that stands in the training set under another name. The passport's hash goes
-into a run's manifest, its quarantine is honoured by training and evaluation alike.
+cut off at the length limit, a test clip that stands in the training set under another name. The passport decodes every
+clip, compares every sample, and names each file. Its hash goes into a run's manifest, its quarantine is honoured by
+training and evaluation alike.
 
     reader      one clip decoded: its facts
     findings    what is wrong with it
