@@ -22,7 +22,9 @@ from cookbook.display.tables import AsTable, Table
 from cookbook.runs import ROOT
 
 RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on the same tokens (one run)
-SECONDS_A_TOKEN = 6.1 / 256  # of a generate call for 64 completions of 7B, prompts included (LOG.md, 2026-11-30)
+# the same where a prompt goes through once for its completions, against LoRA's SFT (three steps; LOG.md, 2026-11-30)
+SHARED_FACTOR = 13.85 / (8 * (0.36 + 0.052e-3 * (1662 + 8 * 256)))
+SECONDS_A_TOKEN = 8.6 / 256  # of 64 completions of 7B, from one training to the next (LOG.md, 2026-11-30)
 LOGIT_GIB = 2.59e-3  # of one token that has logits: float32 copies, and their way back
 
 
@@ -93,11 +95,11 @@ def _peak(view: View, parameters: float, tokens: int) -> float:
     peak = memory(parameters, shards, packed / size, way(view, shards), view.has_lora)
     if view.is_rl and view.has_lora:
         peak += LOGIT_GIB * view[MINI] * view[RESPONSE] * parameters / PARAMETERS_7B
-    if view.is_rl and view["mode"] == "colocated":  # rollouts borrow whole weights in bfloat16; no gradients are left
-        cache = (
-            view["rollout.batch_size"] * view[GENERATIONS] * (tokens + view[RESPONSE]) * _model(view).cache_bytes / GIB
-        )
-        peak = max(peak, ((2 if view.has_lora else 12) / shards + 2) * parameters / GIB + 2 + cache)
+    if view.is_rl and view["mode"] == "colocated":
+        rows = view["rollout.batch_size"] * view[GENERATIONS]
+        cache = rows * (tokens + view[RESPONSE]) * _model(view).cache_bytes / GIB
+        drawing = (12 / shards + 2) * parameters / GIB + 2 + cache  # beside whole weights in bfloat16; no gradients
+        peak = peak + cache if view.has_lora else max(peak, drawing)  # LoRA's recorded steps keep their cache
     return peak
 
 
@@ -108,7 +110,7 @@ def _seconds(view: View, tokens: int, gpu: str) -> float:
     seconds = step_seconds(round(packed * size), batches, way(view, shards), gpu)
     if not view.is_rl:
         return seconds
-    seconds *= RL_FACTOR
+    seconds *= SHARED_FACTOR if _shares_prompts(view) else RL_FACTOR
     if view["mode"] == "colocated":
         calls = math.ceil(rows / view[GENERATIONS] / view["rollout.batch_size"])
         seconds += calls * view[RESPONSE] * SECONDS_A_TOKEN
@@ -135,7 +137,7 @@ def plan(
 
     `samples`: items in the training set. `tokens`: of a typical long sample, vision and text; in RL of its prompt.
     `gpu`: one of PEAK_TFLOPS. Memory reproduces the measured runs within 2 %, step times within 10 % on the same host;
-    RL times rest on one run. With `advise`, a plan that does not fit names the first change that would.
+    RL times rest on two runs. With `advise`, a plan that does not fit names the first change that would.
     """
     told = {"gpus": gpus, "gpu_gib": gpu_gib, "samples": samples, "tokens": tokens}
     if odd := [f"{name} = {value}" for name, value in told.items() if not (name != "gpu_gib") <= value < 2**40]:
@@ -204,7 +206,8 @@ def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     if not (view.has_lora or view[RECOMPUTE]):
         yield "gradient checkpointing is off: the peak is higher than this, not measured"
     if view.is_rl:
-        yield "GRPO's time rests on one measured run" + (", of prompts apart" if _shares_prompts(view) else "")
+        run = "LoRA on one GPU, a prompt once for its completions" if _shares_prompts(view) else "prompts apart"
+        yield f"GRPO's time rests on one measured run: {run}"
         if view["mode"] != "colocated":
             yield "rollouts are taken to keep up with training: their own time was not measured, this is a lower bound"
 

@@ -115,11 +115,8 @@ def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: i
             and memory(parameters, shards, n * tokens, how, view.has_lora) <= room]  # fmt: skip
     if fits and fits[-1] > 1:
         changed |= {PACK: True, MINI: next((n for n in fits if n * tokens >= 13_500), fits[-1])}
-    if (
-        shards > 1
-        and memory(parameters, shards, max(fits, default=inf) * tokens, how, view.has_lora) + 2 * parameters / GIB
-        < room
-    ):
+    most = max(fits, default=inf) * tokens
+    if shards > 1 and memory(parameters, shards, most, how, view.has_lora) + 2 * parameters / GIB < room:
         changed[RESHARD] = "never"
     if changed.get(RECOMPUTE):
         del changed[RECOMPUTE]  # it fits as it is

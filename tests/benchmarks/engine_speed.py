@@ -10,12 +10,14 @@ planned. `--tiny` takes the tiny base instead: where the start-up is what counts
 
 import argparse
 import json
+import re
 import statistics
 import threading
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import tomlkit
@@ -126,15 +128,17 @@ def main() -> None:
     encoder = Encoder(load_processor(model), job.contract, AutoConfig.from_pretrained(model, trust_remote_code=False))
     batch = encoder.prompt_batch if config.kind == "grpo" else encoder.training_batch
     tokens = round(statistics.mean(batch([s])["input_ids"].shape[1] for s in job.splits["train"][:8]))
-    first = next(line.split()[0] for line in log if "Step: 1/" in line)
-    seconds = statistics.median(row["train/iteration_time"] for row in rows[1:])
+    ends = [float(line.split()[0]) for line in log if re.search(r"Step: \d+/", line)]  # generation is between two
+    whole = [after - before for before, after in pairwise(ends)]
     found = plan(config, gpus=1, gpu_gib=141, samples=len(job.splits["train"]), tokens=tokens)
     print(
         f"{args.config.name}: {len(rows)} steps of {args.batch}, {tokens} tokens each, {torch.cuda.get_device_name()}"
     )
-    planned, all_of_them = found.hours * 3600 / found.steps, [round(row["train/iteration_time"], 2) for row in rows]
-    print(f"first step after {first} s of {time.time() - began:.0f}; a step: {seconds:.2f} s, planned {planned:.2f}")
-    print(f"seconds of all steps: {all_of_them}")
+    seconds, planned = statistics.median(whole), found.hours * 3600 / found.steps
+    print(f"first step after {ends[0]:.0f} s of {time.time() - began:.0f}")
+    print(f"a step: {seconds:.2f} s, planned {planned:.2f}")
+    print(f"from one step's end to the next: {[round(x, 2) for x in whole]} s, "
+          f"of which training: {[round(row['train/iteration_time'], 2) for row in rows[1:]]}")  # fmt: skip
     print(f"GiB of the card in use: measured {max(used):.2f}, planned {planned_use(found.peak_gib):.2f}")
     if allocated := [row["gpu/peak_gib"] for row in rows if "gpu/peak_gib" in row]:  # GRPO's controller has no GPU
         print(f"peak GiB allocated: measured {max(allocated):.2f}, planned {found.peak_gib:.2f}")
