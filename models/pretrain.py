@@ -7,7 +7,7 @@ about roads.
 
     python models/pretrain.py models/tiny-base                      # one GPU, about ten minutes
     python models/pretrain.py OUT --init models/tiny-base --lr 8e-4 # new skills, old ones kept
-    python models/pretrain.py models/tiny-qwen3 --architecture qwen3_vl
+    python models/pretrain.py models/tiny-qwen3 --architecture qwen3_vl --seconds 900
     python models/pretrain.py OUT --scenes 4000 --steps 300 --batch 32   # a CPU shows that it runs, not that it learns
 """
 
