@@ -81,10 +81,9 @@ LESSONS = {
     ),
     "group": Lesson(
         "The larger the group, the fewer groups in which all earn the same; the number of completions is equal.",
-        {f"{g} completions": {"rollout.n_generation": g} for g in (2, 4, 8)},
+        {f"{g} completions": {"rollout.n_generation": g} for g in (2, 8)},
         ("zero_variance", "accuracy"),
-        lambda found: (found["2 completions"]["zero_variance"] > found["4 completions"]["zero_variance"]
-                       > found["8 completions"]["zero_variance"]),
+        lambda found: found["2 completions"]["zero_variance"] > found["8 completions"]["zero_variance"],
     ),
     "hacking": Lesson(
         "A reward for form and brevity is earned without reasoning, by worse answers than a reward for the task.",

@@ -146,6 +146,10 @@ class Encoder:
         # the sample is kept with its tokens, so that its id stays its own
         return self._samples.get(key, lambda: (sample, self._tokens(said, generate)))[1]
 
+    def length(self, sample: Sample) -> int:
+        """Returns how many tokens the whole conversation has, those of its clips included."""
+        return len(self.tokens(sample).ids)
+
     def _positions(self, ids: list[int], media: Sequence[Media]) -> torch.Tensor:
         """Returns the rotary positions (time, height, width; 3, length) of one conversation.
 
