@@ -101,8 +101,8 @@ def launch(
     patience, environment = patience or Patience(), engine_environment(config, run.path, env, nodes)
     port = choose_port(port or PORT, nodes)
     words = command(run.path / "config.toml", loader, port, environment["PATH"], nodes, node_ips)
-    if (ROOT / config[START]).exists():
-        find(config[START])  # the engine would run a checkpoint's code, and take minutes to find a broken shard
+    if (ROOT / config[START]).exists():  # the engine would run a checkpoint's code, and take minutes to find it broken
+        config = config.edit({START: named(find(config[START]))})
     require_disk(config, run.path)
     make_room(run.path, resume, replace)
     config = as_launched(config, run.path, resume)

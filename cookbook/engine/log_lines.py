@@ -25,7 +25,7 @@ FIGURE = re.compile(r"([A-Za-z][\w ./]*): (-?(?:\d[\d.e+-]*|nan|inf))")
 EXPORT = re.compile(r"Exported safetensors to (\S+)")
 DEAD = re.compile(r"Process \S+ failed with return code (-?\d+)")
 EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception)\b")  # at the start of the line that names an exception
-READY = "Controller is ready at"
+READY = "Application startup complete"  # said by the controller's web server
 MILESTONE = re.compile(
     rf"{READY}|Redis server started on port \d+|Replica started at|Training epoch|Validation loss|"
     r"Exported safetensors to \S+|checkpoint saved successfully|Trying to load checkpoint|Checkpoint loaded|"
@@ -104,7 +104,8 @@ class RunLog:
         elif match := EXPORT.search(line):
             self.exported.add(Path(match[1]).name)
         elif (match := DEAD.search(line)) and not self.dead:
-            self.dead = Reason("worker", f"a process of the engine failed with return code {match[1]}", now)
+            kind = "worker" if self.ready else "controller"
+            self.dead = Reason(kind, f"a process of the engine failed with return code {match[1]}", now)
         self.ready = self.ready or READY in line
         if EXCEPTION.match(text) and (kind := failure_kind(text)) in FATAL and not self.fatal:
             self.fatal = Reason(kind, text, now)

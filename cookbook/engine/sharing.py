@@ -46,11 +46,28 @@ def attends_shared(bare: Callable) -> Callable:
 
 def install_sharing() -> str:
     """Put it in place, for packed mini-batches of GRPO that are not compiled. Returns what it does."""
+    from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker as Packer
     from cosmos_rl.policy.model.qwen2_5_vl import Qwen2_5_VLConditionalModel as Native
 
+    if not hasattr(Packer.policy_collate_fn, "bare"):
+        Packer.policy_collate_fn = _moved_once(Packer.policy_collate_fn)
     if not hasattr(Native.forward, "bare"):
         Native.forward = _shared(Native.forward)
     return "once for its completions"
+
+
+def _moved_once(bare: Callable) -> Callable:
+    """Returns the packer's `policy_collate_fn`, with a clip that several rows show on the GPU before it is copied."""
+
+    @wraps(bare)
+    def collate(packer, samples: list[dict], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        shown = {id(s[key]): s[key] for s in samples for _, key, _ in MEDIA if s[key] is not None}
+        shown = {name: pixels.to("cuda" if torch.cuda.is_available() else "cpu") for name, pixels in shown.items()}
+        moved = [s | {key: shown.get(id(s[key])) for _, key, _ in MEDIA} for s in samples]
+        return bare(packer, moved, *args, **kwargs)
+
+    collate.bare = bare
+    return collate
 
 
 def _shared(bare: Callable) -> Callable:

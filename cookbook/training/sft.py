@@ -78,8 +78,8 @@ def sft(
     model.train()
 
     for step, batch in enumerate(bar := progress(plan, "SFT", keeper.done), start=keeper.done + 1):
-        # ---- loss: the mean over all assistant tokens of the batch, in mini-batches of like lengths that fit the memory
-        batch = sorted(batch, key=encoder.length)  # padding costs as much as words
+        # ---- loss: the mean over all assistant tokens of the batch, in mini-batches that fit the memory
+        batch = sorted(batch, key=encoder.length)  # like lengths together: padding costs as much as words
         parts = [to(model, encoder.training_batch(batch[i : i + mini])) for i in range(0, size, mini)]
         tokens = sum((part["labels"] != IGNORE).sum().item() for part in parts)
         loss = 0.0

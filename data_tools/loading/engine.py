@@ -106,7 +106,7 @@ def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
             require_step(config, splits())
             dataset("train"), dataset("validation")
     except (DataError, ConfigError) as error:
-        parser.exit(1, f"{error}\n")
+        parser.exit(1, f"error: {error}\n")  # the word by which it is found in the log
 
     from cosmos_rl.launcher.worker_entry import main as launch_worker  # 13 seconds: only where the engine runs
 

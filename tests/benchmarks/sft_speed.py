@@ -30,6 +30,8 @@ from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalG
 from cookbook import jobs
 from cookbook.checkpoint.filled import load_processor
 from cookbook.config import Config
+from cookbook.config.rules import View
+from cookbook.config.speed import PARAMETERS_7B, faster
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.engine import bridge
@@ -53,6 +55,7 @@ KEPT = LANGUAGE_ONLY | {AT_ONCE: 6_800, RECOMPUTE: False}
 ALL_WEIGHTS = {PACK: True, RECOMPUTE: True, "policy.lora": None, "train.optm_lr": 1e-6}
 ENGINE: dict[str, dict[str, Any]] = {
     "as shipped": {},
+    "as planned": {},  # with what `config plan` proposes for the length, on a card of this size
     "one at a time": PACKED | {AT_ONCE: 1, PACK: False},  # as it was shipped before
     "packed": PACKED,
     "packed, compiled": PACKED | {COMPILE: True},
@@ -311,7 +314,13 @@ def table(model: Path, length: int, names: list[str], steps: int, packer: Any, r
             lr = engine_config(model, contract, {})["train.optm_lr"]
             return plain_step(model, [batch_of(part) for part in parts], lr, **how)
         edits = {"train.train_batch_per_replica": len(samples)} | ENGINE[name]
-        if at_once := edits.pop(AT_ONCE, 0):
+        if name == "as planned":
+            card = torch.cuda.get_device_properties(0).total_memory / 2**30
+            view = View(Config.load("configs/sft_1gpu_lora.toml").edit(edits))
+            edits |= {key: value for key, value, _ in faster(view, PARAMETERS_7B, 1, card, length)}
+            edits.setdefault(MINI, min(view[MINI], len(samples)))
+            print(name, edits)
+        elif at_once := edits.pop(AT_ONCE, 0):
             edits[MINI] = max(
                 n for n in (1, 2, 4, 8, 16, 32, 64) if n == 1 or n <= min(at_once // length, len(samples))
             )
