@@ -1,27 +1,32 @@
-"""SFT of the engine's own Qwen2.5-VL: gradients through packed samples, and logits only where something is learned.
+"""Packed mini-batches of the engine's own Qwen2.5-VL: gradients through them, logits only where something is learned.
 
 Why: with `train.sequence_packing` cosmos-rl 0.4.7 gathers the embeddings of a mini-batch inside `torch.no_grad`
 (utils/sequence_packing.py, pack_sequences_for_inputs): nothing before the first layer learns, neither the vision tower
 nor its adapters nor the word embeddings, and no line of the log says so. And SFT never names the tokens that it wants
 (`interested_tokens`): 152,064 logits are made, copied to float32 and differentiated for each token of a clip, which has
-no label.
+no label. GRPO spreads each advantage over its tokens by asking the GPU once a token (utils/sequence_packing.py:371),
+and asks for the sum over the words token by token (utils/util.py:354): half of a step's time with 3,700 tokens at once.
 Used by `cookbook.engine.bridge`.
 """
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def install_packing() -> str:
-    """Put both in place for the engine's own model; transformers' (`force_use_hf`) never packs. Returns what it did."""
+    """Put all in place for the engine's own model; transformers' (`force_use_hf`) never packs. Returns what it did."""
     from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker
     from cosmos_rl.policy.model import qwen2_5_vl
-    from cosmos_rl.policy.trainer.llm_trainer import sft_trainer
+    from cosmos_rl.policy.trainer.llm_trainer import grpo_trainer, sft_trainer
+    from cosmos_rl.utils import util
 
     if not hasattr(qwen2_5_vl.pack_sequences_for_inputs, "bare"):
         qwen2_5_vl.pack_sequences_for_inputs = _with_gradient(qwen2_5_vl.pack_sequences_for_inputs)
         Qwen2_5_VLM_DataPacker.sft_collate_fn = _with_places(Qwen2_5_VLM_DataPacker.sft_collate_fn)
         sft_trainer.async_safe_ce = _at_places(sft_trainer.async_safe_ce)
+        grpo_trainer.pack_sequences_for_logprobs = _spread_at_once(grpo_trainer.pack_sequences_for_logprobs)
+        util.selective_log_softmax = _summed_at_once(util.selective_log_softmax)
     return "with gradients, logits of labels"
 
 
@@ -65,3 +70,29 @@ def _at_places(bare):
         return bare(output, target, *args, ignore_index=ignore_index, **kwargs)
 
     return loss
+
+
+def _spread_at_once(bare):
+    """Returns the engine's `pack_sequences_for_logprobs`; advantages (rows) become (1, tokens) in one call."""
+
+    def pack(logprob_masks: Tensor, valid_input_len: Tensor, advantages: Tensor | None = None, *args, **kwargs) -> dict:
+        found = bare(logprob_masks, valid_input_len, None, *args, **kwargs)
+        if advantages is not None:
+            spread = advantages.to(logprob_masks.device).float().repeat_interleave(valid_input_len)
+            found["advantages"] = spread[None]
+        return found
+
+    pack.bare = bare
+    return pack
+
+
+def _summed_at_once(bare):
+    """Returns the engine's `selective_log_softmax` of float32 logits (tokens, words), without a call for each token."""
+
+    def log_softmax(logits: Tensor, index: Tensor) -> Tensor:
+        if logits.ndim != 2 or logits.dtype != torch.float32:
+            return bare(logits, index)
+        return -F.cross_entropy(logits, index, reduction="none")
+
+    log_softmax.bare = bare
+    return log_softmax

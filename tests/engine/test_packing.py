@@ -40,3 +40,36 @@ def test_the_engine_still_makes_logits_of_every_token():
 
     assert "interested_tokens" in inspect.getsource(grpo_trainer)
     assert "interested_tokens" not in inspect.getsource(sft_trainer)
+
+
+def test_advantages_and_log_probabilities_are_the_engines_own(native):
+    import torch
+    from cosmos_rl.policy.trainer.llm_trainer import grpo_trainer
+    from cosmos_rl.utils import util
+
+    masks, lengths, gains = torch.rand(3, 9) > 0.5, torch.tensor([4, 9, 6]), torch.randn(3)
+    spread = grpo_trainer.pack_sequences_for_logprobs
+    want, got = spread.bare(masks, lengths, advantages=gains), spread(masks, lengths, advantages=gains)
+    assert want.keys() == got.keys() and all(torch.equal(want[key], got[key]) for key in want)
+    logits, index = torch.randn(5, 40, requires_grad=True), torch.randint(40, (5,))
+    chosen = util.selective_log_softmax
+    for made in (chosen.bare, chosen):
+        assert torch.allclose(made(logits, index), logits.log_softmax(-1)[range(5), index], atol=1e-6)
+    (want,) = torch.autograd.grad(chosen.bare(logits, index).sum(), logits)
+    (got,) = torch.autograd.grad(chosen(logits, index).sum(), logits)
+    assert torch.allclose(want, got, atol=1e-6)
+
+
+def test_the_engine_still_asks_token_by_token(native, monkeypatch):
+    import torch
+    from cosmos_rl.policy.trainer.llm_trainer import grpo_trainer
+    from cosmos_rl.utils import util
+
+    calls, bare = [], torch.logsumexp
+    monkeypatch.setattr(torch, "logsumexp", lambda *args, **kwargs: calls.append(1) or bare(*args, **kwargs))
+    util.selective_log_softmax.bare(torch.randn(5, 40), torch.randint(40, (5,)))
+    assert len(calls) == 5
+    iterated, walk = [], torch.Tensor.__iter__
+    monkeypatch.setattr(torch.Tensor, "__iter__", lambda tensor: iterated.append(1) or walk(tensor))
+    grpo_trainer.pack_sequences_for_logprobs.bare(torch.ones(2, 3).bool(), torch.tensor([3, 2]), torch.ones(2))
+    assert iterated

@@ -6,7 +6,7 @@ import pytest
 from fake_engine import FAKE, HASTE, NAN, STEP
 
 from cookbook.checkpoint.verify import what_is_missing
-from cookbook.engine.log_lines import RunLog
+from cookbook.engine.log_lines import READY, RunLog
 from cookbook.engine.supervisor import Patience, State, Supervisor, reason_to_end
 from cookbook.runs import Run
 from cookbook.training.alarms import Alarm
@@ -59,7 +59,6 @@ def steps(count: int, loss: float = 1.5) -> list[str]:
     return [f"- Step: {n}/9, Loss: {loss}, Iteration time: 60.0s" for n in range(1, count + 1)]
 
 
-READY = "Controller is ready at"
 ALARM = Alarm("kl-runaway", None, "the rate is too high", "train.optm_lr", "rl", True, 7, "the KL is 2")
 
 
@@ -68,7 +67,8 @@ ALARM = Alarm("kl-runaway", None, "the rate is too high", "train.optm_lr", "rl",
     (told(*steps(5)), 600, "controller"),  # ten usual steps after it
     (told(READY, *steps(5)), 600, "stall"),
     (told(READY, *steps(5), seconds=1.0), 300, "stall"),  # and never less than this
-    (told(*steps(5), "Process 7 failed with return code 1"), 15, "worker"),
+    (told(READY, *steps(5), "Process 7 failed with return code 1"), 15, "worker"),
+    (told("Process 7 failed with return code 1"), 15, "controller"),
     (told(*steps(1), "OSError: No space left on device", seconds=1.0), 45, "disk"),
     (told(*steps(5), "torch.OutOfMemoryError: CUDA out of memory"), 180, "memory"),  # three usual steps
 ], ids=str)  # fmt: skip
