@@ -1,7 +1,7 @@
 """Merge a LoRA adapter into its base: whole weights that RL, evaluation and inference can start from.
 
 Why: with LoRA the engine exports only the adapter, in a file that peft itself refuses: it has null where peft wants
-its default, and keys of its own.
+its default, keys of its own, and parts of names ("model.layers") where peft wants the ends of them.
 
     python -m cookbook.checkpoint merge outputs/sft_1gpu_lora OUT
 """
@@ -44,6 +44,9 @@ def merge(adapter: str | Path, out: str | Path, base: str | None = None, dtype: 
     settings = {key: value for key, value in said.items() if key in known and value is not None}
     model = load_model(start, dtype=dtype)
     names = getattr(model, "_checkpoint_conversion_mapping", {})
+    if isinstance(parts := settings.get("target_modules"), list):
+        linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+        settings["target_modules"] = [name for name in linear if any(part in name for part in parts)]
     with explained(folder, f"does not fit {named(start)}"):
         fitted = PeftModel(model, LoraConfig(**settings))
         told = fitted.load_adapter(str(folder), "default", key_mapping=names)

@@ -23,8 +23,8 @@ from cookbook.runs import ROOT
 
 RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on the same tokens (one run)
 # the same where a prompt goes through once for its completions, against LoRA's SFT (three steps; LOG.md, 2026-11-30)
-SHARED_FACTOR = 13.85 / (8 * (0.36 + 0.052e-3 * (1662 + 8 * 256)))
-SECONDS_A_TOKEN = 8.6 / 256  # of 64 completions of 7B, from one training to the next (LOG.md, 2026-11-30)
+SHARED_FACTOR = 5.10 / (8 * (0.36 + 0.052e-3 * (1662 + 8 * 256)))
+SECONDS_A_TOKEN = 6.8 / 256  # of 64 completions of 7B, from one training to the next (LOG.md, 2026-11-30)
 LOGIT_GIB = 2.59e-3  # of one token that has logits: float32 copies, and their way back
 
 

@@ -14,13 +14,13 @@ from cookbook.checkpoint.merge import merge
 from cookbook.checkpoint.verify import verify
 
 
-def adapter(folder, shift="", seed=0):
+def adapter(folder, shift="", seed=0, learns=("q_proj.weight", "v_proj.weight")):
     """Write a random adapter as the engine does, names as published; returns its deltas by tensor."""
     folder.mkdir()
     draw = torch.Generator().manual_seed(seed)
     tensors, deltas = {}, {}
     for name, weight in load_file(BASE / "model.safetensors").items():
-        if name.endswith(("q_proj.weight", "v_proj.weight")):
+        if name.endswith(learns):
             a, b = torch.randn(4, weight.shape[1], generator=draw), torch.randn(weight.shape[0], 4, generator=draw)
             stem = f"base_model.model.{shift}{name.removesuffix('.weight')}"
             tensors |= {f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}
@@ -42,6 +42,21 @@ def test_a_merged_adapter_is_the_base_and_its_products(tmp_path):
     assert found.ok and "8 of 92 tensors differ" in found["base"].found
     with pytest.raises(CheckpointError, match="not empty"):
         merge(tmp_path / "adapter", out)
+
+
+def test_an_adapter_of_all_layers_of_the_language_model_is_merged(tmp_path):
+    """As the shipped files train it: the engine takes a target for a part of the names."""
+    deltas = adapter(tmp_path / "adapter", learns=tuple(f"{n}_proj.weight" for n in "q k v o gate up down".split()))
+    deltas = {name: delta for name, delta in deltas.items() if name.startswith("model.layers.")}
+    tensors = load_file(file := tmp_path / "adapter" / "adapter_model.safetensors")
+    save_file({name: tensor for name, tensor in tensors.items() if ".model.layers." in name}, file)
+    settings = ADAPTER | {"target_modules": ["model.layers"]}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    out = merge(tmp_path / "adapter", tmp_path / "out", dtype=torch.float32)
+    before, after = load_file(BASE / "model.safetensors"), load_file(out / "00000.safetensors")
+    assert len(deltas) == 4 * 7
+    for name, old in before.items():
+        torch.testing.assert_close(after[name], old.float() + deltas.get(name, 0))
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path, capsys):
