@@ -1,8 +1,11 @@
 """The engine's environment: W&B with and without a key, and what every process needs."""
 
 import os
+import re
 import shutil
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from fake_engine import CONFIGS
 
 from cookbook.engine.environment import (
     AUTH,
+    LIGHT,
     engine_environment,
     find_redis,
     is_safe,
@@ -78,3 +82,22 @@ def test_the_environment_names_python_and_the_metrics_file(scene):
     assert found["COOKBOOK_METRICS"].endswith("engine_metrics.jsonl") and found["COOKBOOK_LOOPBACK"] == "1"
     assert found["PYTHONUNBUFFERED"] == found["COSMOS_REDIS_NO_TLS"] == "1"
     assert "COOKBOOK_LOOPBACK" not in engine_environment(scene.config(), scene.run.path, {"PATH": scene.path}, nodes=2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
+@pytest.mark.parametrize("words", [[f"{Path(sys.executable).parent}/cosmos-rl"], ["-m", "cosmos_rl.launcher.torchrun"]])
+def test_what_trains_nothing_imports_next_to_nothing(words):
+    told = subprocess.run(
+        [sys.executable, *words, "--help"],
+        env=os.environ | {"PYTHONPATH": str(LIGHT), "PYTHONPROFILEIMPORTTIME": "1"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert told.returncode == 0 and "usage" in told.stdout, told.stderr[-2000:]
+    assert not re.findall(r"[|] +(transformers|datasets|diffusers)$", told.stderr, re.M)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
+def test_the_engine_still_imports_all_and_its_launcher_still_waits():
+    package = Path(find_spec("cosmos_rl").origin)
+    assert "from . import rollout" in package.read_text()
+    _, _, waited = (package.parent / "launcher/launch_all.py").read_text().rpartition("wait_for_url_ready(")
+    assert "processes.extend(launch_processes(" in waited
