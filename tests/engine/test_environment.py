@@ -89,7 +89,8 @@ def test_the_environment_names_python_and_the_metrics_file(scene):
 def test_what_trains_nothing_imports_next_to_nothing(words):
     told = subprocess.run(
         [sys.executable, *words, "--help"],
-        env=os.environ | {"PYTHONPATH": str(LIGHT), "PYTHONPROFILEIMPORTTIME": "1"}, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": str(LIGHT), "PYTHONPROFILEIMPORTTIME": "1"},
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert told.returncode == 0 and "usage" in told.stdout, told.stderr[-2000:]
     assert not re.findall(r"[|] +(transformers|datasets|diffusers)$", told.stderr, re.M)
