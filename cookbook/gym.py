@@ -9,7 +9,6 @@ that exist already tell how many prompts of a step will teach anything.
 """
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import comb
@@ -20,6 +19,7 @@ from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample
 from cookbook.display.tables import Table
+from cookbook.display.terminal import command_parser
 from cookbook.runs import read_jsonl
 from cookbook.training.rewards import (
     RewardError,
@@ -206,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 where a right answer cannot earn full marks, 2 where there is nothing to try."""
     from data_tools import loading  # loaders import half the project
 
-    parser = ArgumentParser("python -m cookbook.gym", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = command_parser("cookbook.gym", __doc__)
     parser.add_argument("--config", required=True, help="the TOML file of the training")
     parser.add_argument("--loader", required=True, help="the loader file that the training takes")
     parser.add_argument("--generations", type=Path, help="generations.jsonl, or predictions of training prompts")

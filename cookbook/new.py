@@ -8,7 +8,6 @@ the reward of RL is one that the right answers earn; all of it can be edited bef
     python -m cookbook.tutorial --job mine               # from data to report
 """
 
-import argparse
 import re
 import shutil
 import sys
@@ -18,6 +17,7 @@ from cookbook import runs
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
+from cookbook.display.terminal import command_parser
 from cookbook.gym import rewards_that_work
 from cookbook.runs import ROOT, named
 from cookbook.training.rewards import WEIGHTS
@@ -100,9 +100,7 @@ def _told(config: Config, begun: Config) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line. Returns 0, or 1 after one line on stderr where no job can be made."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cookbook.new", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("cookbook.new", __doc__)
     parser.add_argument("name", help="the job's folder below jobs/ and runs/")
     parser.add_argument("--data", required=True, help="a folder, a file, or a dataset of the Hugging Face hub")
     parser.add_argument("--format", default="", help=f"default: recognised; one of {', '.join(loading.LOADERS)}")

@@ -8,10 +8,10 @@ success yet, so the last line says whether it did what it is for.
     python -m cookbook.watch tutorial/rl    # exit 1 where one is severe
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from cookbook.display.terminal import command_parser
 from cookbook.engine.records import read_engine_metrics
 from cookbook.evaluation.outcome import outcome
 from cookbook.runs import path, unfinished
@@ -25,9 +25,7 @@ def watch(run: str | Path) -> list[Alarm]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 where an alarm is severe, 2 with one line for what is no run."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cookbook.watch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("cookbook.watch", __doc__)
     parser.add_argument("run", help="a run's folder; a relative one counts from runs/")
     run = parser.parse_args(arguments).run
     try:

@@ -25,9 +25,9 @@ from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
 from cookbook.checkpoint import CONTRACT, INDEX, CheckpointError, batch_vision, find, load, resolve
-from cookbook.checkpoint.filled import MADE_UP, explained, load_processor
+from cookbook.checkpoint.filled import explained, load_processor, require_filled
 from cookbook.checkpoint.lineage import fingerprint
-from cookbook.checkpoint.shards import few, require_folder
+from cookbook.checkpoint.shards import require_folder
 from cookbook.checkpoint.store import write_index, written_aside
 from cookbook.checkpoint.verify import verify
 from cookbook.data.contract import Contract
@@ -186,10 +186,7 @@ def _load_quantised(folder: Path, form: Form, dtype: torch.dtype):
         model, told = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)].from_pretrained(
             None, config=config, state_dict=stored | biases | whole, dtype=dtype, output_loading_info=True
         )
-    if lost := [
-        f"{len(told[key])} {word}: {few(set(map(str, told[key])))}" for word, key in MADE_UP.items() if told[key]
-    ]:
-        raise CheckpointError(f"{named(folder)}: {'; '.join(lost)}. Quantise the checkpoint again")
+    require_filled(told, folder, "Quantise the checkpoint again")
     for name, weight in weights.items():
         matrix = model.get_submodule(f"model.language_model.{MATRIX.fullmatch(name)[1]}")
         matrix.weight = torch.nn.Parameter(weight, requires_grad=False)

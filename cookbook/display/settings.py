@@ -124,12 +124,10 @@ class Settings(AsTable):
         """Returns the line that runs a notebook with these parameters again: those that are no defaults."""
         words = ["papermill", notebook, "out.ipynb"]
         for p in self._parameters:
-            if p.value != p.default:
-                words += (
-                    ["-y", f"{p.name}: {p.value}"]
-                    if p.type is list
-                    else ["-" + "pr"[p.type is str], p.name, str(p.value)]
-                )
+            if p.value != p.default and p.type is list:
+                words += ["-y", f"{p.name}: {p.value}"]
+            elif p.value != p.default:
+                words += ["-r" if p.type is str else "-p", p.name, str(p.value)]
         return shlex.join(words)
 
     def _table(self) -> Table:

@@ -22,7 +22,7 @@ from threading import Thread
 from yaml import YAMLError
 
 from cookbook.data.answers import FORMATS
-from cookbook.display.terminal import sigterm_exits
+from cookbook.display.terminal import command_parser, sigterm_exits
 from cookbook.evaluation import findings, scores
 from cookbook.evaluation.metrics import measure
 from cookbook.evaluation.predictions import read
@@ -141,9 +141,7 @@ def _from(low: float) -> Callable[[str], float]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m cookbook.evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("cookbook.evaluation", __doc__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="predict|score")
     ask = commands.add_parser("predict", help="let a model answer a dataset")
     ask.add_argument("--model", required=True, help="a checkpoint or run folder; with --server, its name there")
