@@ -57,7 +57,6 @@ class Page(Report):
         return {f"{label(run)} of {s.name}": rows for s in self.sides for run, rows in s.metrics.items() if rows}
 
     def figures(self) -> list:
-        """Returns the one figure of all trainings."""
         draw = partial(plots.compared_curves, {side.name: side.metrics for side in self.sides})
         return [(draw, "Curves of the jobs over one another", READ)] if draw() else []
 

@@ -21,16 +21,8 @@ from cookbook.data.samples import Sample
 from cookbook.display.tables import Table
 from cookbook.display.terminal import command_parser
 from cookbook.runs import read_jsonl
-from cookbook.training.rewards import (
-    RewardError,
-    Weights,
-    full_marks,
-    gold_failures,
-    require_gold,
-    require_parts,
-    reward,
-    reward_weights,
-)
+from cookbook.training import rewards
+from cookbook.training.rewards import RewardError, Weights, reward, reward_weights
 
 Scored = Sequence[tuple[Sample, float]]  # samples with the total reward of one completion each
 
@@ -134,7 +126,7 @@ def rewards_that_work(samples: Sequence[Sample], contract: Contract) -> dict[str
     choices = all(sample.options for sample in samples)
     for weights in ({name: 1.0} for name in TRIED if choices or name != "single_choice"):
         lazy = max(constant_policies(samples, weights, contract).values())
-        if lazy < LAZY and not gold_failures(samples, weights, contract):
+        if lazy < LAZY and not rewards.gold_failures(samples, weights, contract):
             return weights | form
     return {}
 
@@ -142,7 +134,7 @@ def rewards_that_work(samples: Sequence[Sample], contract: Contract) -> dict[str
 def require_reward(config: Config, samples: Sequence[Sample], contract: Contract) -> None:
     """Raises RewardError where right answers cannot earn full marks, and says which reward they can earn."""
     try:
-        require_gold(samples, reward_weights(config), contract)
+        rewards.require_gold(samples, reward_weights(config), contract)
     except RewardError as error:
         works = ", ".join(f"{name}: {weight:g}" for name, weight in rewards_that_work(samples, contract).items())
         helps = f'What works on these samples: reward = "{works}"' if works else "No part works on these samples"
@@ -177,10 +169,10 @@ def gym(config: Config, samples: Sequence[Sample], contract: Contract, rows: Seq
     """
     if not samples:
         raise RewardError("no samples to try the reward on")
-    require_parts(config)
+    rewards.require_parts(config)
     weights, copies = reward_weights(config), config["rollout.n_generation"]
-    failures = gold_failures(samples, weights, contract)
-    row = (len(samples), f"{full_marks(weights):g}", len(failures))
+    failures = rewards.gold_failures(samples, weights, contract)
+    row = (len(samples), f"{rewards.full_marks(weights):g}", len(failures))
     found = Gym([Table(("samples", "full marks", "earn less"), [row], "right answers")])
     found.passed = not failures
     if failures:

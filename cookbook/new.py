@@ -75,10 +75,8 @@ def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dic
         del made["sft"]
     for step, config in made.items():
         head = f"# {step.upper()} of the job {name}, begun from {configs[step]}; what the data decided is bare.\n"
-        text = _told(
-            config.edit({"logging.experiment_name": f"{name}/{step}", "train.output_dir": f"runs/{name}/{step}"}),
-            begun[step],
-        )
+        own = {"logging.experiment_name": f"{name}/{step}", "train.output_dir": f"runs/{name}/{step}"}
+        text = _told(config.edit(own), begun[step])
         (folder / f"{step}.toml").write_text(head + text, encoding="utf-8")
     reasons = [] if written else ["No sample has a written answer, so there is no SFT."]
     reasons += [f"RL pays for {', '.join(works)}." if works else "No reward can check these answers: there is no RL."]

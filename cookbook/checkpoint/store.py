@@ -179,10 +179,7 @@ def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = t
 
 
 def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract: Contract | None = None) -> Path:
-    """Write weights in one shard, with their index, and the processor. Returns `place`, whose earlier content is gone.
-
-    Raises what `written_aside` raises.
-    """
+    """Write weights in one shard, index and processor to `place`, and return it. Raises what `written_aside` raises."""
     with written_aside(place) as folder:
         weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
         model.save_pretrained(folder, state_dict=weights, max_shard_size="1000GB")

@@ -132,10 +132,7 @@ def _packed(tensors: Mapping[str, Tensor], form: Form) -> Iterator[tuple[str, Te
 
 
 def form_of(path: str | Path) -> tuple[Path, Form | None]:
-    """Returns a checkpoint's folder, and its quantised form, None for one in full precision.
-
-    Raises CheckpointError where it is neither.
-    """
+    """Returns a checkpoint's folder and its form, None for full precision. Raises CheckpointError for another form."""
     require_folder(folder := resolve(path))
     said = read_json(folder / SETTINGS).get(KEY) if (folder / SETTINGS).is_file() else None
     if said is None:

@@ -89,7 +89,6 @@ def add_completions(run: Path, size: int) -> None:
 
 
 def _figures(rows: list[dict]) -> dict[str, float]:
-    """Returns what the completions of one step tell."""
     groups = defaultdict(set)
     for row in rows:
         groups[row["id"]].add(round(row["reward"], 6))

@@ -29,11 +29,7 @@ from cosmos_rl.utils.util import clear_weight_name, str2torch_dtype
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    GenerationConfig,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 from transformers.generation import (
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,

@@ -112,7 +112,6 @@ class Supervisor:
         return Reason("alarm", f"{self.state.alarm}. cosmos-rl ended by itself; last export: {last}")
 
     def take(self, line: str) -> None:
-        """Take in one line of the log."""
         before = self.state.log.step
         if step := self.state.log.take(line, self.clock()):
             self._show(step, step.number - before.number if before else 1)

@@ -70,7 +70,6 @@ def score_files(paths: Sequence[Path], form: str | None = None, published: bool 
 
 
 def _table(result: dict) -> Iterator[str]:
-    """Yields the scores as lines of text."""
     for name, s in result["models"].items():
         line = "{}: {:.3f} [{:.3f}, {:.3f}] of {}".format(name, s["accuracy"], *s["ci95"], s["n"])
         line += f"; no answer read {s['unread_rate']:.3f}, wherever it stands {s['lenient_accuracy']:.3f}"

@@ -58,7 +58,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def judged_steps(comparison: dict) -> dict[str, dict]:
-    """Returns {"later_vs_earlier": {"difference", "ci95", "p", "needed", "sure"}}, as `scores.compare` has paired them.
+    """Returns {"later_vs_earlier": {fields of Clustered, "needed", "sure"}}, as `scores.compare` has paired them.
 
     Interval and p are those of whole clips. Of several steps one may look sure by luck, so each p counts all of them
     (`statistics.holm`); sure is what lies below SURE.
@@ -66,13 +66,7 @@ def judged_steps(comparison: dict) -> dict[str, dict]:
     found, paired = comparison["clustered"], comparison["paired"]
     ps = holm({pair: step["p"] for pair, step in found.items()})
     return {
-        pair: {
-            "difference": step["difference"],
-            "ci95": step["ci95"],
-            "p": ps[pair],
-            "needed": paired[pair]["needed"],
-            "sure": ps[pair] < SURE,
-        }
+        pair: step | {"p": ps[pair], "needed": paired[pair]["needed"], "sure": ps[pair] < SURE}
         for pair, step in found.items()
     }
 

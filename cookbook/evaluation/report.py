@@ -119,7 +119,6 @@ class Report:
 
     @cached_property  # of a long run they take seconds
     def alarms(self) -> dict[str, list[Alarm]]:
-        """The alarms of each run."""
         return {run: replay(rows) for run, rows in self.trainings().items()}
 
     def answer(self) -> tuple[str, list[str], str]:

@@ -251,12 +251,11 @@ def allowed_silence(times: Sequence[float]) -> float:
 
 def stalled(times: Sequence[float], now: float) -> Alarm | None:
     """Returns an alarm where the last step is longer ago than is allowed; None before the second."""
-    waited = now - times[-1] if len(times) > 1 else 0.0
-    said = f"nothing for {waited:.0f} s, and a step took {usual_step(times):.1f} s"
-    stall = Alarm(
-        "stall", None, "A process has died, or waits for another", "rollout.batch_size", RL, True, len(times), said
-    )
-    return stall if waited > allowed_silence(times) else None
+    if len(times) < 2 or now - times[-1] <= allowed_silence(times):
+        return None
+    said = f"nothing for {now - times[-1]:.0f} s, and a step took {usual_step(times):.1f} s"
+    cause = "A process has died, or waits for another"
+    return Alarm("stall", None, cause, "rollout.batch_size", RL, True, len(times), said)
 
 
 class Watcher:
