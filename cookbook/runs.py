@@ -185,11 +185,12 @@ def write_whole(file: Path, content: bytes | Callable[[BinaryIO], None]) -> None
         raise RunError(f"{named(file)}: cannot be written ({why}); make room there, and run the same again") from None
 
 
-def write_rows(rows: Iterable[Mapping], file: Path) -> Path:
+def write_jsonl(rows: Iterable[Mapping | list], file: Path) -> Path:
     """Write lines of JSON in one move, so that nobody reads half of them. Returns the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.part")
-    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    lines = (json.dumps(row, ensure_ascii=False, default=str) for row in rows)
+    part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return part.replace(file)
 
 

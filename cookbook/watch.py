@@ -32,11 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         rows = read_engine_metrics(run, torn=True)
         stands = unfinished(path(run)) if path(run).is_dir() else ""
         found, ended = replay(rows), str(outcome(rows)) if rows else ""
-    except (OSError, ValueError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 2
-    except ArithmeticError as error:
-        print(f"{path(run)}: holds a number that cannot be computed with ({error}); cut its row out", file=sys.stderr)
+    except (OSError, ValueError, ArithmeticError) as error:
+        odd = f"{path(run)}: holds a number that cannot be computed with ({error}); cut its row out"
+        print(odd if isinstance(error, ArithmeticError) else " ".join(str(error).split()), file=sys.stderr)
         return 2
     so_far = f" so far, at step {rows[-1]['step']}; the run is not at its end ({stands})" if stands and rows else ""
     print(*(found or [f"no alarm{so_far}" if rows else "no step has been logged"]), sep="\n")

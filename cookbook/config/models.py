@@ -47,10 +47,7 @@ MODELS = {
 
 
 def family_of(name: str) -> Architecture:
-    """Returns the family of a model by its folder or published name; Qwen2.5-VL's where it is neither.
-
-    Raises ValueError for a folder whose config.json cannot be read.
-    """
+    """Returns a model's family by folder or published name, else Qwen2.5-VL's. ValueError for a broken config.json."""
     return MODELS[name].family if name in MODELS else architecture(ROOT / name)
 
 

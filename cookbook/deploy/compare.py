@@ -25,7 +25,7 @@ from cookbook.evaluation.predict import predict
 from cookbook.evaluation.scores import by_field, require_same_contract, require_same_items, score
 from cookbook.evaluation.server import predict_server
 from cookbook.evaluation.statistics import NonInferior, chance, non_inferior
-from cookbook.runs import write_rows
+from cookbook.runs import write_jsonl
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _asked(rows, path, memory, encoder: Encoder, seconds: float, out: Path | Non
     written = sum(len(encoder.tokenizer(row["output"])["input_ids"]) + 1 for row in rows)  # and the one that ends it
     disk = sum(file.stat().st_size for file in form_of(path)[0].glob("*.safetensors"))
     if out:
-        write_rows(rows, out)
+        write_jsonl(rows, out)
     return Asked(rows, disk, memory, written / seconds)
 
 

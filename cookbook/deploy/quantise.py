@@ -34,7 +34,7 @@ from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
 from cookbook.display.tables import ERROR
-from cookbook.runs import MANIFEST, ROOT, named, read_json, read_manifest
+from cookbook.runs import MANIFEST, ROOT, named, read_json, read_manifest, write_jsonl
 
 # as published, of both families; the vision tower and lm_head are named otherwise
 MATRIX = re.compile(r"model\.(?:language_model\.)?(layers\.\d+\..+_proj)\.weight")
@@ -207,7 +207,4 @@ def weight_bytes(model) -> int:
 def calibration(train: Sequence[Sample], contract: Contract, file: Path, count: int = 128) -> Path:
     """Write training conversations, one a line, spread evenly: what llm-compressor looks at. Returns the file."""
     chosen = train[:: max(1, len(train) // count)][:count]
-    lines = [json.dumps(contract.conversation(sample.messages), ensure_ascii=False, default=str) for sample in chosen]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return file
+    return write_jsonl((contract.conversation(sample.messages) for sample in chosen), file)

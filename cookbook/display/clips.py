@@ -62,7 +62,7 @@ def play(path: str | Path, largest: int = LARGEST) -> Playing:
     Raises VideoError for a clip that cannot be read, ValueError where no copy is small enough.
     """
     frames, rate = read_frames(path, fps=60, most=FRAMES)
-    middle = _resized(frames[len(frames) // 2 :][:1], STILL)[0].permute(1, 2, 0)
+    middle = _resized(frames[[len(frames) // 2]], STILL)[0].permute(1, 2, 0)
     still = plots.png(Image.fromarray(middle.numpy()).quantize(64))
     for video in _candidates(Path(path), frames, rate):
         clip = Playing(Path(path).name, len(frames) / rate, video, still)

@@ -17,7 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from cookbook.runs import GENERATIONS, METRICS, read_jsonl, read_metrics, write_rows
+from cookbook.runs import GENERATIONS, METRICS, read_jsonl, read_metrics, write_jsonl
 
 METRICS_TO, COMPLETIONS_TO = "COOKBOOK_METRICS", "COOKBOOK_GENERATIONS"  # variables of the engine's processes
 ENGINE_METRICS = "engine_metrics.jsonl"  # what the engine reports, row by row
@@ -83,9 +83,9 @@ def add_completions(run: Path, size: int) -> None:
     the reward which step it is for, and where it throws groups away, the numbers run ahead.
     """
     rows = [row | {"step": i // size + 1} for i, row in enumerate(read_jsonl(run / GENERATIONS))]
-    write_rows(rows, run / GENERATIONS)
+    write_jsonl(rows, run / GENERATIONS)
     told = {step: _figures(list(part)) for step, part in groupby(rows, key=itemgetter("step"))}
-    write_rows([row | told.get(row["step"], {}) for row in read_metrics(run)], run / METRICS)
+    write_jsonl([row | told.get(row["step"], {}) for row in read_metrics(run)], run / METRICS)
 
 
 def _figures(rows: list[dict]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from cookbook.data.answers import FORMATS, option_texts, read_answer
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample
 from cookbook.evaluation.metrics import right
-from cookbook.runs import read_jsonl, write_rows
+from cookbook.runs import read_jsonl, write_jsonl
 
 NEEDED = ("id", "group", "kind", "reference", "output", "options")
 STAMP = ("model", "contract", "weights", "decoding")  # what must be equal for a stored answer to be used again
@@ -104,12 +104,12 @@ class Store:
 
     def __enter__(self) -> "Store":
         if self.path:
-            write_rows(self._rows.values(), self.path)  # without a torn line, and without what is tried again
+            write_jsonl(self._rows.values(), self.path)  # without a torn line, and without what is tried again
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         if self.path and kind is None:
-            write_rows(self.rows, self.path)
+            write_jsonl(self.rows, self.path)
 
     def add(self, sample: Sample, outputs: Sequence[str], error: str | None = None) -> None:
         """Keep what a model said to a sample; several outputs are voted on, none stand for an error."""

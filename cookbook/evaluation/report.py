@@ -104,6 +104,7 @@ class Report:
             lost=won_and_lost(before, last)["lost"],
             held=findings.against_controls(last, self.controls, self.comparison),
             facts=dict(flatten(self.manifest)),
+            bars=partial(plots.accuracy_bars, self.comparison),
             findings=findings,
             plots=plots,
             outcome=outcome,
@@ -127,10 +128,6 @@ class Report:
         ended = {name: str(facts.get("outcome", "")) for name, facts in runs.items()}
         short = findings.short_answer(self.comparison, findings.skills(self.rows))
         return short, doubts(self.trainings(), ended, self.alarms), findings.evidence(self.comparison)
-
-    def bars(self) -> Callable[[bool], Figure]:
-        """Returns what draws the accuracies, wide or narrow."""
-        return partial(plots.accuracy_bars, self.comparison)
 
     def figures(self) -> list[tuple[Callable[[bool], Figure], str, str]]:
         """Returns the figures of the training: each drawn wide or narrow, what it shows, and how to read it."""

@@ -229,9 +229,9 @@ class History:
         return sorted(kept.values(), key=itemgetter("step"))
 
 
-def replay(rows: Rows) -> list[Alarm]:
-    """Returns every alarm of a run, once, at the step where it first went off."""
-    first, history = {}, History()
+def replay(rows: Rows, history: History | None = None) -> list[Alarm]:
+    """Returns every alarm of a run, once, at the step where it first went off; `history` takes in its rows."""
+    first, history = {}, history or History()
     for row in rows:
         history.add(row)
         for alarm in standing(history.rows()):
@@ -266,9 +266,7 @@ class Watcher:
 
     def remember(self, rows: Sequence[dict]) -> None:
         """Take the rows of a run that goes on for seen: what went off in them was logged then."""
-        for row in rows:
-            self.history.add(row)
-        self.seen = {alarm.name for alarm in replay(rows)}
+        self.seen = {alarm.name for alarm in replay(rows, self.history)}
 
     def see(self, step: int, values: Mapping[str, float]) -> Alarm | None:
         """Log what goes off at this step. Returns the severe alarm, None where there is none."""
