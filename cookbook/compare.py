@@ -7,7 +7,6 @@ the words and by the tests of the report. Jobs without an evaluation, or of othe
     python -m cookbook.compare tutorial longer        # runs/compare.html, and the answer in the terminal
 """
 
-import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.display import plots
 from cookbook.display.tables import Table, label
+from cookbook.display.terminal import command_parser
 from cookbook.engine.launch import AS_LAUNCHED
 from cookbook.engine.records import read_engine_metrics
 from cookbook.evaluation.predictions import read
@@ -57,7 +57,6 @@ class Page(Report):
         return {f"{label(run)} of {s.name}": rows for s in self.sides for run, rows in s.metrics.items() if rows}
 
     def figures(self) -> list:
-        """Returns the one figure of all trainings."""
         draw = partial(plots.compared_curves, {side.name: side.metrics for side in self.sides})
         return [(draw, "Curves of the jobs over one another", READ)] if draw() else []
 
@@ -126,9 +125,7 @@ def compare_jobs(sides: Sequence[Side], again: Mapping[str, str]) -> Page:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code: 0, or 2 with one line on stderr for jobs that do not compare."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cookbook.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("cookbook.compare", __doc__)
     parser.add_argument("jobs", nargs="+", help="names of jobs, their folders below runs/; the oldest first")
     parser.add_argument("--out", type=Path, default=runs.path("compare.html"), help="the page")
     given = parser.parse_args(arguments)

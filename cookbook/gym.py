@@ -9,7 +9,6 @@ that exist already tell how many prompts of a step will teach anything.
 """
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import comb
@@ -20,17 +19,10 @@ from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample
 from cookbook.display.tables import Table
+from cookbook.display.terminal import command_parser
 from cookbook.runs import read_jsonl
-from cookbook.training.rewards import (
-    RewardError,
-    Weights,
-    full_marks,
-    gold_failures,
-    require_gold,
-    require_parts,
-    reward,
-    reward_weights,
-)
+from cookbook.training import rewards
+from cookbook.training.rewards import RewardError, Weights, reward, reward_weights
 
 Scored = Sequence[tuple[Sample, float]]  # samples with the total reward of one completion each
 
@@ -134,7 +126,7 @@ def rewards_that_work(samples: Sequence[Sample], contract: Contract) -> dict[str
     choices = all(sample.options for sample in samples)
     for weights in ({name: 1.0} for name in TRIED if choices or name != "single_choice"):
         lazy = max(constant_policies(samples, weights, contract).values())
-        if lazy < LAZY and not gold_failures(samples, weights, contract):
+        if lazy < LAZY and not rewards.gold_failures(samples, weights, contract):
             return weights | form
     return {}
 
@@ -142,7 +134,7 @@ def rewards_that_work(samples: Sequence[Sample], contract: Contract) -> dict[str
 def require_reward(config: Config, samples: Sequence[Sample], contract: Contract) -> None:
     """Raises RewardError where right answers cannot earn full marks, and says which reward they can earn."""
     try:
-        require_gold(samples, reward_weights(config), contract)
+        rewards.require_gold(samples, reward_weights(config), contract)
     except RewardError as error:
         works = ", ".join(f"{name}: {weight:g}" for name, weight in rewards_that_work(samples, contract).items())
         helps = f'What works on these samples: reward = "{works}"' if works else "No part works on these samples"
@@ -177,10 +169,10 @@ def gym(config: Config, samples: Sequence[Sample], contract: Contract, rows: Seq
     """
     if not samples:
         raise RewardError("no samples to try the reward on")
-    require_parts(config)
+    rewards.require_parts(config)
     weights, copies = reward_weights(config), config["rollout.n_generation"]
-    failures = gold_failures(samples, weights, contract)
-    row = (len(samples), f"{full_marks(weights):g}", len(failures))
+    failures = rewards.gold_failures(samples, weights, contract)
+    row = (len(samples), f"{rewards.full_marks(weights):g}", len(failures))
     found = Gym([Table(("samples", "full marks", "earn less"), [row], "right answers")])
     found.passed = not failures
     if failures:
@@ -206,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 where a right answer cannot earn full marks, 2 where there is nothing to try."""
     from data_tools import loading  # loaders import half the project
 
-    parser = ArgumentParser("python -m cookbook.gym", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = command_parser("cookbook.gym", __doc__)
     parser.add_argument("--config", required=True, help="the TOML file of the training")
     parser.add_argument("--loader", required=True, help="the loader file that the training takes")
     parser.add_argument("--generations", type=Path, help="generations.jsonl, or predictions of training prompts")

@@ -7,7 +7,6 @@ was trained with.
     python -m cookbook.inference --model_path runs/tutorial/sft --video clip.mp4 --question "Do they touch?"
 """
 
-import argparse
 import hashlib
 import json
 import mmap
@@ -30,6 +29,7 @@ from cookbook.data.encoder import Encoder
 from cookbook.data.picture import is_picture
 from cookbook.data.samples import Sample, message, text
 from cookbook.display.tables import Code, Table
+from cookbook.display.terminal import command_parser
 from cookbook.model.generation import generate, to
 from cookbook.runs import ROOT, named
 
@@ -102,7 +102,7 @@ def ask(
     prompt = encoder.prompt_batch([Sample("0", "0", (message("user", *parts, text(question)),))])
     model, _ = checkpoint.load(folder, torch.bfloat16 if torch.cuda.is_available() else torch.float32)
     out = generate(model.eval(), to(model, prompt), max_new_tokens)
-    completion = encoder.tokenizer.decode(out.tokens[0][out.mask[0]], skip_special_tokens=True)
+    completion = out.texts(encoder.tokenizer)[0]
     choices = choices_of(question)[1]
     answer = bound.read_answer(completion, tuple(choices), choices)
     shard, dtype = min(folder.glob("*.safetensors")), str(model.dtype).removeprefix("torch.")
@@ -143,9 +143,7 @@ def choose_contract(folder: Path, given: str | Path | None) -> tuple[Contract, s
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 2 with one line on stderr for a path, clip or contract that cannot be used."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cookbook.inference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("cookbook.inference", __doc__)
     parser.add_argument("--model_path", required=True, help="a checkpoint, run or output folder, or a downloaded model")
     for medium in ("--video", "--image"):
         parser.add_argument(medium, action="append", default=[], help="may be given several times")

@@ -9,7 +9,6 @@ thing, and a sentence that is checked. `rl.ipynb` names them, and runs one.
 import json
 import logging
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ import torch
 from cookbook import jobs, pipeline, runs
 from cookbook.config import Config
 from cookbook.display.tables import Table
+from cookbook.display.terminal import command_parser
 from cookbook.pipeline import DATASET, START, Job
 from cookbook.runs import Run
 from cookbook.training.grpo import grpo
@@ -157,8 +157,7 @@ def results_table(lesson: str, found: Results, seed: int = 0) -> Table:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 1 where a lesson does not hold for a seed."""
-    how = {"description": __doc__, "formatter_class": RawDescriptionHelpFormatter}
-    parser = ArgumentParser("python -m cookbook.lessons", **how)
+    parser = command_parser("cookbook.lessons", __doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=LESSONS, default=list(LESSONS))
     parser.add_argument("--name", default="lesson", help="job folders below runs/: NAME0 for seed 0, and so on")

@@ -8,7 +8,6 @@ the reward of RL is one that the right answers earn; all of it can be edited bef
     python -m cookbook.tutorial --job mine               # from data to report
 """
 
-import argparse
 import re
 import shutil
 import sys
@@ -18,6 +17,7 @@ from cookbook import runs
 from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
+from cookbook.display.terminal import command_parser
 from cookbook.gym import rewards_that_work
 from cookbook.runs import ROOT, named
 from cookbook.training.rewards import WEIGHTS
@@ -75,10 +75,8 @@ def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dic
         del made["sft"]
     for step, config in made.items():
         head = f"# {step.upper()} of the job {name}, begun from {configs[step]}; what the data decided is bare.\n"
-        text = _told(
-            config.edit({"logging.experiment_name": f"{name}/{step}", "train.output_dir": f"runs/{name}/{step}"}),
-            begun[step],
-        )
+        own = {"logging.experiment_name": f"{name}/{step}", "train.output_dir": f"runs/{name}/{step}"}
+        text = _told(config.edit(own), begun[step])
         (folder / f"{step}.toml").write_text(head + text, encoding="utf-8")
     reasons = [] if written else ["No sample has a written answer, so there is no SFT."]
     reasons += [f"RL pays for {', '.join(works)}." if works else "No reward can check these answers: there is no RL."]
@@ -100,9 +98,7 @@ def _told(config: Config, begun: Config) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line. Returns 0, or 1 after one line on stderr where no job can be made."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cookbook.new", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("cookbook.new", __doc__)
     parser.add_argument("name", help="the job's folder below jobs/ and runs/")
     parser.add_argument("--data", required=True, help="a folder, a file, or a dataset of the Hugging Face hub")
     parser.add_argument("--format", default="", help=f"default: recognised; one of {', '.join(loading.LOADERS)}")

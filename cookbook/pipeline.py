@@ -82,7 +82,6 @@ class Job:
 
     @property
     def path(self) -> Path:
-        """Returns the job's folder."""
         return runs.path(self.name)
 
     def open(self, path: str | Path):

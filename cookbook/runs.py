@@ -185,6 +185,15 @@ def write_whole(file: Path, content: bytes | Callable[[BinaryIO], None]) -> None
         raise RunError(f"{named(file)}: cannot be written ({why}); make room there, and run the same again") from None
 
 
+def write_jsonl(rows: Iterable[Mapping | list], file: Path) -> Path:
+    """Write lines of JSON in one move, so that nobody reads half of them. Returns the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part")
+    lines = (json.dumps(row, ensure_ascii=False, default=str) for row in rows)
+    part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return part.replace(file)
+
+
 def read_manifest(run: Path) -> dict[str, Any]:
     """Returns the facts of a run; {} where it has none. Raises ValueError for a file that is damaged."""
     return read_json(run / MANIFEST) if (run / MANIFEST).is_file() else {}

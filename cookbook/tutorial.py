@@ -191,13 +191,11 @@ def results(comparison: dict) -> list[str]:
     from cookbook.display.tables import label
     from cookbook.evaluation.findings import from_to, hundred, judged_steps, p_value, points
 
-    lines, steps = [], iter(judged_steps(comparison).values())
-    for model, found in comparison["models"].items():
-        step = next(steps) if lines else None
-        said = f"{points(step['difference'])} points, {p_value(step['p'])}" if step else ""
-        guess = f"guessing: {hundred(comparison['chance'])} %"
-        said = said or f"of {comparison['n']} questions on unseen clips; {guess}"
-        lines.append(f"{label(model):5} {hundred(found['accuracy']):>5} %  [{from_to(found['ci95'])}]  {said}")
+    said = [f"of {comparison['n']} questions on unseen clips; guessing: {hundred(comparison['chance'])} %"]
+    said += [f"{points(step['difference'])} points, {p_value(step['p'])}" for step in judged_steps(comparison).values()]
+    lines = []
+    for (model, found), words in zip(comparison["models"].items(), said):
+        lines.append(f"{label(model):5} {hundred(found['accuracy']):>5} %  [{from_to(found['ci95'])}]  {words}")
     answer = [f"Did it get better? {comparison['answer']}.", *comparison["doubts"]]
     return lines + [part for sentence in answer for part in textwrap.wrap(sentence, 78, subsequent_indent="  ")]
 

@@ -8,10 +8,10 @@ success yet, so the last line says whether it did what it is for.
     python -m cookbook.watch tutorial/rl    # exit 1 where one is severe
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from cookbook.display.terminal import command_parser
 from cookbook.engine.records import read_engine_metrics
 from cookbook.evaluation.outcome import outcome
 from cookbook.runs import path, unfinished
@@ -25,20 +25,16 @@ def watch(run: str | Path) -> list[Alarm]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code: 0, 1 where an alarm is severe, 2 with one line for what is no run."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cookbook.watch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("cookbook.watch", __doc__)
     parser.add_argument("run", help="a run's folder; a relative one counts from runs/")
     run = parser.parse_args(arguments).run
     try:
         rows = read_engine_metrics(run, torn=True)
         stands = unfinished(path(run)) if path(run).is_dir() else ""
         found, ended = replay(rows), str(outcome(rows)) if rows else ""
-    except (OSError, ValueError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 2
-    except ArithmeticError as error:
-        print(f"{path(run)}: holds a number that cannot be computed with ({error}); cut its row out", file=sys.stderr)
+    except (OSError, ValueError, ArithmeticError) as error:
+        odd = f"{path(run)}: holds a number that cannot be computed with ({error}); cut its row out"
+        print(odd if isinstance(error, ArithmeticError) else " ".join(str(error).split()), file=sys.stderr)
         return 2
     so_far = f" so far, at step {rows[-1]['step']}; the run is not at its end ({stands})" if stands and rows else ""
     print(*(found or [f"no alarm{so_far}" if rows else "no step has been logged"]), sep="\n")

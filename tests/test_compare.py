@@ -8,7 +8,8 @@ from browser import LOOKS, Browser, needs_browser
 
 from cookbook import compare
 from cookbook.evaluation import findings, scores
-from cookbook.evaluation.predictions import read_row, save
+from cookbook.evaluation.predictions import read_row
+from cookbook.runs import write_jsonl
 
 CONFIG = """
 [train]
@@ -43,7 +44,7 @@ def job(runs, name, rows, rate=1e-3, outcome="finished", losses=(3.0, 2.0, 1.0))
     comparison = scores.compare(answers, rows)
     (folder / "evaluation/comparison.json").write_text(json.dumps(comparison))
     for model, part in answers.items():
-        save(part, folder / f"evaluation/predictions_{model}.jsonl")
+        write_jsonl(part, folder / f"evaluation/predictions_{model}.jsonl")
     (folder / "sft/config.toml").write_text(CONFIG.format(folder=folder, rate=rate))
     (folder / "sft/manifest.json").write_text(json.dumps({"outcome": outcome, "seed": 0, "data": f"{folder}/data"}))
     metrics = [{"step": step, "train/loss_avg": loss} for step, loss in enumerate(losses, 1)]

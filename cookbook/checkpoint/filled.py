@@ -9,7 +9,7 @@ inference all load here. Nothing that a checkpoint brings is run: no code of its
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,15 +54,9 @@ def load_model(folder: Path, **how):
         model, told = AutoModelForImageTextToText.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **strictly, **how
         )
-    if wrong := [f"{len(told[k])} {word}: {few(set(map(str, told[k])))}" for word, k in MADE_UP.items() if told[k]]:
-        made_up = "transformers would fill them with random numbers; copy or export the checkpoint again"
-        raise CheckpointError(f"{named(folder)}: {'; '.join(wrong)}. {made_up}")
-    _require_same_head(model, folder)
-    return model
-
-
-def _require_same_head(model, folder: Path) -> None:
-    """Raises CheckpointError where the files hold a lm_head that a tied model would leave out without a word."""
+    made_up = "transformers would fill them with random numbers; copy or export the checkpoint again"
+    require_filled(told, folder, made_up)
+    # of a lm_head that config.json ties, transformers leaves the files' own out without a word
     head, shard = model.lm_head.weight, read_shards(folder)[0].get("lm_head.weight")
     if shard and head is model.get_input_embeddings().weight and not head.is_meta:
         with safe_open(shard, "pt") as opened:
@@ -70,6 +64,13 @@ def _require_same_head(model, folder: Path) -> None:
         if not same:
             what = "lm_head.weight is another than the embeddings, but config.json ties them (tie_word_embeddings)"
             raise CheckpointError(f"{named(folder)}: {what}; copy config.json from the base")
+    return model
+
+
+def require_filled(told: Mapping[str, Collection], folder: Path, helps: str) -> None:
+    """Raises CheckpointError where weights were not all filled: `told` is the `loading_info` of transformers."""
+    if wrong := [f"{len(told[k])} {word}: {few(set(map(str, told[k])))}" for word, k in MADE_UP.items() if told[k]]:
+        raise CheckpointError(f"{named(folder)}: {'; '.join(wrong)}. {helps}")
 
 
 def require_finite(model, folder: Path) -> None:

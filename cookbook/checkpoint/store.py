@@ -20,20 +20,9 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 
+from cookbook.checkpoint import shards
 from cookbook.checkpoint.filled import explained, load_model, load_processor, other_texts, require_finite
-from cookbook.checkpoint.shards import (
-    ADAPTER,
-    INDEX,
-    STATE,
-    CheckpointError,
-    adapter_settings,
-    file_problems,
-    header_size,
-    meant,
-    read_shards,
-    require_folder,
-    step_of,
-)
+from cookbook.checkpoint.shards import ADAPTER, INDEX, CheckpointError, adapter_settings, header_size, step_of
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.model.vision_tower import batch_vision
@@ -67,15 +56,15 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32):
 def find(path: str | Path) -> Path:
     """Returns the folder with whole weights that a path stands for; see `resolve`. Raises CheckpointError."""
     folder = resolve(path)
-    require_folder(folder)
+    shards.require_folder(folder)
     require_weights(folder)
     if lacks := [name for name in FILES if not (folder / name).is_file()]:
-        helps = meant(folder) if "config.json" in lacks else " Copy it from the base."
+        helps = shards.meant(folder) if "config.json" in lacks else " Copy it from the base."
         raise CheckpointError(f"{named(folder)}: holds no {lacks[0]}, so it is no checkpoint.{helps}")
     if not list(folder.glob("*.safetensors")):
         pickles = ", and pickles (*.bin, *.pt) are never read" if [*folder.glob("*.bin"), *folder.glob("*.pt*")] else ""
         raise CheckpointError(f"{named(folder)}: holds no *.safetensors, so it has no weights{pickles}")
-    if problem := "; ".join([*file_problems(folder)] or read_shards(folder)[1]):
+    if problem := "; ".join([*shards.file_problems(folder)] or shards.read_shards(folder)[1]):
         raise CheckpointError(f"{named(folder)}: {problem}. Copy, download or export it again")
     return folder
 
@@ -88,7 +77,7 @@ def require_weights(folder: Path) -> None:
             f"{named(folder)}: is a LoRA adapter of {base}, not whole weights. Merge it first: "
             f"python -m cookbook.checkpoint merge {named(folder)} OUT"
         )
-    if (folder / STATE).is_file():
+    if (folder / shards.STATE).is_file():
         what = "is the engine's training state, for train.resume; its weights lie in safetensors/step_N"
         raise CheckpointError(f"{named(folder)}: {what}")
 
@@ -179,10 +168,7 @@ def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = t
 
 
 def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract: Contract | None = None) -> Path:
-    """Write weights in one shard, with their index, and the processor. Returns `place`, whose earlier content is gone.
-
-    Raises what `written_aside` raises.
-    """
+    """Write weights in one shard, index and processor to `place`, and return it. Raises what `written_aside` raises."""
     with written_aside(place) as folder:
         weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
         model.save_pretrained(folder, state_dict=weights, max_shard_size="1000GB")
@@ -227,11 +213,11 @@ def written_aside(place: Path) -> Iterator[Path]:
 
 def write_index(folder: Path) -> None:
     """Write which of a folder's shards holds which tensor, and the bytes of all tensors."""
-    shards, holds = sorted(folder.glob("*.safetensors")), {}
-    for shard in shards:
+    files, holds = sorted(folder.glob("*.safetensors")), {}
+    for shard in files:
         with safe_open(shard, "pt") as file:
             holds |= dict.fromkeys(file.keys(), shard.name)
-    size = sum(shard.stat().st_size - header_size(shard) for shard in shards)  # the index counts the tensors only
+    size = sum(shard.stat().st_size - header_size(shard) for shard in files)  # the index counts the tensors only
     (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": holds}, indent=1))
 
 

@@ -63,7 +63,12 @@ def verify(path: str | Path, base: str | Path | None = None) -> Verification:
         store.require_weights(folder)
     except CheckpointError as error:
         return Verification(named(folder), (Check("folder", ERROR, str(error)),))
-    shards, found = _shards(folder)
+    shards, problems = read_shards(folder)
+    if problems:
+        found = [Check("shards", ERROR, "; ".join(problems), "copy or export the checkpoint again")]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+        found = [Check("shards", OK, f"{len(files)}, with {len(shards)} tensors"), *_size(folder, files)]
     if problems := "; ".join(file_problems(folder)):
         found.append(Check("files", ERROR, problems))
     if shards:
@@ -78,13 +83,6 @@ def what_is_missing(export: Path) -> str:
         if not (export / name).is_file():
             return f"{name} is missing"
     return "; ".join(read_shards(export)[1])
-
-
-def _shards(folder: Path) -> tuple[Shards, list[Check]]:
-    files, (shards, problems) = sorted(folder.glob("*.safetensors")), read_shards(folder)
-    if problems:
-        return shards, [Check("shards", ERROR, "; ".join(problems), "copy or export the checkpoint again")]
-    return shards, [Check("shards", OK, f"{len(files)}, with {len(shards)} tensors"), *_size(folder, files)]
 
 
 def _size(folder: Path, files: list[Path]) -> Iterator[Check]:

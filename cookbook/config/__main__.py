@@ -14,13 +14,12 @@ from pathlib import Path
 from cookbook.config import Config, ConfigError, difference, lint, plan
 from cookbook.config.patterns import hits
 from cookbook.config.speed import PEAK_TFLOPS
+from cookbook.display.terminal import command_parser
 from cookbook.training.rewards import check_parts
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m cookbook.config", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("cookbook.config", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("lint", help="what is wrong, one finding a line; exit 1 where there is any")
     check.add_argument("files", nargs="+", type=Path)

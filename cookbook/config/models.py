@@ -47,10 +47,7 @@ MODELS = {
 
 
 def family_of(name: str) -> Architecture:
-    """Returns the family of a model by its folder or published name; Qwen2.5-VL's where it is neither.
-
-    Raises ValueError for a folder whose config.json cannot be read.
-    """
+    """Returns a model's family by folder or published name, else Qwen2.5-VL's. ValueError for a broken config.json."""
     return MODELS[name].family if name in MODELS else architecture(ROOT / name)
 
 
@@ -69,13 +66,9 @@ def _native(model: Shape) -> Iterator[str]:
     block += [part + kind for part, kind in product(["attn.qkv.", "attn.proj.", *mlp], both)]
     yield from (f"model.layers.{i}.{name}" for i, name in product(range(model.layers), layer))
     yield from (f"visual.blocks.{i}.{name}" for i, name in product(range(model.blocks), block))
-    yield from (
-        "model.embed_tokens.weight",
-        "model.norm.weight",
-        "model.lm_head.weight",
-        "visual.patch_embed.proj.weight",
-    )
-    yield from ("visual.merger.ln_q.weight", *(f"visual.merger.mlp.{i}.{kind}" for i, kind in product((0, 2), both)))
+    ends = ("model.embed_tokens", "model.norm", "model.lm_head", "visual.patch_embed.proj", "visual.merger.ln_q")
+    yield from (f"{name}.weight" for name in ends)
+    yield from (f"visual.merger.mlp.{i}.{kind}" for i, kind in product((0, 2), both))
 
 
 def _as_transformers(model: Shape) -> Iterator[str]:

@@ -140,19 +140,14 @@ def _takes(node: dict, value: Any) -> bool:
     return not isinstance(inner, dict) or all(_takes(inner, item) for item in items)
 
 
-def _odd_number(value: Any) -> str | None:
-    """Returns what is asked for instead of a number that is none, or that no key means."""
-    numbers = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)]
-    if any(LARGEST < abs(number) < inf for number in numbers):
-        return f"takes a number up to {LARGEST:,}"
-    return None if all(map(isfinite, numbers)) else "takes a finite number"
-
-
 def refusal(key: str, value: Any, kind: str) -> str | None:
     """Returns what the key takes, in words, where it does not take this value; else None."""
     node = find_key(key, kind) or next((each for each in _any_key(key, kind) if isinstance(each, dict)), {})
-    if odd := _odd_number(value):
-        return odd
+    numbers = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)]
+    if any(LARGEST < abs(number) < inf for number in numbers):
+        return f"takes a number up to {LARGEST:,}"
+    if not all(map(isfinite, numbers)):
+        return "takes a finite number"
     if not node:
         return None
     if is_table(key, kind):

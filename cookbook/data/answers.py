@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from string import ascii_uppercase
 from types import SimpleNamespace
 from typing import Any
@@ -392,7 +392,7 @@ def fields(words: str) -> dict[str, Any]:
     """
     words = words[words.find("{") : words.rfind("}") + 1] if len(words) <= 5 * LONGEST else ""
     with suppress(KeyError):
-        for read in (_json, _python) if words else ():
+        for read in (partial(json.loads, object_pairs_hook=_once), _python) if words else ():
             with suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
                 if isinstance(found := read(words), dict):
                     return {str(key): value for key, value in found.items()}
@@ -403,10 +403,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict:
     if len(found := dict(pairs)) < len(pairs):
         raise KeyError("a field stands twice")
     return found
-
-
-def _json(words: str) -> Any:
-    return json.loads(words, object_pairs_hook=_once)
 
 
 def _python(words: str) -> Any:

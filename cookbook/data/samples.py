@@ -82,7 +82,6 @@ class Sample:
         return found[0] if found else ""
 
     def with_media(self, paths: Mapping[Path, Path]) -> "Sample":
-
         def exchange(part: Mapping[str, Any]) -> dict[str, Any]:
             kind = part["type"]
             return dict(part) | ({kind: str(paths.get(Path(part[kind]), part[kind]))} if kind in MEDIA else {})

@@ -21,6 +21,7 @@ from cookbook.checkpoint.lineage import run_of
 from cookbook.data.contract import Contract
 from cookbook.deploy import quantise, serve
 from cookbook.display.tables import verdicts
+from cookbook.display.terminal import command_parser
 from cookbook.evaluation.vllm import PROGRAM, take_port
 from cookbook.runs import ROOT, named, read_json, write_whole
 
@@ -104,9 +105,7 @@ def _push(given: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m cookbook.deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("cookbook.deploy", __doc__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="quantise|serve|compare|card|push")
     helps = {
         "quantise": "write a checkpoint's smaller form",

@@ -58,7 +58,7 @@ def server_app(path: str | Path, name: str, contract: Contract | None = None):
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as error:
             words = " ".join(str(error).split()) or type(error).__name__
             return JSONResponse({"error": {"message": words, "type": type(error).__name__}}, 400)
-        words = encoder.tokenizer.decode(out.tokens[0][out.mask[0]], skip_special_tokens=True)
+        words = out.texts(encoder.tokenizer)[0]
         told, made = int(prompt["attention_mask"].sum()), int(out.mask.sum())
         return {
             "object": "chat.completion", "model": name,

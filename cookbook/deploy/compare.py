@@ -22,10 +22,10 @@ from cookbook.deploy.quantise import form_of, open_form, weight_bytes
 from cookbook.display.tables import AsTable, Table, Verdict
 from cookbook.evaluation.findings import points
 from cookbook.evaluation.predict import predict
-from cookbook.evaluation.predictions import save
 from cookbook.evaluation.scores import by_field, require_same_contract, require_same_items, score
 from cookbook.evaluation.server import predict_server
 from cookbook.evaluation.statistics import NonInferior, chance, non_inferior
+from cookbook.runs import write_jsonl
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _asked(rows, path, memory, encoder: Encoder, seconds: float, out: Path | Non
     written = sum(len(encoder.tokenizer(row["output"])["input_ids"]) + 1 for row in rows)  # and the one that ends it
     disk = sum(file.stat().st_size for file in form_of(path)[0].glob("*.safetensors"))
     if out:
-        save(rows, out)
+        write_jsonl(rows, out)
     return Asked(rows, disk, memory, written / seconds)
 
 
@@ -102,8 +102,14 @@ class Forms(AsTable):
 
     def verdicts(self) -> list[Verdict]:
         """Returns a sentence for each form: as good but for the margin, worse by more, or not shown."""
-        first = next(iter(self.asked))
-        return [self._verdict(name, first, found) for name, found in self.found.items()]
+        first, said = next(iter(self.asked)), []
+        for name, found in self.found.items():
+            interval = " to ".join(map(points, found.ci95))
+            words = f"{name} answers as well as {first}, within {100 * found.margin:g} points at 95 % ({interval})"
+            lost = "it loses more than the margin", "keep the full form, or try the other one"
+            wide = "the interval is too wide for the margin", f"ask about {found.needed} questions"
+            said.append(Verdict(words, found.holds, *(lost if found.holds is False else wide)))
+        return said
 
     def summary(self) -> dict:
         """Returns what a card tells of the forms, as evaluation's comparison.json has it, and what held."""
@@ -115,14 +121,6 @@ class Forms(AsTable):
             "models": {name: score(part) for name, part in rows.items()},
             "verdicts": [verdict.words for verdict in self.verdicts() if verdict.holds],
         }
-
-    @staticmethod
-    def _verdict(name: str, first: str, found: NonInferior) -> Verdict:
-        interval = " to ".join(map(points, found.ci95))
-        words = f"{name} answers as well as {first}, within {100 * found.margin:g} points at 95 % ({interval})"
-        lost = "it loses more than the margin", "keep the full form, or try the other one"
-        open_ = "the interval is too wide for the margin", f"ask about {found.needed} questions"
-        return Verdict(words, found.holds, *(lost if found.holds is False else open_))
 
 
 def compare_forms(asked: Mapping[str, Asked], margin: float = 0.05) -> Forms:

@@ -25,16 +25,16 @@ from torchao.quantization import Float8Tensor, Int8Tensor, PerRow
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
 from cookbook.checkpoint import CONTRACT, INDEX, CheckpointError, batch_vision, find, load, resolve
-from cookbook.checkpoint.filled import MADE_UP, explained, load_processor
+from cookbook.checkpoint.filled import explained, load_processor, require_filled
 from cookbook.checkpoint.lineage import fingerprint
-from cookbook.checkpoint.shards import few, require_folder
+from cookbook.checkpoint.shards import require_folder
 from cookbook.checkpoint.store import write_index, written_aside
 from cookbook.checkpoint.verify import verify
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
 from cookbook.display.tables import ERROR
-from cookbook.runs import MANIFEST, ROOT, named, read_json, read_manifest
+from cookbook.runs import MANIFEST, ROOT, named, read_json, read_manifest, write_jsonl
 
 # as published, of both families; the vision tower and lm_head are named otherwise
 MATRIX = re.compile(r"model\.(?:language_model\.)?(layers\.\d+\..+_proj)\.weight")
@@ -132,10 +132,7 @@ def _packed(tensors: Mapping[str, Tensor], form: Form) -> Iterator[tuple[str, Te
 
 
 def form_of(path: str | Path) -> tuple[Path, Form | None]:
-    """Returns a checkpoint's folder, and its quantised form, None for one in full precision.
-
-    Raises CheckpointError where it is neither.
-    """
+    """Returns a checkpoint's folder and its form, None for full precision. Raises CheckpointError for another form."""
     require_folder(folder := resolve(path))
     said = read_json(folder / SETTINGS).get(KEY) if (folder / SETTINGS).is_file() else None
     if said is None:
@@ -186,10 +183,7 @@ def _load_quantised(folder: Path, form: Form, dtype: torch.dtype):
         model, told = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)].from_pretrained(
             None, config=config, state_dict=stored | biases | whole, dtype=dtype, output_loading_info=True
         )
-    if lost := [
-        f"{len(told[key])} {word}: {few(set(map(str, told[key])))}" for word, key in MADE_UP.items() if told[key]
-    ]:
-        raise CheckpointError(f"{named(folder)}: {'; '.join(lost)}. Quantise the checkpoint again")
+    require_filled(told, folder, "Quantise the checkpoint again")
     for name, weight in weights.items():
         matrix = model.get_submodule(f"model.language_model.{MATRIX.fullmatch(name)[1]}")
         matrix.weight = torch.nn.Parameter(weight, requires_grad=False)
@@ -213,7 +207,4 @@ def weight_bytes(model) -> int:
 def calibration(train: Sequence[Sample], contract: Contract, file: Path, count: int = 128) -> Path:
     """Write training conversations, one a line, spread evenly: what llm-compressor looks at. Returns the file."""
     chosen = train[:: max(1, len(train) // count)][:count]
-    lines = [json.dumps(contract.conversation(sample.messages), ensure_ascii=False, default=str) for sample in chosen]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return file
+    return write_jsonl((contract.conversation(sample.messages) for sample in chosen), file)

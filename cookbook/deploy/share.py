@@ -97,7 +97,6 @@ def model_card(
 
 
 def _sections(path, repo, stages, contract: Contract, comparison, score) -> Iterator[str]:
-    """Yields the card's sections as Markdown."""
     rows = [(s.kind, Path(s.place).name if Path(s.place).is_absolute() else s.place, *(s.facts.get(k, "") for k in
             ("config", "passport", "contract", "seed"))) for s in stages]  # fmt: skip
     head = ("step", "where", "configuration", "data passport", "contract", "seed")

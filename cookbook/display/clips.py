@@ -62,7 +62,8 @@ def play(path: str | Path, largest: int = LARGEST) -> Playing:
     Raises VideoError for a clip that cannot be read, ValueError where no copy is small enough.
     """
     frames, rate = read_frames(path, fps=60, most=FRAMES)
-    still = _still(frames[len(frames) // 2])
+    middle = _resized(frames[[len(frames) // 2]], STILL)[0].permute(1, 2, 0)
+    still = plots.png(Image.fromarray(middle.numpy()).quantize(64))
     for video in _candidates(Path(path), frames, rate):
         clip = Playing(Path(path).name, len(frames) / rate, video, still)
         taken = len(clip._repr_html_()) + 4 * len(still) // 3
@@ -103,8 +104,3 @@ def _encode(frames: torch.Tensor, rate: float, crf: int) -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.copy(), format="rgb24")))
         container.mux(stream.encode())
     return file.getvalue()
-
-
-def _still(frame: torch.Tensor) -> bytes:
-    picture = Image.fromarray(_resized(frame[None], STILL)[0].permute(1, 2, 0).numpy())
-    return plots.png(picture.quantize(64))

@@ -44,28 +44,28 @@ class InLab:
 
 def parameter_form(settings: Settings, notebook: str) -> InLab:
     """Returns a form that writes the papermill line of the values that are typed, or why one is refused."""
-    return InLab("a form that writes this command as you change values", lambda: _parameter_form(settings, notebook))
 
+    def make():
+        import ipywidgets
 
-def _parameter_form(settings: Settings, notebook: str):
-    import ipywidgets
+        fields = {p.name: _field(p) for p in settings.parameters}
+        line = ipywidgets.HTML()
 
-    fields = {p.name: _field(p) for p in settings.parameters}
-    line = ipywidgets.HTML()
+        def write(_=None) -> None:
+            try:
+                given = {p.name: _typed(p, fields[p.name].value) for p in settings.parameters}
+                line.value = f"<code>{html.escape(settings.changed(given).command(notebook))}</code>"
+            except (TypeError, ValueError) as refusal:
+                line.value = f"<b>{html.escape(str(refusal))}</b>"
 
-    def write(_=None) -> None:
-        try:
-            given = {p.name: _typed(p, fields[p.name].value) for p in settings.parameters}
-            line.value = f"<code>{html.escape(settings.changed(given).command(notebook))}</code>"
-        except (TypeError, ValueError) as refusal:
-            line.value = f"<b>{html.escape(str(refusal))}</b>"
+        for field in fields.values():
+            field.observe(write, "value")
+        write()
+        wraps = ipywidgets.Layout(flex="1 1 0", min_width="0")
+        helps = [ipywidgets.HTML(html.escape(p.help), layout=wraps) for p in settings.parameters]
+        return ipywidgets.VBox([line, *(ipywidgets.HBox(row) for row in zip(fields.values(), helps))])
 
-    for field in fields.values():
-        field.observe(write, "value")
-    write()
-    wraps = ipywidgets.Layout(flex="1 1 0", min_width="0")
-    helps = [ipywidgets.HTML(html.escape(p.help), layout=wraps) for p in settings.parameters]
-    return ipywidgets.VBox([line, *(ipywidgets.HBox(row) for row in zip(fields.values(), helps))])
+    return InLab("a form that writes this command as you change values", make)
 
 
 def _field(parameter: Parameter):
@@ -93,33 +93,28 @@ def _typed(parameter: Parameter, value: object) -> object:
 
 def question_form(clips: Mapping[str, str | Path], question: str, answer: Callable[[str, Path], object]) -> InLab:
     """Returns a form with a choice of clips, by name, a path of one's own and a question; it shows `answer` to both."""
-    return InLab("choose a clip or a file of your own, and ask", lambda: _question_form(clips, question, answer))
 
+    def make():
+        import ipywidgets
 
-def _question_form(clips: Mapping[str, str | Path], question: str, answer: Callable[[str, Path], object]):
-    import ipywidgets
+        wide = ipywidgets.Layout(width=WIDE)
+        clip = ipywidgets.Dropdown(options=[(name, str(path)) for name, path in clips.items()], description="clip")
+        own = ipywidgets.Text(description="or a file", placeholder="path of your own clip or picture", layout=wide)
+        words = ipywidgets.Textarea(question, description="question", layout=wide)
+        button, shown = ipywidgets.Button(description="Ask"), ipywidgets.Output()
 
-    wide = ipywidgets.Layout(width=WIDE)
-    clip = ipywidgets.Dropdown(options=[(name, str(path)) for name, path in clips.items()], description="clip")
-    own = ipywidgets.Text(description="or a file", placeholder="path of your own clip or picture", layout=wide)
-    words = ipywidgets.Textarea(question, description="question", layout=wide)
-    button, shown = ipywidgets.Button(description="Ask"), ipywidgets.Output()
+        def ask(_) -> None:
+            button.disabled, typed = True, Path(own.value.strip() or clip.value).expanduser()
+            path = typed if typed.exists() else ROOT / typed  # from here, or from the project's root
+            shown.clear_output()
+            with shown:  # what goes wrong in it is shown in it
+                try:
+                    display(answer(words.value, path), *([] if is_picture(path) else [play(path)]))
+                except (OSError, ValueError) as refusal:
+                    print(refusal)
+            button.disabled = False
 
-    def ask(_) -> None:
-        button.disabled, path = True, _place(own.value.strip() or clip.value)
-        shown.clear_output()
-        with shown:  # what goes wrong in it is shown in it
-            try:
-                display(answer(words.value, path), *([] if is_picture(path) else [play(path)]))
-            except (OSError, ValueError) as refusal:
-                print(refusal)
-        button.disabled = False
+        button.on_click(ask)
+        return ipywidgets.VBox([clip, own, words, button, shown])
 
-    button.on_click(ask)
-    return ipywidgets.VBox([clip, own, words, button, shown])
-
-
-def _place(path: str) -> Path:
-    """Returns a path as it was typed, from here or from the project's root."""
-    here = Path(path).expanduser()
-    return here if here.exists() else ROOT / here
+    return InLab("choose a clip or a file of your own, and ask", make)

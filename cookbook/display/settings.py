@@ -91,50 +91,45 @@ class Parameter:
 class Settings(AsTable):
     """The parameters of this run, by name: `settings.epochs`; `dict(settings)` gives name → value."""
 
+    parameters: tuple[Parameter, ...]  # with their types, ranges and help
+
     def __init__(self, parameters: Iterable[Parameter]) -> None:
         """The order of the parameters is the order of the table."""
-        self.__dict__["_parameters"] = tuple(parameters)
-        self.__dict__.update([*self])
+        found = tuple(parameters)
+        self.__dict__.update({p.name: p.value for p in found} | {"parameters": found})
 
     def __getattr__(self, name: str) -> object:
         # only what is no parameter comes here; copy and pickle ask for such names before there are parameters
-        raise AttributeError(name if name.startswith("_") else _unknown(name, [p.name for p in self._parameters]))
+        raise AttributeError(name if name.startswith("_") else _unknown(name, [p.name for p in self.parameters]))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name}: settings are fixed; change the parameters cell and run both cells again")
 
     def __iter__(self) -> Iterator[tuple[str, object]]:
-        return ((p.name, p.value) for p in self._parameters)
+        return ((p.name, p.value) for p in self.parameters)
 
     @property
     def are_defaults(self) -> bool:
         """Returns whether nothing was changed: only then do a notebook's checks hold for sure."""
-        return all(p.value == p.default for p in self._parameters)
-
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """Returns the parameters with their types, ranges and help."""
-        return self._parameters
+        return all(p.value == p.default for p in self.parameters)
 
     def changed(self, given: Mapping[str, object]) -> "Settings":
         """Returns settings with other values, by name. Raises TypeError, ValueError for one that is refused."""
-        return Settings(p.accept(given.get(p.name, p.value)) for p in self._parameters)
+        return Settings(p.accept(given.get(p.name, p.value)) for p in self.parameters)
 
     def command(self, notebook: str) -> str:
         """Returns the line that runs a notebook with these parameters again: those that are no defaults."""
         words = ["papermill", notebook, "out.ipynb"]
-        for p in self._parameters:
-            if p.value != p.default:
-                words += (
-                    ["-y", f"{p.name}: {p.value}"]
-                    if p.type is list
-                    else ["-" + "pr"[p.type is str], p.name, str(p.value)]
-                )
+        for p in self.parameters:
+            if p.value != p.default and p.type is list:
+                words += ["-y", f"{p.name}: {p.value}"]
+            elif p.value != p.default:
+                words += ["-r" if p.type is str else "-p", p.name, str(p.value)]
         return shlex.join(words)
 
     def _table(self) -> Table:
-        changed = ("" if p.value == p.default else f"default {p.default!r}" for p in self._parameters)
-        rows = [(p.name, Code(repr(p.value)), Bold(words), p.help) for p, words in zip(self._parameters, changed)]
+        changed = ("" if p.value == p.default else f"default {p.default!r}" for p in self.parameters)
+        rows = [(p.name, Code(repr(p.value)), Bold(words), p.help) for p, words in zip(self.parameters, changed)]
         return Table(("name", "value", "changed", "meaning"), rows)
 
 
@@ -265,12 +260,10 @@ def find_cells(cells: Iterable[str]) -> tuple[str, str]:
             continue
         if not statements or not all(isinstance(node, ast.Assign | ast.AnnAssign) for node in statements):
             continue
-        if names := {ast.unparse(node.target) for node in statements if isinstance(node, ast.AnnAssign)}:
-            if declared is not None and 2 * len(names & known) < len(known):
-                injected = "\n".join(filter(None, [injected, cell]))
-            else:
-                declared, injected, known = cell, "", names
-        elif cell.lstrip().startswith(INJECTED):
+        names = {ast.unparse(node.target) for node in statements if isinstance(node, ast.AnnAssign)}
+        if names and 2 * len(names & known) >= len(known):
+            declared, injected, known = cell, "", names
+        elif names or cell.lstrip().startswith(INJECTED):
             injected = "\n".join(filter(None, [injected, cell]))
     if declared is None:
         raise ValueError(f"the parameters cell has not run. Run it first; its form is {FORM}")

@@ -118,7 +118,6 @@ class Check:
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
-        """The four columns of its row."""
         return self.status, self.name, self.found, self.fix
 
 

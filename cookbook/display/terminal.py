@@ -11,6 +11,7 @@ bar of cells. Where nobody watches, a plain line now and then, rarer the longer 
     line.end("[5/7] sft  1 min 58 s")
 """
 
+import argparse
 import os
 import re
 import shlex
@@ -83,6 +84,12 @@ class Line:
             width = shutil.get_terminal_size().columns
             self.out.write(ERASE + (text if len(text) < width else f"{text[: width - 2]}…"))
             self.out.flush()
+
+
+def command_parser(module: str, told: str) -> argparse.ArgumentParser:
+    """Returns the parser of `python -m MODULE`, whose help is what the module's docstring has `told`, line by line."""
+    plain = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=f"python -m {module}", description=told, formatter_class=plain)
 
 
 def ways_to_open(what: str, file: Path) -> list[str]:

@@ -81,12 +81,8 @@ def write_start_files(folder: Path, config: Path, loader: Path, run: str, nodes:
     """
     require_name(run)
     words = {"root": ROOT, "python": PYTHON, "config": config, "run": run, "loader": loader, "nodes": nodes}
-    words |= {
-        "bin": (ROOT / PYTHON).parent,
-        "name": re.sub(r"[^\w.-]+", "-", run),
-        "here": folder.resolve(),
-        "port": port,
-    }
+    words |= {"bin": (ROOT / PYTHON).parent, "here": folder.resolve(), "port": port}
+    words["name"] = re.sub(r"[^\w.-]+", "-", run)
     if odd := [value for value in map(str, words.values()) if not value.isprintable()]:
         raise RunError(f"{odd[0]!r}: a script cannot hold such a name; rename it, in letters that can be typed")
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,13 +11,13 @@ import contextlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from cookbook.runs import GENERATIONS, METRICS, read_jsonl, read_metrics
+from cookbook.runs import GENERATIONS, METRICS, read_jsonl, read_metrics, write_jsonl
 
 METRICS_TO, COMPLETIONS_TO = "COOKBOOK_METRICS", "COOKBOOK_GENERATIONS"  # variables of the engine's processes
 ENGINE_METRICS = "engine_metrics.jsonl"  # what the engine reports, row by row
@@ -83,23 +83,15 @@ def add_completions(run: Path, size: int) -> None:
     the reward which step it is for, and where it throws groups away, the numbers run ahead.
     """
     rows = [row | {"step": i // size + 1} for i, row in enumerate(read_jsonl(run / GENERATIONS))]
-    replace_rows(rows, run / GENERATIONS)
+    write_jsonl(rows, run / GENERATIONS)
     told = {step: _figures(list(part)) for step, part in groupby(rows, key=itemgetter("step"))}
-    replace_rows([row | told.get(row["step"], {}) for row in read_metrics(run)], run / METRICS)
+    write_jsonl([row | told.get(row["step"], {}) for row in read_metrics(run)], run / METRICS)
 
 
 def _figures(rows: list[dict]) -> dict[str, float]:
-    """Returns what the completions of one step tell."""
     groups = defaultdict(set)
     for row in rows:
         groups[row["id"]].add(round(row["reward"], 6))
     parts = sorted(rows[0].keys() - {"step", "id", "output", "reference", "reward"})
     values = {f"train/reward_{part}": sum(row[part] for row in rows) / len(rows) for part in parts}
     return values | {"train/zero_variance_share": sum(len(found) == 1 for found in groups.values()) / len(groups)}
-
-
-def replace_rows(rows: Iterable[dict], file: Path) -> None:
-    """Write lines of JSON in one move: who reads the file meanwhile reads the old one or the new one."""
-    copy = file.with_name(f".{file.name}")
-    copy.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    copy.replace(file)

@@ -29,18 +29,7 @@ from cosmos_rl.utils.util import clear_weight_name, str2torch_dtype
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    GenerationConfig,
-)
-from transformers.generation import (
-    LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
-    SuppressTokensLogitsProcessor,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, generation
 
 from cookbook.data.architecture import of_config
 from cookbook.model.decoding import GROUPED
@@ -218,15 +207,16 @@ def complete(model, prompts: Sequence[Mapping[str, Any]], settings: Mapping[str,
 
     The model's generation configuration names the tokens that end a completion; its other habits do not count.
     """
-    penalty, warps = float(settings["repetition_penalty"]), [SuppressTokensLogitsProcessor(banned, model.device)]
-    warps += [RepetitionPenaltyLogitsProcessor(penalty)] if penalty != 1 else []
-    warps += [TopKLogitsWarper(settings["top_k"])] if settings["top_k"] > 0 else []  # -1: all tokens
-    warps += [TopPLogitsWarper(settings["top_p"])] if settings["top_p"] < 1 else []
+    penalty, warps = float(settings["repetition_penalty"]), generation.LogitsProcessorList()
+    warps.append(generation.SuppressTokensLogitsProcessor(banned, model.device))
+    warps += [generation.RepetitionPenaltyLogitsProcessor(penalty)] if penalty != 1 else []
+    warps += [generation.TopKLogitsWarper(settings["top_k"])] if settings["top_k"] > 0 else []  # -1: all tokens
+    warps += [generation.TopPLogitsWarper(settings["top_p"])] if settings["top_p"] < 1 else []
     batch = to(model, prompt_batch(prompts, model.generation_config.pad_token_id))
     if "position_ids" not in batch:
         shown = {name: batch[name] for name in ("image_grid_thw", "video_grid_thw") if name in batch}
         asked = batch["input_ids"], batch["attention_mask"]
         batch["position_ids"], _ = model.model.get_rope_index(asked[0], attention_mask=asked[1], **shown)
     how = settings["max_new_tokens"], settings["temperature"], settings["copies"]
-    out = generate(model, batch, *how, warp=LogitsProcessorList(warps))
+    out = generate(model, batch, *how, warp=warps)
     return [tokens[mask].tolist() for tokens, mask in zip(out.tokens, out.mask)]

@@ -17,8 +17,8 @@ from cookbook.display.progress import Progress, choose_mode
 from cookbook.engine.failures import Reason
 from cookbook.engine.guardian import Engine
 from cookbook.engine.log_lines import MILESTONE, RunLog, Step, bare_text
-from cookbook.engine.records import ENGINE_METRICS, read_engine_metrics, replace_rows
-from cookbook.runs import METRICS, Run
+from cookbook.engine.records import ENGINE_METRICS, read_engine_metrics
+from cookbook.runs import METRICS, Run, write_jsonl
 from cookbook.training.alarms import Alarm, Watcher, allowed_silence, usual_step
 
 FIGURES = {"Loss": "loss", "Reward Mean": "reward", "KL Loss Avg": "KL", "Completion Length Mean": "tokens"}
@@ -112,7 +112,6 @@ class Supervisor:
         return Reason("alarm", f"{self.state.alarm}. cosmos-rl ended by itself; last export: {last}")
 
     def take(self, line: str) -> None:
-        """Take in one line of the log."""
         before = self.state.log.step
         if step := self.state.log.take(line, self.clock()):
             self._show(step, step.number - before.number if before else 1)
@@ -149,7 +148,7 @@ class Supervisor:
             self._read, self._rewritten = size, self.clock()
             with contextlib.suppress(ValueError):  # its last line may be half written
                 rows = read_engine_metrics(source)
-                replace_rows(rows, self.run.path / METRICS)
+                write_jsonl(rows, self.run.path / METRICS)
                 self.run.on_metrics()
                 seen = self.alarms.last
                 for row in rows:

@@ -22,7 +22,7 @@ from threading import Thread
 from yaml import YAMLError
 
 from cookbook.data.answers import FORMATS
-from cookbook.display.terminal import sigterm_exits
+from cookbook.display.terminal import command_parser, sigterm_exits
 from cookbook.evaluation import findings, scores
 from cookbook.evaluation.metrics import measure
 from cookbook.evaluation.predictions import read
@@ -70,7 +70,6 @@ def score_files(paths: Sequence[Path], form: str | None = None, published: bool 
 
 
 def _table(result: dict) -> Iterator[str]:
-    """Yields the scores as lines of text."""
     for name, s in result["models"].items():
         line = "{}: {:.3f} [{:.3f}, {:.3f}] of {}".format(name, s["accuracy"], *s["ci95"], s["n"])
         line += f"; no answer read {s['unread_rate']:.3f}, wherever it stands {s['lenient_accuracy']:.3f}"
@@ -141,9 +140,7 @@ def _from(low: float) -> Callable[[str], float]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m cookbook.evaluation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("cookbook.evaluation", __doc__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="predict|score")
     ask = commands.add_parser("predict", help="let a model answer a dataset")
     ask.add_argument("--model", required=True, help="a checkpoint or run folder; with --server, its name there")

@@ -58,7 +58,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 def judged_steps(comparison: dict) -> dict[str, dict]:
-    """Returns {"later_vs_earlier": {"difference", "ci95", "p", "needed", "sure"}}, as `scores.compare` has paired them.
+    """Returns {"later_vs_earlier": {fields of Clustered, "needed", "sure"}}, as `scores.compare` has paired them.
 
     Interval and p are those of whole clips. Of several steps one may look sure by luck, so each p counts all of them
     (`statistics.holm`); sure is what lies below SURE.
@@ -66,13 +66,7 @@ def judged_steps(comparison: dict) -> dict[str, dict]:
     found, paired = comparison["clustered"], comparison["paired"]
     ps = holm({pair: step["p"] for pair, step in found.items()})
     return {
-        pair: {
-            "difference": step["difference"],
-            "ci95": step["ci95"],
-            "p": ps[pair],
-            "needed": paired[pair]["needed"],
-            "sure": ps[pair] < SURE,
-        }
+        pair: step | {"p": ps[pair], "needed": paired[pair]["needed"], "sure": ps[pair] < SURE}
         for pair, step in found.items()
     }
 
@@ -90,20 +84,18 @@ def short_answer(comparison: dict, kept: Mapping[str, Mapping[str, dict]] | None
     guess = guessing(comparison)
     if guess and all(found["ci95"][0] <= guess for found in comparison["models"].values()):
         return "Cannot be said: no model is surely above guessing"
-    lost = {task for tasks in (kept or {}).values() for task, part in tasks.items() if part["verdict"] == "lost"}
-    return _steps(comparison) + (f", but {listed(sorted(lost))} fell" if lost else "")
-
-
-def _steps(comparison: dict) -> str:
     _, *later = map(label, comparison["models"])
     steps = judged_steps(comparison).values()
     sure = [(name, step["difference"]) for name, step in zip(later, steps) if step["sure"]]
     up, down = (listed([name for name, by in sure if sign * by > 0]) for sign in (1, -1))
     if down:
-        return f"Better with {up}, worse with {down}" if up else f"No, worse with {down}"
-    if up and len(sure) == len(steps):
-        return "Yes, better at every step" if len(sure) > 1 else "Yes, better"
-    return f"Better with {up}; the rest is not certain" if up else "Not for certain"
+        said = f"Better with {up}, worse with {down}" if up else f"No, worse with {down}"
+    elif up and len(sure) == len(steps):
+        said = "Yes, better at every step" if len(sure) > 1 else "Yes, better"
+    else:
+        said = f"Better with {up}; the rest is not certain" if up else "Not for certain"
+    lost = {task for tasks in (kept or {}).values() for task, part in tasks.items() if part["verdict"] == "lost"}
+    return said + (f", but {listed(sorted(lost))} fell" if lost else "")
 
 
 def guessing(levels: Mapping[str, float]) -> float:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cookbook.evaluation.predictions import save
-from cookbook.runs import ROOT, read_jsonl
+from cookbook.runs import ROOT, read_jsonl, write_jsonl
 
 
 def part_file(out: Path, part: int, parts: int) -> Path:
@@ -30,7 +29,7 @@ def predict_parallel(command: Sequence[str], ids: Sequence[str], out: Path, gpus
     kept = {row["id"]: row for row in read_jsonl(out, True, ("id",))} if out.is_file() else {}
     for part, file in enumerate(files):
         if kept and not file.is_file():
-            save([kept[name] for name in ids[part::gpus] if name in kept], file)
+            write_jsonl([kept[name] for name in ids[part::gpus] if name in kept], file)
     try:
         for part in range(gpus):
             line = [sys.executable, "-m", "cookbook.evaluation", "predict", *command, "--part", f"{part}/{gpus}"]
@@ -44,7 +43,7 @@ def predict_parallel(command: Sequence[str], ids: Sequence[str], out: Path, gpus
             process.kill()
             process.wait()
         rows = {row["id"]: row for file in filter(Path.is_file, files) for row in read_jsonl(file, True)}
-        save([rows[name] for name in ids if name in rows], out)
+        write_jsonl([rows[name] for name in ids if name in rows], out)
         for file in files:
             file.unlink(missing_ok=True)
     if failed:

@@ -79,10 +79,7 @@ def predict(
                 part, readable = readable[:count], readable[count:]
                 batch = to(model, encoder.prompt_batch(part))
                 out = generate(model, batch, limit, temperature, draws, generator, _warper(warps))
-                texts = [
-                    encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)
-                    for tokens, mask in zip(out.tokens, out.mask)
-                ]
+                texts = out.texts(encoder.tokenizer)
                 for i, sample in enumerate(part):
                     store.add(sample, texts[i * draws : (i + 1) * draws])
             bar.advance(len(window))

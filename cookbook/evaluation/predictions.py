@@ -16,7 +16,7 @@ from cookbook.data.answers import FORMATS, option_texts, read_answer
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample
 from cookbook.evaluation.metrics import right
-from cookbook.runs import read_jsonl
+from cookbook.runs import read_jsonl, write_jsonl
 
 NEEDED = ("id", "group", "kind", "reference", "output", "options")
 STAMP = ("model", "contract", "weights", "decoding")  # what must be equal for a stored answer to be used again
@@ -104,12 +104,12 @@ class Store:
 
     def __enter__(self) -> "Store":
         if self.path:
-            save(list(self._rows.values()), self.path)  # without a torn line, and without what is tried again
+            write_jsonl(self._rows.values(), self.path)  # without a torn line, and without what is tried again
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         if self.path and kind is None:
-            save(self.rows, self.path)
+            write_jsonl(self.rows, self.path)
 
     def add(self, sample: Sample, outputs: Sequence[str], error: str | None = None) -> None:
         """Keep what a model said to a sample; several outputs are voted on, none stand for an error."""
@@ -118,7 +118,7 @@ class Store:
         self._rows[_key(row)] = row = row | self.stamp | {"error": error}
         if self.path:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(row))
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     @property
     def rows(self) -> list[dict]:
@@ -127,18 +127,6 @@ class Store:
 
 
 _key = itemgetter("id", "question", "reference", "video")
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def save(rows: Sequence[dict], path: Path) -> Path:
-    """Write prediction rows, one a line, all or none. Returns the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(map(_line, rows)), encoding="utf-8")
-    return part.replace(path)
 
 
 def read(path: str | Path, form: str | None = None) -> list[dict]:

@@ -104,6 +104,7 @@ class Report:
             lost=won_and_lost(before, last)["lost"],
             held=findings.against_controls(last, self.controls, self.comparison),
             facts=dict(flatten(self.manifest)),
+            bars=partial(plots.accuracy_bars, self.comparison),
             findings=findings,
             plots=plots,
             outcome=outcome,
@@ -119,7 +120,6 @@ class Report:
 
     @cached_property  # of a long run they take seconds
     def alarms(self) -> dict[str, list[Alarm]]:
-        """The alarms of each run."""
         return {run: replay(rows) for run, rows in self.trainings().items()}
 
     def answer(self) -> tuple[str, list[str], str]:
@@ -129,18 +129,10 @@ class Report:
         short = findings.short_answer(self.comparison, findings.skills(self.rows))
         return short, doubts(self.trainings(), ended, self.alarms), findings.evidence(self.comparison)
 
-    def bars(self) -> Callable[[bool], Figure]:
-        """Returns what draws the accuracies, wide or narrow."""
-        return partial(plots.accuracy_bars, self.comparison)
-
     def figures(self) -> list[tuple[Callable[[bool], Figure], str, str]]:
         """Returns the figures of the training: each drawn wide or narrow, what it shows, and how to read it."""
-        found = []
-        if self.sft:
-            found.append((partial(plots.sft_curve, self.sft), *SFT_WORDS))
-        if self.rl:
-            found.append((partial(plots.rl_curves, self.rl), *RL_WORDS))
-        return found
+        drawn = ((self.sft, plots.sft_curve, SFT_WORDS), (self.rl, plots.rl_curves, RL_WORDS))
+        return [(partial(draw, rows), *words) for rows, draw, words in drawn if rows]
 
     def models(self) -> list[dict]:
         """Returns each model's name, colour, score, and what made its rows: weights, contract, decoding."""
@@ -176,7 +168,8 @@ class Report:
         item = next(iter(rows.values()))
         frames, problem = [], "" if item["video"] else "Asked without a clip."
         try:
-            frames = _frames(item["video"], self.fps) if item["video"] else []
+            pictures = plots.frame_pictures(item["video"], self.fps) if item["video"] else []
+            frames = [(seconds, _small(picture)) for seconds, picture in pictures]
         except VideoError as error:
             problem = f"No picture: {Path(item['video']).name} {str(error).split(': ', 1)[-1]}"
         return {"item": item, "frames": frames, "problem": problem, "rows": rows, "clip": ""}
@@ -227,11 +220,6 @@ def flatten(nested: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
 def _inline(file: bytes, form: str = "image/png") -> str:
     """Returns a file as a data URI."""
     return f"data:{form};base64," + base64.b64encode(file).decode()
-
-
-def _frames(video: str, fps: float) -> list[tuple[float, str]]:
-    """Returns frames of a clip in order, each with its time in seconds, as a data URI."""
-    return [(seconds, _small(picture)) for seconds, picture in plots.frame_pictures(video, fps)]
 
 
 def _small(picture: Image.Image) -> str:

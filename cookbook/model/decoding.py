@@ -25,10 +25,6 @@ class Place(NamedTuple):
     position: Tensor
     prompt: Tensor
 
-    def keep(self, rows: Tensor) -> "Place":
-        """Returns the places of these rows."""
-        return Place(*(tensor[rows] for tensor in self))
-
 
 def attend_grouped(module, query, key, value, attention_mask, scaling=None, **more) -> tuple[Tensor, None]:
     """transformers' SDPA; for one new token a row (rows, heads, 1, width) without copying a key for each query head.
@@ -76,7 +72,7 @@ class Plain:
     def keep(self, rows: Tensor) -> None:
         """Let all rows but these leave."""
         self.cache.batch_select_indices(rows)
-        self.place = self.place.keep(rows)
+        self.place = Place(*(tensor[rows] for tensor in self.place))
 
 
 class Replayed:

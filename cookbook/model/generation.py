@@ -28,6 +28,11 @@ class Completions:
         """Tokens per completion, the end token included."""
         return self.mask.sum(1)
 
+    def texts(self, tokenizer) -> list[str]:
+        """Returns the words of each completion, without special tokens."""
+        kept = [tokens[mask] for tokens, mask in zip(self.tokens, self.mask)]
+        return tokenizer.batch_decode(kept, skip_special_tokens=True)
+
 
 def prefill(model, prompts: dict[str, Tensor], copies: int, begun=None):
     """Run left-padded prompts once. Returns their last hidden state (n·copies, 1, width), cache and place, repeated.

@@ -229,9 +229,9 @@ class History:
         return sorted(kept.values(), key=itemgetter("step"))
 
 
-def replay(rows: Rows) -> list[Alarm]:
-    """Returns every alarm of a run, once, at the step where it first went off."""
-    first, history = {}, History()
+def replay(rows: Rows, history: History | None = None) -> list[Alarm]:
+    """Returns every alarm of a run, once, at the step where it first went off; `history` takes in its rows."""
+    first, history = {}, history or History()
     for row in rows:
         history.add(row)
         for alarm in standing(history.rows()):
@@ -251,12 +251,11 @@ def allowed_silence(times: Sequence[float]) -> float:
 
 def stalled(times: Sequence[float], now: float) -> Alarm | None:
     """Returns an alarm where the last step is longer ago than is allowed; None before the second."""
-    waited = now - times[-1] if len(times) > 1 else 0.0
-    said = f"nothing for {waited:.0f} s, and a step took {usual_step(times):.1f} s"
-    stall = Alarm(
-        "stall", None, "A process has died, or waits for another", "rollout.batch_size", RL, True, len(times), said
-    )
-    return stall if waited > allowed_silence(times) else None
+    if len(times) < 2 or now - times[-1] <= allowed_silence(times):
+        return None
+    said = f"nothing for {now - times[-1]:.0f} s, and a step took {usual_step(times):.1f} s"
+    cause = "A process has died, or waits for another"
+    return Alarm("stall", None, cause, "rollout.batch_size", RL, True, len(times), said)
 
 
 class Watcher:
@@ -267,9 +266,7 @@ class Watcher:
 
     def remember(self, rows: Sequence[dict]) -> None:
         """Take the rows of a run that goes on for seen: what went off in them was logged then."""
-        for row in rows:
-            self.history.add(row)
-        self.seen = {alarm.name for alarm in replay(rows)}
+        self.seen = {alarm.name for alarm in replay(rows, self.history)}
 
     def see(self, step: int, values: Mapping[str, float]) -> Alarm | None:
         """Log what goes off at this step. Returns the severe alarm, None where there is none."""

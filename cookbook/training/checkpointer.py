@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -144,7 +143,15 @@ class Checkpointer:
 
     def _restore(self) -> None:
         try:
-            self._take(torch.load(self.file, map_location="cpu", weights_only=True))
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.adam.load_state_dict(state["adam"])
+            self.optimizer.done, self.done, self.spent = state["updates"], state["step"], state["seconds"]
+            for generator, found in zip(self._generators(), state["random"]):
+                generator.set_state(found)
+            if self.measured and state["best"] is not None:
+                self.measured.best = state["best"]
+            self.run.cut(state["files"])
         except Exception as error:  # torch and pickle raise anything for damaged bytes
             why = " ".join(str(error).split())[:120] or type(error).__name__
             helps = "start over (-p fresh True, or --fresh); exports stay until a new one stands"
@@ -152,16 +159,6 @@ class Checkpointer:
         self.watcher.remember(self.run.metrics())
         self.run.log(f"goes on after step {self.done} of {self.steps}")
         print(f"{named(self.run.path)}: goes on after step {self.done} of {self.steps}", flush=True)
-
-    def _take(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        self.optimizer.adam.load_state_dict(state["adam"])
-        self.optimizer.done, self.done, self.spent = state["updates"], state["step"], state["seconds"]
-        for generator, found in zip(self._generators(), state["random"]):
-            generator.set_state(found)
-        if self.measured and state["best"] is not None:
-            self.measured.best = state["best"]
-        self.run.cut(state["files"])
 
     def _generators(self) -> list:
         """Returns what numbers are drawn from: torch's own, on each device, and the run's."""

@@ -53,18 +53,10 @@ def roll_out(model, encoder: Encoder, samples: list[Sample], config: Config, gen
     """Sample `rollout.n_generation` completions of each prompt and reward them."""
     copies, weights = config["rollout.n_generation"], reward_weights(config)
     model.eval()
-    completions = generate(
-        model,
-        to(model, encoder.prompt_batch(samples)),
-        max_new_tokens=config["rollout.max_response_length"],
-        temperature=config["rollout.sampling_config.temperature"],
-        copies=copies,
-        generator=generator,
-    )
-    texts = [
-        encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)
-        for tokens, mask in zip(completions.tokens, completions.mask)
-    ]
+    limit, temperature = config["rollout.max_response_length"], config["rollout.sampling_config.temperature"]
+    prompts = to(model, encoder.prompt_batch(samples))
+    completions = generate(model, prompts, limit, temperature, copies, generator)
+    texts = completions.texts(encoder.tokenizer)
     rewards = [
         reward(text, samples[i // copies], weights, encoder.contract, penalty(text, config, encoder.tokenizer))
         for i, text in enumerate(texts)

@@ -79,10 +79,7 @@ def numeric(completion: str, sample: Sample, contract: Contract) -> float:
 
 
 def span_iou(completion: str, sample: Sample, contract: Contract) -> float:
-    """Returns how much the stated time span and the reference share: seconds in both / seconds in either.
-
-    What `quantities.span` does not read earns 0.0.
-    """
+    """Returns seconds in both stated span and reference / seconds in either; 0.0 where `quantities.span` reads none."""
     return iou(*_both(span, completion, sample, contract))
 
 

@@ -32,10 +32,7 @@ def answers(model, encoder: Encoder, samples: Sequence[Sample], limit: int, size
     texts = []
     for start in range(0, len(samples), size):
         out = generate(model, to(model, encoder.prompt_batch(list(samples[start : start + size]))), limit)
-        texts += [
-            encoder.tokenizer.decode(tokens[mask], skip_special_tokens=True)
-            for tokens, mask in zip(out.tokens, out.mask)
-        ]
+        texts += out.texts(encoder.tokenizer)
     return texts
 
 

@@ -15,11 +15,11 @@ from cookbook.data.contract import Contract, ContractError
 from cookbook.data.samples import Sample, message, text
 from cookbook.evaluation.__main__ import main, score_files, told_apart
 from cookbook.evaluation.predict import _windows, predict, weights_hash
-from cookbook.evaluation.predictions import judge, kind_of, read, read_row, save, vote
+from cookbook.evaluation.predictions import judge, kind_of, read, read_row, vote
 from cookbook.model import generation
 from cookbook.model.vision_tower import batch_vision
 from cookbook.pipeline import open_model
-from cookbook.runs import ROOT
+from cookbook.runs import ROOT, write_jsonl
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ STORED = [
 
 
 def stored(path, rows=STORED):
-    return save(rows, path / "predictions_base.jsonl")
+    return write_jsonl(rows, path / "predictions_base.jsonl")
 
 
 def command(*arguments):
@@ -274,11 +274,11 @@ def test_scoring_needs_no_torch():
 
 
 def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path, capsys):
-    short = save([{"id": "q0", "output": ""}], tmp_path / "short.jsonl")
+    short = write_jsonl([{"id": "q0", "output": ""}], tmp_path / "short.jsonl")
     for arguments, says in (
         ([short], "q0: has no group, kind, reference, options"),
         ([tmp_path / "gone.jsonl"], "gone.jsonl: is no file of predictions"),
-        ([save([], tmp_path / "empty.jsonl")], "no predictions"),
+        ([write_jsonl([], tmp_path / "empty.jsonl")], "no predictions"),
     ):
         assert main(["score", *map(str, arguments)]) == 2
         told = capsys.readouterr().err
@@ -287,25 +287,25 @@ def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path, capsys):
 
 def test_several_files_are_compared_and_formats_can_be_given(tmp_path, capsys):
     better = [row | {"output": "<answer>B</answer>"} for row in STORED]
-    files = [stored(tmp_path), save(better, tmp_path / "predictions_sft.jsonl")]
+    files = [stored(tmp_path), write_jsonl(better, tmp_path / "predictions_sft.jsonl")]
     found = score_files(files)
     assert found["paired"]["sft_vs_base"]["won"] == 2
     assert main(["score", *map(str, files)]) == 0
     assert "sft_vs_base: won 2, lost 0" in capsys.readouterr().out
-    bare = save(STORED[2:3], tmp_path / "bare.jsonl")
+    bare = write_jsonl(STORED[2:3], tmp_path / "bare.jsonl")
     assert [score_files([bare], form)["models"]["bare"]["accuracy"] for form in (None, "text")] == [0, 1]
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
     better = [row | {"output": "<answer>B</answer>"} for row in STORED]
     places = {"one/evaluation": STORED, "two/evaluation": better, "two/again": STORED}
-    files = [save(rows, tmp_path / place / "predictions_sft.jsonl") for place, rows in places.items()]
+    files = [write_jsonl(rows, tmp_path / place / "predictions_sft.jsonl") for place, rows in places.items()]
     found = score_files(files[:2])
     assert list(found["models"]) == ["one/evaluation/sft", "two/evaluation/sft"]
     assert found["paired"]["two/evaluation/sft_vs_one/evaluation/sft"]["won"] == 2
-    base = save(STORED, tmp_path / "base.jsonl")
+    base = write_jsonl(STORED, tmp_path / "base.jsonl")
     assert told_apart([files[1], files[2], base]) == ["evaluation/sft", "again/sft", "base"]
-    for twice in ([base, base], [base, save(STORED, tmp_path / "predictions_base.jsonl")]):
+    for twice in ([base, base], [base, write_jsonl(STORED, tmp_path / "predictions_base.jsonl")]):
         with pytest.raises(ValueError, match=r"base\.jsonl: stands there twice; give each file once"):
             score_files(twice)
 
@@ -340,9 +340,9 @@ ROW = {"id": "a", "group": "g", "kind": "mcq", "reference": "A", "output": "<ans
     ],
 )
 def test_rows_of_several_models_twice_or_of_another_form_are_refused(tmp_path, change, said, capsys):
-    save([ROW, ROW | {"id": "b"}], tmp_path / "good.jsonl")
+    write_jsonl([ROW, ROW | {"id": "b"}], tmp_path / "good.jsonl")
     assert main(["score", str(tmp_path / "good.jsonl")]) == 0
-    save([ROW, ROW | {"id": "b"} | change], tmp_path / "bad.jsonl")
+    write_jsonl([ROW, ROW | {"id": "b"} | change], tmp_path / "bad.jsonl")
     assert main(["score", str(tmp_path / "bad.jsonl")]) == 2
     told = capsys.readouterr().err
     assert "bad.jsonl" in told and said in told and told.count("\n") == 1

@@ -9,9 +9,9 @@ from official_layouts import by_content, clip, json_file
 
 from cookbook.data.samples import DataError
 from cookbook.evaluation import published
-from cookbook.evaluation.predictions import read, read_row, save
+from cookbook.evaluation.predictions import read, read_row
 from cookbook.evaluation.published import Published, card, pearson
-from cookbook.runs import ROOT
+from cookbook.runs import ROOT, write_jsonl
 from data_tools import formats
 from data_tools.convert import convert, main
 
@@ -162,7 +162,7 @@ def test_a_card_is_aligned_and_says_how_many_stand_behind_a_figure():
 
 
 def test_stored_predictions_are_read_again(tmp_path):
-    rows = read(save(ROWS, tmp_path / "predictions.jsonl"))
+    rows = read(write_jsonl(ROWS, tmp_path / "predictions.jsonl"))
     assert [r["answer"] for r in rows] == [r["answer"] for r in ROWS]
     (tmp_path / "bad.jsonl").write_text("no json\n")
     with pytest.raises(ValueError, match="no file of predictions"):
