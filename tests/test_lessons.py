@@ -17,7 +17,7 @@ SMALL = Config.load("configs/tiny_rl.toml").edit({
 # what the runs of a lesson may have found, in the order of its variants: what proves the claim, what does not
 FOUND = {
     "kl": ([{"kl": 0.5}, {"kl": 0.1}], [{"kl": 0.15}, {"kl": 0.1}]),
-    "group": ([{"zero_variance": v} for v in (0.6, 0.4, 0.2)], [{"zero_variance": v} for v in (0.6, 0.2, 0.4)]),
+    "group": ([{"zero_variance": 0.6}, {"zero_variance": 0.2}], [{"zero_variance": 0.4}, {"zero_variance": 0.4}]),
     "hacking": (
         [{"reward": 0.95, "tokens": 9, "accuracy": 0.6}, {"reward": 0.9, "tokens": 20, "accuracy": 0.8}],
         [{"reward": 0.95, "tokens": 9, "accuracy": 0.75}, {"reward": 0.9, "tokens": 20, "accuracy": 0.8}],
