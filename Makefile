@@ -77,7 +77,7 @@ deploy-env: ## .venv-deploy with llm-compressor, for a machine with a GPU
 lab: $(READY) ## open JupyterLab at the index; LAB="..." adds its flags
 	@test -z "$(AS_ROOT)" || echo "make lab: you are root, as in most containers, so --allow-root is added;" \
 	    "to reach it from outside of the container: make lab LAB='--ip 0.0.0.0 --no-browser'"
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/index.ipynb $(AS_ROOT) $(LAB)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/index.ipynb $(AS_ROOT) $(LAB)
 
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check

@@ -8,7 +8,6 @@ data: `fitted` sets it and nothing else. `python -m cookbook.new` writes the sam
     work = jobs.job("mine", "sft", data="my_clips")
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,7 +28,6 @@ from cookbook.runs import ROOT, named
 from data_tools import loading
 from data_tools.passport import Passport
 
-log = logging.getLogger(__name__)
 
 NAME, LOADER = "tutorial", "data_tools/road_vqa.py"
 CONFIGS = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"}
@@ -162,7 +160,7 @@ def trained(name: str, step: str = "sft", seed: int = 0, engine: str = "local", 
     if not (place / runs.EXPORTS).exists() or runs.unfinished(place) == "running":
         if step == "rl":
             trained(name, "sft", seed, engine, gpus)
-        log.info("runs/%s/%s holds no export of a finished run; training it first", name, step)
+        print(f"{named(place)}: holds no finished run, so it is trained first, with the defaults of {step}.ipynb")
         pipeline.train(job(name, step, seed), engine, gpus)
     return named(runs.path(name) / step)
 

@@ -179,13 +179,16 @@ def open_model(path: str | Path, contract: Contract, dtype: str = "float32", see
 # ---- train ------------------------------------------------------------------------------------------------------
 
 
-def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = True, fresh: bool = False) -> Path:
+def train(
+    job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = True, fresh: bool = False, keep: bool = False
+) -> Path:
     """Run the job's training, SFT or GRPO as its configuration says. Returns the last export, in `runs/NAME/STEP`.
 
-    A run that was stopped goes on where it was, and one of the same settings that stands is taken as it is; with
-    `fresh` it starts over. An earlier export goes when the new one stands. `gpus` are for cosmos-rl; 0 takes all. With
-    `stop_on_alarm` a severe alarm of cookbook.watch ends the run: TrainingStopped, on cosmos-rl EngineError. Raises
-    RunError where another process trains into the folder, or where what was stopped there had other settings.
+    A run that was stopped goes on where it was, and one of the same settings that stands is taken as it is; with `keep`
+    one of other settings too, for who runs the defaults has not asked for another. With `fresh` it starts over. An
+    earlier export goes when the new one stands. `gpus` are for cosmos-rl; 0 takes all. With `stop_on_alarm` a severe
+    alarm of cookbook.watch ends the run: TrainingStopped, on cosmos-rl EngineError. Raises RunError where another
+    process trains into the folder, or where what was stopped there had other settings.
     """
     loading.require_step(job.config, job.splits)
     if job.step == "sft":
@@ -197,14 +200,15 @@ def train(job: Job, engine: str = "local", gpus: int = 0, stop_on_alarm: bool = 
         facts, began = _facts(job, program), datetime.fromtimestamp(place.stat().st_mtime)
         changed = _changed(place, job.config, facts)
         ended = (place / MANIFEST).is_file() and not unfinished(place) and any((place / runs.EXPORTS).glob("step_*"))
-        if ended and not (fresh or changed):
-            print(f"{named(place)}: stands, of these settings and this code; fresh trains again")
+        differs = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
+        if ended and not fresh and (not changed or (keep and "code" not in changed)):
+            settings = f"of other settings ({differs})" if changed else "of these settings"
+            print(f"{named(place)}: stands, {settings} and this code; fresh trains again")
             return checkpoint.find(place)
         stopped = (place / runs.STATE).is_file() or checkpoint.last_complete(place) is not None
         go_on = bool(not fresh and stopped and unfinished(place))
         changed.pop("code", None)  # a stopped run may go on after an update
         if go_on and changed:
-            differs = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
             helps = "go on with its settings, start over (-p fresh True, or --fresh), or take another name for the job"
             raise RunError(f"{named(place)}: holds a stopped run with other settings ({differs}); {helps}")
         if not go_on and any((place / runs.EXPORTS).glob("step_*")):

@@ -61,9 +61,10 @@ def parameter_form(settings: Settings, notebook: str) -> InLab:
         for field in fields.values():
             field.observe(write, "value")
         write()
-        wraps = ipywidgets.Layout(flex="1 1 0", min_width="0")
+        wraps = ipywidgets.Layout(flex="1 1 12em", min_width="12em")
+        rows = ipywidgets.Layout(flex_flow="row wrap")
         helps = [ipywidgets.HTML(html.escape(p.help), layout=wraps) for p in settings.parameters]
-        return ipywidgets.VBox([line, *(ipywidgets.HBox(row) for row in zip(fields.values(), helps))])
+        return ipywidgets.VBox([line, *(ipywidgets.HBox(row, layout=rows) for row in zip(fields.values(), helps))])
 
     return InLab("a form that writes this command as you change values", make)
 
@@ -109,6 +110,8 @@ def question_form(clips: Mapping[str, str | Path], question: str, answer: Callab
             shown.clear_output()
             with shown:  # what goes wrong in it is shown in it
                 try:
+                    if not words.value.strip():
+                        raise ValueError("the question is empty")
                     display(answer(words.value, path), *([] if is_picture(path) else [play(path)]))
                 except (OSError, ValueError) as refusal:
                     print(refusal)

@@ -41,6 +41,7 @@ ENDS = {"least": -LARGEST, "most": LARGEST}
 FORM = "one literal a line: name: type = value  # help"
 INJECTED = "# Parameters"  # the first line of the cell that papermill adds
 SESSION = "JPY_SESSION_NAME"  # JupyterLab's variable for the notebook's file
+OUR_ERRORS = ("cookbook.", "data_tools.")  # modules whose errors say what helps
 OWN_NAMES = "PAPERMILL_"  # what papermill's --inject-paths adds is no parameter of ours
 
 
@@ -72,7 +73,7 @@ class Parameter:
 
     def _hint(self, value: object) -> str:
         # a default that is refused is what somebody has written into the cell
-        return "Change it in the parameters cell." if value is self.default else f"The default is {self.default!r}."
+        return "Change it in the parameters cell." if value == self.default else f"The default is {self.default!r}."
 
     def _require_sense(self, value: object) -> None:
         held = RANGE.fullmatch(self.range)
@@ -84,7 +85,7 @@ class Parameter:
                 raise ValueError(f"{self.name} is {value!r}, but takes a {number} {ends}. {self._hint(value)}")
         elif held and held["choices"] and value not in (choices := held["choices"].split("|")):
             near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else "."
+            hint = f"; did you mean {near[0]}?" if near else f". {self._hint(value)}"
             raise ValueError(f"{self.name} is {value!r}, but takes one of {', '.join(choices)}{hint}")
 
 
@@ -142,21 +143,28 @@ def check_settings() -> Settings:
     shell = get_ipython()
     if shell is None:
         raise RuntimeError("check_settings() reads the cells of a notebook; elsewhere use validate()")
-    shell.set_custom_exc((KeyboardInterrupt,), _stopped)
+    shell.set_custom_exc((Exception, KeyboardInterrupt), _told)
     try:
         return _check(shell)
     except (TypeError, ValueError) as refusal:
-        told = f"{type(refusal).__name__}: {refusal}"
-        refusal._render_traceback_ = lambda: [told]  # what IPython shows: where in our code says nothing to anybody
+        _in_one_line(refusal)
         raise
 
 
-def _stopped(shell, kind: type, error: BaseException, trace: TracebackType, tb_offset: int | None = None) -> None:
-    """Show Ctrl-C and the stop button in one line, whatever is under way; a stopped training has its own."""
+def _told(shell, kind: type, error: BaseException, trace: TracebackType, tb_offset: int | None = None) -> None:
+    """Show the stop button and what this project refuses in their own words; a stopped training has its own."""
+    if kind is KeyboardInterrupt:
+        _in_one_line(error, "stopped; what stands is kept, and the same cell goes on from there")
+    elif kind.__module__.startswith(OUR_ERRORS):
+        _in_one_line(error)
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+
+def _in_one_line(error: BaseException, words: str = "") -> None:
+    """Let IPython show an error without its traceback: where in our code says nothing to anybody."""
     if not hasattr(error, "_render_traceback_"):
-        told = "KeyboardInterrupt: stopped; what stands is kept, and the same cell goes on from there"
+        told = f"{type(error).__name__}: {words or error}"
         error._render_traceback_ = lambda: [told]
-    shell.showtraceback((kind, error, trace))
 
 
 def _check(shell) -> Settings:

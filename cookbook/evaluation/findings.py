@@ -234,12 +234,15 @@ def worse_words(found: Mapping[str, Mapping[str, dict]]) -> str:
 
 
 def habit_words(found: Mapping[str, Mapping[str, dict]], predictions: Mapping[str, Sequence[dict]]) -> str:
-    """Returns the usual answer of the last model to each task that its last step lost, and how often that is right."""
-    lost = [task for task, part in next(iter(found.values()), {}).items() if part["verdict"] == "lost"]
+    """Returns the last model's usual answer to each task that its last step lost, and to each that it answers alike.
+
+    And how often that answer is right.
+    """
     said = []
-    for task in lost:
+    for task, part in next(iter(found.values()), {}).items():
         rows = [row for row in list(predictions.values())[-1] if row["task"] == task]
         answer, count = Counter(row["answer"] for row in rows).most_common(1)[0]
         right = sum(row["reference"] == answer for row in rows)
-        said.append(f"It answers {task} with {answer} {count} times of {len(rows)}; that is right {right} times.")
+        if part["verdict"] == "lost" or right < count == len(rows):
+            said.append(f"It answers {task} with {answer} {count} times of {len(rows)}; that is right {right} times.")
     return " ".join(said)

@@ -180,12 +180,13 @@ def held_out(
 
 
 def require_step(config: Config, splits: Splits) -> None:
-    """Raises DataError where what is held out leaves fewer samples to train on than one step takes."""
+    """Raises DataError where `custom.clips`, or what is held out, leaves too few samples for one step."""
     per_step = config[BATCH] // (config[GENERATIONS] if config.kind == "grpo" else 1)
-    kept, held = len(splits["train"]), len(splits["validation"]) + len(splits.get("test", ()))
+    kept, held = len(splits["train"]), sum(map(len, splits.values())) - len(splits["train"])
+    turn = "take more of custom.clips" if config.table("custom").get("clips", -1) > 0 else f"lower {TRAIN}.test_size"
     if kept < per_step <= kept + held:
-        what = f"{config.name}: {held} samples are held out, and {kept} are left, where one step takes {per_step}"
-        raise DataError(f"{what}; lower {TRAIN}.test_size, or {BATCH} and {MINI}")
+        what = f"{config.name}: {kept} samples are left to train on, {held} are held out, and one step takes {per_step}"
+        raise DataError(f"{what}; {turn}, or lower {BATCH} and {MINI}")
 
 
 def _without_quarantine(

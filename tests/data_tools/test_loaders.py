@@ -107,7 +107,7 @@ def test_what_is_held_out_leaves_enough_to_train_on(av):
     with pytest.raises(DataError, match=r"test_size = 0\.97 holds out 9 of 10 samples, and leaves 1.*smaller"):
         load(config(av, dataset="test_size = 0.97"), "av_folder")
     splits = load(config(av, dataset="test_size = 3"), "av_folder")
-    with pytest.raises(DataError, match="3 samples are held out, and 7 are left, where one step takes 8; lower"):
+    with pytest.raises(DataError, match="7 samples are left to train on, 3 are held out, and one step takes 8; lower"):
         require_step(config(av).edit({"train.train_batch_per_replica": 8}), splits)
     require_step(config(av).edit({"train.train_batch_per_replica": 7}), splits)
     require_step(
