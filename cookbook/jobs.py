@@ -28,7 +28,6 @@ from cookbook.runs import ROOT, named
 from data_tools import loading
 from data_tools.passport import Passport
 
-
 NAME, LOADER = "tutorial", "data_tools/road_vqa.py"
 CONFIGS = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"}
 CONTRACT = "configs/prompts/road.yaml"

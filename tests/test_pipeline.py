@@ -59,8 +59,14 @@ def test_the_share_of_reasoned_targets_is_kept_and_answers_stay_right(runs):
     assert len({s.group for s in few}) == 7
 
 
-def test_a_shorter_run_replaces_the_exports_of_a_longer_one(runs):
+def test_a_shorter_run_replaces_the_exports_of_a_longer_one_where_it_is_asked_for(runs, monkeypatch, capsys):
     world(runs)
+    long = pipeline.train(jobs.job("job", changes=SHORT | {"train.max_num_steps": 2}))
+    assert pipeline.train(jobs.job("job", changes=SHORT), keep=True) == long and long.exists()
+    assert "of other settings (train.max_num_steps: 2 there, 1 here) and this code" in capsys.readouterr().out
+    with monkeypatch.context() as other:  # what other code has trained is not kept
+        other.setattr("cookbook.runs.code_hash", lambda: "other")
+        assert pipeline.train(jobs.job("job", changes=SHORT), keep=True).name == "step_1"
     long = pipeline.train(jobs.job("job", changes=SHORT | {"train.max_num_steps": 2}))
     short = pipeline.train(jobs.job("job", changes=SHORT))
     assert (long.name, short.name) == ("step_2", "step_1")

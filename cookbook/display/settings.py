@@ -72,8 +72,9 @@ class Parameter:
         raise TypeError(f"{self.name} is {value!r} ({found}), but takes {wanted}. {remedy}")
 
     def _hint(self, value: object) -> str:
-        # a default that is refused is what somebody has written into the cell
-        return "Change it in the parameters cell." if value == self.default else f"The default is {self.default!r}."
+        # a default that is refused is what somebody has written into the cell; True is no 1
+        written = value == self.default and value is not True
+        return "Change it in the parameters cell." if written else f"The default is {self.default!r}."
 
     def _require_sense(self, value: object) -> None:
         held = RANGE.fullmatch(self.range)

@@ -361,6 +361,9 @@ def test_a_stop_while_something_loads_is_one_line_and_the_kernel_goes_on(tmp_pat
         assert told.startswith("KeyboardInterrupt: stopped; ") and "\n" not in told
         kernel.execute_cell_input("1 / 0")  # other errors keep their traceback
         assert len(until("error")["traceback"]) > 1
+        kernel.execute_cell_input("from cookbook.config import Config\nConfig.parse('[train')")  # ours say what helps
+        (told,) = until("error")["traceback"]
+        assert told.startswith("ConfigError: ")
         kernel.execute_cell_input("print(settings.epochs + 41)")
         until("stream", "42")
     finally:

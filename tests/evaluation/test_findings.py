@@ -65,10 +65,13 @@ def test_a_goal_names_the_weakest_tasks_and_does_not_call_a_worse_model_short_of
 
 
 def test_a_lost_task_is_told_with_the_answer_that_took_its_place():
-    rows = [{"task": t, "answer": "Yes", "reference": r} for t in ("rules", "cause") for r in ("Yes", "No", "No")]
-    found = {"rl_vs_sft": {"rules": {"verdict": "lost"}, "cause": {"verdict": "kept"}}}
+    tasks, truth = ("rules", "cause", "turn", "stop"), ("Yes", "No", "No")
+    rows = [{"task": t, "answer": r if t == "cause" else "Yes", "reference": r} for t in tasks[:3] for r in truth]
+    rows += [{"task": "stop", "answer": "Yes", "reference": "Yes"}] * 3
+    found = {"rl_vs_sft": {task: {"verdict": "kept"} for task in tasks} | {"rules": {"verdict": "lost"}}}
     assert findings.habit_words(found, {"sft": [], "rl": rows}) == (
-        "It answers rules with Yes 3 times of 3; that is right 1 times."
+        "It answers rules with Yes 3 times of 3; that is right 1 times. "
+        "It answers turn with Yes 3 times of 3; that is right 1 times."
     )
     assert findings.habit_words({}, {"rl": rows}) == "" == findings.habit_words({"x": {}}, {"rl": rows})
 
