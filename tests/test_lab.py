@@ -15,7 +15,7 @@ slow = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SMALL = {  # what makes each notebook short
     "setup": {},
     "data": {"train_clips": 24, "validation_clips": 6, "test_clips": 8},
-    "sft": {"clips": 24, "epochs": 2},
+    "sft": {"clips": 24, "epochs": 4},
     "rl": {"steps": 6, "lesson": ""},
     "evaluation": {"questions": 24, "control_questions": 8, "clips_in_report": 2},
 }
