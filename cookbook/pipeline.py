@@ -185,7 +185,7 @@ def train(
     """Run the job's training, SFT or GRPO as its configuration says. Returns the last export, in `runs/NAME/STEP`.
 
     A run that was stopped goes on where it was, and one of the same settings that stands is taken as it is; with `keep`
-    one of other settings too, for who runs the defaults has not asked for another. With `fresh` it starts over. An
+    one of other settings too, of the same data, start and code. With `fresh` it starts over. An
     earlier export goes when the new one stands. `gpus` are for cosmos-rl; 0 takes all. With `stop_on_alarm` a severe
     alarm of cookbook.watch ends the run: TrainingStopped, on cosmos-rl EngineError. Raises RunError where another
     process trains into the folder, or where what was stopped there had other settings.
@@ -201,7 +201,7 @@ def train(
         changed = _changed(place, job.config, facts)
         ended = (place / MANIFEST).is_file() and not unfinished(place) and any((place / runs.EXPORTS).glob("step_*"))
         differs = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in changed.items())
-        if ended and not fresh and (not changed or (keep and "code" not in changed)):
+        if ended and not fresh and (not changed or (keep and not changed.keys() & facts)):
             settings = f"of other settings ({differs})" if changed else "of these settings"
             print(f"{named(place)}: stands, {settings} and this code; fresh trains again")
             return checkpoint.find(place)
