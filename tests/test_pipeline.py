@@ -299,5 +299,6 @@ def test_a_job_is_as_shipped_only_where_both_steps_ran_with_the_shipped_settings
         made_by_a_job = {"train.output_dir": str(file.parent), "custom.loader": jobs.LOADER}
         file.write_text(Config.load(jobs.CONFIGS[step]).edit(made_by_a_job).text(), encoding="utf-8")
     assert jobs.as_shipped("job")
+    assert not jobs.shipped(Config.load(files["sft"]).edit({"train.max_num_steps": 4}))  # a key that it leaves out
     files["sft"].write_text(Config.load(files["sft"]).edit({"train.epoch": 1}).text(), encoding="utf-8")
     assert not jobs.as_shipped("job")

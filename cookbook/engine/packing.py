@@ -5,7 +5,7 @@ Why: with `train.sequence_packing` cosmos-rl 0.4.7 gathers the embeddings of a m
 nor its adapters nor the word embeddings, and no line of the log says so. And SFT never names the tokens that it wants
 (`interested_tokens`): 152,064 logits are made, copied to float32 and differentiated for each token of a clip, which has
 no label. GRPO spreads each advantage over its tokens by asking the GPU once a token (utils/sequence_packing.py:371),
-and asks for the sum over the words token by token (utils/util.py:354): half of a step's time with 3,700 tokens at once.
+and sums over the words token by token (utils/util.py:354): half of the training's time with 3,700 tokens at once.
 Used by `cookbook.engine.bridge`.
 """
 
