@@ -14,6 +14,7 @@ import socket
 from functools import partial
 from pathlib import Path
 
+from cookbook.engine.accumulation import install_accumulation
 from cookbook.engine.attention import install_attention
 from cookbook.engine.environment import AUTH
 from cookbook.engine.lora import install_lora
@@ -49,6 +50,7 @@ def install() -> dict[str, str]:
     done = {"attention": install_attention(), "video": "PyAV", "rollout": BACKEND, "names": "published"}
     done |= {
         "packing": install_packing(),
+        "weights": install_accumulation(),
         "LoRA": install_lora(),
         "prompts": install_sharing(),
         "polling": f"{POLLING_MS} ms",

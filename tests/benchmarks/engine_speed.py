@@ -1,4 +1,4 @@
-"""A shipped configuration through the whole engine, with random weights of Cosmos-Reason1-7B's shape, beside its plan.
+"""A shipped configuration through the whole engine, with random weights of 7B's or Reason2-8B's shape, beside its plan.
 
 Why: `sft_speed.py` and `rollout_speed.py` take the engine's parts alone; whoever books a GPU meets all of it: start,
 reading 16 GB, rollouts, rewards, saving. Prints seconds to the first step and of later ones, and memory, measured and
@@ -31,7 +31,9 @@ from cookbook import jobs, pipeline, runs
 from cookbook.checkpoint import INDEX
 from cookbook.checkpoint.filled import load_processor
 from cookbook.config import Config, plan
+from cookbook.config.models import family_of
 from cookbook.config.speed import used as planned_use
+from cookbook.data.architecture import QWEN2_5_VL, Architecture
 from cookbook.data.encoder import Encoder
 from cookbook.engine.launch import launch
 from cookbook.runs import ROOT, Run, read_metrics
@@ -40,9 +42,9 @@ from data_tools import road_vqa
 SHARD = 4.4e9  # bytes
 
 
-def write_weights(folder: Path) -> Path:
+def write_weights(folder: Path, family: Architecture = QWEN2_5_VL) -> Path:
     """Write the model's files, and random weights in bfloat16 under published names. Returns the folder."""
-    write_model(folder)
+    write_model(folder, family)
     (folder / "model.safetensors").unlink()
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
@@ -55,7 +57,8 @@ def write_weights(folder: Path) -> Path:
         shard.clear()
 
     for name, weight in model.named_parameters():
-        generator = torch.Generator("cuda").manual_seed(zlib.crc32((name := published(name)).encode()))
+        name = published(name) if family.native else name
+        generator = torch.Generator("cuda").manual_seed(zlib.crc32(name.encode()))
         value = torch.ones(weight.shape, device="cuda", dtype=torch.bfloat16)
         value = value.normal_(0, 0.02, generator=generator) if weight.ndim > 1 else value * (not name.endswith("bias"))
         shard[name] = value.cpu()
@@ -92,6 +95,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--tiny", action="store_true", help="the tiny base, its own clips and contract")
+    parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--pixels", type=int, default=313_600, help="of a frame; 8 of 560 x 560 are 1,600 tokens")
     parser.add_argument("--response", type=int, default=256, help="RL: tokens of a completion at most")
     parser.add_argument("--batch", type=int, default=64, help="samples or completions of a step")
@@ -111,7 +115,9 @@ def main() -> None:
     changes |= tomlkit.parse(stated).unwrap()
     model = ROOT / jobs.BASE
     if not args.tiny:
-        model = out / "whole" if (out / "whole").exists() else write_weights(out / "whole")
+        family = family_of(config["policy.model_name_or_path"])
+        model = out / family.model_type
+        model = model if model.exists() else write_weights(model, family)
         limits = {"fps": 2, "min_pixels": args.pixels, "max_pixels": args.pixels}
         (contract := out / "whole.yaml").write_text(
             yaml.safe_dump({"system": "", "answer_format": "think_answer", "video": limits})
@@ -130,7 +136,7 @@ def main() -> None:
     tokens = round(statistics.mean(batch([s])["input_ids"].shape[1] for s in job.splits["train"][:8]))
     ends = [float(line.split()[0]) for line in log if re.search(r"Step: \d+/", line)]  # generation is between two
     whole = [after - before for before, after in pairwise(ends)]
-    found = plan(config, gpus=1, gpu_gib=141, samples=len(job.splits["train"]), tokens=tokens)
+    found = plan(config, gpus=args.gpus, gpu_gib=141, samples=len(job.splits["train"]), tokens=tokens)
     print(
         f"{args.config.name}: {len(rows)} steps of {args.batch}, {tokens} tokens each, {torch.cuda.get_device_name()}"
     )

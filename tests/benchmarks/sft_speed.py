@@ -25,13 +25,14 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen3VLConfig
 
 from cookbook import jobs
 from cookbook.checkpoint.filled import load_processor
 from cookbook.config import Config
 from cookbook.config.rules import View
 from cookbook.config.speed import PARAMETERS_7B, faster
+from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL, Architecture
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.engine import bridge
@@ -45,14 +46,24 @@ LANGUAGE = {"hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads":
 VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 3584, "num_heads": 16,
           "fullatt_block_indexes": [7, 15, 23, 31], "window_size": 112, "tokens_per_second": 2}  # fmt: skip
 LIMITS = {"min_pixels": 3136, "max_pixels": 12845056}  # of the published processor
+LANGUAGE_8B = {"hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
+               "intermediate_size": 12288, "vocab_size": 151936, "head_dim": 128,
+               "rope_scaling": {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [24, 20, 20]}}  # fmt: skip
+VISION_8B = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "out_hidden_size": 4096, "num_heads": 16,
+             "num_position_embeddings": 2304, "deepstack_visual_indexes": [8, 16, 24]}  # fmt: skip
+SHAPES = {  # of a family's usual model: a folder of its tokenizer and processor, and what is larger than there
+    QWEN2_5_VL: (jobs.BASE, Qwen2_5_VLConfig, LANGUAGE, VISION),
+    QWEN3_VL: ("models/tiny-qwen3", Qwen3VLConfig, LANGUAGE_8B, VISION_8B),
+}
 LENGTHS = {98: (3_136, 64), 1686: (313_600, 8), 8186: (1_587_600, 4)}  # tokens: pixels of a frame, samples a step
 MINI, PACK, RECOMPUTE = "train.train_policy.mini_batch", "train.sequence_packing", "policy.model_gradient_checkpointing"
 COMPILE, TARGETS, AT_ONCE = "train.compile", "policy.lora.target_modules", "tokens at once"
-ADAM = "train.optm_name"
+ADAM, FROZEN, RESHARD = "train.optm_name", "policy.freeze_pattern", "train.fsdp_reshard_after_forward"
 PACKED = {AT_ONCE: 13_600, PACK: True, COMPILE: False, RECOMPUTE: True, TARGETS: "all-linear"}
 LANGUAGE_ONLY = PACKED | {TARGETS: ["model.layers"]}
 KEPT = LANGUAGE_ONLY | {AT_ONCE: 6_800, RECOMPUTE: False}
 ALL_WEIGHTS = {PACK: True, RECOMPUTE: True, "policy.lora": None, "train.optm_lr": 1e-6}
+LANGUAGE_WEIGHTS = ALL_WEIGHTS | {COMPILE: True, RECOMPUTE: False, FROZEN: ["^visual\\."]}
 ENGINE: dict[str, dict[str, Any]] = {
     "as shipped": {},
     "as planned": {},  # with what `config plan` proposes for the length, on a card of this size
@@ -66,7 +77,13 @@ ENGINE: dict[str, dict[str, Any]] = {
     "all weights, compiled": ALL_WEIGHTS | {AT_ONCE: 3_400, COMPILE: True},
     "all weights, 8-bit moments": ALL_WEIGHTS | {AT_ONCE: 13_600, COMPILE: True, ADAM: "AdamW8bit"},
     "all weights, 8-bit moments, kept": ALL_WEIGHTS
-    | {AT_ONCE: 6_800, COMPILE: True, ADAM: "AdamW8bit", RECOMPUTE: False},
+    | {AT_ONCE: 3_400, COMPILE: True, ADAM: "AdamW8bit", RECOMPUTE: False},
+    "all weights, 8-bit moments, kept, whole": ALL_WEIGHTS
+    | {AT_ONCE: 3_400, COMPILE: True, ADAM: "AdamW8bit", RECOMPUTE: False, RESHARD: "never"},
+    "language weights": LANGUAGE_WEIGHTS | {AT_ONCE: 3_400},
+    "language weights, 8-bit moments": LANGUAGE_WEIGHTS | {AT_ONCE: 6_800, ADAM: "AdamW8bit"},
+    "language weights, 8-bit moments, whole": LANGUAGE_WEIGHTS
+    | {AT_ONCE: 6_800, ADAM: "AdamW8bit", RESHARD: "never"},
 }
 EXACT = {"size": 1, "autocast": False, "dtype": torch.float32}  # two steps: the gradient that all others round
 PLAIN: dict[str, dict[str, Any]] = {
@@ -81,21 +98,22 @@ PLAIN: dict[str, dict[str, Any]] = {
 }
 
 
-def write_model(folder: Path) -> Path:
-    """Write configuration, tokenizer and processor of a model of that size, without weights. Returns the folder."""
-    shutil.copytree(ROOT / jobs.BASE, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
+def write_model(folder: Path, family: Architecture = QWEN2_5_VL) -> Path:
+    """Write configuration, tokenizer and processor of Reason1-7B's or Reason2-8B's size, without weights."""
+    tiny, kind, language, vision = SHAPES[family]
+    shutil.copytree(ROOT / tiny, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
     tiny = json.loads((folder / "config.json").read_text())
     tokens = {key: value for key, value in tiny.items() if key.endswith("_token_id")}
-    config = Qwen2_5_VLConfig(text_config=LANGUAGE, vision_config=VISION, tie_word_embeddings=False, **tokens)
-    written = config.to_dict() | {"architectures": ["Qwen2_5_VLForConditionalGeneration"]}
+    config = kind(text_config=language, vision_config=vision, tie_word_embeddings=False, **tokens)
+    written = config.to_dict() | {"architectures": tiny["architectures"]}
     (folder / "config.json").write_text(json.dumps(written, default=str))
     for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
         if (file := folder / name).is_file():
             told = json.loads(file.read_text())
             told |= LIMITS | {"size": {"shortest_edge": LIMITS["min_pixels"], "longest_edge": LIMITS["max_pixels"]}}
             file.write_text(json.dumps(told))
-    size = LANGUAGE["vocab_size"] * LANGUAGE["hidden_size"] * 2  # the engine asks the file how many words there are
-    head = {"dtype": "BF16", "shape": [LANGUAGE["vocab_size"], LANGUAGE["hidden_size"]], "data_offsets": [0, size]}
+    words = [language["vocab_size"], language["hidden_size"]]  # the engine asks the file how many words there are
+    head = {"dtype": "BF16", "shape": words, "data_offsets": [0, size := 2 * words[0] * words[1]]}
     header = json.dumps({"lm_head.weight": head}).encode()
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
@@ -292,9 +310,9 @@ def read_samples(model: Path, length: int, packer: Any) -> list[dict]:
     return samples
 
 
-def table(model: Path, length: int, names: list[str], steps: int, packer: Any, rate: float) -> None:
-    """Print a line for each variant, at one length."""
-    samples = read_samples(model, length, packer)
+def table(model: Path, length: int, names: list[str], steps: int, packer: Any, rate: float, times: int) -> None:
+    """Print a line for each variant, at one length; `times` the usual number of samples are a step."""
+    samples = read_samples(model, length, packer) * times
     tokens = sum(len(sample["input_ids"]) for sample in samples)
     patches = sum(int(sample["video_grid_thw"].prod()) for sample in samples)
     learned = sum(label != -100 for sample in samples for label in sample["label_ids"])
@@ -358,6 +376,7 @@ def main() -> None:
     parser.add_argument("variants", nargs="*", metavar="VARIANT", default=[*ENGINE, *PLAIN])
     parser.add_argument("--length", type=int, nargs="+", choices=LENGTHS, default=[1686], help="tokens of a sample")
     parser.add_argument("--steps", type=int, default=6, help="of which the first two are not timed")
+    parser.add_argument("--times", type=int, default=1, help="as many samples a step as usual")
     args = parser.parse_args()
     if unknown := set(args.variants) - {*ENGINE, *PLAIN}:
         parser.error(f"no such variants: {unknown}; there are {[*ENGINE, *PLAIN]}")
@@ -380,7 +399,7 @@ def main() -> None:
     rate = matrix_rate()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; a matrix product {rate / 1e12:.0f} TFLOP/s")
     for length in args.length:
-        table(model, length, args.variants, args.steps, packer, rate)
+        table(model, length, args.variants, args.steps, packer, rate, args.times)
 
 
 if __name__ == "__main__":
