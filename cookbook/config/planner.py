@@ -14,16 +14,18 @@ from itertools import zip_longest
 from typing import Any
 
 from cookbook.config.document import Config, ConfigError
-from cookbook.config.models import MODELS, SEVEN, Shape, family_of
+from cookbook.config.models import EIGHT, MODELS, SEVEN, Shape, family_of
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
-from cookbook.config.speed import COMPILE, GIB, PACK, PARAMETERS_7B, RECOMPUTE, faster, memory, step_seconds, used, way
+from cookbook.config.speed import COMPILE, GIB, PACK, RECOMPUTE, faster, peak, state, step_seconds, used, way
 from cookbook.display.tables import AsTable, Table
 from cookbook.runs import ROOT
 
 RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on the same tokens (one run)
 # the same where a prompt goes through once for its completions, against LoRA's SFT (three steps; LOG.md, 2026-11-30)
 SHARED_FACTOR = 5.10 / (8 * (0.36 + 0.052e-3 * (1662 + 8 * 256)))
+# of LoRA whose prompts stand before each of their completions (the later of two steps of 8.77 B; LOG.md, 2026-11-30)
+APART_FACTOR = 18.5 / (16 * (0.88 + 0.154e-3 * 2 * (1668 + 256) * EIGHT.parameters / SEVEN.parameters))
 SECONDS_A_TOKEN = 6.8 / 256  # of 64 completions of 7B, from one training to the next (LOG.md, 2026-11-30)
 LOGIT_GIB = 2.59e-3  # of one token that has logits: float32 copies, and their way back
 
@@ -91,26 +93,27 @@ def _shares_prompts(view: View) -> bool:
 
 def _peak(view: View, parameters: float, tokens: int) -> float:
     shards, packed, _, _ = _shape(view, tokens)
-    size = _model(view).parameters / PARAMETERS_7B  # logits are as many in a small model
-    peak = memory(parameters, shards, packed / size, way(view, shards), view.has_lora)
+    size = _model(view).parameters / SEVEN.parameters  # logits are as many in a small model
+    found = peak(view, parameters, shards, packed / size)
     if view.is_rl and view.has_lora:
-        peak += LOGIT_GIB * view[MINI] * view[RESPONSE] * parameters / PARAMETERS_7B
+        logits = view[MINI] * view[RESPONSE] if _shares_prompts(view) else packed
+        found += LOGIT_GIB * logits * parameters / SEVEN.parameters
     if view.is_rl and view["mode"] == "colocated":
         rows = view["rollout.batch_size"] * view[GENERATIONS]
         cache = rows * (tokens + view[RESPONSE]) * _model(view).cache_bytes / GIB
-        drawing = (12 / shards + 2) * parameters / GIB + 2 + cache  # beside whole weights in bfloat16; no gradients
-        peak = peak + cache if view.has_lora else max(peak, drawing)  # LoRA's recorded steps keep their cache
-    return peak
+        drawing = ((state(view) - 4) / shards + 2) * parameters / GIB + 2 + cache  # whole weights, and no gradients
+        found = found + cache if view.has_lora else max(found, drawing)  # LoRA's recorded steps keep their cache
+    return found
 
 
 def _seconds(view: View, tokens: int, gpu: str) -> float:
     """Returns the seconds of one optimizer step; in GRPO with its generation, where that is known."""
     shards, packed, batches, rows = _shape(view, tokens)
-    size = _model(view).parameters / PARAMETERS_7B
+    size = _model(view).parameters / SEVEN.parameters
     seconds = step_seconds(round(packed * size), batches, way(view, shards), gpu)
     if not view.is_rl:
         return seconds
-    seconds *= SHARED_FACTOR if _shares_prompts(view) else RL_FACTOR
+    seconds *= SHARED_FACTOR if _shares_prompts(view) else APART_FACTOR if view.has_lora else RL_FACTOR
     if view["mode"] == "colocated":
         calls = math.ceil(rows / view[GENERATIONS] / view["rollout.batch_size"])
         seconds += calls * view[RESPONSE] * SECONDS_A_TOKEN
@@ -125,9 +128,9 @@ def _disk(view: View, parameters: float, steps: int) -> float:
     saves = math.ceil(view["train.epoch"] / every) if every > 0 else math.ceil(steps / view["train.ckpt.save_freq"])
     keep = view["train.ckpt.max_keep"]
     kept = (saves if keep < 0 else min(saves, keep)) + bool(view["validation.enable"])
-    state = 4 if view.has_lora else 12  # float32 weights, and two AdamW moments of what is trained
-    state += 4 if view.is_rl and view["train.train_policy.kl_beta"] else 0  # the reference
-    return kept * parameters * (state + (0 if view.has_lora else 2)) / GIB
+    each = 4 if view.has_lora else state(view) - 4 + 2  # float32 weights and moments of what is trained, the export
+    each += 4 if view.is_rl and view["train.train_policy.kl_beta"] else 0  # the reference
+    return kept * parameters * each / GIB
 
 
 def plan(
@@ -203,7 +206,7 @@ def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     yield "waiting for clips to decode, validation and saving are not counted"
     if view[f"{POLICY}.tp_size"] > 1 or (view.has_lora and view[f"{POLICY}.dp_shard_size"] > 1):
         yield "tensor parallelism, and LoRA on several GPUs, are taken to share memory evenly: not measured"
-    if not (view.has_lora or view[RECOMPUTE]):
+    if not (view.has_lora or view[RECOMPUTE] or view[PACK]):
         yield "gradient checkpointing is off: the peak is higher than this, not measured"
     if view.is_rl:
         run = "LoRA on one GPU, a prompt once for its completions" if _shares_prompts(view) else "prompts apart"

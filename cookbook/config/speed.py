@@ -19,6 +19,8 @@ PARAMETERS_7B = SEVEN.parameters  # of the model that was measured
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312}  # dense bfloat16, from NVIDIA's data sheets
 PACK, COMPILE, RECOMPUTE = "train.sequence_packing", "train.compile", "policy.model_gradient_checkpointing"
 TARGETS, RESHARD = "policy.lora.target_modules", "train.fsdp_reshard_after_forward"
+ADAM, SMALL = "train.optm_name", "AdamW8bit"  # torchao's, whose moments take a byte each
+WHOLE = 12.6 / 15.4  # of whole bfloat16 weights, what keeping them through a step adds to its peak (one run)
 LANGUAGE = ["model.layers"]  # the language model's layers, by the engine's names
 
 
@@ -38,6 +40,7 @@ class Way:
 FULL = Way(0.675, 0.258e-3, 2.59e-3, rest=0.4)
 FULL_ALONE = Way(0.47, 0.258e-3, 2.59e-3, rest=0.4)
 FULL_PACKED = Way(0, 0.13e-3, 1.0e-3, rest=0.35, base=0.17, runs="one run of 3,380 tokens (LOG.md, 2026-11-30)")
+FULL_KEPT = Way(0, 0.121e-3, 10.9e-3, rest=0.35, base=0.10, runs="16 mini-batches of 3,380 tokens (LOG.md, 2026-11-30)")
 # LoRA r 16: (adapters in the tower too, recomputed, compiled)
 ONE, TWO = "one run of 13,522 tokens (LOG.md, 2026-11-30)", "two runs of 6,761 tokens (LOG.md, 2026-11-30)"
 THREE = "runs of 1,690 to 13,522 tokens (LOG.md, 2026-11-30)"
@@ -54,7 +57,8 @@ def way(view: View, shards: int) -> Way:
     """Returns the measured way that is nearest to a configuration's, and not faster than it."""
     if not view.has_lora:
         fast = view[PACK] and view[COMPILE] and not view.is_rl
-        return FULL if shards > 1 else FULL_PACKED if fast else FULL_ALONE
+        alone = FULL_ALONE if not fast else FULL_PACKED if view[RECOMPUTE] else FULL_KEPT
+        return FULL if shards > 1 else alone
     recomputed, compiled = view[RECOMPUTE], bool(view[COMPILE])
     tower = adapts_the_tower(view)
     near = (tower, recomputed, compiled), (tower, recomputed, False), (True, recomputed, False)
@@ -64,20 +68,30 @@ def way(view: View, shards: int) -> Way:
 def adapts_the_tower(view: View) -> bool:
     """Whether adapters stand in the vision tower too: then the way back leads through it."""
     targets = view[TARGETS]
-    return not (isinstance(targets, list) and targets and all(name.startswith("model.") for name in targets))
+    language = ("model.", "language_model.")
+    return not (isinstance(targets, list) and targets and all(name.startswith(language) for name in targets))
 
 
-def memory(parameters: float, shards: int, tokens: int, how: Way, lora: bool = False) -> float:
+def state(view: View) -> int:
+    """Returns bytes a parameter that are sharded: float32 weights, gradients, moments; of LoRA the bfloat16 base."""
+    return 2 if view.has_lora else 10 if view[ADAM] == SMALL else 16
+
+
+def memory(parameters: float, shards: int, tokens: float, how: Way, state: int = 16, whole: bool = False) -> float:
     """Returns GiB allocated at the peak of a training step on one GPU.
 
-    `tokens` are those of one mini-batch on one GPU, padding included. Sharded states: float32 weights, gradients and
-    both AdamW moments (16 bytes a parameter), or under LoRA the frozen base in bfloat16 (2 bytes a parameter). The rest
-    is unsharded layers and what a mini-batch leaves.
+    `tokens` are those of one mini-batch on one GPU, padding included; `state` as above, 2 for LoRA. The rest is
+    unsharded layers, all of them where weights stay `whole`, and what a mini-batch leaves.
     """
-    scale = parameters / PARAMETERS_7B
-    if lora:
-        return 2 * parameters / shards / GIB + (0.66 + how.gib * tokens) * scale
-    return 16 * parameters / shards / GIB + max(6.5, 0.5 + how.gib * tokens) * scale
+    scale, least = parameters / PARAMETERS_7B, (0.66, 0) if state == 2 else (0.5, 6.5)
+    rest = max(least[1], least[0] + how.gib * tokens) * scale
+    return (state / shards + whole * 2 * WHOLE) * parameters / GIB + rest
+
+
+def peak(view: View, parameters: float, shards: int, tokens: float) -> float:
+    """Returns the same for a configuration as it stands."""
+    whole = view[RESHARD] == "never" and not view.has_lora
+    return memory(parameters, shards, tokens, way(view, shards), state(view), whole)
 
 
 def step_seconds(tokens: int, batches: int, how: Way, gpu: str = "H200") -> float:
@@ -95,7 +109,7 @@ def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: i
     """Yields (key, value, why) that should make an SFT with samples of so many tokens faster on these cards."""
     if view.is_rl or view["train.force_use_hf"] or not family_of(view["policy.model_name_or_path"]).native:
         return  # packing and compiling are of the engine's own model; GRPO was not measured with them
-    room = (gpu_gib - 1.4) / 1.09
+    room, size = (gpu_gib - 1.4) / 1.09, state(view)
     changed: dict[str, Any] = {COMPILE: True}
     why = {
         COMPILE: "0.72 s became 0.51 s for 6,761 tokens of LoRA; the first step takes a minute longer",
@@ -103,20 +117,26 @@ def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: i
         RECOMPUTE: "nothing is computed twice: half of the time where launching kernels is not what takes it",
         PACK: "samples stand end to end, without padding, and gradients reach the tower (cookbook/engine/packing.py)",
         MINI: f"samples of {tokens:,} tokens together: kernels of one alone are launched, not computed",
-        RESHARD: "weights stay whole between the way there and the way back: not measured",
+        RESHARD: "weights are gathered once a step (cookbook/engine/accumulation.py); measured on one GPU alone",
+        ADAM: "moments of 8 bits leave room for what is computed twice else; another training",
     }
     if view.has_lora:
-        kept = LORA[False, False, True]
-        changed |= {TARGETS: LANGUAGE, RECOMPUTE: memory(parameters, shards, tokens, kept, lora=True) > room}
-        how = kept if not changed[RECOMPUTE] else LORA[True, True, False]
+        how = LORA[False, False, True]
+        changed |= {TARGETS: LANGUAGE, RECOMPUTE: memory(parameters, shards, tokens, how, size) > room}
+        how = LORA[True, True, False] if changed[RECOMPUTE] else how
     else:
         how = FULL if shards > 1 else FULL_PACKED
+        kept = [n for n in (size, 10) if shards == 1 and memory(parameters, 1, tokens, FULL_KEPT, n, True) <= room]
+        if kept:
+            changed |= {RECOMPUTE: False, RESHARD: "never"} | ({ADAM: SMALL} if kept[0] < size else {})
+            how, size = FULL_KEPT, kept[0]
+    whole = changed.get(RESHARD) == "never"
     fits = [n for n in range(1, view[BATCH] + 1) if view[BATCH] % n == 0
-            and memory(parameters, shards, n * tokens, how, view.has_lora) <= room]  # fmt: skip
+            and memory(parameters, shards, n * tokens, how, size, whole) <= room]  # fmt: skip
     if fits and fits[-1] > 1:
         changed |= {PACK: True, MINI: next((n for n in fits if n * tokens >= 13_500), fits[-1])}
     most = max(fits, default=inf) * tokens
-    if shards > 1 and memory(parameters, shards, most, how, view.has_lora) + 2 * parameters / GIB < room:
+    if shards > 1 and memory(parameters, shards, most, how, size, whole=True) < room:
         changed[RESHARD] = "never"
     if changed.get(RECOMPUTE):
         del changed[RECOMPUTE]  # it fits as it is

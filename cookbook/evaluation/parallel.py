@@ -13,6 +13,8 @@ from pathlib import Path
 
 from cookbook.runs import ROOT, read_jsonl, write_jsonl
 
+SEEN = "CUDA_VISIBLE_DEVICES"  # GPUs by number or name; without it, all of the machine
+
 
 def part_file(out: Path, part: int, parts: int) -> Path:
     """Returns the file of one process of several."""
@@ -30,10 +32,11 @@ def predict_parallel(command: Sequence[str], ids: Sequence[str], out: Path, gpus
     for part, file in enumerate(files):
         if kept and not file.is_file():
             write_jsonl([kept[name] for name in ids[part::gpus] if name in kept], file)
+    visible = [name for name in os.environ.get(SEEN, "").split(",") if name] or [str(n) for n in range(gpus)]
     try:
         for part in range(gpus):
             line = [sys.executable, "-m", "cookbook.evaluation", "predict", *command, "--part", f"{part}/{gpus}"]
-            own = {"CUDA_VISIBLE_DEVICES": str(part), "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+            own = {SEEN: visible[part % len(visible)], "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
             # a session of its own: Ctrl-C is for this process; the pipe, which `end_with_stdin` reads, ends with it
             how = {"env": os.environ | own, "stdin": subprocess.PIPE, "start_new_session": True}
             running.append(subprocess.Popen(line, **how))

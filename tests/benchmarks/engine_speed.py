@@ -115,7 +115,7 @@ def main() -> None:
     changes |= tomlkit.parse(stated).unwrap()
     model = ROOT / jobs.BASE
     if not args.tiny:
-        family = family_of(config["policy.model_name_or_path"])
+        family = family_of(published_model := config["policy.model_name_or_path"])
         model = out / family.model_type
         model = model if model.exists() else write_weights(model, family)
         limits = {"fps": 2, "min_pixels": args.pixels, "max_pixels": args.pixels}
@@ -136,7 +136,8 @@ def main() -> None:
     tokens = round(statistics.mean(batch([s])["input_ids"].shape[1] for s in job.splits["train"][:8]))
     ends = [float(line.split()[0]) for line in log if re.search(r"Step: \d+/", line)]  # generation is between two
     whole = [after - before for before, after in pairwise(ends)]
-    found = plan(config, gpus=args.gpus, gpu_gib=141, samples=len(job.splits["train"]), tokens=tokens)
+    asked = config if args.tiny else config.edit({"policy.model_name_or_path": published_model})
+    found = plan(asked, gpus=args.gpus, gpu_gib=141, samples=len(job.splits["train"]), tokens=tokens)
     print(
         f"{args.config.name}: {len(rows)} steps of {args.batch}, {tokens} tokens each, {torch.cuda.get_device_name()}"
     )

@@ -48,7 +48,7 @@ VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "out_hidd
 LIMITS = {"min_pixels": 3136, "max_pixels": 12845056}  # of the published processor
 LANGUAGE_8B = {"hidden_size": 4096, "num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8,
                "intermediate_size": 12288, "vocab_size": 151936, "head_dim": 128,
-               "rope_scaling": {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [24, 20, 20]}}  # fmt: skip
+               "rope_scaling": {"rope_type": "default", "mrope_section": [24, 20, 20]}}  # fmt: skip
 VISION_8B = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "out_hidden_size": 4096, "num_heads": 16,
              "num_position_embeddings": 2304, "deepstack_visual_indexes": [8, 16, 24]}  # fmt: skip
 SHAPES = {  # of a family's usual model: a folder of its tokenizer and processor, and what is larger than there
@@ -82,8 +82,7 @@ ENGINE: dict[str, dict[str, Any]] = {
     | {AT_ONCE: 3_400, COMPILE: True, ADAM: "AdamW8bit", RECOMPUTE: False, RESHARD: "never"},
     "language weights": LANGUAGE_WEIGHTS | {AT_ONCE: 3_400},
     "language weights, 8-bit moments": LANGUAGE_WEIGHTS | {AT_ONCE: 6_800, ADAM: "AdamW8bit"},
-    "language weights, 8-bit moments, whole": LANGUAGE_WEIGHTS
-    | {AT_ONCE: 6_800, ADAM: "AdamW8bit", RESHARD: "never"},
+    "language weights, 8-bit moments, whole": LANGUAGE_WEIGHTS | {AT_ONCE: 6_800, ADAM: "AdamW8bit", RESHARD: "never"},
 }
 EXACT = {"size": 1, "autocast": False, "dtype": torch.float32}  # two steps: the gradient that all others round
 PLAIN: dict[str, dict[str, Any]] = {

@@ -12,6 +12,7 @@ import pytest
 
 from cookbook import jobs
 from cookbook.evaluation.__main__ import main
+from cookbook.evaluation.parallel import predict_parallel
 from cookbook.runs import ROOT, read_jsonl
 from data_tools import formats
 
@@ -69,6 +70,26 @@ sys.executable = sys.argv[1]
 with sigterm_exits():
     predict_parallel([], ["0", "1", "2", "3"], Path(sys.argv[2]), 2)
 """
+
+
+SAYS_ITS_GPU = """#!{python}
+import json, os, sys
+from pathlib import Path
+row = {{"id": sys.argv[-1][0], "gpu": os.environ["CUDA_VISIBLE_DEVICES"]}}
+Path(f"{out}." + sys.argv[-1].replace("/", "-of-")).write_text(json.dumps(row) + "\\n")
+"""
+
+
+@pytest.mark.parametrize(("visible", "taken"), [(None, ["0", "1"]), ("6,3", ["6", "3"]), ("GPU-ab", ["GPU-ab"] * 2)])
+def test_each_process_gets_one_of_the_gpus_that_this_one_may_see(visible, taken, tmp_path, monkeypatch):
+    program = tmp_path / "part.py"
+    program.write_text(SAYS_ITS_GPU.format(python=sys.executable, out=(out := tmp_path / "base.jsonl")))
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [row["gpu"] for row in predict_parallel([], ["0", "1"], out, 2)] == taken
 
 
 @pytest.mark.fault("local engine")
