@@ -11,6 +11,7 @@ failures      what can go wrong, and what helps
 bridge        what is mended in the installed engine, in its own processes
 attention     PyTorch's attention, where flash-attn is missing
 packing       gradients through packed samples, and logits of labels alone
+accumulation  weights gathered once a step, not once a mini-batch
 sharing       a prompt once for all its completions
 lora          frozen weights of 16 bits, and a reference without a second copy
 video_reader  PyAV, and each clip decoded once

@@ -170,6 +170,7 @@ def test_the_bridge_says_what_it_put_in_place(engine, caplog):
         "rollout",
         "names",
         "packing",
+        "weights",
         "LoRA",
         "prompts",
         "polling",
