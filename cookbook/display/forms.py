@@ -20,7 +20,7 @@ from cookbook.data.picture import is_picture
 from cookbook.display.clips import play
 from cookbook.display.progress import choose_mode
 from cookbook.display.settings import RANGE, Parameter, Settings
-from cookbook.runs import ROOT
+from cookbook.runs import from_root
 
 WIDE, LABEL = "36em", {"description_width": "9em"}
 
@@ -105,8 +105,7 @@ def question_form(clips: Mapping[str, str | Path], question: str, answer: Callab
         button, shown = ipywidgets.Button(description="Ask"), ipywidgets.Output()
 
         def ask(_) -> None:
-            button.disabled, typed = True, Path(own.value.strip() or clip.value).expanduser()
-            path = typed if typed.exists() else ROOT / typed  # from here, or from the project's root
+            button.disabled, path = True, from_root(Path(own.value.strip() or clip.value).expanduser())
             shown.clear_output()
             with shown:  # what goes wrong in it is shown in it
                 try:

@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cookbook.data.video import read_frames
 from cookbook.display.tables import label
-from cookbook.runs import KL_ALARM
+from cookbook.runs import KL_ALARM, from_root
 
 BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0598C", "#8A8F98"
 MODEL_COLORS = (GREY, BLUE, VERMILION, GREEN, PURPLE)  # by place: base, SFT, RL, …
@@ -260,7 +260,7 @@ def frame_pictures(video: str | Path, fps: float, count: int = 8) -> list[tuple[
 
     The frames and their times are those that the model gets at `fps`. Raises VideoError where it cannot be read.
     """
-    frames, rate = read_frames(video, fps)
+    frames, rate = read_frames(from_root(video), fps)
     picked = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
     size = max(1, round(frames.shape[-1] * FRAME_HEIGHT / frames.shape[-2])), FRAME_HEIGHT
     pictures = (Image.fromarray(frames[i].permute(1, 2, 0).numpy()) for i in picked)

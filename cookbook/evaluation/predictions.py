@@ -16,7 +16,7 @@ from cookbook.data.answers import FORMATS, option_texts, read_answer
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample
 from cookbook.evaluation.metrics import right
-from cookbook.runs import read_jsonl, write_jsonl
+from cookbook.runs import named, read_jsonl, write_jsonl
 
 NEEDED = ("id", "group", "kind", "reference", "output", "options")
 STAMP = ("model", "contract", "weights", "decoding")  # what must be equal for a stored answer to be used again
@@ -43,7 +43,7 @@ def judge(sample: Sample, output: str, contract: Contract) -> dict:
     return read_row({
         "id": sample.id, "group": sample.group, "task": sample.task or kind_of(sample), "kind": kind_of(sample),
         "question": sample.question, "options": list(sample.options), "reference": reference, "output": output,
-        "video": str(sample.video) if sample.video else None,
+        "video": named(Path(sample.video)) if sample.video else None,
         "contract": contract.hash, "answer_format": contract.answer_format,
     })  # fmt: skip
 
