@@ -270,11 +270,6 @@ def named(place: Path) -> str:
     return str(place.relative_to(ROOT) if place.is_relative_to(ROOT) else place)
 
 
-def from_root(path: str | Path) -> Path:
-    """Returns the path from here, or where that is not there from the project's root: the way back of `named`."""
-    return Path(path) if Path(path).exists() else ROOT / path
-
-
 def _origin() -> dict:
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name, package in PACKAGES.items():

@@ -25,7 +25,6 @@ from cookbook.data.picture import shown_stream
 from cookbook.data.samples import CLIP_OPTIONS
 from cookbook.data.video import read_frames
 from cookbook.display import plots
-from cookbook.runs import from_root
 
 LARGEST = 60_000  # characters in the saved notebook
 FRAMES = 32  # of a copy, evenly spaced
@@ -62,7 +61,7 @@ def play(path: str | Path, largest: int = LARGEST) -> Playing:
 
     Raises VideoError for a clip that cannot be read, ValueError where no copy is small enough.
     """
-    frames, rate = read_frames(path := from_root(path), fps=60, most=FRAMES)
+    frames, rate = read_frames(path := plots.from_root(path), fps=60, most=FRAMES)
     middle = _resized(frames[[len(frames) // 2]], STILL)[0].permute(1, 2, 0)
     still = plots.png(Image.fromarray(middle.numpy()).quantize(64))
     for video in _candidates(path, frames, rate):

@@ -18,9 +18,9 @@ from IPython.display import display
 
 from cookbook.data.picture import is_picture
 from cookbook.display.clips import play
+from cookbook.display.plots import from_root
 from cookbook.display.progress import choose_mode
 from cookbook.display.settings import RANGE, Parameter, Settings
-from cookbook.runs import from_root
 
 WIDE, LABEL = "36em", {"description_width": "9em"}
 

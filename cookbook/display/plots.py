@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cookbook.data.video import read_frames
 from cookbook.display.tables import label
-from cookbook.runs import KL_ALARM, from_root
+from cookbook.runs import KL_ALARM, ROOT
 
 BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#B0598C", "#8A8F98"
 MODEL_COLORS = (GREY, BLUE, VERMILION, GREEN, PURPLE)  # by place: base, SFT, RL, …
@@ -253,6 +253,11 @@ def _bars(ax: Axes, comparison: dict, groups: Sequence[str]) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=PERCENT))
     ax.tick_params(axis="x", length=0)
     ax.grid(visible=False, axis="x")
+
+
+def from_root(path: str | Path) -> Path:
+    """Returns the path from here, or where that is not there from the project's root: the way back of `runs.named`."""
+    return Path(path) if Path(path).exists() else ROOT / path
 
 
 def frame_pictures(video: str | Path, fps: float, count: int = 8) -> list[tuple[float, Image.Image]]:

@@ -14,7 +14,7 @@ import torch
 from cookbook import runs
 from cookbook.data.contract import Contract, ContractError
 from cookbook.data.samples import Sample, message, text
-from cookbook.display.plots import frame_pictures
+from cookbook.display import plots
 from cookbook.evaluation.__main__ import main, score_files, told_apart
 from cookbook.evaluation.predict import _windows, predict, weights_hash
 from cookbook.evaluation.predictions import judge, kind_of, read, read_row, vote
@@ -29,12 +29,13 @@ def test_answers_of_a_copied_project_are_still_those_of_its_clips(items, contrac
     places = [tmp_path / name / "data" for name in ("here", "there")]
     rows = []
     for place in places:
-        monkeypatch.setattr(runs, "ROOT", place.parent)
+        for module in (runs, plots):
+            monkeypatch.setattr(module, "ROOT", place.parent)
         place.mkdir(parents=True)
         (place / "clip.mp4").write_bytes(items[0].video.read_bytes())
         rows.append(judge(items[0].with_media({items[0].video: place / "clip.mp4"}), "A", contract))
         monkeypatch.chdir(place)
-        assert frame_pictures(rows[-1]["video"], fps=2)
+        assert plots.frame_pictures(rows[-1]["video"], fps=2)
     assert rows[0] == rows[1] and rows[0]["video"] == "data/clip.mp4"
 
 
