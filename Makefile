@@ -50,8 +50,8 @@ tutorial: $(READY) ## the main job, data to report; BASE=FOLDER takes another ba
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial $(if $(BASE),--base "$(BASE)" --name "$(notdir $(BASE))") \
 	    --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
 
-recipes: $(READY) ## the four published recipes in miniature, and their page
-	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial --recipes
+recipes: $(READY) ## four published recipes in miniature, and their page; BASE too
+	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial $(if $(BASE),--base "$(BASE)") --recipes
 
 test: lint ## lint, unit tests, and every notebook under nbval
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=15 \

@@ -109,7 +109,7 @@ def ask(
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
     with shard.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
         digest = hashlib.sha256(content).hexdigest()[:12]  # some seconds for a shard of 4 GB
-    loaded = Loaded(named(folder), digest, shard.name, bound.hash, file, dtype, device)
+    loaded = Loaded(named(folder), digest, shard.name, encoder.contract.hash, file, dtype, device)
     return Answer(loaded, question, completion, thought(completion), answer, bool(out.ended[0]))
 
 

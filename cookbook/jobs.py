@@ -17,7 +17,6 @@ from typing import Any
 from cookbook import checkpoint, pipeline, runs
 from cookbook.checkpoint import CheckpointError
 from cookbook.config import Config, ConfigError
-from cookbook.config.models import family_of
 from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, RESPONSE
 from cookbook.data.answers import FORMATS
 from cookbook.data.contract import Contract
@@ -31,7 +30,6 @@ from data_tools.passport import Passport
 NAME, LOADER = "tutorial", "data_tools/road_vqa.py"
 CONFIGS = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"}
 CONTRACT = "configs/prompts/road.yaml"
-BY_PATCH = {16: "configs/prompts/road_patch16.yaml"}  # for a base whose patches are larger than the tiny base's
 STEPS, EPOCHS = "train.max_num_steps", "train.epoch"
 BASE = "models/tiny-base"
 CAPTIONS = "configs/prompts/captions.yaml"  # for a configuration that names no contract
@@ -78,7 +76,6 @@ def job(
         contract = contract or (before.get("contract", "") if same or step == "rl" else "")
         chosen, _ = fitted(chosen, name, data or before["data"], format=format, loader=loader, contract=contract)
     else:
-        contract = contract or (BY_PATCH.get(family_of(base).patch, "") if toy and base else "")
         asked = {pipeline.LOADER: loader or (LOADER if toy else ""), "custom.contract": contract}
         chosen = chosen.edit({key: said for key, said in asked.items() if said})
     if toy and step == "rl" and not (runs.path(name) / "data" / loading.PASSPORT).is_file():

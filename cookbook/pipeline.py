@@ -122,14 +122,10 @@ def prepare(config: Config, name: str, loader: str = "", seed: int = 0, base: st
     contract, splits = loading.contract(config), module.load(config)
     for samples in splits.values():
         require_plain(samples)
-    if (folder := checkpoint.on_disk(start)) and (narrow := _narrow(folder, contract)):
+    if (folder := checkpoint.on_disk(start)) and (narrow := narrower_limits(folder, contract.vision)):
         log.log(logging.WARNING if choose_engine("auto") == PROGRAM else logging.INFO, narrow)
     base = base or (lineage(start)[0].place if (ROOT / start).exists() else start)
     return Job(name, seed, loader, config, contract, splits, checked["hash"], start, base)
-
-
-def _narrow(folder: Path, contract: Contract) -> str:
-    return narrower_limits(folder, contract.vision.min_pixels, contract.vision.max_pixels)
 
 
 def _bound(config: Config, name: str, loader: str, seed: int) -> tuple[Config, ModuleType]:
@@ -256,7 +252,7 @@ def _laid_out(job: Job, gpus: int) -> Config:
 
     Raises ContractError where the start's own limits would show the engine other frames than evaluation.
     """
-    if (folder := checkpoint.on_disk(job.start)) and (narrow := _narrow(folder, job.contract)):
+    if (folder := checkpoint.on_disk(job.start)) and (narrow := narrower_limits(folder, job.contract.vision)):
         raise ContractError(narrow)
     config = job.config
     if (ROOT / job.start).exists():

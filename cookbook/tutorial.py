@@ -266,13 +266,14 @@ def page(found: Sequence[Ran]) -> str:
     return text + "</main>\n"
 
 
-def run_recipes(names: Sequence[str], seed: int, engine: str, line: Line) -> bool:
+def run_recipes(names: Sequence[str], seed: int, engine: str, line: Line, base: str = "") -> bool:
     """Run recipes into `runs/recipes`, and write `index.html` there. Returns whether all of their checks hold."""
     out, found = runs.path("recipes"), []
     for number, name in enumerate(names, start=1):
-        title = f"[{number}/{len(names)}] {name}"
-        line.begin(title)
-        found.append(run_recipe(ROOT / f"notebooks/recipes/{name}.ipynb", out, {"seed": seed, "engine": engine}, line))
+        line.begin(title := f"[{number}/{len(names)}] {name}")
+        own = {"base": base, "job": f"{name}_{Path(base).name}"} if base else {}
+        wanted = {"seed": seed, "engine": engine} | own
+        found.append(run_recipe(ROOT / f"notebooks/recipes/{name}.ipynb", out, wanted, line))
         _, words, outcome, seconds = found[-1]
         told = textwrap.wrap(words, 78, initial_indent="  ", subsequent_indent="  ")
         line.end(f"{title:32}  {duration(seconds)}, {outcome}", *told)
@@ -308,7 +309,7 @@ def main() -> int:
             told = told.replace("About", "At most")
         line.end(f"{len(names)} recipes, a notebook each, and a page of what they found.", told, STOP)
         with stderr_to(runs.path("recipes") / "stderr.log"):
-            return int(not run_recipes(names, args.seed, args.engine, line))
+            return int(not run_recipes(names, args.seed, args.engine, line, args.base))
     name, notebooks = Path(args.job).name if args.job else args.name, NOTEBOOKS
     try:
         runs.require_name(name)

@@ -116,8 +116,8 @@ def stock3(qwen3):
 
 
 @pytest.fixture(scope="session")
-def contract3() -> Contract:
-    return Contract.load(ROOT / "configs/prompts/road_patch16.yaml")
+def contract3(contract) -> Contract:
+    return contract.for_base(QWEN3_VL)
 
 
 @pytest.fixture

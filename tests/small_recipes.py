@@ -17,6 +17,7 @@ from data_tools import warehouse_vqa
 from data_tools.worlds import drive, falling, junction, warehouse
 
 SFT = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
+BASES = ("models/tiny-base", "models/tiny-qwen3")  # one of each family
 RL = ("video_rewards_rl",)  # of the four, the one that trains with rewards
 STEPS = {"train.max_num_steps": 2, "train.epoch": 2, "train.train_batch_per_replica": 8,
          "train.train_policy.mini_batch": 8}  # fmt: skip
@@ -24,13 +25,13 @@ STEP = {"train.max_num_steps": 1, "train.train_batch_per_replica": 32, "train.tr
         "rollout.batch_size": 4}  # fmt: skip
 
 
-def job(name: str, folder: Path) -> tuple[Config, str]:
-    """Returns (configuration of two steps from the tiny base, or one of GRPO, the recipe's loader file).
+def job(name: str, folder: Path, base: str = BASES[0]) -> tuple[Config, str]:
+    """Returns (configuration of two steps from a tiny base, or one of GRPO, the recipe's loader file).
 
     Builds the data below `folder`.
     """
     file, loader, build = JOBS[name]
-    bound = {"train.train_policy.dataset.name": str(build(folder)), "policy.model_name_or_path": "models/tiny-base"}
+    bound = {"train.train_policy.dataset.name": str(build(folder)), "policy.model_name_or_path": base}
     config = Config.load(f"configs/recipes/{file}.toml").edit(bound)
     if name in RL:
         return config.edit(STEP), loader

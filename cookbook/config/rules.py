@@ -338,8 +338,7 @@ def check_vision(view: View) -> Iterator[Issue]:
     from cookbook.data.contract import Contract  # which reads YAML, for this alone
 
     try:
-        vision = Contract.load(ROOT / stated).vision
-        if words := narrower_limits(folder, vision.min_pixels, vision.max_pixels):
+        if words := narrower_limits(folder, Contract.load(ROOT / stated).for_base(family_of(str(folder))).vision):
             yield view.warning("policy.model_name_or_path", words)
     except (ValueError, OSError) as error:
         yield view.error("custom.contract", " ".join(str(error).split()))

@@ -65,12 +65,12 @@ KNOWN = {family.model_type: family for family in (QWEN2_5_VL, QWEN3_VL)}
 
 
 def architecture(folder: Path) -> Architecture:
-    """Returns the family that a checkpoint's config.json names; Qwen2.5-VL where nothing, or nothing known, is named.
+    """Returns the family that the config.json of a checkpoint, or of a run's exports, names; Qwen2.5-VL for none known.
 
     Raises ValueError for a file that cannot be read.
     """
-    file = folder / "config.json"
-    return KNOWN.get(str(read_json(file).get("model_type")) if file.is_file() else "", USUAL)
+    file = next((file for place in ("", "safetensors/*/") for file in folder.glob(f"{place}config.json")), None)
+    return KNOWN.get(str(read_json(file).get("model_type")) if file else "", USUAL)
 
 
 def of_config(config: Any) -> Architecture:

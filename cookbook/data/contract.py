@@ -12,12 +12,13 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import yaml
 
 from cookbook.data.answers import FORMATS, Texts, option_texts, read_answer
+from cookbook.data.architecture import KNOWN, USUAL, Architecture
 from cookbook.data.samples import CONTROL, Message, Sample, message, text
 from cookbook.data.vision import TOTAL_PIXELS
 
@@ -56,9 +57,8 @@ class Contract:
     def load(cls, path: str | Path) -> "Contract":
         """Read a contract file.
 
-        Raises ContractError for a file that is no table of keys, a number that is none or has no meaning, and where
-        there is no size between its pixel limits, ValueError for
-        missing or unknown keys, and for a prompt that shows another form than the one rewarded.
+        Raises ContractError for a file that is no table of keys, a number that is none or has no meaning, and no size
+        between the pixel limits, ValueError for other keys, and a prompt that shows another form than is rewarded.
         """
         data, vision = _tables(Path(path))
         for found, wanted, free in (
@@ -92,9 +92,16 @@ class Contract:
         data = {key: value for key, value in asdict(self).items() if key != "vision"} | {"video": self.vision.stated()}
         Path(path).write_text(yaml.safe_dump(data, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
+    def for_base(self, family: Architecture) -> "Contract":
+        """Returns the contract with as many vision tokens for a base of this family: pixels in its merged patches."""
+        areas = [family.unit**2, *(known.unit**2 for known in KNOWN.values())]  # `min_pixels` is whole in one of them
+        own = next((area for area in areas if self.vision.min_pixels % area == 0), areas[0])
+        pixels = {key: round(n * areas[0] / own) for key, n in self.vision.stated().items() if "pixels" in key}
+        return replace(self, vision=replace(self.vision, **pixels))
+
     def require(self, other: "Contract", owner: str) -> None:
-        """Raises ContractError where another contract, that of `owner`, is not this one."""
-        if self.hash == other.hash:
+        """Raises ContractError where another contract, that of `owner`, is not this one, be it for another base."""
+        if self.for_base(USUAL).hash == other.for_base(USUAL).hash:
             return
         ours, theirs = ({**asdict(c), **asdict(c.vision)} for c in (self, other))
         changed = [key for key in ours if key not in ("vision", "max_new_tokens") and ours[key] != theirs[key]]

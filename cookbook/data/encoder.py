@@ -66,8 +66,8 @@ class Encoder:
 
     def __init__(self, processor: ProcessorMixin, contract: Contract, model_config) -> None:
         """`model_config` is the model's config: its token ids and vision settings decide the positions."""
-        self.processor, self.contract, self.config = processor, contract, model_config
-        self.family = of_config(model_config)
+        self.processor, self.config, self.family = processor, model_config, of_config(model_config)
+        self.contract = contract.for_base(self.family)
         self.tokenizer = processor.tokenizer
         self.control = control_tokens(self.tokenizer)
         self._clips, self._samples = Recent(CLIP_BYTES), Recent(TOKEN_BYTES)

@@ -19,9 +19,7 @@ TEMPORAL_PATCH = 2  # frames that are joined into one step; the number of frames
 START, END = "<|vision_start|>", "<|vision_end|>"  # around the tokens of a clip, an image, or a step with its time
 # what holds where nothing is stated
 FPS = 2.0
-VIDEO_PIXELS = USUAL.video_pixels
-TOTAL_PIXELS = USUAL.total_pixels
-IMAGE_PIXELS = USUAL.image_pixels
+VIDEO_PIXELS, TOTAL_PIXELS, IMAGE_PIXELS = USUAL.video_pixels, USUAL.total_pixels, USUAL.image_pixels
 
 
 def frames_seen(seconds: float, fps: float, frames: float = math.inf, most: int = MAX_FRAMES) -> int:
@@ -118,8 +116,8 @@ def image_tokens(
     return (h // family.unit) * (w // family.unit)
 
 
-def narrower_limits(folder: Path, min_pixels: int, max_pixels: int) -> str:
-    """Returns where a checkpoint's own limits are narrower than a contract's, and what helps; "" where they are not.
+def narrower_limits(folder: Path, seen) -> str:
+    """Returns where a checkpoint's limits are narrower than a contract's Vision, and what helps; "" where they are not.
 
     cosmos-rl's packer resizes the frames again, to the processor's limits, while our encoder, evaluation and inference
     show what the contract says: two pictures of one clip. Of a family that the engine has no packer of its own for it
@@ -127,8 +125,7 @@ def narrower_limits(folder: Path, min_pixels: int, max_pixels: int) -> str:
     """
     if not architecture(folder).native:
         return ""
-    image = folder / "preprocessor_config.json"
-    clip = folder / "video_preprocessor_config.json"
+    image, clip = folder / "preprocessor_config.json", folder / "video_preprocessor_config.json"
     for file, stock, most in (
         (clip if clip.is_file() else image, VIDEO_PIXELS, VIDEO_PIXELS[1]),
         (image, (3136, 1280 * UNIT**2), IMAGE_PIXELS[1]),  # transformers' own, where nothing is stated
@@ -144,9 +141,9 @@ def narrower_limits(folder: Path, min_pixels: int, max_pixels: int) -> str:
         )
         if odd := next((n for n in (low, high) if not isinstance(n, int | float)), None):
             raise ValueError(f"{file}: has {odd!r} where a number of pixels belongs; copy the file from the base")
-        if low > min_pixels or high < min(max_pixels, most):
-            wanted = f"min_pixels = {min(low, min_pixels)}, max_pixels = {max(high, max_pixels)}"
-            differs = f"takes {low:,} to {high:,} pixels, the contract shows {min_pixels:,} to {max_pixels:,}"
+        if low > seen.min_pixels or high < min(seen.max_pixels, most):
+            wanted = f"min_pixels = {min(low, seen.min_pixels)}, max_pixels = {max(high, seen.max_pixels)}"
+            differs = f"takes {low:,} to {high:,} pixels, the contract shows {seen.min_pixels:,} to {seen.max_pixels:,}"
             why = "cosmos-rl would train on other frames than evaluation sees"
             return f"{file} {differs}: {why}; write {wanted} into it, in `size` too"
     return ""

@@ -30,6 +30,7 @@ from cookbook.checkpoint.lineage import fingerprint
 from cookbook.checkpoint.shards import require_folder
 from cookbook.checkpoint.store import write_index, written_aside
 from cookbook.checkpoint.verify import verify
+from cookbook.data.architecture import architecture
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
@@ -154,7 +155,7 @@ def contract_of(path: str | Path, given: Contract | None = None) -> Contract:
         raise CheckpointError(f"{named(folder)}: carries no {CONTRACT}; name one with --contract")
     if own.is_file() and given:
         given.require(Contract.load(own), named(folder))
-    return given or Contract.load(own)
+    return Contract.load(own) if own.is_file() else given.for_base(architecture(folder))
 
 
 def open_form(path: str | Path, contract: Contract | None = None) -> tuple[Any, Encoder]:

@@ -88,6 +88,7 @@ def predict_file(given: argparse.Namespace) -> str:
     import torch  # scoring needs neither torch nor any data
 
     from cookbook import checkpoint, jobs, pipeline
+    from cookbook.config.models import family_of
     from cookbook.evaluation.parallel import end_with_stdin, part_file, predict_parallel
     from cookbook.evaluation.predict import predict
     from cookbook.evaluation.presets import preset
@@ -113,6 +114,7 @@ def predict_file(given: argparse.Namespace) -> str:
     if given.server:
         rows = predict_server(given.server, given.model, samples, seen, name, path=path, **how)
     elif given.vllm:
+        seen = seen.for_base(family_of(given.model))
         with vllm_server(given.model, seen, given.gpus) as address:
             rows = predict_server(address, given.model, samples, seen, name, path=path, **how)
     elif given.gpus > 1 and parts == 1:

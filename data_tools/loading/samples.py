@@ -23,6 +23,7 @@ from typing import Any
 
 from cookbook.config import Config
 from cookbook.config.custom import check_custom
+from cookbook.config.models import family_of
 from cookbook.config.schema import BATCH, GENERATIONS, MINI
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError, Sample
@@ -69,15 +70,13 @@ def media(config: Config) -> Path | None:
 
 
 def contract(config: Config) -> Contract:
-    """Returns the contract that `custom.contract` names: prompt, answer format, vision limits. Raises DataError."""
+    """Returns the contract that `custom.contract` names, its limits in the patches of the base. Raises DataError."""
     name = config.table("custom").get("contract")
     if not name:
-        raise DataError(
-            f'{config.name}: custom.contract is not stated; write contract = "configs/prompts/captions.yaml", or your '
-            "own, below [custom]: training, rollouts and evaluation read what the model sees from it"
-        )
+        words = 'write contract = "configs/prompts/captions.yaml", or your own, below [custom]: all steps read it'
+        raise DataError(f"{config.name}: custom.contract is not stated; {words}")
     try:
-        return Contract.load(ROOT / name)
+        return Contract.load(ROOT / name).for_base(family_of(config["policy.model_name_or_path"]))
     except (OSError, ValueError) as error:
         raise DataError(f"{config.name}: custom.contract cannot be read: {error}") from None
 

@@ -64,13 +64,13 @@ def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
     from transformers import AutoTokenizer  # takes seconds to load
 
     tokenizer, family = AutoTokenizer.from_pretrained(model, trust_remote_code=False), architecture(Path(model))
-    control = control_tokens(tokenizer)
+    control, bound = control_tokens(tokenizer), contract and contract.for_base(family)
 
     def count(sample: Sample, facts: Sequence[ClipFacts]) -> tuple[int, int]:
         require_plain([sample], control)
         prompt, target, messages = sample.prompt, sample.target, sample.messages
-        if contract:
-            messages, prompt = contract.conversation(messages), contract.conversation(prompt)
+        if bound:
+            messages, prompt = bound.conversation(messages), bound.conversation(prompt)
         parts = [part for turn in messages for part in turn["content"] if part["type"] in MEDIA]
         vision = sum(part_tokens(part, found, family) for part, found in zip(parts, facts))
         clips = [(part, found) for part, found in zip(parts, facts) if part["type"] == "video"]

@@ -1,7 +1,10 @@
 """The contract: one prompt, one answer format, one parser, one hash."""
 
+from dataclasses import replace
+
 import pytest
 
+from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL
 from cookbook.data.contract import Contract, ContractError
 from cookbook.runs import ROOT
 
@@ -150,3 +153,33 @@ def test_a_prompt_that_holds_a_control_token_is_refused(tmp_path):
     )
     with pytest.raises(ContractError, match="control token"):
         Contract.load(file)
+
+
+# ---- the other family of bases --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/prompts").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_base_of_either_family_is_shown_as_many_tokens(path):
+    stated = Contract.load(path)
+    both = seven, eight = stated.for_base(QWEN2_5_VL), stated.for_base(QWEN3_VL)
+    assert stated in both
+    tokens = [[n // family.unit**2 for key, n in made.vision.stated().items() if "pixels" in key]
+              for made, family in zip(both, (QWEN2_5_VL, QWEN3_VL))]  # fmt: skip
+    assert tokens[0] == tokens[1] and min(tokens[0]) > 0
+    for made in both:  # a contract that fits stays, and one goes back to where it came from
+        assert (made.for_base(QWEN2_5_VL), made.for_base(QWEN3_VL)) == both
+    eight.require(seven, "a checkpoint")
+    with pytest.raises(ContractError, match="max_frames: 768 there, 16 here"):
+        replace(eight, vision=replace(eight.vision, max_frames=16)).require(seven, "a checkpoint")
+
+
+def test_the_published_pixels_of_reason2_follow_from_those_of_reason1():
+    """NVIDIA's traffic recipes: 6,422,528 pixels a clip for Reason1, 8,388,608 for Reason2, both 8,192 tokens."""
+    stated = Contract.load(ROOT / "configs/prompts/intelligent_transportation_8k.yaml")
+    for family, pixels in ((QWEN2_5_VL, 6_422_528), (QWEN3_VL, 8_388_608)):
+        assert stated.for_base(family).vision.total_pixels == pixels == 8192 * family.unit**2
+
+
+def test_limits_that_are_nobodys_stay(contract):
+    odd = replace(contract, vision=replace(contract.vision, min_pixels=1000))
+    assert odd.for_base(QWEN3_VL) == odd == odd.for_base(QWEN2_5_VL)

@@ -83,7 +83,7 @@ mini_batch = 1
 [policy]
 model_name_or_path = "{base}"
 [custom]
-contract = "configs/prompts/{contract}.yaml"
+contract = "configs/prompts/road.yaml"
 """
 
 
@@ -125,10 +125,10 @@ def folder(tmp_path, world, contract):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
-@pytest.mark.parametrize("prompt", ["road", "road_patch16"])
-def test_tokens_labels_positions_and_pixels_equal_those_of_the_engine(folder, prompt, qwen3):
-    base = ROOT / "models/tiny-base" if prompt == "road" else qwen3
-    (folder / "sft.toml").write_text(CONFIG.format(base=base, contract=prompt))
+@pytest.mark.parametrize("family", ["tiny-base", "qwen3"])
+def test_tokens_labels_positions_and_pixels_equal_those_of_the_engine(folder, family, qwen3):
+    base = ROOT / "models/tiny-base" if family == "tiny-base" else qwen3
+    (folder / "sft.toml").write_text(CONFIG.format(base=base))
     rows = in_engine(PROGRAM, folder)
     assert len(rows) == 60 and all(row["learned"] > 1 for row in rows)
     for row in rows:
@@ -179,7 +179,7 @@ def test_the_engine_sees_other_frames_exactly_where_the_lint_warns(tmp_path, men
     asked = message("user", video(tmp_path / "c.mp4"), text("what?"))
     samples_jsonl.write([Sample("a", "c", (asked, message("assistant", text("red"))))], tmp_path / "data")
     file = tmp_path / "sft.toml"
-    told = CONFIG.format(base=base, contract="road")
+    told = CONFIG.format(base=base)
     file.write_text(told.replace("configs/prompts/road.yaml", str(tmp_path / "wide.yaml")))
     warned = [f for f in lint(Config.load(file)) if f.key == "policy.model_name_or_path"]
     theirs, ours = in_engine(LIMITS, file, tmp_path / "data")

@@ -2,16 +2,19 @@
 
 import pytest
 
-from cookbook.config import Config
+from cookbook.config import Config, plan
+from cookbook.config.models import family_of
 from cookbook.config.rules import lint
 from cookbook.data.contract import Contract
 from cookbook.runs import ROOT
+from data_tools.loading import contract
 
 OURS = sorted(
     path
     for recipe in ("video_rewards", "intelligent_transportation")
     for path in (ROOT / "configs/recipes").glob(f"{recipe}_*.toml")
 )
+FULL = sorted(path for path in (ROOT / "configs/recipes").glob("*.toml") if "tiny" not in path.stem)
 POLICY, SHARDS = "train.train_policy", "policy.parallelism.dp_shard_size"
 PUBLISHED = {
     "video_rewards_sft": {
@@ -40,6 +43,15 @@ def test_a_recipes_file_is_clean_and_opens_with_its_command(path):
     head = path.read_text().split("\n\n")[0]
     assert "Change first:" in head and ("--config configs/recipes/" + path.name in head or "papermill" in head)
     Contract.load(ROOT / config.table("custom")["contract"])
+
+
+@pytest.mark.parametrize("base", ["nvidia/Cosmos-Reason2-8B", "nvidia/Cosmos-Reason2-2B"])
+@pytest.mark.parametrize("path", FULL, ids=lambda path: path.stem)
+def test_a_published_base_of_the_other_family_is_taken(path, base):
+    config = Config.load(path).edit({"policy.model_name_or_path": base})
+    assert lint(config, gpus=8) == []
+    assert plan(config, gpus=8, gpu_gib=80, samples=3400, tokens=1500).fits
+    assert contract(config) == Contract.load(ROOT / config.table("custom")["contract"]).for_base(family_of(base))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

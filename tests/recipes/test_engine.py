@@ -9,20 +9,24 @@ import sys
 
 import pytest
 from engine_process import in_engine
-from small_recipes import RL, SFT, job
+from small_recipes import BASES, RL, SFT, job
 
-from cookbook import pipeline
+from cookbook import checkpoint, pipeline
+from cookbook.config import lint
+from cookbook.config.models import family_of
+from cookbook.data.contract import Contract
 from cookbook.runs import read_metrics
 
 PROGRAM = """
 import json, sys
 from pathlib import Path
 import toml
-from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker
+from cosmos_rl.dispatcher.data.packer import HFVLMDataPacker, Qwen2_5_VLM_DataPacker
 from cosmos_rl.dispatcher.data.schema import RLPayload
 from cosmos_rl.policy.config import Config as EngineConfig
 from cosmos_rl.utils.util import call_setup
 from cookbook.config import Config
+from cookbook.config.models import family_of
 from cookbook.engine import video_reader
 from data_tools import loading
 from data_tools.loading.engine import EngineDataset
@@ -32,7 +36,8 @@ out = {}
 for name, loader in json.loads(sys.argv[2]).items():
     path = Path(sys.argv[1]) / f"{name}.toml"
     ours, theirs = Config.load(path), EngineConfig.from_dict(toml.load(path))
-    packer = Qwen2_5_VLM_DataPacker()
+    native = family_of(ours["policy.model_name_or_path"]).native
+    packer = Qwen2_5_VLM_DataPacker() if native else HFVLMDataPacker()  # as the engine chooses
     call_setup(packer, theirs)
     samples = loading.loader(loader).load(ours)["train"]
     data = EngineDataset(samples, ours)
@@ -57,10 +62,11 @@ print("RESULT" + json.dumps(out))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
-def test_the_engines_packer_takes_every_recipes_samples(tmp_path):
+@pytest.mark.parametrize("base", BASES)
+def test_the_engines_packer_takes_every_recipes_samples(base, tmp_path):
     loaders = {}
     for name in (*SFT, *RL):
-        config, loaders[name] = job(name, tmp_path / name)
+        config, loaders[name] = job(name, tmp_path / name, base)
         (tmp_path / f"{name}.toml").write_text(config.text())
     found = in_engine(PROGRAM, tmp_path, json.dumps(loaders))
     for name in SFT:
@@ -75,10 +81,15 @@ def test_the_engines_packer_takes_every_recipes_samples(tmp_path):
         )
 
 
+@pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("recipe", (*SFT, *RL))
-def test_the_local_engine_steps_and_exports(recipe, runs):
-    config, loader = job(recipe, runs)
-    export = pipeline.train(pipeline.prepare(config, "job", loader), stop_on_alarm=False)
+def test_the_local_engine_steps_and_exports(recipe, base, runs):
+    config, loader = job(recipe, runs, base)
+    assert lint(config, gpus=1) == []
+    work = pipeline.prepare(config, "job", loader)
+    export, unit = pipeline.train(work, stop_on_alarm=False), family_of(base).unit
+    limits = Contract.load(export / checkpoint.CONTRACT).vision
+    assert limits == work.contract.vision and (limits.min_pixels, limits.max_pixels) == (unit**2, 4 * unit**2)
     if recipe in RL:
         values = [row["train/reward_mean"] for row in read_metrics(runs / "job/rl")]
         assert (export.name, len(values)) == ("step_1", 1) and math.isfinite(values[0])
