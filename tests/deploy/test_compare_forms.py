@@ -44,6 +44,10 @@ def test_other_items_or_contracts_are_not_compared():
         compare_forms({"full": asked("11"), "int8": asked("111")})
     with pytest.raises(ValueError, match="do not compare"):
         compare_forms({"full": asked("11"), "int8": asked("11", "other")})
+    for row in (none := asked("00")).rows:
+        row["reference"] = None
+    with pytest.raises(ValueError, match="no question has a reference"):
+        compare_forms({"full": none, "int8": none})
 
 
 def test_the_commands_lead_from_a_checkpoint_to_an_upload(full, tmp_path, samples, capsys):
