@@ -105,4 +105,4 @@ def test_w4a16_is_calibrated_on_the_training_split_of_its_run(full, tmp_path, sa
     )
     assert main(["quantise", str(run), out, "--form", "w4a16"]) == 0
     assert asked == [("", "", "", "", "train", str(run / "config.toml"))]
-    assert f"--scheme W4A16 --calibration {out}.calibration.jsonl" in capsys.readouterr().out
+    assert f"--scheme W4A16 --calibration {out}.calibration\n" in capsys.readouterr().out
