@@ -69,10 +69,10 @@ test-faults: $(READY) ## injected faults, the slow ones too, and a table of them
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests
 
-deploy-env: ## .venv-deploy with llm-compressor, for a machine with a GPU
+deploy-env: ## .venv-deploy with llm-compressor, 5.7 GB; the tiny model needs no GPU
 	@test -x $(BIN)/uv || .ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
 	$(BIN)/uv venv --allow-existing .venv-deploy
-	$(BIN)/uv pip install --python .venv-deploy/bin/python llmcompressor qwen-vl-utils datasets
+	$(BIN)/uv pip install --python .venv-deploy/bin/python llmcompressor torchvision
 
 lab: $(READY) ## open JupyterLab at the index; LAB="..." adds its flags
 	@test -z "$(AS_ROOT)" || echo "make lab: you are root, as in most containers, so --allow-root is added;" \

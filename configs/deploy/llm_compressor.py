@@ -1,60 +1,61 @@
-"""Quantise a checkpoint with llm-compressor, in an environment of its own (`make deploy-env`): FP8 dynamic, or W4A16.
+"""Quantise a checkpoint with llm-compressor, in an environment of its own (`make deploy-env`): FP8, or four bits.
 
-Why: it needs other versions of torch and transformers than training does, and a GPU. Vision tower and lm_head stay as
-they are. W4A16 (GPTQ) is calibrated on what `python -m cookbook.deploy quantise --form w4a16` writes: clips that
-the run was trained on. This file was not run by us: LOG.md.
+Why: it needs other versions of torch and transformers than training does; so it takes from training what must not
+differ, tensors and files: `python -m cookbook.deploy quantise … --form w4a16` writes clips that the run was trained on
+as the model takes them, and config.json, tokenizer and processor are copied. Vision tower and lm_head stay as they are.
+W4A16 (GPTQ) is calibrated; FP8_DYNAMIC and NVFP4A16 need no clip. A group of weights with one scale has 128 of them (16
+in NVFP4A16), which divides the rows of the published models; where it does not, as in the tiny ones (64), the largest
+part that does. Run by us on a CPU, for the tiny models of both families; neither on a GPU nor for 7B: LOG.md.
 
     .venv-deploy/bin/python configs/deploy/llm_compressor.py runs/mine/rl OUT --scheme FP8_DYNAMIC
-    .venv-deploy/bin/python configs/deploy/llm_compressor.py runs/mine/rl OUT --scheme W4A16 --calibration FILE
+    .venv-deploy/bin/python configs/deploy/llm_compressor.py runs/mine/rl OUT --scheme W4A16 --calibration FOLDER
 """
 
 import argparse
 import json
+import math
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
-import torch
-from datasets import Dataset
+from compressed_tensors.quantization import preset_name_to_scheme
 from llmcompressor import oneshot
 from llmcompressor.modifiers.quantization import GPTQModifier, QuantizationModifier
-from qwen_vl_utils import process_vision_info
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from transformers import AutoModelForImageTextToText
 
-LONGEST = 8192  # tokens of a calibration sample
-KEPT = ["re:.*lm_head", "re:.*visual.*"]
+KEPT = ["re:.*visual.*", "re:.*lm_head.*"]
+SETTINGS, KEY = "config.json", "quantization_config"
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("checkpoint", type=Path)
 parser.add_argument("out", type=Path)
-parser.add_argument("--scheme", choices=["FP8_DYNAMIC", "W4A16"], required=True)
+parser.add_argument("--scheme", choices=["FP8_DYNAMIC", "W4A16", "NVFP4A16"], required=True)
 parser.add_argument("--calibration", type=Path)
 given = parser.parse_args()
-if given.scheme == "W4A16" and not given.calibration:
-    parser.error("W4A16 needs --calibration FILE")
+files = sorted(given.calibration.glob("*.safetensors")) if given.calibration else []
+if bool(files) != (given.scheme == "W4A16"):
+    parser.error("W4A16 needs --calibration FOLDER with clips in it, the others need none")
 
-model = Qwen2_5_VLForConditionalGeneration.from_pretrained(given.checkpoint, torch_dtype="auto", device_map="auto")
-processor = AutoProcessor.from_pretrained(given.checkpoint)
-
-
-def encoded(row: dict) -> dict:
-    """Returns one conversation as the model takes it, its clip at the contract's rate and size."""
-    turns = json.loads(row["turns"])
-    words = processor.apply_chat_template(turns, tokenize=False)
-    images, videos, how = process_vision_info(turns, return_video_kwargs=True)
-    return processor(text=[words], images=images, videos=videos, padding=False, max_length=LONGEST, **how)
-
-
-if given.scheme == "W4A16":
-    lines = given.calibration.read_text(encoding="utf-8").splitlines()
-    data = Dataset.from_dict({"turns": lines}).map(encoded, remove_columns=["turns"])
-    recipe = GPTQModifier(targets="Linear", scheme=given.scheme, ignore=KEPT)
-    oneshot(
-        model=model, dataset=data, recipe=recipe, max_seq_length=LONGEST, num_calibration_samples=len(lines),
-        data_collator=lambda rows: {key: torch.tensor(value) for key, value in rows[0].items()},
-    )  # fmt: skip
+model = AutoModelForImageTextToText.from_pretrained(given.checkpoint, dtype="auto")
+scheme = preset_name_to_scheme(given.scheme, ["Linear"])
+if group := scheme.weights.group_size:
+    rows = {m.in_features for name, m in model.named_modules() if ".layers." in name and name.endswith("_proj")}
+    scheme.weights.group_size = math.gcd(group, *rows)
+    print(f"{given.scheme}: a scale for each {scheme.weights.group_size} weights of a row")
+how = {"config_groups": {"group_0": scheme}, "ignore": KEPT}
+if files:
+    oneshot(model=model, recipe=GPTQModifier(**how), dataset=DataLoader(files, batch_size=None, collate_fn=load_file))
 else:
-    oneshot(model=model, recipe=QuantizationModifier(targets="Linear", scheme=given.scheme, ignore=KEPT))
+    oneshot(model=model, recipe=QuantizationModifier(**how))
 model.save_pretrained(given.out, save_compressed=True)
-processor.save_pretrained(given.out)
-if (contract := given.checkpoint / "contract.yaml").is_file():
-    shutil.copyfile(contract, given.out / contract.name)
+
+config, made = (json.loads((place / SETTINGS).read_text(encoding="utf-8")) for place in (given.checkpoint, given.out))
+for file in given.checkpoint.iterdir():
+    if file.is_file() and file.suffix not in (".safetensors", ".md") and not file.name.endswith(".index.json"):
+        shutil.copyfile(file, given.out / file.name)
+form = given.scheme.lower().replace("_", "-")
+told = {"kind": form, "start": str(given.checkpoint), "llmcompressor": version("llmcompressor")}
+for name, content in ((SETTINGS, config | {KEY: made[KEY] | {"ignore": KEPT}}), ("manifest.json", told)):
+    (given.out / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -36,7 +36,7 @@ def _quantise(given: argparse.Namespace) -> None:
     if given.form not in quantise.BY_LLM_COMPRESSOR:
         print(named(quantise.quantise(given.path, given.out, given.form)))
         return
-    folder, scheme = quantise.form_of(given.path)[0], quantise.BY_LLM_COMPRESSOR[given.form]
+    folder, scheme = quantise.form_of(given.path)[0], given.form.upper().replace("-", "_")
     line = f".venv-deploy/bin/python {quantise.SCRIPT} {named(folder)} {given.out} --scheme {scheme}"
     if given.form == "w4a16":
         from cookbook import jobs
@@ -45,8 +45,8 @@ def _quantise(given: argparse.Namespace) -> None:
         if not config.is_file():
             raise ValueError(f"{given.path}: is of no run, and w4a16 is calibrated on what a run was trained on")
         train, contract, _ = jobs.evaluation_samples("", "", "", "", "train", str(config))
-        file = quantise.calibration(train, contract, ROOT / f"{given.out}.calibration.jsonl")
-        line += f" --calibration {named(file)}"
+        clips = quantise.calibration(train, contract, folder, ROOT / f"{given.out}.calibration")
+        line += f" --calibration {named(clips)}"
     print(f"make deploy-env     # once\n{line}")
 
 
@@ -120,8 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("quantise", "serve", "compare", "card"):
         add[name].add_argument("--contract", default="", help="for a checkpoint that carries none")
     add["quantise"].add_argument("out")
-    forms = [*quantise.FORMS, *quantise.BY_LLM_COMPRESSOR]
-    add["quantise"].add_argument("--form", choices=forms, default="int8", help="the last two: prints the lines only")
+    words = "the last three: prints the lines that make them, by llm-compressor"
+    add["quantise"].add_argument("--form", choices=quantise.READ, default="int8", help=words)
     add["serve"].add_argument("--name", default="", help="under which it is asked for; default: the path")
     add["serve"].add_argument("--host", default="127.0.0.1", help="of our server; vLLM listens to this machine")
     add["serve"].add_argument("--open", action="store_true", help="a host that other machines reach is meant")

@@ -126,10 +126,12 @@ class Forms(AsTable):
 def compare_forms(asked: Mapping[str, Asked], margin: float = 0.05) -> Forms:
     """Returns the forms beside each other, each tested against the first with a margin (share of right answers).
 
-    Raises ValueError where they did not answer the same items, ContractError for other contracts.
+    Raises ValueError where they did not answer the same items, or none has a reference; ContractError for others.
     """
     rows = {name: form.rows for name, form in asked.items()}
     require_same_items(rows)
+    if not any(row["reference"] for row in next(iter(rows.values()))):
+        raise ValueError("no question has a reference, so no answer can be right, and all forms would pass")
     require_same_contract(rows)
     (_, first), *others = rows.items()
     groups, right = [row["group"] for row in first], [row["correct"] for row in first]

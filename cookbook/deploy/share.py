@@ -55,13 +55,9 @@ def licence_of(base: str, stated: str = "") -> dict[str, str]:
 
 
 def model_card(
-    path: str | Path,
-    repo: str,
-    contract: Contract,
-    comparison: Mapping[str, Any] | None = None,
-    model: str = "",
+    path: str | Path, repo: str, contract: Contract, comparison: Mapping[str, Any] | None = None, model: str = "",
     licence: str = "",
-) -> ModelCard:
+) -> ModelCard:  # fmt: skip
     """Returns the card of a checkpoint: lineage, contract, evaluation with intervals, and what it is not good at.
 
     `comparison` is what evaluation.ipynb has left (comparison.json) or `Forms.summary`, `model` its name there. Raises
@@ -84,7 +80,7 @@ def model_card(
     ] if score else None  # fmt: skip
     facts = {"base_model": base} if not (ROOT / base).exists() else {}  # a folder here is no name of the hub
     if form:
-        facts["quantized_by"] = "torchao"
+        facts["quantized_by"] = "torchao" if form.pack else "llm-compressor"
     head = ModelCardData(
         **licence_of(base, licence), **facts, library_name="transformers", pipeline_tag=TASK, eval_results=results,
         model_name=repo.split("/")[-1], tags=["cosmos-reason", "video", *[stage.kind for stage in stages[1:]]],

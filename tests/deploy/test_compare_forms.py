@@ -44,6 +44,10 @@ def test_other_items_or_contracts_are_not_compared():
         compare_forms({"full": asked("11"), "int8": asked("111")})
     with pytest.raises(ValueError, match="do not compare"):
         compare_forms({"full": asked("11"), "int8": asked("11", "other")})
+    for row in (none := asked("00")).rows:
+        row["reference"] = None
+    with pytest.raises(ValueError, match="no question has a reference"):
+        compare_forms({"full": none, "int8": none})
 
 
 def test_the_commands_lead_from_a_checkpoint_to_an_upload(full, tmp_path, samples, capsys):
@@ -101,4 +105,4 @@ def test_w4a16_is_calibrated_on_the_training_split_of_its_run(full, tmp_path, sa
     )
     assert main(["quantise", str(run), out, "--form", "w4a16"]) == 0
     assert asked == [("", "", "", "", "train", str(run / "config.toml"))]
-    assert f"--scheme W4A16 --calibration {out}.calibration.jsonl" in capsys.readouterr().out
+    assert f"--scheme W4A16 --calibration {out}.calibration\n" in capsys.readouterr().out

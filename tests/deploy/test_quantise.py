@@ -7,12 +7,23 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from cookbook.checkpoint import CheckpointError, find
 from cookbook.checkpoint.lineage import lineage
 from cookbook.data.contract import ContractError
 from cookbook.deploy import quantise as ours
-from cookbook.deploy.quantise import FORMS, MATRIX, calibration, form_of, open_form, quantise, tensors_of, weight_bytes
+from cookbook.deploy.quantise import (
+    BY_LLM_COMPRESSOR,
+    FORMS,
+    MATRIX,
+    calibration,
+    form_of,
+    open_form,
+    quantise,
+    tensors_of,
+    weight_bytes,
+)
 from cookbook.evaluation.predict import predict, weights_hash
 from cookbook.runs import ROOT
 
@@ -80,12 +91,79 @@ def test_it_knows_where_it_comes_from_and_cannot_be_trained(form, full, forms):
     assert form_of(forms[form])[1] is FORMS[form] and form_of(full)[1] is None
 
 
-def test_calibration_looks_at_training_clips_alone(samples, contract, tmp_path):
-    file = calibration(samples, contract, tmp_path / "c.jsonl", count=5)
-    turns = [json.loads(line) for line in file.read_text().splitlines()]
-    assert len(turns) == 5 and {turn["role"] for turn in turns[0]} == {"system", "user", "assistant"}
-    shown = {part["video"] for found in turns for turn in found for part in turn["content"] if part["type"] == "video"}
-    assert shown <= {str(sample.video) for sample in samples} and len(shown) > 1
+def test_calibration_looks_at_training_clips_alone_as_training_does(samples, contract, encoder, full, tmp_path):
+    (tmp_path / "clips.incomplete-0").mkdir()  # of a call that was stopped
+    files = sorted(calibration(samples, contract, full, tmp_path / "clips", count=5).iterdir())
+    chosen = samples[:: len(samples) // 5][:5]
+    assert len(files) == 5 and len({sample.video for sample in chosen}) > 1
+    for file, sample in zip(files, chosen):
+        kept, meant = load_file(file), encoder.training_batch([sample])
+        assert kept.keys() == meant.keys() - {"labels"}  # with labels it would make a loss of them
+        assert all(torch.equal(part, meant[name].to(part.dtype)) for name, part in kept.items())
+
+
+# ---- what llm-compressor makes ---------------------------------------------------------------------------------------
+
+
+def four_bits(codes):
+    """Four bits each, side by side in bytes, the first in the lower half."""
+    return codes[:, ::2] | codes[:, 1::2] << 4
+
+
+def w4a16(weight):
+    """As compressed-tensors keeps it: a scale each 64 weights, eight numbers to a word, without a sign."""
+    groups = weight.unflatten(1, (-1, 64))
+    scale = (groups.abs().amax(2) / 7.5).bfloat16()
+    numbers = (groups / scale.float().unsqueeze(2)).round().clamp(-8, 7).flatten(1)
+    packed = four_bits((numbers + 8).to(torch.uint8)).view(torch.int32)
+    return {"packed": packed, "scale": scale, "shape": torch.tensor(weight.shape)}
+
+
+def nvfp4a16(weight):
+    """As compressed-tensors keeps it: a scale of float8 each 16 weights, and one for the matrix; two to a byte."""
+    sizes, groups, whole = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6]), weight.unflatten(1, (-1, 16)), 448 * 6
+    scale = (groups.abs().amax(2) / 6 * (whole / weight.abs().max())).to(torch.float8_e4m3fn)
+    shrunk = groups / (scale.float() * weight.abs().max() / whole).unsqueeze(2)
+    codes = (shrunk.abs().unsqueeze(-1) - sizes).abs().argmin(-1) + 8 * (shrunk < 0)
+    return {"packed": four_bits(codes.flatten(1).to(torch.uint8)), "scale": scale,
+            "global_scale": (whole / weight.abs().max()).reshape(1)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "pack", "lost"), [("w4a16", w4a16, 1 / 12), ("nvfp4a16", nvfp4a16, 1 / 5)])
+def test_four_bits_are_read_as_compressed_tensors_lays_them(form, pack, lost, full, tmp_path):
+    shutil.copytree(full, small := tmp_path / form)
+    kept = load_file(small / "model.safetensors")
+    for name in filter(MATRIX.fullmatch, [*kept]):
+        kept |= {f"{name}_{end}": part for end, part in pack(kept.pop(name).float()).items()}
+    save_file(kept, small / "model.safetensors", {"format": "pt"})
+    told_by_others(small, BY_LLM_COMPRESSOR[form].settings)
+    assert form_of(small)[1] is BY_LLM_COMPRESSOR[form]
+    weights = open_form(small)[0].state_dict()
+    for name, old in ((name, tensor) for name, tensor in tensors_of(full).items() if MATRIX.fullmatch(name)):
+        new = weights["model.language_model" + name.removeprefix("model")]
+        assert ((new - old.float()).abs() <= lost * old.float().abs().amax(1, keepdim=True)).all(), name
+
+
+def told_by_others(folder, settings):
+    """Write config.json as llm-compressor does: with its version, and keys that decide nothing."""
+    group = settings["config_groups"]["group_0"]
+    weights = group["weights"] | {"group_size": 64, "actorder": "static", "observer": "memoryless_minmax"}
+    said = settings | {"config_groups": {"group_0": group | {"weights": weights}}, "version": "0.19.0"}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": said}))
+
+
+def test_fp8_dynamic_rounds_what_goes_into_a_matrix(forms, tmp_path):
+    shutil.copytree(forms["float8"], small := tmp_path / "fp8")
+    told_by_others(small, BY_LLM_COMPRESSOR["fp8-dynamic"].settings)
+    plain, rounding = (
+        open_form(place)[0].get_submodule("model.language_model.layers.0.mlp.up_proj")
+        for place in (forms["float8"], small)
+    )
+    given = torch.randn(3, 192) * torch.tensor([[1.0], [100.0], [0.01]])
+    scale = given.abs().amax(1, keepdim=True) / 448
+    rounded = (given / scale).to(torch.float8_e4m3fn).float() * scale
+    assert torch.allclose(rounding(given), plain(rounded)) and not torch.allclose(rounding(given), plain(given))
 
 
 # ---- what is refused, in one line ------------------------------------------------------------------------------------
@@ -147,5 +225,5 @@ def test_another_contract_than_the_checkpoints_is_one_line(forms, contract):
 
 def test_the_shipped_script_takes_what_the_command_prints():
     words = (ROOT / ours.SCRIPT).read_text()
-    assert all(f'"{scheme}"' in words for scheme in ours.BY_LLM_COMPRESSOR.values())
-    assert all(f'"{kept.removesuffix(".*")}' in words for kept in ours.KEPT)
+    assert all(f'"{form.upper().replace("-", "_")}"' in words for form in BY_LLM_COMPRESSOR)
+    assert all(f'"{kept}"' in words for kept in ours.KEPT)
