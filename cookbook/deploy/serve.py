@@ -20,6 +20,7 @@ from pathlib import Path
 import requests
 import torch
 
+from cookbook.data.architecture import architecture
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
@@ -39,14 +40,14 @@ IMAGES = {  # as their documents name them; a tag of a date is better than the n
 }
 
 
-def longest(contract: Contract, positions: int) -> int:
+def longest(contract: Contract, positions: int, unit: int = UNIT) -> int:
     """Returns the tokens that the longest prompt under a contract and its answer take, at most the model's positions.
 
-    Each two frames become a token for each 28 x 28 pixels.
+    Each two frames become a token for each `unit` x `unit` pixels.
     """
     vision = contract.vision
     pixels = min(vision.max_frames * vision.max_pixels, vision.total_pixels)
-    return min(positions, pixels // (TEMPORAL_PATCH * UNIT**2) + ROOM + contract.max_new_tokens)
+    return min(positions, pixels // (TEMPORAL_PATCH * unit**2) + ROOM + contract.max_new_tokens)
 
 
 def serve_line(
@@ -59,7 +60,12 @@ def serve_line(
     """
     folder, _ = form_of(path)
     positions = read_json(folder / SETTINGS).get("text_config", {}).get("max_position_embeddings", 128_000)
-    more = ["--max-model-len", str(longest(contract, positions)), "--limit-mm-per-prompt", '{"video": 1, "image": 1}']
+    more = [
+        "--max-model-len",
+        str(longest(contract, positions, architecture(folder).unit)),
+        "--limit-mm-per-prompt",
+        '{"video": 1, "image": 1}',
+    ]
     more += [part for file in folder.glob("chat_template.*") for part in ("--chat-template", str(file))][:2]
     line = vllm_command(name, contract, port, 1, folder, [*more, *(("--reasoning-parser", parser) if parser else ())])
     if where == "vllm":

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cookbook.data.architecture import QWEN3_VL
 from cookbook.data.contract import ContractError
 from cookbook.deploy.app import run_server
 from cookbook.deploy.quantise import contract_of, open_form
@@ -206,6 +207,8 @@ def test_the_longest_prompt_fits(contract):
     seven = replace(contract, vision=replace(contract.vision, fps=4, max_pixels=81_920, max_frames=32))
     assert longest(seven, 128_000) == 32 * 81_920 // (2 * 784) + 2048 + contract.max_new_tokens
     assert longest(contract, 2000) == 2000
+    eight = seven.for_base(QWEN3_VL)  # as many tokens, of larger patches
+    assert longest(eight, 128_000, QWEN3_VL.unit) == pytest.approx(longest(seven, 128_000), abs=1)
 
 
 def test_a_contract_that_is_not_the_checkpoints_is_refused_before_anything_starts(full, tmp_path, contract):
