@@ -60,12 +60,8 @@ def serve_line(
     """
     folder, _ = form_of(path)
     positions = read_json(folder / SETTINGS).get("text_config", {}).get("max_position_embeddings", 128_000)
-    more = [
-        "--max-model-len",
-        str(longest(contract, positions, architecture(folder).unit)),
-        "--limit-mm-per-prompt",
-        '{"video": 1, "image": 1}',
-    ]
+    most = longest(contract, positions, architecture(folder).unit)
+    more = ["--max-model-len", str(most), "--limit-mm-per-prompt", '{"video": 1, "image": 1}']
     more += [part for file in folder.glob("chat_template.*") for part in ("--chat-template", str(file))][:2]
     line = vllm_command(name, contract, port, 1, folder, [*more, *(("--reasoning-parser", parser) if parser else ())])
     if where == "vllm":
