@@ -15,7 +15,7 @@ from cookbook.runs import ROOT
 TOPS = {
     "cookbook": "tutorial jobs new pipeline runs inference gym watch compare lessons",
     "data_tools": "cosmos_sft cosmos_grpo avha_sft_single_caption llava_sft saved_sft samples_sft road_vqa videophy2 "
-    "wts_vqa warehouse_vqa av_caption convert region_masks videophy2_download",
+    "wts_vqa warehouse_vqa av_caption av_grounding convert region_masks videophy2_download",
 }
 # each may import from those before it; `runs` and `config` say where things are and how they are set
 ORDER = ["runs", "data", "display", "config", "model", "checkpoint", "training", "evaluation", "deploy", "engine",
