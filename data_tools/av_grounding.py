@@ -22,7 +22,7 @@ from typing import Any
 
 from cookbook.config import Config
 from cookbook.data.samples import DataError, Sample, message, text
-from cookbook.evaluation.metrics.boxes import Box, box
+from cookbook.evaluation.metrics.boxes import Box, as_box
 from cookbook.runs import ROOT
 from data_tools import loading
 from data_tools.formats.source import Problems, inside, parse_json, read_rows, read_text, safe_id, shown, skipping
@@ -67,34 +67,36 @@ def read(
                 raise DataError(f"names no file of annotations; an entry has id, media and {' or '.join(NAMES)}")
             image, own = inside(folder, entry.get("media")), safe_id(entry.get("id"))
             with skipping(None, str(file)):
-                camera, boxes = annotations(parse_json(read_text(inside(folder, file))))
-                target = answer(boxes, decimals)
+                camera, boxes = camera_and_boxes(parse_json(read_text(inside(folder, file))))
+                target = written(boxes, decimals)
             asked = message("user", {"type": "image", "image": str(image)}, text(question))
             true = {"camera_params": camera, "annotations": [{"bbox_3d": v, "label": label} for label, v in boxes]}
             turns = (asked, message("assistant", text(target)))
-            kept = {"kind": "boxes"}
-            samples.append(Sample(own, own, turns, answer=json.dumps(true), task="grounding", extra=kept))
+            reference = json.dumps(true)
+            samples.append(Sample(own, own, turns, reference, task="grounding", extra={"kind": "boxes"}))
     return samples
 
 
-def annotations(found: Any) -> tuple[dict[str, float], list[Box]]:
+def camera_and_boxes(found: Any) -> tuple[dict[str, float], list[Box]]:
     """Returns (camera, boxes) of a file of annotations. Raises DataError for what is none."""
     camera, listed = (found.get(k) for k in ("camera_params", "annotations")) if isinstance(found, dict) else (0, 0)
     if not isinstance(listed, list):
         raise DataError("has no list of annotations")
-    if not isinstance(camera, dict) or (lacks := [k for k in CAMERA if not _is_length(camera.get(k))]):
-        raise DataError(f"camera_params has no {', '.join(lacks if isinstance(camera, dict) else CAMERA)} above 0")
+    lacks = [k for k in CAMERA if not isinstance(camera, dict) or not _fits(k, camera.get(k))]
+    if lacks:
+        raise DataError(f"camera_params has no {' and no '.join(lacks)} that a camera can have")
     try:
-        return {key: camera[key] for key in CAMERA}, list(map(box, listed))
+        return {key: camera[key] for key in CAMERA}, list(map(as_box, listed))
     except ValueError as error:
         raise DataError(str(error)) from None
 
 
-def _is_length(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < inf
+def _fits(key: str, value: Any) -> bool:
+    least = 0 if key in ("fx", "fy") else -inf  # the middle of a cut picture may lie outside
+    return isinstance(value, int | float) and not isinstance(value, bool) and least < value < inf
 
 
-def answer(boxes: list[Box], decimals: int = DECIMALS) -> str:
+def written(boxes: list[Box], decimals: int = DECIMALS) -> str:
     """Returns the target: the boxes as JSON, each number with so many decimals. Raises DataError for a size of 0."""
     rounded = [[round(v, decimals or None) + 0 for v in values] for _, values in boxes]
     if flat := next((label for (label, _), values in zip(boxes, rounded) if min(values[3:6]) <= 0), None):

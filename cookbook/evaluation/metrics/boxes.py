@@ -30,7 +30,7 @@ THRESHOLDS = [0.5 + 0.05 * i for i in range(10)]
 NEVER = -1e6  # the worth of a pair that cannot be
 
 
-def box(told: Any) -> Box:
+def as_box(told: Any) -> Box:
     """Returns (label, nine numbers) of {"bbox_3d": […], "label": …}. Raises ValueError, which says what is wrong."""
     label, values = (told.get("label"), told.get("bbox_3d")) if isinstance(told, Mapping) else (None, None)
     if not isinstance(label, str) or not label.strip():
@@ -48,12 +48,12 @@ def box(told: Any) -> Box:
 def boxes(words: str | None) -> list[Box] | None:
     """Returns the boxes of an answer: a JSON list of {bbox_3d, label}, alone or as "annotations", also in a code block.
 
-    None for anything else: words around it, a list that is cut off, one box that `box` refuses.
+    None for anything else: words around it, a list that is cut off, one box that `as_box` refuses.
     """
     with suppress(ValueError, KeyError, RecursionError):
         told = json.loads(found[1] if (found := FENCE.fullmatch(words or "")) else words or "")
         told = told["annotations"] if isinstance(told, dict) else told
-        return [box(one) for one in told] if isinstance(told, list) else None
+        return [as_box(one) for one in told] if isinstance(told, list) else None
     return None
 
 
