@@ -126,7 +126,7 @@ def test_av_caption_vqa(notebook, runs, drives):
 def test_av_3d_grounding(notebook, runs, tmp_path, model):
     for number, (split, count) in enumerate((("train", 8), ("test", 2))):
         labels = {f"{split}{i}": [vehicle(_0=number - i), vehicle("truck", _2=30.5 + i)] for i in range(count)}
-        made.grounding(tmp_path / "data" / split, labels)
+        made.grounding(tmp_path / "data" / split, labels, first=10 * number)
     told = notebook("av_3d_grounding", "g_sample", data=str(tmp_path / "data"), model=model, epochs=2)
     assert "{'train': 8, 'validation': 0, 'test': 2}" in told and "SFT: 2 of 2" in told and "These are the" not in told
     assert "mean_iou" in told and "0.102" in told
