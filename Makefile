@@ -25,6 +25,7 @@ RECIPES := \
     notebooks/recipes/warehouse_spatial.ipynb \
     notebooks/recipes/intelligent_transportation.ipynb \
     notebooks/recipes/av_caption_vqa.ipynb \
+    notebooks/recipes/av_3d_grounding.ipynb \
     notebooks/recipes/template.ipynb
 
 # outputs and counts stay, because nbval compares only cells that have both; what a run adds to the metadata goes
@@ -50,7 +51,7 @@ tutorial: $(READY) ## the main job, data to report; BASE=FOLDER takes another ba
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial $(if $(BASE),--base "$(BASE)" --name "$(notdir $(BASE))") \
 	    --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
 
-recipes: $(READY) ## four published recipes in miniature, and their page; BASE too
+recipes: $(READY) ## the five published recipes in miniature, and their page; BASE too
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial $(if $(BASE),--base "$(BASE)") --recipes
 
 test: lint ## lint, unit tests, and every notebook under nbval

@@ -3,7 +3,7 @@
 Why: what a person clicks through in JupyterLab must be what a machine can repeat. `make tutorial` runs the notebooks
 through papermill, in order, says how long that takes, where it is and what came out. Nothing is trained here; the
 notebooks do it, with their own defaults but for the longer training that two more minutes buy. `make recipes` runs the
-four recipes, and writes one page that leads to them, of what they found.
+five recipes, and writes one page that leads to them, of what they found.
 
     python -m cookbook.tutorial                      # runs/tutorial
     python -m cookbook.tutorial --name seed1 --seed 1
@@ -50,14 +50,15 @@ NOTEBOOKS = {name: {} for name in ("setup", "problem", "data", "configuration")}
     "rl": {"steps": 30, "lesson": ""},  # the lessons have a command of their own
     "evaluation": {"questions": -1},
 }
-RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
+RECIPES = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa", "av_3d_grounding")
 SUMMARY = "summary.json"
 PLACE = "tutorial.json"  # how far a tutorial has come, until it ends
 RELATIVE = re.compile(r"(?<=\]\()(?!\w+:|#)")  # where the address of a link or a picture beside the notebook begins
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # each kernel would warn that it talks to this machine without encryption
 # seconds on two quiet cores (LOG.md, "The tutorial in a terminal"), and of those whose training and answers stand
 SECONDS = {"setup": 30, "problem": 52, "data": 39, "configuration": 3, "sft": 201, "rl": 115, "evaluation": 80}
-SECONDS |= {"video_rewards": 93, "warehouse_spatial": 90, "intelligent_transportation": 69, "av_caption_vqa": 81}
+SECONDS |= {"video_rewards": 93, "warehouse_spatial": 90, "intelligent_transportation": 69, "av_caption_vqa": 81,
+            "av_3d_grounding": 118}  # fmt: skip
 AGAIN = {"sft": 35, "rl": 36, "evaluation": 43}
 PACE = 0.018  # what `probe` measured there
 

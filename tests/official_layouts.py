@@ -60,6 +60,19 @@ def av(root: Path, labels: dict[str, dict]) -> Path:
     return root
 
 
+def grounding(root: Path, labels: dict[str, list[dict]], key: str = "text", first: int = 0) -> Path:
+    """The grounding recipe's folder; `key` names the annotations' file in an entry, `first` the first picture."""
+    camera = {"fx": 358.99285463551877, "fy": 540.7505167122987, "cx": 636.54638671875, "cy": 365.6412048339844}
+    entries = []
+    for number, (name, found) in enumerate(labels.items(), first):
+        picture(root / f"images/{name}.png", number)
+        told = {"frame_id": 30 * number, "camera": "camera_front", "camera_params": camera, "annotations": found}
+        json_file(root / f"text/{name}.json", told)
+        entries.append({"id": name, "media": f"images/{name}.png", key: f"text/{name}.json"})
+    json_file(root / "meta.json", entries)
+    return root
+
+
 def sft_row(name: str, answer: str = "It lifts the cup.") -> dict:
     turns = [
         {"role": "system", "content": "Answer the questions."},

@@ -14,11 +14,11 @@ import nbformat
 from cookbook.config import Config
 from cookbook.runs import ROOT
 from data_tools import warehouse_vqa
-from data_tools.worlds import drive, falling, junction, warehouse
+from data_tools.worlds import drive, falling, junction, lanes, warehouse
 
-SFT = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa")
+SFT = ("video_rewards", "warehouse_spatial", "intelligent_transportation", "av_caption_vqa", "av_3d_grounding")
 BASES = ("models/tiny-base", "models/tiny-qwen3")  # one of each family
-RL = ("video_rewards_rl",)  # of the four, the one that trains with rewards
+RL = ("video_rewards_rl",)  # of the five, the one that trains with rewards
 STEPS = {"train.max_num_steps": 2, "train.epoch": 2, "train.train_batch_per_replica": 8,
          "train.train_policy.mini_batch": 8}  # fmt: skip
 STEP = {"train.max_num_steps": 1, "train.train_batch_per_replica": 32, "train.train_policy.mini_batch": 32,
@@ -65,10 +65,15 @@ def _drive(folder: Path) -> Path:
     return drive.build(folder / "drive", {"train": 16}, {"train": 0.5})
 
 
+def _lanes(folder: Path) -> Path:
+    return lanes.build(folder / "lanes", {"train": 16})
+
+
 JOBS = {
     "video_rewards": ("video_rewards_tiny_sft", "data_tools/videophy2.py", _falling("sft")),
     "video_rewards_rl": ("video_rewards_tiny_rl", "data_tools/videophy2.py", _falling("train")),
     "warehouse_spatial": ("warehouse_spatial_tiny", "data_tools/warehouse_vqa.py", _warehouse),
     "intelligent_transportation": ("intelligent_transportation_tiny", "data_tools/wts_vqa.py", _junction),
     "av_caption_vqa": ("av_caption_vqa_tiny", "data_tools/av_caption.py", _drive),
+    "av_3d_grounding": ("av_3d_grounding_tiny", "data_tools/av_grounding.py", _lanes),
 }

@@ -15,7 +15,7 @@ from cookbook.runs import ROOT
 TOPS = {
     "cookbook": "tutorial jobs new pipeline runs inference gym watch compare lessons",
     "data_tools": "cosmos_sft cosmos_grpo avha_sft_single_caption llava_sft saved_sft samples_sft road_vqa videophy2 "
-    "wts_vqa warehouse_vqa av_caption convert region_masks videophy2_download",
+    "wts_vqa warehouse_vqa av_caption av_grounding convert region_masks videophy2_download",
 }
 # each may import from those before it; `runs` and `config` say where things are and how they are set
 ORDER = ["runs", "data", "display", "config", "model", "checkpoint", "training", "evaluation", "deploy", "engine",
@@ -43,8 +43,9 @@ SAME = {
 }
 # lines at most: 3,800, 10,000 and 5,600 stood before any data (jobs, new, predict's command, presets, vllm) and
 # before nothing was lost (checkpointer, locks, what is refused by name); 13,980 before lint asked loaders, before
-# speed, a second family of models, and the room deploy; 15,840 before steps were recorded and prompts shared
-LIMITS = {"road": 4_933, "cookbook": 16_112, "data_tools": 6_008}
+# speed, a second family of models, and the room deploy; 15,840 before steps were recorded and prompts shared;
+# 16,112 and 6,008 before boxes in space
+LIMITS = {"road": 4_933, "cookbook": 16_284, "data_tools": 6_210}
 
 
 def files(*places: str) -> list[Path]:

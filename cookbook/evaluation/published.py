@@ -11,12 +11,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
 from cookbook.data.answers import answer_blocks
 from cookbook.data.quantities import number
 from cookbook.display.tables import Table
 from cookbook.evaluation import statistics
+from cookbook.evaluation.metrics.boxes import grade
 from cookbook.evaluation.metrics.choices import Row
 
 
@@ -45,7 +47,7 @@ def published_score(rows: Sequence[Row]) -> dict:
 class Published:
     """One published figure of a test set."""
 
-    metric: str  # "accuracy", "pearson" or "weighted"
+    metric: str  # one of METRICS
     value: float | None  # None: published as a picture; nobody should read a number out of it
     n: int  # on how many; 0 where that is not said
     note: str = ""
@@ -93,7 +95,14 @@ def weighted(rows: Sequence[Row]) -> tuple[float, float, float]:
     return score, max(0.0, score + low), min(1.0, score + high)
 
 
+def of_boxes(figure: str, rows: Sequence[Row]) -> tuple[float, float, float]:
+    """Returns (a figure of 3D boxes, as `boxes.grade` names it, low, high): its 95 % interval draws whole pictures."""
+    parts = [(value, row["id"]) for row in rows for value in grade(row)[figure]]
+    return (fmean(value for value, _ in parts), *statistics.clustered_interval(*zip(*parts))) if parts else (0.0,) * 3
+
+
 METRICS = {"accuracy": accuracy, "pearson": pearson, "weighted": weighted}
+METRICS |= {name: partial(of_boxes, name) for name in ("mean_iou", "iou_accuracy", "label_accuracy", "ap_2d", "ap_3d")}
 
 
 def card(published: Sequence[Published], rows: Sequence[Row]) -> Table:

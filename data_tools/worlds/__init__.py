@@ -9,6 +9,7 @@ that says what a folder was made from. A split draws from its own random stream:
     junction         signals, weather and pedestrians, in WTS's layout
     drive            fifteen fields a clip, in the guide's layout
     warehouse        pallets and a shelf, in the PhysicalAI warehouse layout
+    lanes            vehicles as boxes in space, seen by a camera, in the grounding recipe's layout
 
     python -m data_tools.worlds.road OUT --train 600 --validation 60 --test 200 --seed 0
 """

@@ -185,6 +185,10 @@ def mixed() -> list[dict]:
     rows += made("ordinal", [("1", "3"), ("2", "4"), ("5", "5")], "12345") + made("span", [("1 - 2", "1 - 3")])
     rows += made("json", [('{"a": 1}', '{"a": 1}')]) + made("counts", [("3", "4")])
     rows += made("number", [("3.4 m", "3.5"), ("about 2", "2.0")])
+    box = json.dumps([{"bbox_3d": [0, 1, 9, 2, 2, 4, 0, 0, 0], "label": "car"}])
+    camera = {"fx": 80.0, "fy": 80.0, "cx": 56.0, "cy": 56.0}
+    true = json.dumps({"camera_params": camera, "annotations": json.loads(box.replace("9", "10"))})
+    rows += made("boxes", [(true, box), (true, None)])
     return rows + made("text", [("one car", "a car"), ("two cars", "two cars"), ("three", None)])
 
 

@@ -51,6 +51,14 @@ def test_sft_lifts_every_category_of_the_warehouse(seed, tmp_path):
 
 
 @SEEDS
+def test_sft_finds_the_vehicles_of_unseen_pictures(seed, tmp_path):
+    found = direction("av_3d_grounding", seed, tmp_path)
+    assert set(found["beaten"].values()) == {True} and len(found["beaten"]) == 4, found
+    base, sft, constant = (found["figures"][model]["iou_of_all"][0] for model in ("base", "sft", "constant"))
+    assert sft > max(base, constant) + 0.3, found
+
+
+@SEEDS
 def test_sft_on_skewed_labels_makes_one_field_worse_and_the_rest_better(seed, tmp_path):
     found = direction("av_caption_vqa", seed, tmp_path)
     before = {name: field["before"] for name, field in found.items()}

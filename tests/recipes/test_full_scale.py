@@ -12,6 +12,7 @@ import official_layouts as made
 import papermill
 import pytest
 from test_av_caption import label
+from test_av_grounding import vehicle
 from test_warehouse_vqa import row
 
 from cookbook.config import Config
@@ -84,7 +85,7 @@ def drives(tmp_path):
     return str(tmp_path / "data")
 
 
-@pytest.mark.parametrize("recipe", ["av_caption_vqa", "intelligent_transportation"])
+@pytest.mark.parametrize("recipe", ["av_caption_vqa", "intelligent_transportation", "av_3d_grounding"])
 def test_the_data_are_looked_at_first_and_the_error_names_the_parameter(notebook, recipe, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match=r"DataError: parameter data: .*no_such_folder"):
         notebook(recipe, "gone", data=str(tmp_path / "no_such_folder"), base="nobody/nothing")
@@ -120,9 +121,27 @@ def test_av_caption_vqa(notebook, runs, drives):
         assert {json.loads(line)["id"] for line in lines} == {"test0", "test1"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["reason1", "reason2"])
+def test_av_3d_grounding(notebook, runs, tmp_path, model):
+    for number, (split, count) in enumerate((("train", 8), ("test", 2))):
+        labels = {f"{split}{i}": [vehicle(_0=number - i), vehicle("truck", _2=30.5 + i)] for i in range(count)}
+        made.grounding(tmp_path / "data" / split, labels, first=10 * number)
+    told = notebook("av_3d_grounding", "g_sample", data=str(tmp_path / "data"), model=model, epochs=2)
+    assert "{'train': 8, 'validation': 0, 'test': 2}" in told and "SFT: 2 of 2" in told and "These are the" not in told
+    assert "mean_iou" in told and "0.102" in told
+    recipe = "av_3d_grounding" + "_reason1" * (model == "reason1")
+    as_published(runs / "g_sample/sft", recipe,
+                 {"train.epoch", "train.train_batch_per_replica", "train.train_policy.mini_batch"})  # fmt: skip
+    with pytest.raises(papermill.PapermillExecutionError, match=r"parameter data: .* has no test/ beside"):
+        notebook("av_3d_grounding", "g_alone", data=str(tmp_path / "data/train"), model=model)
+
+
 @pytest.mark.parametrize(
     ("recipe", "given", "words"),
     [
+        ("av_3d_grounding", {"scale": "full"}, "-p scale full -p data FOLDER"),
+        ("av_3d_grounding", {"data": "my_folder"}, "-p scale full -p data FOLDER"),
         ("warehouse_spatial", {"data": "my_folder"}, "goes with -p scale full"),
         ("av_caption_vqa", {"scale": "full"}, "-p scale full -p data FOLDER"),
         ("av_caption_vqa", {"data": "my_folder"}, "-p scale full -p data FOLDER"),
@@ -134,7 +153,7 @@ def test_data_without_their_scale_are_refused_in_one_sentence(recipe, given, wor
         exec(next(cell.source for cell in cells if "FILES = " in cell.source), {"scale": "tiny", "data": ""} | given)
 
 
-@pytest.mark.parametrize("recipe", ["warehouse_spatial", "av_caption_vqa", "template"])
+@pytest.mark.parametrize("recipe", ["warehouse_spatial", "av_caption_vqa", "av_3d_grounding", "template"])
 def test_another_scale_is_refused_in_one_sentence(recipe):
     cells = nbformat.read(ROOT / f"notebooks/recipes/{recipe}.ipynb", 4).cells
     declared = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))

@@ -9,7 +9,7 @@ import pytest
 
 from data_tools.worlds import STAMP, command_line, road
 
-WORLDS = ("road", "falling", "junction", "warehouse", "drive")
+WORLDS = ("road", "falling", "junction", "warehouse", "drive", "lanes")
 
 
 def test_counts_seed_and_other_options_are_read(monkeypatch):

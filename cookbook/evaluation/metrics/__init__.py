@@ -3,6 +3,7 @@
 choices       one of a few options: multiple choice, yes or no, a grade
 structures    nearly right: a number, a span of time, a JSON caption, how many of what
 texts         free text: shared words, and meaning
+boxes         vehicles as boxes in space
 
 Why: accuracy is right for multiple choice and wrong for a caption. An answer that could not be read counts as wrong, or
 as the worst value there is. Each kind of row has one function from rows to figures, and your own is one too:
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import eq
 
 from cookbook.data.quantities import iou, number, span
-from cookbook.evaluation.metrics import choices, structures, texts
+from cookbook.evaluation.metrics import boxes, choices, structures, texts
 from cookbook.evaluation.metrics.choices import Row
 from cookbook.evaluation.metrics.structures import fields, same, tally
 from cookbook.evaluation.metrics.texts import relaxed
@@ -30,6 +31,7 @@ KINDS: dict[str, Metric] = {
     "text": texts.free_text,
     "json": structures.captions,
     "counts": structures.counts,
+    "boxes": boxes.detections,
 }
 # where an answer need not be the reference letter by letter: (answer, reference) -> does it count as right?
 RIGHT: dict[str, Callable[[str, str], bool]] = {
@@ -38,6 +40,7 @@ RIGHT: dict[str, Callable[[str, str], bool]] = {
     "span": lambda told, wanted: iou(span(told), span(wanted)) >= 0.5,
     "json": lambda told, wanted: all(same(fields(told).get(key), value) for key, value in fields(wanted).items()),
     "counts": lambda told, wanted: tally(told) == tally(wanted),
+    "boxes": boxes.all_found,
 }
 
 
@@ -59,6 +62,6 @@ def right(kind: str, answer: str | None, reference: str | None) -> bool:
     """Returns whether one answer counts as right.
 
     Texts: the same words (case, punctuation and articles aside). Spans: half of both together is shared (IoU 0.5).
-    JSON and counts: every field is equal.
+    JSON and counts: every field is equal. Boxes: each vehicle with its label and an IoU of 0.5, and no other.
     """
     return None not in (answer, reference) and RIGHT.get(kind, eq)(answer, reference)
