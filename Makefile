@@ -51,7 +51,7 @@ tutorial: $(READY) ## the main job, data to report; BASE=FOLDER takes another ba
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial $(if $(BASE),--base "$(BASE)" --name "$(notdir $(BASE))") \
 	    --setup-seconds "$$(cat .venv/.setup_seconds 2>/dev/null || echo 0)"
 
-recipes: $(READY) ## the five published recipes in miniature, and their page; BASE too
+recipes: $(READY) ## five published recipes in miniature, and their page; BASE too
 	@trap '' INT; exec $(BIN)/python -m cookbook.tutorial $(if $(BASE),--base "$(BASE)") --recipes
 
 test: lint ## lint, unit tests, and every notebook under nbval
@@ -70,7 +70,7 @@ test-faults: $(READY) ## injected faults, the slow ones too, and a table of them
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests
 
-deploy-env: ## .venv-deploy with llm-compressor, 5.7 GB; the tiny model needs no GPU
+deploy-env: ## .venv-deploy with llm-compressor, 5.7 GB
 	@test -x $(BIN)/uv || .ci/setup.sh $(if $(PYTHON),"$(PYTHON)")
 	$(BIN)/uv venv --allow-existing .venv-deploy
 	$(BIN)/uv pip install --python .venv-deploy/bin/python llmcompressor torchvision
