@@ -36,14 +36,14 @@ SIZES = {
     "tiny, local": (LOCAL, ()),
     "tiny, cosmos-rl": (ENGINE, ("tiny_sft.toml",)),
     "LoRA 7B": (SEVEN_B, ("sft_1gpu_lora.toml",)),
-    "SFT 7B": (SEVEN_B, ("sft_8gpu.toml", "sft.toml", "sft_2gpu.toml")),
-    "RL 7B": (SEVEN_B, ("rl_8gpu.toml", "rl.toml", "rl_2gpu.toml")),
+    "SFT 7B": (SEVEN_B, ("sft_8gpu.toml", "sft.toml", "sft_2gpu.toml", "sft_1gpu_141gb.toml")),
+    "RL 7B": (SEVEN_B, ("rl_8gpu.toml", "rl.toml", "rl_2gpu.toml", "rl_1gpu_lora.toml")),
     "LoRA Reason2-2B": (SEVEN_B, ("reason2/2b_lora_1gpu.toml",)),
     "SFT Reason2-2B": (SEVEN_B, ("reason2/2b_sft_1gpu.toml",)),
     "RL Reason2-2B": (SEVEN_B, ("reason2/2b_rl_1gpu.toml",)),
     "LoRA Reason2-8B": (SEVEN_B, ("reason2/8b_lora_1gpu.toml",)),
     "SFT Reason2-8B": (SEVEN_B, ("reason2/8b_sft_8gpu.toml", "reason2/8b_sft_4gpu.toml")),
-    "RL Reason2-8B": (SEVEN_B, ("reason2/8b_rl_8gpu.toml", "reason2/8b_rl_4gpu.toml")),
+    "RL Reason2-8B": (SEVEN_B, tuple(f"reason2/8b_rl_{n}gpu.toml" for n in (8, 4, "lora_1"))),
 }
 
 

@@ -120,8 +120,8 @@ def can(cards: list, free_gib: float = 1000, *checks: Check) -> dict[str, bool]:
     ("cards", "possible"),
     [
         ([], {TINY}),
-        (cards(1), ONE),
-        (cards(2), ONE | {SFT, RL}),
+        (cards(1), ONE | {RL, REASON2[-1]}),
+        (cards(2), ONE | {SFT, RL, REASON2[-1]}),
         (cards(3), {TINY}),
         (cards(8), set(RUNS)),
         (cards(8, T4), {TINY, ENGINE, REASON2[0]}),
