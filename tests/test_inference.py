@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from pace import linear, many
 from PIL import Image
 
 from cookbook import checkpoint, inference
@@ -93,6 +94,7 @@ def test_reasoning_and_answer_are_read_by_the_contract(samples, monkeypatch):
 @pytest.mark.fault("load")
 def test_a_thought_that_begins_again_and_again_is_read_in_linear_time():
     assert inference.thought("<think>" * 500_000) is None
+    assert linear(inference.thought, many("<think>"), 1_000_000)
     assert inference.thought("so <think> they meet </think> x <think>no</think>") == "they meet"
 
 

@@ -8,11 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from checkpoint_makers import BASE
+from pace import seconds
 from safetensors.torch import load_file, save_file
 
 from cookbook import checkpoint, inference
@@ -266,10 +266,7 @@ def test_no_code_that_a_checkpoint_brings_is_ever_run(copy):
 
 
 def test_the_checks_are_quick(copy):
-    started = time.process_time()
-    for _ in range(10):
-        checkpoint.find(copy)
-    assert time.process_time() - started < 1
+    assert min(seconds(checkpoint.find, copy) for _ in range(10)) < 0.5  # 0.01; reading the weights takes seconds
 
 
 def test_a_command_says_one_line_and_nothing_that_packages_announce():

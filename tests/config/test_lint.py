@@ -2,13 +2,13 @@
 
 import json
 import re
-import time
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import tomlkit
+from pace import linear, seconds
 
 from cookbook.config import Config, ConfigError, lint, plan, require, schema
 from cookbook.config.__main__ import main
@@ -333,12 +333,7 @@ def test_the_command_says_what_is_not_toml(tmp_path, capsys):
 @pytest.mark.fault("load")
 def test_a_check_takes_milliseconds():
     config = Config.load("configs/rl.toml")
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        lint(config, gpus=4, samples=1000, tokens=1000)
-        times.append(time.perf_counter() - started)
-    assert min(times) < 0.05
+    assert min(seconds(lambda: lint(config, gpus=4, samples=1000, tokens=1000)) for _ in range(5)) < 0.25  # 0.02
 
 
 # ---- odd values, odd files, long files, patterns ----------------------------------------------------------------
@@ -387,20 +382,12 @@ def test_deep_doubled_and_broken_files_are_one_line(text):
 
 
 def test_a_check_takes_no_longer_than_the_file_is_long():
-    def seconds(lines: int) -> float:
-        text = (
-            (ROOT / "configs" / SFT).read_text() + "\n[custom.more]\n" + "".join(f"k{i} = nan\n" for i in range(lines))
-        )
-        config = Config.parse(text)
-        began = time.process_time()
-        assert len(lint(config)) >= lines
-        return time.process_time() - began
+    def of(lines: int) -> Config:
+        more = "".join(f"k{i} = nan\n" for i in range(lines))
+        return Config.parse((ROOT / "configs" / SFT).read_text() + f"\n[custom.more]\n{more}")
 
-    assert min(seconds(4000) for _ in range(2)) < 40 * max(min(seconds(400) for _ in range(2)), 0.01)
-    huge = changed(SFT, {"train.train_policy.mini_batch": 10**11})
-    began = time.process_time()
-    lint(huge)
-    assert time.process_time() - began < 1
+    assert len(lint(of(4000))) >= 4000 and linear(lint, of, 4000)
+    assert seconds(lint, changed(SFT, {"train.train_policy.mini_batch": 10**11})) < 5  # hours, if it counted to it
 
 
 @pytest.mark.fault("inputs")

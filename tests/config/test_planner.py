@@ -309,4 +309,4 @@ def test_lint_and_plan_start_at_once():
         seconds, *heavy = done.stdout.split()
         assert heavy == []
         times.append(float(seconds))
-    assert min(times) < 0.5  # 0.2 on quiet cores
+    assert min(times) < 2  # 0.2 on quiet cores; any of those packages takes seconds
