@@ -1,4 +1,4 @@
-"""SFT of a model of Cosmos-Reason1-7B's size on one GPU: the engine's training step, beside transformers with peft.
+"""SFT of a model of Cosmos-Reason1-7B's size on one GPU: the engine's step beside transformers with peft, and TRL.
 
 Why: the shipped files should be the fastest that fit, and nobody can choose without a table. Weights are random, but
 every variant has the same, and the same samples: their tokens are those that the engine's packer made, and have to be
@@ -14,8 +14,10 @@ import argparse
 import gc
 import json
 import os
+import queue
 import shutil
 import statistics
+import threading
 import time
 import traceback
 import zlib
@@ -95,6 +97,12 @@ PLAIN: dict[str, dict[str, Any]] = {
     # without the autocast that its own trainer runs in, peft's adapters compute in float32
     "plain, 8 at once, float32 adapters": {"size": 8, "autocast": False},
 }
+PEER: dict[str, dict[str, Any]] = {  # TRL comes with cosmos-rl
+    "TRL, 1 at once": {"size": 1},
+    "TRL, 4 at once": {"size": 4},
+    "TRL, 8 at once": {"size": 8},
+    "TRL, 8 at once, liger": {"size": 8, "liger": True},
+}
 
 
 def write_model(folder: Path, family: Architecture = QWEN2_5_VL) -> Path:
@@ -167,7 +175,8 @@ def engine_step(config: Config, packer: Any, samples: list) -> Callable[[int], f
     packer.config = told
     trainer = SFTTrainer(told, dims, torch.cuda.current_stream(), data_packer=packer, val_data_packer=packer)
     fill(trainer.model)
-    trainer.optimizers.step = keeping(trainer.model, trainer.optimizers.step)
+    update = trainer.optimizers.step
+    trainer.optimizers.step = lambda: (keep_gradient(trainer.model), update())
 
     def step(number: int) -> float:
         arrived = torch.cuda.Event(enable_timing=True)
@@ -179,16 +188,11 @@ def engine_step(config: Config, packer: Any, samples: list) -> Callable[[int], f
     return step
 
 
-def keeping(model: torch.nn.Module, bare: Callable[[], None]) -> Callable[[], None]:
-    """Returns an optimizer's step that first keeps the first gradient of the adapters, as `model.first_gradient`."""
-
-    def step() -> None:
-        if not hasattr(model, "first_gradient"):
-            found = {published(n): p.grad for n, p in model.named_parameters() if "lora_B" in n and p.grad is not None}
-            model.first_gradient = {n: getattr(g, "to_local", lambda g=g: g)().float().cpu() for n, g in found.items()}
-        bare()
-
-    return step
+def keep_gradient(model: torch.nn.Module) -> None:
+    """Keep the first gradient of the adapters, as `model.first_gradient`: called before each optimizer's step."""
+    if not hasattr(model, "first_gradient"):
+        found = {published(n): p.grad for n, p in model.named_parameters() if "lora_B" in n and p.grad is not None}
+        model.first_gradient = {n: getattr(g, "to_local", lambda g=g: g)().float().cpu() for n, g in found.items()}
 
 
 def likeness(one: Mapping[str, torch.Tensor], two: Mapping[str, torch.Tensor]) -> tuple[float, float]:
@@ -202,6 +206,18 @@ def likeness(one: Mapping[str, torch.Tensor], two: Mapping[str, torch.Tensor]) -
     return float(dot / (norms[0] * norms[1]).sqrt()), float(equal)
 
 
+def plain_model(model: Path, dtype: torch.dtype = torch.bfloat16) -> torch.nn.Module:
+    """Returns the model of transformers, not filled."""
+    from transformers.modeling_utils import no_init_weights
+
+    config = AutoConfig.from_pretrained(model, attn_implementation="sdpa", trust_remote_code=False)
+    torch.set_default_dtype(dtype)
+    with torch.device("cuda"), no_init_weights():
+        made = Qwen2_5_VLForConditionalGeneration(config)
+    torch.set_default_dtype(torch.float32)
+    return made
+
+
 def plain_step(
     model: Path,
     batches: list[dict],
@@ -213,13 +229,8 @@ def plain_step(
 ) -> Callable[[int], float]:
     """Returns the step of transformers with peft on the same samples: what TRL and LLaMA-Factory run underneath."""
     from peft import LoraConfig, get_peft_model
-    from transformers.modeling_utils import no_init_weights
 
-    config = AutoConfig.from_pretrained(model, attn_implementation="sdpa", trust_remote_code=False)
-    torch.set_default_dtype(dtype)
-    with torch.device("cuda"), no_init_weights():
-        made = Qwen2_5_VLForConditionalGeneration(config)
-    torch.set_default_dtype(torch.float32)
+    made = plain_model(model, dtype)
     if recompute:
         made.gradient_checkpointing_enable({"use_reentrant": False})
         made.enable_input_require_grads()
@@ -228,7 +239,6 @@ def plain_step(
     lora.train()
     learned = [p for p in lora.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=rate, betas=(0.9, 0.999), weight_decay=0.01, fused=True, eps=1e-6)
-    update = keeping(lora, optimizer.step)
 
     def step(number: int) -> float:
         total = 0.0
@@ -238,11 +248,67 @@ def plain_step(
             loss.backward()
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
-        update()
+        keep_gradient(lora)
+        optimizer.step()
         optimizer.zero_grad()
         return float(total)
 
     step.model = lora
+    return step
+
+
+def peer_step(model: Path, batches: list[dict], rate: float, steps: int, liger: bool = False) -> Callable[[int], float]:
+    """Returns the step of TRL's own trainer. All its steps run in another thread, one each time that it is asked.
+
+    It is given batches that are made and on the GPU, so that nothing but its loop is measured.
+    """
+    from peft import LoraConfig
+    from transformers import PrinterCallback, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    asked, done = queue.Queue(), queue.Queue()
+
+    class Paced(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            asked.get()
+
+        def on_pre_optimizer_step(self, *_: Any, model: torch.nn.Module, **__: Any) -> None:
+            keep_gradient(model)
+
+        def on_log(self, *_: Any, logs: dict, **__: Any) -> None:
+            if "loss" in logs:
+                done.put(logs["loss"])
+
+    config = SFTConfig(
+        output_dir=str(model.parent / "trl"), max_steps=steps, per_device_train_batch_size=1, learning_rate=rate,
+        gradient_accumulation_steps=len(batches), lr_scheduler_type="constant", weight_decay=0.01, adam_epsilon=1e-6,
+        bf16=True, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
+        use_liger_kernel=liger, logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
+        dataloader_pin_memory=False, remove_unused_columns=False, dataset_kwargs={"skip_prepare_dataset": True},
+    )  # fmt: skip
+    trainer = SFTTrainer(
+        plain_model(model), config, data_collator=lambda parts: dict(parts[0]), train_dataset=batches * steps,
+        processing_class=load_processor(model), callbacks=[Paced()],
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    fill(trainer.model)
+
+    def train() -> None:
+        try:
+            trainer.train()
+        except BaseException as error:  # told where the step was asked for
+            done.put(error)
+
+    threading.Thread(target=train, daemon=True).start()
+
+    def step(number: int) -> float:
+        asked.put(number)
+        if isinstance(found := done.get(), BaseException):
+            raise found
+        return found
+
+    step.model = trainer.model
     return step
 
 
@@ -329,11 +395,13 @@ def table(model: Path, length: int, names: list[str], steps: int, packer: Any, r
         return keep | {"labels": made["label_ids"], "attention_mask": torch.ones_like(made["input_ids"])}
 
     def stepper(name: str) -> Callable[[int], float]:
-        if name in PLAIN:
-            size = (how := dict(PLAIN[name])).pop("size")
-            parts = [samples[i : i + size] for i in range(0, len(samples), size)]
+        if how := dict((PLAIN | PEER).get(name, {})):
+            size = how.pop("size")
+            batches = [batch_of(samples[i : i + size]) for i in range(0, len(samples), size)]
             lr = engine_config(model, contract, {})["train.optm_lr"]
-            return plain_step(model, [batch_of(part) for part in parts], lr, **how)
+            if name in PEER:
+                return peer_step(model, batches, lr, steps, **how)
+            return plain_step(model, batches, lr, **how)
         edits = {"train.train_batch_per_replica": len(samples)} | ENGINE[name]
         if name == "as planned":
             card = torch.cuda.get_device_properties(0).total_memory / 2**30
@@ -376,13 +444,13 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("variants", nargs="*", metavar="VARIANT", default=[*ENGINE, *PLAIN])
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", default=[*ENGINE, *PLAIN, *PEER])
     parser.add_argument("--length", type=int, nargs="+", choices=LENGTHS, default=[1686], help="tokens of a sample")
     parser.add_argument("--steps", type=int, default=6, help="of which the first two are not timed")
     parser.add_argument("--times", type=int, default=1, help="as many samples a step as usual")
     args = parser.parse_args()
-    if unknown := set(args.variants) - {*ENGINE, *PLAIN}:
-        parser.error(f"no such variants: {unknown}; there are {[*ENGINE, *PLAIN]}")
+    if unknown := set(args.variants) - (known := {*ENGINE, *PLAIN, *PEER}):
+        parser.error(f"no such variants: {unknown}; there are {sorted(known)}")
     out = args.out.resolve()
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": "29511", "HF_HUB_OFFLINE": "1"}  # fmt: skip
