@@ -1,7 +1,10 @@
-"""How time grows, for tests of speed that a busy machine cannot fail: ratios on one machine, and the best of some."""
+"""Tests of time that a busy machine cannot fail: how it grows, the best of some; what is over, in a while."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import psutil
 
 
 def seconds(call: Callable, *given) -> float:
@@ -23,3 +26,17 @@ def linear(call: Callable, make: Callable[[int], object], size: int, tries: int 
 def many(unit: str, head: str = "", tail: str = "x") -> Callable[[int], str]:
     """Returns what makes a text of about so many characters, a piece again and again."""
     return lambda size: head + unit * (size // len(unit)) + tail
+
+
+def gone(processes: Iterable[psutil.Process], within: float = 10.0) -> bool:
+    """Returns whether they end within so many seconds; what nobody waited for is left as a zombie."""
+
+    def alive(one: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return one.is_running() and one.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    end = time.monotonic() + within
+    while any(map(alive, processes)) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not any(map(alive, processes))

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import tomlkit
 import yaml
+from pace import gone
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomlkit.parse((ROOT / "pyproject.toml").read_text())["project"].unwrap()
@@ -274,7 +275,7 @@ def test_a_stop_is_one_line_and_leaves_nothing_running(machine, step, to):
     said = process.communicate(timeout=30)
     assert said[1] == "setup: stopped; the same command goes on, with the packages that have come already\n"
     assert process.returncode != 0 and "Traceback" not in said[0]
-    wait_until(lambda: not [child for child in below if child.is_running() and child.status() != "zombie"])
+    assert gone(below)
 
 
 def is_asleep(process):

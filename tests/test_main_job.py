@@ -1,6 +1,10 @@
-"""The claim of the cookbook, end to end: SFT beats base, RL beats SFT, on unseen clips, for three seeds (slow)."""
+"""The claim of the cookbook, end to end: SFT beats base, RL beats SFT, on unseen clips, for three seeds (slow).
+
+On a base of each family; that of Qwen3-VL ends lower, as LOG.md says.
+"""
 
 import json
+from pathlib import Path
 
 import pytest
 from control_falls import LEVEL, SEEDS, WITHOUT_CLIP, WITHOUT_ORDER, above_guessing, lost
@@ -11,14 +15,16 @@ from cookbook.runs import read_metrics
 from cookbook.training.alarms import replay
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+ENDS = {jobs.BASE: 0.85, "models/tiny-qwen3": 0.80}  # each base, and how often it is right at the end at least
 
 
-@pytest.fixture(scope="module", params=SEEDS, ids=lambda seed: f"seed {seed}")
+@pytest.fixture(scope="module", params=[(b, s) for b in ENDS for s in SEEDS], ids=lambda p: f"{Path(p[0]).name}-{p[1]}")
 def job(request):
-    name = f"slow_seed{request.param}"
-    seconds = tutorial.run_notebooks(name, request.param, "local", fresh=True)
-    summary = json.loads(tutorial.summarize(name, request.param, seconds, 0.0).read_text())
-    return name, summary
+    base, seed = request.param
+    name = f"slow_{Path(base).name}_{seed}"
+    notebooks = {step: asked | {"base": base} for step, asked in tutorial.NOTEBOOKS.items()}
+    seconds = tutorial.run_notebooks(name, seed, "local", notebooks, fresh=True)
+    return name, json.loads(tutorial.summarize(name, seed, seconds, 0.0).read_text()) | {"base": base}
 
 
 def test_each_step_helps(job):
@@ -28,7 +34,7 @@ def test_each_step_helps(job):
     assert accuracy["sft"] >= accuracy["base"] + 0.20, accuracy
     assert accuracy["rl"] >= accuracy["sft"] + 0.04, accuracy
     assert summary["paired"]["rl_vs_sft"]["p"] < 0.05
-    assert accuracy["rl"] >= 0.85, accuracy
+    assert accuracy["rl"] >= ENDS[summary["base"]], accuracy
 
 
 def test_rl_rises_and_stays_near(job):
@@ -51,7 +57,7 @@ def test_the_questions_ask_for_the_clip_and_one_for_the_order_of_its_frames(job)
     counted: `control_falls` says by which test, and what that finds.
     """
     name, summary = job
-    done = jobs.job(name, "rl", summary["seed"])
+    done = jobs.job(name, "rl", summary["seed"], base=summary["base"])
     comparison, rows = pipeline.evaluate(done)
     controls = pipeline.controls(done, "rl")
     held = against_controls(rows["rl"], controls, comparison)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from pace import gone
 from teaching import Page
 
 from cookbook import jobs, tutorial
@@ -157,7 +158,7 @@ def stopped(process, number) -> SimpleNamespace:
     below = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
-    assert not [one for one in below if one.is_running() and one.status() != "zombie"]
+    assert gone(below)
     assert process.returncode == 128 + number
     return SimpleNamespace(out=out, err=err)
 

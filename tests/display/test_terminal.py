@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 
 import nbformat
 import papermill
 import psutil
 import pytest
+from pace import gone
 
 from cookbook.display.progress import FOLLOWED
 from cookbook.display.terminal import ERASE, Line, stderr_to, ways_to_open
@@ -195,20 +195,6 @@ def started(tmp_path):
     return start
 
 
-def gone(processes: list[psutil.Process]) -> bool:
-    """Says whether they end in a moment; what nobody waited for is left as a zombie."""
-
-    def alive(one: psutil.Process) -> bool:
-        with suppress(psutil.NoSuchProcess):
-            return one.is_running() and one.status() != psutil.STATUS_ZOMBIE
-        return False
-
-    end = time.monotonic() + 5
-    while any(map(alive, processes)) and time.monotonic() < end:
-        time.sleep(0.02)
-    return not any(map(alive, processes))
-
-
 @pytest.mark.fault("local engine")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("child", [(), (TIDY,), (STUBBORN,)], ids=["nothing", "tidy", "stubborn"])
@@ -233,7 +219,7 @@ def test_with_its_terminal_all_of_it_goes(tmp_path):
     (child,) = psutil.Process(pid).children()
     os.close(screen)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
-    assert not child.is_running() and (tmp_path / "kept").exists()
+    assert gone([child]) and (tmp_path / "kept").exists()
 
 
 @pytest.mark.fault("local engine")
