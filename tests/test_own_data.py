@@ -79,7 +79,7 @@ def test_questions_without_written_answers_are_for_rl_alone_and_the_base_is_the_
     save_file({name: tensor * 1.01 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
     with pytest.raises(PapermillExecutionError, match="end without an answer"):
         run(tmp_path, NAME, data, ("sft",))
-    run(tmp_path, NAME, data, ("data", "rl", "evaluation"), base=str(base))
+    run(tmp_path, NAME, data, ("rl", "evaluation"), base=str(base))
     assert manifest(runs, NAME, "rl")["start"] == str(base)
     rows = read_jsonl(runs / f"{NAME}/evaluation/predictions_base.jsonl")
     assert {row["weights"] for row in rows} == {weights_hash(checkpoint.load(base)[0])}

@@ -163,32 +163,46 @@ def test_the_controller_stops_before_anything_starts(folder, words, told, launch
     assert stop.value.code == 1 and told in capsys.readouterr().err and not launched
 
 
-@pytest.mark.parametrize("name", LOADERS)
-def test_a_dry_run_shows_the_first_sample_without_the_engine(name, folders, tmp_path):
+RUN = """
+import contextlib, io, json, runpy, sys
+told = []
+for file, *arguments in json.loads(sys.argv[1]):
+    sys.argv = [file, *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        try:
+            runpy.run_path(file, run_name="__main__")
+        except SystemExit as left:
+            assert not left.code, (file, left.code)
+    told.append(said.getvalue())
+print(json.dumps(told))
+"""
+
+
+def test_a_dry_run_shows_the_first_sample_without_the_engine(folders, tmp_path):
     (tmp_path / "no/cosmos_rl").mkdir(parents=True)
     (tmp_path / "no/cosmos_rl/__init__.py").write_text("raise RuntimeError('the engine was imported')")
-    kind, folder, dataset = folders[name]
-    small = "[train]\ntrain_batch_per_replica = 4\n"  # a step that the few samples can fill
-    (tmp_path / "x.toml").write_text(toml(folder, kind, dataset).replace("[train]\n", small, 1))
-    command = [
-        sys.executable,
-        ROOT / "data_tools" / f"{name}.py",
-        "--config",
-        tmp_path / "x.toml",
-        "--check",
-        "--port",
-        "1",
-    ]
-    environment = {"PYTHONPATH": str(tmp_path / "no"), "COSMOS_CACHE": str(tmp_path / "cosmos"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    small, commands = "[train]\ntrain_batch_per_replica = 4\n", []  # a step that the few samples can fill
+    for name in LOADERS:
+        kind, folder, dataset = folders[name]
+        (file := tmp_path / f"{name}.toml").write_text(toml(folder, kind, dataset).replace("[train]\n", small, 1))
+        loader = str(ROOT / "data_tools" / f"{name}.py")
+        commands += [[loader, "--config", str(file), "--check", "--port", "1"], [loader, "--help"]]
+    environment = {
+        "PYTHONPATH": str(tmp_path / "no"),
+        "COSMOS_CACHE": str(tmp_path / "cosmos"),
+        "OMP_NUM_THREADS": "1",
+    }
+    process = [sys.executable, "-c", RUN, json.dumps(commands)]
+    done = subprocess.run(process, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
-    first, _, sample = done.stdout.partition("\n")
-    assert first.startswith(f"{kind}: ") and " train, " in first
-    parts = next(turn["content"] for turn in json.loads(sample) if turn["role"] == "user")
-    assert parts[0].items() >= {"type": "video", **VISION}.items() and Path(parts[0]["video"]).is_file()
-    usage = subprocess.run([*command[:2], "--help"], capture_output=True, text=True, env=environment)
-    about = importlib.import_module(f"data_tools.{name}").__doc__
-    assert usage.returncode == 0 and about.partition("\n")[0] in usage.stdout and "--check" in usage.stdout
+    told = json.loads(done.stdout)
+    for name, shown, usage in zip(LOADERS, told[::2], told[1::2], strict=True):
+        first, _, sample = shown.partition("\n")
+        assert first.startswith(f"{folders[name][0]}: ") and " train, " in first
+        parts = next(turn["content"] for turn in json.loads(sample) if turn["role"] == "user")
+        assert parts[0].items() >= {"type": "video", **VISION}.items() and Path(parts[0]["video"]).is_file()
+        about = importlib.import_module(f"data_tools.{name}").__doc__
+        assert about.partition("\n")[0] in usage and "--check" in usage
 
 
 # ---- the real engine --------------------------------------------------------------------------------------------

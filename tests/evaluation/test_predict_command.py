@@ -45,9 +45,8 @@ def test_two_processes_give_the_rows_of_one(asked, tmp_path):
     assert main([*asked, "--gpus", "2"]) == 0
     assert read_jsonl(tmp_path / "base.jsonl") == alone
     assert not list(tmp_path.glob("base.jsonl.*"))
-    (tmp_path / "base.jsonl").write_text(
-        (tmp_path / "base.jsonl").read_text().replace('"output": "', '"output": "kept ')
-    )
+    kept = (tmp_path / "base.jsonl").read_text().replace('"output": "', '"output": "kept ')
+    (tmp_path / "base.jsonl").write_text(kept)
     assert main([*asked, "--gpus", "2"]) == 0
     assert all(row["output"].startswith("kept ") for row in read_jsonl(tmp_path / "base.jsonl"))
 

@@ -85,7 +85,13 @@ def drives(tmp_path):
     return str(tmp_path / "data")
 
 
-@pytest.mark.parametrize("recipe", ["av_caption_vqa", "intelligent_transportation", "av_3d_grounding"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "av_caption_vqa",
+        *(pytest.param(r, marks=pytest.mark.slow) for r in ("intelligent_transportation", "av_3d_grounding")),
+    ],
+)
 def test_the_data_are_looked_at_first_and_the_error_names_the_parameter(notebook, recipe, tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match=r"DataError: parameter data: .*no_such_folder"):
         notebook(recipe, "gone", data=str(tmp_path / "no_such_folder"), base="nobody/nothing")
