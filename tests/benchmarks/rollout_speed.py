@@ -3,7 +3,8 @@
 Why: generation is most of a GRPO step. Both take the same prompts with clips, as many completions of each and exactly
 as many new tokens, greedily, so that their tokens can be compared: on a CPU, in float32, they have to be equal; random
 weights of 16 bits on a GPU have ties, so there the share of equal ones is printed. `sharded` is what colocated rollouts
-were: each token gathers and casts the weights of the policy.
+were: each token gathers and casts the weights of the policy. `vLLM`, where it is installed, has the contract's frames
+and the same prompt tokens; its seconds count the cutting of the frames, and it samples at a temperature near 0.
 
     python tests/benchmarks/rollout_speed.py OUT                                  # the tiny base on a CPU
     python tests/benchmarks/rollout_speed.py OUT --large --prompts 8 --copies 8 --tokens 256 --pixels 313600   # a GPU
@@ -13,6 +14,7 @@ import argparse
 import os
 import statistics
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
 from transformers.modeling_utils import no_init_weights
+from vllm_prompts import prompt
 
 from cookbook import jobs
 from cookbook.checkpoint.filled import load_processor
@@ -76,6 +79,28 @@ def stock(model, batch: dict, copies: int, tokens: int) -> list[list[int]]:
     out = model.generate(**given, generation_config=settings, use_model_defaults=False)
     model.model.rope_deltas = None
     return out[:, batch["input_ids"].shape[1] :].tolist()
+
+
+def through_vllm(folder: Path, encoder: Encoder, questions: list, copies: int, tokens: int, large: bool):
+    """Returns what lets vLLM answer, in this process. Stops where it sees other prompt tokens than the policy."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    from vllm import LLM, SamplingParams
+
+    seen = [encoder.tokens(question, generate=True).ids for question in questions]
+    engine = LLM(
+        str(folder), dtype="bfloat16", load_format="dummy" if large else "auto", gpu_memory_utilization=0.5,
+        max_model_len=max(map(len, seen)) + tokens, mm_processor_cache_gb=0, seed=0,
+    )  # fmt: skip
+    asked = SamplingParams(n=copies, temperature=0.01, max_tokens=tokens, ignore_eos=True, detokenize=False)
+    prompts = [prompt(encoder, question) for question in questions]
+
+    def call() -> list[list[int]]:
+        engine.reset_prefix_cache()
+        found = engine.generate(prompts, asked, use_tqdm=False)
+        assert [list(one.prompt_token_ids) for one in found] == seen, "vLLM's prompt is not the policy's"
+        return [list(completion.token_ids) for one in found for completion in one.outputs]
+
+    return call
 
 
 def timed(call, repeats: int, device: str) -> tuple[float, list[list[int]], float]:
@@ -148,6 +173,8 @@ def main() -> None:
 
     ways = {"sharded": lambda: theirs(True), "generate": lambda: theirs(False), "one prompt pass": lambda: ours(Plain),
             "and recorded steps": lambda: ours(Replayed)}  # fmt: skip
+    if device == "cuda" and find_spec("vllm"):
+        ways["vLLM"] = lambda: through_vllm(folder, encoder, questions, args.copies, args.tokens, args.large)
     first, before = None, None
     for name in args.ways or ways:
         seconds, rows, peak = timed(ways[name](), args.repeats, device)
