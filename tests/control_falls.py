@@ -1,12 +1,12 @@
-"""Whether a control falls to guessing, judged over all looks that the main job takes: three seeds, four controls each.
+"""Whether a control falls to guessing, judged over all looks at the main job: two bases, three seeds, four controls.
 
-Why: the interval of an accuracy misses its level by luck in one look of forty, so one set of twelve in four would fail
+Why: the interval of an accuracy misses its level by luck in one look of forty, so every second set of 24 would fail
 though nothing leaks. Here each look is a one-sided test of "no better than guessing" by whole clips (the sums of a
 clip's questions, each against the level of its own task: Student's t, since some hundred sums are near normal), at
-0.05 / 12, so that all of them together are wrong in at most 5 of 100 sets (Bonferroni). Not to be above guessing is
+0.05 / 24, so that all of them together are wrong in at most 5 of 100 sets (Bonferroni). Not to be above guessing is
 not enough: a control must also have lost what the model has with its clip, by the same test of the difference; a
 model that ignores its clips loses nothing. What stays above guessing by 8 points on 420 questions of 120 clips is
-found 8 times in 10, by 10 points nearly always (`tests/test_control_falls.py`).
+found 3 times in 4, by 10 points 9 times in 10 (`tests/test_control_falls.py`).
 """
 
 from collections import defaultdict
@@ -17,9 +17,10 @@ from scipy.stats import ttest_1samp
 
 from cookbook.evaluation.findings import guessing
 
-SEEDS = (0, 1, 2)
+BASES, SEEDS = ("models/tiny-base", "models/tiny-qwen3"), (0, 1, 2)
 WITHOUT_CLIP, WITHOUT_ORDER = ("blind", "other clips"), ("shuffled frames", "single frame")
-LEVEL = 0.05 / (len(SEEDS) * len(WITHOUT_CLIP + WITHOUT_ORDER))
+LOOKS = len(BASES) * len(SEEDS) * len(WITHOUT_CLIP + WITHOUT_ORDER)
+LEVEL = 0.05 / LOOKS
 
 
 def _above_zero(values: Iterable[tuple[str, float]]) -> float:

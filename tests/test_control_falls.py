@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from control_falls import LEVEL, SEEDS, WITHOUT_CLIP, WITHOUT_ORDER, above_guessing, lost
+from control_falls import LEVEL, LOOKS, above_guessing, lost
 
 from cookbook.evaluation.statistics import interval
 
 CLIPS, EACH = 120, 4
 TASKS = {"all": {"chance": 0.5, "majority": 0.45}}
-LOOKS = len(SEEDS) * len(WITHOUT_CLIP + WITHOUT_ORDER)
 
 
 def answers(rng, accuracy: float, alike: float = 0.2) -> list[dict]:
