@@ -72,6 +72,7 @@ def _compare(given: argparse.Namespace) -> bool:
     first = next(iter(named_forms.values()))
     samples, contract, _ = jobs.evaluation_samples(given.data, "", "", given.contract or first, given.split)
     samples, asked = samples[: given.questions], {}
+    compare.require_references(sample.answer for sample in samples)  # before all of them are asked
     for name, place in named_forms.items():
         out = given.out / f"predictions_{name}.jsonl" if given.out else None
         if place.startswith(SERVED):

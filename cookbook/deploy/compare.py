@@ -9,7 +9,7 @@ where the whole 95 % interval of its difference lies above it (`statistics.non_i
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +123,12 @@ class Forms(AsTable):
         }
 
 
+def require_references(references: Iterable[object]) -> None:
+    """Raises ValueError where no question has one."""
+    if not any(references):
+        raise ValueError("no question has a reference, so no answer can be right, and all forms would pass")
+
+
 def compare_forms(asked: Mapping[str, Asked], margin: float = 0.05) -> Forms:
     """Returns the forms beside each other, each tested against the first with a margin (share of right answers).
 
@@ -130,8 +136,7 @@ def compare_forms(asked: Mapping[str, Asked], margin: float = 0.05) -> Forms:
     """
     rows = {name: form.rows for name, form in asked.items()}
     require_same_items(rows)
-    if not any(row["reference"] for row in next(iter(rows.values()))):
-        raise ValueError("no question has a reference, so no answer can be right, and all forms would pass")
+    require_references(row["reference"] for row in next(iter(rows.values())))
     require_same_contract(rows)
     (_, first), *others = rows.items()
     groups, right = [row["group"] for row in first], [row["correct"] for row in first]

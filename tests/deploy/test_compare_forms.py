@@ -1,6 +1,7 @@
 """Forms of one model beside each other, and the commands that lead there: quantise, compare, card, push."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -84,6 +85,15 @@ def test_what_cannot_be_done_is_one_line(words, said, full, tmp_path, capsys):
     assert main(given) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1
+
+
+def test_questions_without_references_are_refused_before_any_form_is_asked(
+    full, tmp_path, samples, capsys, monkeypatch
+):
+    formats.write([replace(sample, answer=None) for sample in samples[:4]], tmp_path / "own", "samples_jsonl")
+    monkeypatch.setattr("cookbook.deploy.compare.ask_form", lambda *_: pytest.fail("it was asked"))
+    assert main(["compare", f"full={full}", f"int8={full}", "--data", str(tmp_path / "own")]) == 2
+    assert "no question has a reference" in capsys.readouterr().err
 
 
 def test_lines_are_printed_and_nothing_is_started(full, tmp_path, capsys):
