@@ -166,6 +166,17 @@ def test_grpo_on_two_gpus_runs_to_its_end(runs, mode):
     assert not left_over()
 
 
+@two_gpus
+def test_grpo_runs_with_the_rollouts_of_vllm(runs):
+    """The policy has one GPU and vLLM the other, with weights that the policy sends it."""
+    pytest.importorskip("vllm")
+    changes = {"mode": "disaggregated", "rollout.backend": "vllm", "rollout.gpu_memory_utilization": 0.5}
+    config, run = bound("rl", 1, **{"train.max_num_steps": 3, **changes})
+    start(config, run)
+    assert [row["step"] for row in read_metrics(run.path)][-1] == 3
+    assert not left_over()
+
+
 # ---- it ends with the truth -------------------------------------------------------------------------------------
 
 LOADERS = {
