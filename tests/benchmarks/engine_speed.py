@@ -23,8 +23,8 @@ from pathlib import Path
 import tomlkit
 import torch
 import yaml
+from random_models import published, write_model
 from safetensors.torch import save_file
-from sft_speed import published, write_model
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cookbook import jobs, pipeline, runs

@@ -20,8 +20,8 @@ from statistics import median
 
 import torch
 import yaml
+from random_models import write_model
 from rollout_speed import NEVER, PAD, make, stock
-from sft_speed import write_model
 from transformers import GenerationConfig
 
 from cookbook import checkpoint
