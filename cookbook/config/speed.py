@@ -40,7 +40,7 @@ class Way:
 FULL = Way(0.675, 0.258e-3, 2.59e-3, rest=0.4)
 FULL_ALONE = Way(0.47, 0.258e-3, 2.59e-3, rest=0.4)
 FULL_PACKED = Way(0, 0.13e-3, 1.0e-3, rest=0.35, base=0.17, runs="one run of 3,380 tokens (LOG.md, 2026-11-30)")
-FULL_KEPT = Way(0, 0.121e-3, 10.9e-3, rest=0.35, base=0.10, runs="16 mini-batches of 3,380 tokens (LOG.md, 2026-11-30)")
+FULL_KEPT = Way(0, 0.118e-3, 10.9e-3, rest=0.25, base=0.03, runs="16 mini-batches of 3,380 tokens (LOG.md, 2026-11-30)")
 # LoRA r 16: (adapters in the tower too, recomputed, compiled)
 ONE, TWO = "one run of 13,522 tokens (LOG.md, 2026-11-30)", "two runs of 6,761 tokens (LOG.md, 2026-11-30)"
 THREE = "runs of 1,690 to 13,522 tokens (LOG.md, 2026-11-30)"

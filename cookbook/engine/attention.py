@@ -71,6 +71,21 @@ def rotate_vision(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tenso
     return rotate(q.float(), cos, sin).type_as(q), rotate(k.float(), cos, sin).type_as(k)
 
 
+def see(block, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], max_seqlen: int):
+    """Qwen2_5_VLVisionAttention.forward: (patches, width) to the same, each sequence for itself.
+
+    Queries, keys and values are parted where they stand. The engine puts them in another order first
+    (policy/model/vision_encoder/qwen2_5_vl.py:192), and on the way back compiled code then lays their gradients
+    together ten times slower than memory allows: 8 % of a step of 7B that trains the tower.
+    """
+    q, k, v = block.qkv(hidden_states).view(len(hidden_states), 3, block.num_heads, -1).unbind(1)
+    q, k = (rotated[0] for rotated in rotate_vision(q[None], k[None], *position_embeddings))
+    taken = torch.bfloat16 if q.dtype == torch.float32 else q.dtype  # as the engine does, for flash-attn
+    lengths = {"max_seqlen_q": max_seqlen, "max_seqlen_k": max_seqlen, "causal": False}
+    out = block.attn_func(q.to(taken), k.to(taken), v.to(taken), cu_seqlens, cu_seqlens, **lengths)
+    return block.proj(out.flatten(1).to(q.dtype))
+
+
 def compile_blocks(bare):
     """Returns the engine's `apply_compile`, which also lets compiled vision blocks be recomputed.
 
@@ -118,6 +133,8 @@ def install_attention() -> str:
     modeling_utils.FlashAttnMetaSingleton._instances[modeling_utils.FlashAttnMeta] = TorchAttention()
     # with train.compile, the engine's own makes FlashAttnMeta anew inside the compiled block, and imports flash_attn_3
     qwen2_5_vl.apply_rotary_pos_emb_vision = rotate_vision
+    see.bare = getattr((theirs := qwen2_5_vl.Qwen2_5_VLVisionAttention).forward, "bare", theirs.forward)
+    theirs.forward = see
     parallelize.apply_compile = compile_blocks(getattr(parallelize.apply_compile, "bare", parallelize.apply_compile))
 
     def pre_hf_models_patch(hf_config) -> None:

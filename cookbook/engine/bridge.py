@@ -17,7 +17,9 @@ from pathlib import Path
 from cookbook.engine.accumulation import install_accumulation
 from cookbook.engine.attention import install_attention
 from cookbook.engine.environment import AUTH
+from cookbook.engine.layout import install_layout
 from cookbook.engine.lora import install_lora
+from cookbook.engine.moments import install_moments
 from cookbook.engine.packing import install_packing
 from cookbook.engine.sharing import install_sharing
 from cookbook.engine.video_reader import install_reader
@@ -51,7 +53,9 @@ def install() -> dict[str, str]:
     done |= {
         "packing": install_packing(),
         "weights": install_accumulation(),
+        "moments": install_moments(),
         "LoRA": install_lora(),
+        "mini-batches": install_layout(),
         "prompts": install_sharing(),
         "polling": f"{POLLING_MS} ms",
         "network": install_network(),

@@ -51,7 +51,6 @@ def install_sharing() -> str:
 
     if not hasattr(Packer.policy_collate_fn, "bare"):
         Packer.policy_collate_fn = _moved_once(Packer.policy_collate_fn)
-    if not hasattr(Native.forward, "bare"):
         Native.forward = _shared(Native.forward)
     return "once for its completions"
 

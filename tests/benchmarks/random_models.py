@@ -40,7 +40,8 @@ def write_model(folder: Path, family: Architecture = QWEN2_5_VL) -> Path:
     tiny = json.loads((folder / "config.json").read_text())
     tokens = {key: value for key, value in tiny.items() if key.endswith("_token_id")}
     config = kind(text_config=language, vision_config=vision, tie_word_embeddings=False, **tokens)
-    written = config.to_dict() | {"architectures": tiny["architectures"]}
+    written = config.to_dict() | (kind := {"architectures": tiny["architectures"]})
+    written["text_config"] |= kind  # vLLM looks there too
     (folder / "config.json").write_text(json.dumps(written, default=str))
     for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
         if (file := folder / name).is_file():

@@ -321,6 +321,7 @@ def table(model: Path, length: int, names: list[str], steps: int, packer: Any, r
     contract, first = model.parent / f"contract_{length}.yaml", {}
 
     def batch_of(part: list) -> dict:
+        packer.lays_out = False
         made = packer.sft_collate_fn([dict(s) for s in part], max(len(s["input_ids"]) for s in part), -100)
         made = {k: v.cuda() for k, v in made.items() if isinstance(v, torch.Tensor)}
         keep = {k: made[k] for k in ("input_ids", "pixel_values_videos", "video_grid_thw", "position_ids")}
@@ -385,7 +386,8 @@ def main() -> None:
         parser.error(f"no such variants: {unknown}; there are {sorted(known)}")
     out = args.out.resolve()
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": "29511", "HF_HUB_OFFLINE": "1"}  # fmt: skip
+                   "MASTER_PORT": "29511", "HF_HUB_OFFLINE": "1",
+                   "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}  # as the engine's launcher  # fmt: skip
     model = out / "model" if (out / "model").exists() else write_model(out / "model")
     road_vqa.world(out / "data", 0, {"train": 12, "validation": 2, "test": 2})
     from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker

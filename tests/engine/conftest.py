@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch.distributed as dist
 from fake_engine import Scene
+from learning import collate
 from rollouts import BASE, config, handed_out, unused_port
 from transformers import AutoConfig
 
@@ -87,12 +88,18 @@ def native(engine, alone, stock):
 
 
 @pytest.fixture
-def batch(engine, packer, world, contract):
-    """Four samples of several lengths, as the engine's trainer gets them."""
+def rows(engine, packer, world, contract):
+    """Four samples of several lengths, as the engine's packer makes them."""
     data = EngineDataset(road_vqa.read(world, "train", contract)[:8:2], Config.load(ROOT / "configs/tiny_sft.toml"))
-    rows = [packer.sft_process_sample(data[i]) for i in range(4)]
-    assert len({len(row["input_ids"]) for row in rows}) > 1
-    return packer.sft_collate_fn(rows, packer.sft_compute_max_len(rows), -100)
+    made = [packer.sft_process_sample(data[i]) for i in range(4)]
+    assert len({len(row["input_ids"]) for row in made}) > 1
+    return made
+
+
+@pytest.fixture
+def batch(packer, rows):
+    """The same as a mini-batch, laid out."""
+    return collate(packer, rows)
 
 
 @pytest.fixture

@@ -5,7 +5,16 @@ from functools import partial
 import torch
 
 
-def learn(native, packer, batch, packed, places, backward=True):
+def collate(packer, rows, lays_out=True, longest=None):
+    """Returns a mini-batch of the packer's samples, laid out before the GPU sees it or in the engine's own order."""
+    packer.lays_out = lays_out
+    try:
+        return packer.sft_collate_fn([dict(row) for row in rows], longest or packer.sft_compute_max_len(rows), -100)
+    finally:
+        del packer.lays_out
+
+
+def learn(native, packer, batch, packed=False, backward=True):
     """Returns (loss, gradients by name) of what SFTTrainer.step_training does with a mini-batch."""
     from cosmos_rl.policy.kernel.loss import CrossEntropyLoss
     from cosmos_rl.policy.trainer.llm_trainer import sft_trainer
@@ -13,8 +22,6 @@ def learn(native, packer, batch, packed, places, backward=True):
 
     given = dict(batch)
     labels = given.pop("label_ids")
-    if not places:
-        del given["interested_tokens"]
     given["position_ids"] = native.get_position_ids(**given)[0]
     if packed:
         given |= packing.pack_sequences_info_collect(given["input_ids"], packer.pad_token_id, labels)

@@ -4,6 +4,7 @@ The engine is imported once (13 s). A test called `test_the_engine_still…` tha
 itself, so take the part out of `cookbook/engine`.
 """
 
+import inspect
 import sys
 from itertools import pairwise
 
@@ -91,7 +92,7 @@ def test_the_native_model_gives_the_logits_of_transformers(native, stock, packer
     data = EngineDataset(road_vqa.read(world, "train", contract)[:2], Config.load(ROOT / "configs/tiny_sft.toml"))
     rows = [packer.sft_process_sample(data[i]) for i in range(2)]
     batch = packer.sft_collate_fn(rows, packer.sft_compute_max_len(rows), -100)
-    labels, _ = batch.pop("label_ids"), batch.pop("interested_tokens")
+    labels = batch.pop("label_ids")
     with torch.no_grad():
         places, _, _ = native.get_position_ids(**batch)
         ours = native(**{**batch, "position_ids": places}).logits.float()
@@ -136,3 +137,21 @@ def test_flash_attention_stays_where_it_is_installed(engine, monkeypatch):
     monkeypatch.setattr(modeling_utils, "check_if_fa_installed", lambda: True)
     monkeypatch.setattr(modeling_utils.FlashAttnMetaSingleton, "_instances", {})
     assert attention.install_attention() == "flash-attn" and not modeling_utils.FlashAttnMetaSingleton._instances
+
+
+def test_the_tower_attends_as_the_engines_own_does(engine):
+    from cosmos_rl.policy.model.vision_encoder.qwen2_5_vl import Qwen2_5_VLVisionAttention
+
+    torch.manual_seed(0)
+    block, edges = Qwen2_5_VLVisionAttention(64, 4), torch.tensor([0, 5, 12], dtype=torch.int32)
+    hidden, angles = torch.randn(12, 64, requires_grad=True), torch.randn(12, 8).repeat(1, 2)
+    asked, found = (edges, (angles.cos(), angles.sin()), 7), []
+    for forward in (attention.see.bare, attention.see):
+        out = forward(block, hidden, *asked)
+        found.append([out, *torch.autograd.grad(out.sin().sum(), [hidden, *block.parameters()])])
+    assert all(torch.equal(one, two) for one, two in zip(*found))
+    assert block(hidden, *asked).equal(found[0][0])
+
+
+def test_the_engine_still_reorders_queries_keys_and_values(engine):
+    assert "permute(1, 0, 2, 3)" in inspect.getsource(attention.see.bare)

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import torch
-from learning import learn
+from learning import collate, learn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import CheckpointError
@@ -33,11 +33,10 @@ def apart(native):
 
 
 @pytest.fixture
-def exact(apart, batch):
-    """The same and its mini-batch in float64; angles and norms compute in float32 as ever."""
+def exact(apart):
+    """The same in float64; angles and norms compute in float32 as ever."""
     for weight in apart.parameters():
         weight.data = weight.data.double()
-    batch["pixel_values_videos"] = batch["pixel_values_videos"].double()
     return apart
 
 
@@ -82,31 +81,24 @@ def adapt(model):
         pytest.param(True, False, "inductor", marks=[pytest.mark.slow, needs_compiler]),
     ],
 )
-def test_compiled_blocks_teach_what_plain_ones_teach(exact, packer, batch, compiled, lora, recompute, backend, request):
-    """Packed; the slow ones then side by side, and packed with fewer samples: each compiles again, for other shapes."""
+def test_compiled_blocks_teach_what_plain_ones_teach(exact, packer, rows, compiled, lora, recompute, backend, request):
+    """The slow ones with fewer samples too, which compiles again, for other shapes."""
     if lora:
         adapt(exact)
     exact.set_gradient_checkpointing_enabled(recompute)
-    cases = [(batch, True)]
-    if request.node.get_closest_marker("slow"):
-        cases += [(batch, False), (first(batch, 2), True)]
-    plain = [learn(exact, packer, part, packed, places=True) for part, packed in cases]
+    parts = [rows, rows[:2]] if request.node.get_closest_marker("slow") else [rows]
+    parts = [collate(packer, part) for part in parts]
+    for part in parts:
+        part["pixel_values_videos"] = part["pixel_values_videos"].double()
+    plain = [learn(exact, packer, part) for part in parts]
     compiled(exact, backend)
-    for (part, packed), (want, grads) in zip(cases, plain):
-        got, ours = learn(exact, packer, part, packed, places=True)
+    for part, (want, grads) in zip(parts, plain):
+        got, ours = learn(exact, packer, part)
         assert got == pytest.approx(want, rel=1e-6)
         assert {name.replace("_orig_mod.", "") for name in ours} == grads.keys()
         for name, grad in ours.items():
             want = grads[name.replace("_orig_mod.", "")]
             assert (grad - want).norm() <= 1e-5 * want.norm() + 1e-12, name
-
-
-def first(batch, samples):
-    """Returns the mini-batch of the first samples of another one."""
-    patches = int(batch["video_grid_thw"][:samples].prod(-1).sum())
-    cut = {name: value[:samples] for name, value in batch.items() if isinstance(value, torch.Tensor)}
-    cut |= {"position_ids": batch["position_ids"][:, :samples]}
-    return batch | cut | {"pixel_values_videos": batch["pixel_values_videos"][:patches]}
 
 
 @pytest.mark.slow
@@ -120,7 +112,7 @@ def test_a_compiled_tower_is_recomputed_under_fsdp(apart, packer, batch, compile
         fully_shard(part, **how)
     if unmended:
         with pytest.raises(CheckpointError):
-            learn(apart, packer, batch, packed=True, places=True)
+            learn(apart, packer, batch)
     else:
-        _, grads = learn(apart, packer, batch, packed=True, places=True)
+        _, grads = learn(apart, packer, batch)
         assert all(grad.to_local().norm() > 0 for name, grad in grads.items() if name.endswith("qkv.weight"))

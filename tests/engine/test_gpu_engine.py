@@ -46,9 +46,9 @@ def runs(runs):
     return runs
 
 
-def bound(kind: str, gpus: int = 1, **changes) -> tuple[Config, Run]:
-    """A configuration of the tiny model that is bound to the small job, and its run folder."""
-    config = jobs.job("job", kind, changes={"redis": str(REDIS), pipeline.START: jobs.BASE}).config
+def bound(kind: str, gpus: int = 1, base: str = jobs.BASE, **changes) -> tuple[Config, Run]:
+    """A configuration of a tiny model that is bound to the small job, and its run folder."""
+    config = jobs.job("job", kind, changes={"redis": str(REDIS), pipeline.START: base}).config
     run = Run(f"job/{kind}", seed=0)
     return pipeline.on_gpus(config, gpus).edit({"train.output_dir": str(run.path), **changes}), run
 
@@ -90,13 +90,21 @@ def one_step() -> dict:
     }
 
 
-@pytest.mark.parametrize(("force_use_hf", "within"), [(True, 1e-3), (False, 2e-2)])  # native attention is in bfloat16
-def test_the_first_loss_is_that_of_the_local_engine(runs, force_use_hf, within):
+@pytest.mark.parametrize(
+    ("base", "engine", "within"),
+    [
+        (jobs.BASE, {"train.force_use_hf": True}, 1e-3),
+        (jobs.BASE, {}, 2e-2),  # native attention is in bfloat16
+        (jobs.BASE, {"train.sequence_packing": True, "train.compile": True}, 2e-2),
+        ("models/tiny-qwen3", {}, 1e-3),
+    ],
+)
+def test_the_first_loss_is_that_of_the_local_engine(runs, base, engine, within):
     """One step over the whole set, so that the order of the samples does not matter; float32 in both."""
     changes = one_step()
-    config, run = bound("sft", **changes, **{"train.force_use_hf": force_use_hf})
+    config, run = bound("sft", base=base, **changes, **engine)
     start(config, run)
-    pipeline.train(jobs.job("job", changes=changes))  # its folder is the same: the engine's is read before
+    pipeline.train(jobs.job("job", changes=changes, base=base))  # its folder is the same: the engine's is read before
     engine_loss = float(
         next(line for line in (run.path / "engine.log").read_text().splitlines() if "Step: 1/" in line)
         .split("Loss: ")[1]

@@ -42,15 +42,15 @@ def test_the_reference_is_the_policy_without_adapters(adapted, packer, batch):
 
     made = trainer(adapted)
     assert GRPOTrainer._reference_model_state(made) == {}
-    with_adapters = learn(adapted, packer, batch, packed=True, places=True)[0]
+    with_adapters = learn(adapted, packer, batch)[0]
     assert GRPOTrainer._swap_model_state_dict(made) == (True, 0.1)
-    without = learn(adapted, packer, batch, packed=True, places=True, backward=False)[0]
+    without = learn(adapted, packer, batch, backward=False)[0]
     assert GRPOTrainer._swap_model_state_dict(made) == (True, 0.1)
-    assert learn(adapted, packer, batch, packed=True, places=True)[0] == with_adapters
+    assert learn(adapted, packer, batch)[0] == with_adapters
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.zeros_(weight)
-    assert learn(adapted, packer, batch, packed=True, places=True)[0] == without != with_adapters
+    assert learn(adapted, packer, batch)[0] == without != with_adapters
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_small_frozen_weights_change_no_gradient(adapted, packer, batch):
     for model in (adapted, small):
         for part in (*model.visual.blocks.values(), *model.model.layers.values(), model):
             fully_shard(part, **how)
-        found.append(learn(model, packer, batch, packed=True, places=True))
+        found.append(learn(model, packer, batch))
     (want, grads), (got, ours) = found
     assert got == want and grads.keys() == ours.keys()
     assert all(torch.equal(grads[name].to_local(), ours[name].to_local()) for name in grads)
