@@ -8,6 +8,7 @@ of random weights jump about after some steps, so variants that learn the same a
     python tests/benchmarks/sft_speed.py OUT                                  # the table, at 1,686 tokens a sample
     python tests/benchmarks/sft_speed.py OUT packed "plain, 8 at once"        # some of it
     python tests/benchmarks/sft_speed.py OUT "as shipped" --length 8186 98    # at other lengths
+    python tests/benchmarks/sft_speed.py OUT "as shipped" --profile           # where the GPU works, and waits
 """
 
 import argparse
@@ -18,6 +19,7 @@ import statistics
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -289,6 +291,28 @@ def measure(step: Callable[[int], float], steps: int) -> tuple[float, list[float
     return statistics.median(seconds[2:] or seconds), losses, torch.cuda.max_memory_allocated() / 2**30
 
 
+def where_time_goes(step: Callable[[int], float], number: int) -> None:
+    """Print how long the GPU works in one more step and on what, and how long it waits, by the length of a wait."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        step(number)
+        torch.cuda.synchronize()
+    spans = sorted(
+        (event.start_ns() / 1e9, (event.start_ns() + event.duration_ns()) / 1e9, event.name())
+        for event in profile.profiler.kineto_results.events()
+        if event.device_type() == torch.profiler.DeviceType.CUDA
+    )
+    kernels, waits, done = Counter(), Counter(), spans[0][0]
+    for begins, ends, name in spans:
+        kernels[name.split("(")[0][:70]] += ends - begins
+        if (wait := begins - done) > 0:
+            waits[next(f"up to {limit:g} s" for limit in (2e-5, 2e-4, 2e-3, 1e9) if wait < limit)] += wait
+        done = max(done, ends)
+    whole, waited = done - spans[0][0], sum(waits.values())
+    print(f"  of {whole:.3f} s the GPU works {whole - waited:.3f}; waits {dict(waits)}")
+    for name, seconds in kernels.most_common(15):
+        print(f"  {seconds:7.3f} s  {name}")
+
+
 def read_samples(model: Path, length: int, packer: Any) -> list[dict]:
     """Returns the packer's samples of one step. Stops where their tokens are not the encoder's, or not `length`."""
     pixels, count = LENGTHS[length]
@@ -311,7 +335,9 @@ def read_samples(model: Path, length: int, packer: Any) -> list[dict]:
     return samples
 
 
-def table(model: Path, length: int, names: list[str], steps: int, packer: Any, rate: float, times: int) -> None:
+def table(
+    model: Path, length: int, names: list[str], steps: int, packer: Any, rate: float, times: int, profile: bool
+) -> None:
     """Print a line for each variant, at one length; `times` the usual number of samples are a step."""
     samples = read_samples(model, length, packer) * times
     tokens = sum(len(sample["input_ids"]) for sample in samples)
@@ -367,6 +393,8 @@ def table(model: Path, length: int, names: list[str], steps: int, packer: Any, r
                 near, equal = likeness(theirs, gradient)
                 line += f"  gradient beside {start}'s: cosine {near:.4f}, {equal:.1%} of the signs"
             print(line, flush=True)
+            if profile:
+                where_time_goes(step, steps)
         except Exception as error:  # the table goes on
             traceback.print_exc()
             print(f"{name:34} {type(error).__name__}: {str(error)[:300]}", flush=True)
@@ -381,6 +409,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, nargs="+", choices=LENGTHS, default=[1686], help="tokens of a sample")
     parser.add_argument("--steps", type=int, default=6, help="of which the first two are not timed")
     parser.add_argument("--times", type=int, default=1, help="as many samples a step as usual")
+    parser.add_argument("--profile", action="store_true", help="one step more: where the GPU works, and waits")
     args = parser.parse_args()
     if unknown := set(args.variants) - (known := {*ENGINE, *PLAIN, *PEER}):
         parser.error(f"no such variants: {unknown}; there are {sorted(known)}")
@@ -405,7 +434,7 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; a matrix product {rate / 1e12:.0f} TFLOP/s, "
           f"{lasting / 1e12:.0f} after two seconds of it")  # fmt: skip
     for length in args.length:
-        table(model, length, args.variants, args.steps, packer, rate, args.times)
+        table(model, length, args.variants, args.steps, packer, rate, args.times, args.profile)
 
 
 if __name__ == "__main__":
