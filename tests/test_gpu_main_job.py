@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from cookbook import jobs, pipeline
+from cookbook.engine import launch
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-REDIS = 14900 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])  # clear of those of the engine's tests
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+PORT, REDIS = 9100 + 100 * WORKER, 14900 + 100 * WORKER  # clear of those of the engine's tests
 FAST = {"train.sequence_packing": True, "train.compile": True}
 # the least of three seeds after SFT and after RL on the local engine (LOG.md, 2026-11-29 and 2026-11-30)
 LOCAL = {"models/tiny-base": (0.655, 0.876), "models/tiny-qwen3": (0.610, 0.819)}
@@ -25,7 +27,8 @@ WITHIN = 0.05
 @pytest.mark.parametrize(
     ("base", "keys"), [("models/tiny-base", {}), ("models/tiny-base", FAST), ("models/tiny-qwen3", {})]
 )
-def test_the_main_job_ends_as_on_the_local_engine(runs, capsys, base, keys):
+def test_the_main_job_ends_as_on_the_local_engine(runs, monkeypatch, capsys, base, keys):
+    monkeypatch.setattr(launch, "PORT", PORT)
     for step, longer in (("sft", {"train.epoch": 4, "custom.clips": -1} | keys), ("rl", {"train.max_num_steps": 30})):
         job = jobs.job("job", step, changes=longer | {"redis": str(REDIS)}, base=base)
         pipeline.train(job, engine="cosmos-rl", gpus=1)
