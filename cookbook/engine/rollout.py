@@ -18,6 +18,7 @@ what the engine's own packer makes of it: token ids, pixels, and rotary position
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from accelerate import init_empty_weights
 from cosmos_rl.policy.lora.plugin import LoraInjectedLinear
 from cosmos_rl.rollout.rollout_base import RolloutBase, RolloutRegistry
 from cosmos_rl.rollout.schema import RolloutResult
+from cosmos_rl.utils.logging import logger
 from cosmos_rl.utils.util import clear_weight_name, str2torch_dtype
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -36,6 +38,7 @@ from cookbook.model.decoding import GROUPED
 from cookbook.model.generation import generate, to
 from cookbook.model.vision_tower import batch_vision
 
+TOLD = "%d completions, %d tokens: clips read in %.2f s, weights lent in %.2f s, generated in %.2f s"
 BACKEND = "transformers"  # the configurations' rollout.backend
 MEDIA_KEYS = ("pixel_values_videos", "video_grid_thw", "pixel_values", "image_grid_thw")
 NESTED = {"visual.": "model.visual.", "model.lm_head.": "lm_head.", "model.": "model.language_model."}
@@ -121,9 +124,14 @@ class TransformersRollout(RolloutBase):
         tokenizer, settings = data_packer.tokenizer, sampling(self.config, is_validation)
         ends, banned = self._ends(tokenizer), unsayable(self.model_config, len(tokenizer))
         self.model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
+        began = perf_counter()
         prompts = [data_packer.get_policy_input(payload.prompt) for payload in payloads]
+        read = perf_counter()
         with self._lent():
+            ready = perf_counter()
             rows = complete(self.model, prompts, settings, banned)
+        spent = read - began, ready - read, perf_counter() - ready
+        logger.info(TOLD, len(rows), sum(map(len, rows)), *spent)
         each, wanted = len(rows) // len(payloads), self.config.validation if is_validation else self.config.rollout
         as_ids, results = self.config.train.train_policy.rollout_as_token_ids, []
         for i, payload in enumerate(payloads):

@@ -146,6 +146,9 @@ def main() -> None:
     print(f"a step: {seconds:.2f} s, planned {planned:.2f}")
     print(f"from one step's end to the next: {[round(x, 2) for x in whole]} s, "
           f"of which training: {[round(row['train/iteration_time'], 2) for row in rows[1:]]}")  # fmt: skip
+    for line in log:
+        if told := re.search(r"\d+ completions, .* generated in .*", line):
+            print(told[0])
     print(f"GiB of the card in use: measured {max(used):.2f}, planned {planned_use(found.peak_gib):.2f}")
     if allocated := [row["gpu/peak_gib"] for row in rows if "gpu/peak_gib" in row]:  # GRPO's controller has no GPU
         print(f"peak GiB allocated: measured {max(allocated):.2f}, planned {found.peak_gib:.2f}")

@@ -50,9 +50,13 @@ def test_the_engine_still_needs_positions_from_us(packer, prompts, stock):
     assert not torch.equal(theirs, made["position_ids"])
 
 
-def test_greedy_completions_are_those_of_the_local_engine(packer, prompts, questions, uneven, stock):
-    made = backend(**{"rollout.sampling_config": {"temperature": 0.0}, "rollout.max_response_length": 40})
+def test_greedy_completions_are_those_of_the_local_engine(
+    rollout, packer, prompts, questions, uneven, stock, monkeypatch
+):
+    made, told = backend(**{"rollout.sampling_config": {"temperature": 0.0}, "rollout.max_response_length": 40}), []
+    monkeypatch.setattr(rollout.logger, "info", lambda line, *counted: told.append(line % counted))
     results = roll_out(made, packer, prompts)
+    assert len(told) == 1 and told[0].startswith(f"{len(prompts)} completions, ")
     encoder = Encoder(packer.hf_processor, uneven, AutoConfig.from_pretrained(BASE, trust_remote_code=False))
     want = generate(stock, encoder.prompt_batch(questions), 40)
     said = [packer.tokenizer.decode(t[m], skip_special_tokens=True) for t, m in zip(want.tokens, want.mask)]
