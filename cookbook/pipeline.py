@@ -46,6 +46,7 @@ from cookbook.evaluation.scores import compare
 from cookbook.runs import MANIFEST, ROOT, Run, RunError, locked, named, read_manifest, require_name, unfinished
 from cookbook.training.checkpointer import stops_between_steps
 from cookbook.training.grpo import grpo
+from cookbook.training.learns import LORA, set_learning
 from cookbook.training.rewards import are_ours, require_gold, reward_weights
 from cookbook.training.sft import sft
 from cookbook.training.validation import best_step
@@ -211,8 +212,10 @@ def train(
             print(f"{named(place)}: this replaces the run of {began:%H:%M}, whose exports go when a new one stands")
         if program == PROGRAM:
             return _launch(job, facts, go_on, stop_on_alarm)
-        model, encoder = job.open(job.start)
+        learns = "param" if job.config.table(LORA) else "master"  # 16 bits would lose the updates of what learns
+        model, encoder = open_model(job.start, job.contract, job.config[f"train.{learns}_dtype"])
         run, samples, validation = _begin(job, facts, go_on), job.splits["train"], job.splits["validation"]
+        set_learning(model, job.config)
         with stops_between_steps(), live_curves(run, job.step):
             if job.step == "sft":
                 return sft(job.config, samples, validation, encoder, model, run, stop_on_alarm=stop_on_alarm)

@@ -5,7 +5,8 @@ filled    load a model and a processor, whole and fitting, or say what is wrong
 store     find one that a run has left, load it, export one
 verify    whole, finite, named as published, different from its base, loadable
 lineage   from a checkpoint back to its base
-merge     a LoRA adapter into whole weights
+adapters  of LoRA: put on a model, and added to its weights
+merge     an adapter of the engine into whole weights
 """
 
 from cookbook.checkpoint.shards import last_complete  # noqa: F401

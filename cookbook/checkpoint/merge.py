@@ -7,12 +7,12 @@ its default, keys of its own, and parts of names ("model.layers") where peft wan
 """
 
 import shutil
-from dataclasses import fields
 from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
 
+from cookbook.checkpoint.adapters import lora_settings
 from cookbook.checkpoint.filled import explained, load_model, load_processor, require_finite
 from cookbook.checkpoint.shards import ADAPTER, CheckpointError, few, meant, read_shards, require_folder
 from cookbook.checkpoint.store import CONTRACT, adapter_settings, find, on_disk, resolve, write_checkpoint
@@ -33,22 +33,15 @@ def merge(adapter: str | Path, out: str | Path, base: str | None = None, dtype: 
         raise CheckpointError(f"{named(folder)}: {'; '.join(problems)}. Copy or export the adapter again")
     if (ROOT / out).is_file() or list((ROOT / out).glob("*")):
         raise CheckpointError(f"{out}: is not empty; name a new folder")
-    try:
-        from peft import LoraConfig, PeftModel
-    except ImportError:
-        raise CheckpointError("merging needs peft: python -m pip install -c requirements.lock peft") from None
     said = adapter_settings(folder)
     start = _base_of(folder, base or said.get("base_model_name_or_path"))
-    known = {field.name for field in fields(LoraConfig)}
-    said |= {"rank_pattern": said.get("r_pattern") or said.get("rank_pattern")}  # the engine's name, and peft's
-    settings = {key: value for key, value in said.items() if key in known and value is not None}
     model = load_model(start, dtype=dtype)
     names = getattr(model, "_checkpoint_conversion_mapping", {})
-    if isinstance(parts := settings.get("target_modules"), list):
-        linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-        settings["target_modules"] = [name for name in linear if any(part in name for part in parts)]
+    settings = lora_settings(model, said)
+    from peft import PeftModel
+
     with explained(folder, f"does not fit {named(start)}"):
-        fitted = PeftModel(model, LoraConfig(**settings))
+        fitted = PeftModel(model, settings)
         told = fitted.load_adapter(str(folder), "default", key_mapping=names)
     for kind, lost in (("", told.unexpected_keys), ("are missing, and so ", told.missing_keys)):
         if lost:  # peft leaves them out without a word

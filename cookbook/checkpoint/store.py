@@ -21,6 +21,7 @@ from huggingface_hub import snapshot_download
 from safetensors import safe_open
 
 from cookbook.checkpoint import shards
+from cookbook.checkpoint.adapters import whole_weights
 from cookbook.checkpoint.filled import explained, load_model, load_processor, other_texts, require_finite
 from cookbook.checkpoint.shards import ADAPTER, INDEX, CheckpointError, adapter_settings, header_size, step_of
 from cookbook.data.contract import Contract
@@ -170,7 +171,7 @@ def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = t
 def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract: Contract | None = None) -> Path:
     """Write weights in one shard, index and processor to `place`, and return it. Raises what `written_aside` raises."""
     with written_aside(place) as folder:
-        weights = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+        weights = {name: tensor.to(dtype) for name, tensor in whole_weights(model).items()}
         model.save_pretrained(folder, state_dict=weights, max_shard_size="1000GB")
         processor.save_pretrained(folder)
         # transformers 4.57 puts it into text_config only, where cosmos-rl and vLLM do not look

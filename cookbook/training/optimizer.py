@@ -5,7 +5,7 @@ import random
 
 import torch
 
-from cookbook.config import Config
+from cookbook.config import Config, ConfigError
 from cookbook.data.samples import Sample
 
 DECAY = {  # what is left of the rate when a share of the decay is done
@@ -47,9 +47,14 @@ def rate_factor(step: int, steps: int, config: Config) -> float:
 
 
 class Optimizer:
-    """AdamW with the engine's schedule and gradient clipping; `step()` does all three."""
+    """AdamW with the engine's schedule and gradient clipping; `step()` does all three.
+
+    Raises ConfigError for another optimizer of the engine's.
+    """
 
     def __init__(self, model, config: Config, steps: int) -> None:
+        if (name := config["train.optm_name"]) != "AdamW" or isinstance(config["train.optm_lr"], list):
+            raise ConfigError(f"{config.name}: the local engine has AdamW and one rate, not {name}, or rates by module")
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.config, self.steps, self.done = config, steps, 0
         self.rate = 0.0

@@ -12,6 +12,9 @@ from rollouts import config
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+from cookbook.config import Config
+from cookbook.training.learns import LORA, set_learning
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
 STATED = {"train.compile": False}  # or the engine refuses GRPO with LoRA
 ADAPTERS = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
@@ -100,3 +103,28 @@ def test_small_frozen_weights_change_no_gradient(adapted, packer, batch):
     (want, grads), (got, ours) = found
     assert got == want and grads.keys() == ours.keys()
     assert all(torch.equal(grads[name].to_local(), ours[name].to_local()) for name in grads)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"policy.freeze_pattern": ["^visual", "layers[.]0[.]"]},
+        {"policy.trainable_pattern": ["mlp", "^model.embed_tokens"]},
+        {"policy.trainable_map": {"visual": False, "visual.merger": True}},
+        {LORA: ADAPTERS, "policy.trainable_map": {"visual": False}},
+    ],
+)
+def test_on_the_local_engine_learns_what_learns_here(native, stock, changes):
+    from cosmos_rl.policy.config import LoraConfig
+    from cosmos_rl.policy.lora.plugin import inject_lora_adapters, mark_only_lora_as_trainable
+
+    stated = Config.load("configs/tiny_sft.toml").edit(changes)
+    if LORA in changes:
+        inject_lora_adapters(native, told := LoraConfig(**ADAPTERS))
+        mark_only_lora_as_trainable(native, told)
+    for key in ("trainable_pattern", "trainable_map", "freeze_pattern"):
+        if said := changes.get(f"policy.{key}"):
+            getattr(native, f"apply_{key.replace('_map', '')}")(said)
+    wanted = sum(p.numel() for p in native.parameters() if p.requires_grad)
+    learned = sum(p.numel() for p in set_learning(stock, stated).parameters() if p.requires_grad)
+    assert 0 < learned == wanted < sum(p.numel() for p in stock.parameters())
