@@ -46,7 +46,7 @@ from cookbook.evaluation.scores import compare
 from cookbook.runs import MANIFEST, ROOT, Run, RunError, locked, named, read_manifest, require_name, unfinished
 from cookbook.training.checkpointer import stops_between_steps
 from cookbook.training.grpo import grpo
-from cookbook.training.learns import LORA, set_learning
+from cookbook.training.optimizer import LORA, set_learning
 from cookbook.training.rewards import are_ours, require_gold, reward_weights
 from cookbook.training.sft import sft
 from cookbook.training.validation import best_step

@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from cookbook.config import Config
-from cookbook.training.learns import LORA, set_learning
+from cookbook.training.optimizer import LORA, set_learning
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
 STATED = {"train.compile": False}  # or the engine refuses GRPO with LoRA

@@ -14,8 +14,7 @@ from cookbook.config.rules import View
 from cookbook.runs import ROOT, read_metrics
 from cookbook.training import checkpointer
 from cookbook.training.checkpointer import Interrupted
-from cookbook.training.learns import LORA, set_learning
-from cookbook.training.optimizer import Optimizer
+from cookbook.training.optimizer import LORA, Optimizer, set_learning
 
 ADAPTERS = {"r": 4, "lora_alpha": 16.0, "target_modules": ["model.layers"]}
 TOLD = {LORA: ADAPTERS, "train.optm_lr": 1e-2, "train.optm_warmup_steps": 0, "custom.clips": 12,
