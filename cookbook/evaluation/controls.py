@@ -11,6 +11,7 @@ that the encoder sees; the same `predict` answers it.
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -39,12 +40,21 @@ def blind(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def other_clips(samples: Sequence[Sample]) -> list[Sample]:
-    """Returns the samples, each asked of the next clip. Raises ValueError where there is one clip only."""
+    """Returns the samples, each asked of another clip; those of one clip of the next one, the one after it, and so on.
+
+    One partner for all of a clip's questions would be a draw of its own: two clips may show the same by luck, and be
+    right together. Raises ValueError where there is one clip only.
+    """
     clips = list(dict.fromkeys(path for s in samples for _, path in s.media()))
     if len(clips) < 2:
         raise ValueError(f"another clip needs at least two, found {len(clips)}")
-    others = dict(zip(clips, [*clips[1:], *clips[:1]]))
-    return [s.with_media(others) for s in samples]
+    places, asked, found = {clip: i for i, clip in enumerate(clips)}, Counter(), []
+    for sample in samples:
+        shown = tuple(path for _, path in sample.media())
+        step = 1 + asked[shown] % (len(clips) - 1)
+        asked[shown] += 1
+        found.append(sample.with_media({clip: clips[(places[clip] + step) % len(clips)] for clip in shown}))
+    return found
 
 
 def single_frame(frames: "Tensor", seed: int) -> "Tensor":

@@ -37,10 +37,12 @@ def test_the_blind_see_no_clip_and_read_every_word(samples, encoder):
     assert "pixel_values_videos" not in encoder.prompt_batch(found)
 
 
-def test_every_question_meets_another_clip(samples):
+def test_every_question_meets_another_clip_and_those_of_one_clip_several(samples):
     found = other_clips(samples)
-    assert all(a.video != b.video for a, b in zip(samples, found))
-    assert {s.video for s in found} == {s.video for s in samples}
+    met = {clip: [b.video for a, b in zip(samples, found) if a.video == clip] for clip in {s.video for s in samples}}
+    assert all(clip not in others and len(set(others)) == len(others) for clip, others in met.items())
+    assert max(map(len, met.values())) > 1 and {s.video for s in found} == set(met)
+    assert {s.video for s in other_clips([*samples[:1] * 3, samples[-1]])} == {samples[0].video, samples[-1].video}
     with pytest.raises(ValueError, match="at least two, found 1"):
         other_clips(samples[:1])
 
