@@ -24,7 +24,6 @@ if __name__ == "__main__":  # before the other imports, which take a moment in w
         signal.signal(_number, lambda number, _: (os.write(2, f"stopped; {GO_ON}\n".encode()), os._exit(128 + number)))
 
 import argparse
-import html
 import json
 import logging
 import re
@@ -209,19 +208,6 @@ def first_line(error: Exception) -> str:
 
 # ---- the recipes ------------------------------------------------------------------------------------------------
 
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>The recipes</title><meta name="viewport" content="width=device-width">
-<style>
-:root { color-scheme: light dark; color: light-dark(#1a1c1e, #e6e6e6); background: light-dark(#fff, #17191c) }
-.failed { color: light-dark(#a4161a, #ff8f8f) }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em }
-h2 { font-size: 1.1em } p { overflow-wrap: anywhere } a { color: light-dark(#0b57d0, #a8c7fa) }
-</style>
-<main>
-<h1>The recipes</h1>
-<p>Four published recipes in miniature. Each line is what the notebook found; the name leads to the whole of it.</p>
-"""
-
 
 Ran = tuple[str, str, str, float]  # a recipe, what it found, "ok" or the first line of its error, and the seconds
 
@@ -259,12 +245,10 @@ def printed(cells: Iterable) -> str:
 
 def page(found: Sequence[Ran]) -> str:
     """Returns the page of the recipes, which needs nothing from the network."""
-    text = PAGE
-    for name, words, outcome, seconds in found:
-        text += f'<h2><a href="{name}.html">{name}</a></h2>\n'
-        text += f"<p>{html.escape(words or 'No finding: it ended before.')}</p>\n"
-        text += f'<p class="{"ok" if outcome == "ok" else "failed"}">{html.escape(outcome)} · {seconds:.0f} s</p>\n'
-    return text + "</main>\n"
+    from jinja2 import Environment, FileSystemLoader
+
+    pages = Environment(loader=FileSystemLoader(ROOT / "cookbook"), autoescape=True, trim_blocks=True)
+    return pages.get_template("tutorial.html.j2").render(found=found) + "\n"
 
 
 def run_recipes(names: Sequence[str], seed: int, engine: str, line: Line, base: str = "") -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from cookbook.data.architecture import KNOWN
-from cookbook.runs import ROOT, named
+from cookbook.runs import ROOT, named, read_json
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 STATE = "cosmos_config"  # stands in every training state that cosmos-rl saves for resume
@@ -113,12 +113,9 @@ def _odd_numbers(said: Mapping[str, Any], table: str = "") -> Iterator[str]:
 def adapter_settings(folder: Path) -> dict[str, Any]:
     """Returns what an adapter's configuration says. Raises CheckpointError for one that is damaged."""
     try:
-        said = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
-        if not isinstance(said, dict):
-            raise ValueError("no JSON object")
+        return read_json(folder / ADAPTER)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{named(folder)}: {ADAPTER} cannot be read ({error}); export it again") from None
-    return said
 
 
 def header_size(shard: Path) -> int:

@@ -6,11 +6,11 @@ models (`config.models`). Of another model, and of Qwen2.5-VL under train.force_
 them.
 """
 
-import json
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from cookbook.config.document import Config
 from cookbook.config.models import MODELS, family_of, published_names
@@ -34,22 +34,16 @@ def parameter_names(model: str) -> tuple[str, ...]:
         if not isinstance(listed := read_json(index, ("weight_map",))["weight_map"], dict):
             raise ValueError(f"{index}: its weight_map is no table of names; copy it again")
         found |= listed.keys()
-    for shard in () if found else folder.glob("*.safetensors"):
-        found |= _header(shard) - {"__metadata__"}
+    try:
+        for shard in () if found else folder.glob("*.safetensors"):
+            with safe_open(shard, "np") as opened:
+                found |= set(opened.keys())
+    except SafetensorError as error:
+        raise ValueError(f"{shard}: its header cannot be read; was it cut off? ({error})") from None
     if not family_of(model).native:  # the engine trains transformers' model, whose names these are
         return tuple(sorted(found))
     short = [(next((p for p in RENAMED if name.startswith(p)), ""), name) for name in found]
     return tuple(sorted(RENAMED.get(prefix, "") + name.removeprefix(prefix) for prefix, name in short))
-
-
-def _header(shard: Path) -> set[str]:
-    with shard.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        head = file.read(min(size, 2**26))
-    try:
-        return set(json.loads(head).keys())
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise ValueError(f"{shard}: its header is not JSON; was it cut off? ({error})") from None
 
 
 def hits(config: Config) -> list[tuple[str, str, list[str]]]:
