@@ -86,7 +86,7 @@ def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
 
 
 def _shares_prompts(view: View) -> bool:
-    """Whether a prompt goes through once for its completions in a mini-batch (cookbook/engine/sharing.py)."""
+    """Whether a prompt goes through once for its completions in a mini-batch (cookbook/engine/bridge/sharing.py)."""
     plain = not (view["train.force_use_hf"] or view[COMPILE])
     return view[PACK] and plain and family_of(view["policy.model_name_or_path"]).native
 

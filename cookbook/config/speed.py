@@ -115,9 +115,9 @@ def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: i
         COMPILE: "0.72 s became 0.51 s for 6,761 tokens of LoRA; the first step takes a minute longer",
         TARGETS: "no way back through the vision tower; another training: adapters in the language model alone",
         RECOMPUTE: "nothing is computed twice: half of the time where launching kernels is not what takes it",
-        PACK: "samples stand end to end, without padding, and gradients reach the tower (cookbook/engine/packing.py)",
+        PACK: "samples stand end to end, without padding, and gradients reach the tower",
         MINI: f"samples of {tokens:,} tokens together: kernels of one alone are launched, not computed",
-        RESHARD: "weights are gathered once a step (cookbook/engine/accumulation.py); measured on one GPU alone",
+        RESHARD: "weights are gathered once a step; measured on one GPU alone",
         ADAM: "moments of 8 bits leave room for what is computed twice else; another training",
     }
     if view.has_lora:

@@ -3,7 +3,7 @@
 Why: a telephone stores every picture lying on its side and says how to turn it, a download brings its cover as a first
 video stream, a screen recording has frames only where something moved. Both engines and the passport ask here, so that
 the model is trained, measured and counted on one picture. No torch: the passport's worker processes start quickly. Used
-by `cookbook.data.video`, `cookbook.data.encoder`, `cookbook.engine.video_reader` and `data_tools.passport`.
+by `cookbook.data.video`, `cookbook.data.encoder`, `cookbook.engine.bridge.video_reader` and `data_tools.passport`.
 """
 
 import mimetypes

@@ -5,7 +5,7 @@ the frame sampling of qwen-vl-utils (evenly spaced, an even number, at least fou
 evenly spaced. Only the frames that are wanted become pictures: a long clip costs time, not memory. A clip is asked
 about many times, and reading it costs more than a small model's answer; but one of 30 frames at 81,920 pixels takes
 29 MB, so what was used longest ago goes first. Used by `cookbook.data.encoder` and, in the engine's processes, by
-`cookbook.engine.video_reader`.
+`cookbook.engine.bridge.video_reader`.
 
     frames, rate = read_frames("clip.mp4", fps=2)
     clip = Recent(4 * 2**30).get(path, lambda: read_frames(path, fps=2))

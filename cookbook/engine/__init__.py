@@ -9,15 +9,6 @@ log_lines     steps, exports, dead processes and tracebacks in its log
 diagnose      whether a run did what it was asked to, and why not; by its log alone, too
 failures      what can go wrong, and what helps
 bridge        what is mended in the installed engine, in its own processes
-attention     PyTorch's attention, where flash-attn is missing
-packing       gradients through packed completions
-layout        mini-batches of SFT laid out before the GPU sees them
-accumulation  weights gathered once a step, not once a mini-batch
-moments       an optimizer of 8 bits that keeps up with the GPU
-sharing       a prompt once for all its completions
-lora          frozen weights of 16 bits, and a reference without a second copy
-video_reader  PyAV, and each clip decoded once
-rollout       the rollout backend "transformers"
 reward_calls  our rewards, as it calls them
 records       its metrics and completions, as a local run leaves them
 """

@@ -13,7 +13,7 @@ from cookbook.data.architecture import KNOWN, QWEN2_5_VL, QWEN3_VL, architecture
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, message, text, video
 from cookbook.data.vision import clip_tokens
-from cookbook.engine import video_reader
+from cookbook.engine.bridge import video_reader
 from data_tools.passport.clips import inspect
 from data_tools.passport.tokens import token_counter
 from data_tools.worlds import drawing

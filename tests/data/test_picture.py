@@ -15,7 +15,7 @@ from cookbook.data.contract import Contract
 from cookbook.data.picture import MAX_PIXELS, open_image, unfit
 from cookbook.data.samples import Sample, message, text
 from cookbook.data.video import VideoError, read_frames, timing
-from cookbook.engine import video_reader
+from cookbook.engine.bridge import video_reader
 from cookbook.runs import ROOT
 from data_tools.passport.clips import inspect
 from data_tools.passport.tokens import part_tokens

@@ -13,7 +13,7 @@ from cookbook.config import Config
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample, message, text, video
-from cookbook.engine import video_reader
+from cookbook.engine.bridge import video_reader
 from cookbook.runs import ROOT
 from data_tools import formats
 from data_tools.loading.engine import EngineDataset

@@ -18,7 +18,8 @@ from helpers import VISION, config, toml
 from cookbook.config import Config
 from cookbook.data.contract import ContractError
 from cookbook.data.samples import DataError, Sample, message, text
-from cookbook.engine import bridge, records, video_reader
+from cookbook.engine import bridge, records
+from cookbook.engine.bridge import video_reader
 from cookbook.runs import ROOT
 from data_tools.loading import load
 from data_tools.loading.engine import EngineDataset, serve
@@ -218,7 +219,7 @@ from cosmos_rl.utils.util import call_setup
 import toml
 from cookbook.config import Config
 from cookbook.data.contract import ContractError
-from cookbook.engine import video_reader
+from cookbook.engine.bridge import video_reader
 from data_tools.loading.engine import EngineDataset
 from data_tools.loading import load
 

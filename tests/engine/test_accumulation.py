@@ -66,7 +66,7 @@ def train(mesh, reshard: str, world_size: int, inner: bool, wrap) -> tuple[list,
 def test_weights_after_some_steps_are_those_of_the_engines_own_loop(mesh, reshard, world_size, inner):
     import torch
 
-    from cookbook.engine.accumulation import _once_a_step
+    from cookbook.engine.bridge.accumulation import _once_a_step
 
     want, often = train(mesh, reshard, world_size, inner, lambda step: step)
     got, once = train(mesh, reshard, world_size, inner, _once_a_step)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 
 from cookbook.config import Config
-from cookbook.engine import attention
+from cookbook.engine.bridge import attention
 from cookbook.runs import ROOT
 from data_tools import road_vqa
 from data_tools.loading.engine import EngineDataset

@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cookbook.config import Config
 from cookbook.engine import bridge
+from cookbook.engine.bridge import mending
 from cookbook.engine.environment import AUTH, find_redis, free_port, is_free
 from cookbook.runs import ROOT
 
@@ -55,13 +56,13 @@ def test_the_engine_still_exports_names_that_nothing_loads(engine):
 
     mapping = AutoModelForImageTextToText.from_pretrained(BASE, trust_remote_code=False)._checkpoint_conversion_mapping
     assert "model(?!\\.(language_model|visual))" in reverse_hf_checkpoint_mapping(mapping).values()
-    assert set(bridge.reverse_mapping(mapping).values()) == {"visual", "model"}
+    assert set(mending.reverse_mapping(mapping).values()) == {"visual", "model"}
 
 
 def test_a_command_is_not_waited_for_long(engine):
     from cosmos_rl.utils import constant
 
-    assert constant.RedisStreamConstant.CMD_READING_TIMEOUT_MS == bridge.POLLING_MS
+    assert constant.RedisStreamConstant.CMD_READING_TIMEOUT_MS == mending.POLLING_MS
     stock = runpy.run_path(constant.__file__)["RedisStreamConstant"]
     assert stock.CMD_READING_TIMEOUT_MS == 10_000, "the engine still waits ten seconds"
 
@@ -76,13 +77,13 @@ def test_redis_listens_to_this_machine_only_where_asked(engine, tmp_path, monkey
     path = str(tmp_path / "redis.conf")
     for asked, bound in (("0", "0.0.0.0"), ("1", "127.0.0.1")):
         monkeypatch.setenv("COOKBOOK_LOOPBACK", asked)
-        assert bridge.install_network() == ("all interfaces" if asked == "0" else "127.0.0.1")
+        assert mending.install_network() == ("all interfaces" if asked == "0" else "127.0.0.1")
         assert network_util.write_redis_config(12800, "log", file_path=path, custom_config="maxmemory 1G") == path
         words = Path(path).read_text()
         assert [line for line in words.splitlines() if line.startswith("bind")] == [f"bind {bound}"]
     assert "port 12800" in words and "maxmemory 1G" in words and network_util.get_eth_ips() == []
     with pytest.raises(RuntimeError, match="expected one line `bind"):
-        bridge.local_redis(lambda p: p, str(ROOT / "LICENSE"))
+        mending.local_redis(lambda p: p, str(ROOT / "LICENSE"))
 
 
 @pytest.mark.fault("security")
@@ -99,7 +100,7 @@ def test_the_real_redis_answers_only_those_who_have_the_word(tmp_path, monkeypat
         file.write_text(f"bind 0.0.0.0\nport {port}\nprotected-mode no\ndir {tmp_path}\n")
         return str(file)
 
-    assert bridge.local_redis(write) == str(file) and file.stat().st_mode & 0o077 == 0
+    assert mending.local_redis(write) == str(file) and file.stat().st_mode & 0o077 == 0
     server = subprocess.Popen([folder / "redis-server", file, "--save", ""], stdout=subprocess.DEVNULL)
     try:
         while is_free(port):
@@ -107,8 +108,8 @@ def test_the_real_redis_answers_only_those_who_have_the_word(tmp_path, monkeypat
         client = partial(redis.Redis, port=port, socket_timeout=5, protocol=2, retry=None)
         with pytest.raises(redis.exceptions.AuthenticationError):
             client().eval("return 7", 0)
-        bridge.install_password()
-        bridge.install_password()  # a second time changes nothing
+        mending.install_password()
+        mending.install_password()  # a second time changes nothing
         assert client().eval("return 7", 0) == 7  # the engine needs its scripts
         with socket.socket() as outside:
             assert outside.connect_ex(("127.0.0.2", port)) != 0
@@ -128,9 +129,9 @@ def test_the_controllers_socket_is_opened_again_for_this_machine_only(engine, mo
     monkeypatch.setenv("COSMOS_ROLE", "Policy")
     monkeypatch.setenv("COSMOS_CONTROLLER_LISTEN_FD", str(os.dup(stock.fileno())))
     stock_number = os.environ["COSMOS_CONTROLLER_LISTEN_FD"]
-    bridge.install_network()
+    mending.install_network()
     assert os.environ["COSMOS_CONTROLLER_LISTEN_FD"] == stock_number  # only the controller has a server
-    ours = socket.socket(fileno=bridge.rebind(int(stock_number)))
+    ours = socket.socket(fileno=mending.rebind(int(stock_number)))
     stock.close()  # the launcher's copy, which it closes once the controller runs
     assert ours.getsockname() == ("127.0.0.1", port)
     for name in ("localhost", "0.0.0.0"):  # as the workers call it, and as the controller calls redis
@@ -152,7 +153,8 @@ logging.basicConfig(level=logging.INFO)
 from cosmos_rl.utils.logging import logger
 logger.info("Step: 1/2, Loss: 3.5")
 from cookbook.engine import bridge
-bridge.install_log()
+from cookbook.engine.bridge import mending
+mending.install_log()
 logger.info("Step: 1/2, Loss: 3.5")
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)

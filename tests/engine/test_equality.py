@@ -33,7 +33,7 @@ from cosmos_rl.utils.util import call_setup
 from cookbook.config import Config
 from cookbook.config.models import family_of
 from cookbook.data.encoder import Encoder
-from cookbook.engine import video_reader
+from cookbook.engine.bridge import video_reader
 from data_tools.loading.engine import EngineDataset
 from data_tools.formats import samples_jsonl
 from data_tools.loading import contract
@@ -146,7 +146,7 @@ from cosmos_rl.utils.util import call_setup
 from transformers import AutoConfig, AutoProcessor
 from cookbook.config import Config
 from cookbook.data.encoder import Encoder
-from cookbook.engine import video_reader
+from cookbook.engine.bridge import video_reader
 from data_tools.formats import samples_jsonl
 from data_tools.loading import contract
 from data_tools.loading.engine import EngineDataset

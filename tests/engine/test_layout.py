@@ -13,7 +13,7 @@ from PIL import Image
 from cookbook.config import Config
 from cookbook.data.samples import Sample, message, text
 from cookbook.data.samples import video as clip
-from cookbook.engine.layout import _decided
+from cookbook.engine.bridge.layout import _decided
 from cookbook.runs import ROOT
 from data_tools import road_vqa
 from data_tools.loading.engine import EngineDataset

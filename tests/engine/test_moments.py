@@ -9,7 +9,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from cookbook.engine.moments import ShapeByShape
+from cookbook.engine.bridge.moments import ShapeByShape
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only"),

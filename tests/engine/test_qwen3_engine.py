@@ -12,7 +12,7 @@ from rollouts import backend, config, handed_out, roll_out
 from transformers import AutoConfig
 
 from cookbook.data.encoder import Encoder
-from cookbook.engine.attention import see_all
+from cookbook.engine.bridge.attention import see_all
 from cookbook.model.generation import generate
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")

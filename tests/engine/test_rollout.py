@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is in
 @pytest.fixture
 def rollout(engine):
     """The module, which imports the engine."""
-    from cookbook.engine import rollout
+    from cookbook.engine.bridge import rollout
 
     return rollout
 
@@ -212,7 +212,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForImageTextToText
-from cookbook.engine.rollout import lent
+from cookbook.engine.bridge.rollout import lent
 
 model = AutoModelForImageTextToText.from_pretrained(sys.argv[1], trust_remote_code=False, dtype=torch.float32)
 whole = {name: weight.clone() for name, weight in lent(model, torch.bfloat16).items()}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cookbook.config import Config
-from cookbook.engine import sharing
-from cookbook.engine.attention import attend_packed
+from cookbook.engine.bridge import sharing
+from cookbook.engine.bridge.attention import attend_packed
 from cookbook.runs import ROOT
 from data_tools import road_vqa
 from data_tools.loading.engine import EngineDataset

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cookbook.data.video import byte_size
-from cookbook.engine import video_reader
+from cookbook.engine.bridge import video_reader
 from data_tools.formats.av_folder import VIDEO_SUFFIX
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")

@@ -27,7 +27,7 @@ from cosmos_rl.policy.config import Config as EngineConfig
 from cosmos_rl.utils.util import call_setup
 from cookbook.config import Config
 from cookbook.config.models import family_of
-from cookbook.engine import video_reader
+from cookbook.engine.bridge import video_reader
 from data_tools import loading
 from data_tools.loading.engine import EngineDataset
 

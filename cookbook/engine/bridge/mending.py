@@ -14,15 +14,15 @@ import socket
 from functools import partial
 from pathlib import Path
 
-from cookbook.engine.accumulation import install_accumulation
-from cookbook.engine.attention import install_attention
+from cookbook.engine.bridge.accumulation import install_accumulation
+from cookbook.engine.bridge.attention import install_attention
+from cookbook.engine.bridge.layout import install_layout
+from cookbook.engine.bridge.lora import install_lora
+from cookbook.engine.bridge.moments import install_moments
+from cookbook.engine.bridge.packing import install_packing
+from cookbook.engine.bridge.sharing import install_sharing
+from cookbook.engine.bridge.video_reader import install_reader
 from cookbook.engine.environment import AUTH
-from cookbook.engine.layout import install_layout
-from cookbook.engine.lora import install_lora
-from cookbook.engine.moments import install_moments
-from cookbook.engine.packing import install_packing
-from cookbook.engine.sharing import install_sharing
-from cookbook.engine.video_reader import install_reader
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def install() -> dict[str, str]:
     from cosmos_rl.policy.model import hf_models
     from cosmos_rl.utils.constant import RedisStreamConstant
 
-    from cookbook.engine.rollout import BACKEND  # to import it is to register it
+    from cookbook.engine.bridge.rollout import BACKEND  # to import it is to register it
 
     install_reader()
     # utils/multi_rank_weight_loader.py:100: else a GPU holds all files beside the weights that are made of them

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from cookbook.engine.sharing import MEDIA
+from cookbook.engine.bridge.sharing import MEDIA
 
 
 def install_layout() -> str:
