@@ -61,6 +61,8 @@ def set_learning(model, config: Config):
         for name, weight in weights.items():
             weight.requires_grad_(name in chosen)
     for path, flag in config.table("policy.trainable_map").items():
+        if flag and stated:
+            raise ConfigError(f"{config.name}: policy.trainable_map: {path!r} may only be false beside {LORA}")
         for name in hit("policy.trainable_map", path, [n for n in weights if f"{n}.".startswith(f"{path}.")]):
             weights[name].requires_grad_(flag)
     for name in matched(FREEZE):

@@ -100,6 +100,7 @@ def test_rl_goes_on_from_it_with_adapters_of_its_own(runs):
         ({"policy.freeze_pattern": ["vision"]}, "hits no weight"),
         ({"policy.trainable_map": {"visual.blocks.99": False}}, "hits no weight"),
         ({"policy.freeze_pattern": ["."]}, "no weight that learns"),
+        ({LORA: ADAPTERS, "policy.trainable_map": {"visual": True}}, "may only be false"),
     ],
 )
 def test_what_the_local_engine_cannot_train_is_refused(stock, changes, words):
