@@ -20,7 +20,8 @@ from cookbook.runs import ROOT, Run
 FAKE = ROOT / "tests/assets" / "engine"
 LOADER = "data_tools/llava_sft.py"
 HASTE = Patience(start=4.0, stall=1.5, dead=0.4, fatal=0.6, stop=0.5, tick=0.1)
-CONFIGS = {"sft": Config.load("configs/tiny_sft.toml"), "grpo": Config.load("configs/tiny_rl.toml")}
+BASE = {"policy.model_name_or_path": "models/tiny-base"}  # the notebooks may be training its usual start at this moment
+CONFIGS = {"sft": Config.load("configs/tiny_sft.toml"), "grpo": Config.load("configs/tiny_rl.toml").edit(BASE)}
 STEP = "- Step: 3/12"
 NAN = "[rank0]:[cosmos] now - cosmos - INFO - Step: {}/12, Loss: nan, Grad norm: nan, Iteration time: 0.16s"
 
