@@ -212,10 +212,12 @@ def train(
             print(f"{named(place)}: this replaces the run of {began:%H:%M}, whose exports go when a new one stands")
         if program == PROGRAM:
             return _launch(job, facts, go_on, stop_on_alarm)
+        require(job.config, gpus=1, samples=len(job.splits["train"]))
         learns = "param" if job.config.table(LORA) else "master"  # 16 bits would lose the updates of what learns
         model, encoder = open_model(job.start, job.contract, job.config[f"train.{learns}_dtype"])
-        run, samples, validation = _begin(job, facts, go_on), job.splits["train"], job.splits["validation"]
+        torch.manual_seed(job.seed)
         set_learning(model, job.config)
+        run, samples, validation = _begin(job, facts, go_on), job.splits["train"], job.splits["validation"]
         with stops_between_steps(), live_curves(run, job.step):
             if job.step == "sft":
                 return sft(job.config, samples, validation, encoder, model, run, stop_on_alarm=stop_on_alarm)

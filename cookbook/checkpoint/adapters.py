@@ -21,6 +21,7 @@ def lora_settings(model, stated: Mapping[str, Any]):
         raise CheckpointError("LoRA needs peft: python -m pip install -c requirements.lock peft") from None
     known = {field.name for field in fields(LoraConfig)}
     stated = {**stated, "rank_pattern": stated.get("r_pattern") or stated.get("rank_pattern")}  # the engine's, peft's
+    known -= {"init_lora_weights"}  # the engine has none for language models; peft's would rewrite the base
     settings = {key: value for key, value in stated.items() if key in known and value is not None}
     head, parts = model.get_output_embeddings(), settings.get("target_modules")
     linear = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]

@@ -171,7 +171,8 @@ def export(model, encoder: Encoder, run: Path, step: int, dtype: torch.dtype = t
 def write_checkpoint(model, processor, place: Path, dtype: torch.dtype, contract: Contract | None = None) -> Path:
     """Write weights in one shard, index and processor to `place`, and return it. Raises what `written_aside` raises."""
     with written_aside(place) as folder:
-        weights = {name: tensor.to(dtype) for name, tensor in whole_weights(model).items()}
+        weights, made = whole_weights(model), {}  # two names of one tensor stay that: tied heads are written once
+        weights = {n: made.setdefault((w.data_ptr(), w.shape), w.to(dtype)) for n, w in weights.items()}
         model.save_pretrained(folder, state_dict=weights, max_shard_size="1000GB")
         processor.save_pretrained(folder)
         # transformers 4.57 puts it into text_config only, where cosmos-rl and vLLM do not look

@@ -43,9 +43,11 @@ def set_learning(model, config: Config):
     `trainable_map`, `freeze_pattern`, each by the engine's names. Raises ConfigError for what the local engine does not
     do, and for a pattern that hits nothing.
     """
+    if (name := config["train.optm_name"]) != "AdamW" or config.table("train.optm_lr"):
+        raise ConfigError(f"{config.name}: the local engine has AdamW and one rate, not {name}, or rates by module")
     if stated := config.table(LORA):
         _adapt(model, config, stated)
-    native = of_config(model.config).native
+    native = of_config(model.config).native and not config["train.force_use_hf"]
     weights = {_engine_name(name) if native else name: weight for name, weight in model.named_parameters()}
 
     def hit(key: str, what: str, names: list[str]) -> list[str]:
@@ -73,9 +75,16 @@ def set_learning(model, config: Config):
 
 
 def _adapt(model, config: Config, stated: dict) -> None:
-    if stated.get("modules_to_save"):
-        raise ConfigError(f"{config.name}: {LORA}.modules_to_save: the local engine trains adapters alone; take it out")
-    keys = ("r", "lora_alpha", "lora_dropout", "use_rslora")
+    keys, targets = ("r", "lora_alpha", "lora_dropout", "use_rslora"), stated.get("target_modules")
+    odd = sorted(stated.keys() - {*keys, "target_modules"})
+    if config["policy.trainable_pattern"]:
+        odd.append("beside policy.trainable_pattern")
+    if config.kind == "grpo" and config[f"{LORA}.lora_dropout"]:
+        odd.append("lora_dropout in RL")
+    if odd:
+        raise ConfigError(f"{config.name}: {LORA}: the local engine has no {', '.join(odd)}; take it out")
+    if config[f"{LORA}.r"] < 1 or not (isinstance(targets, list) or targets == "all-linear"):
+        raise ConfigError(f'{config.name}: {LORA}: wants r of 1 or more, and target_modules: a list, or "all-linear"')
     settings = lora_settings(model, {key: config[f"{LORA}.{key}"] for key in keys} | stated)
     if not settings.target_modules:
         raise ConfigError(f"{config.name}: {LORA}.target_modules = {stated['target_modules']} hits no linear layer")
@@ -88,6 +97,7 @@ def _adapt(model, config: Config, stated: dict) -> None:
 
 
 def _engine_name(name: str) -> str:
+    name = name.replace(".base_layer.", ".").replace(".default.", ".")  # peft's own parts of it
     start = next((start for start in RENAMED if name.startswith(start)), "")
     return RENAMED.get(start, "") + name.removeprefix(start)
 
@@ -113,14 +123,9 @@ def rate_factor(step: int, steps: int, config: Config) -> float:
 
 
 class Optimizer:
-    """AdamW with the engine's schedule and gradient clipping; `step()` does all three.
-
-    Raises ConfigError for another optimizer of the engine's.
-    """
+    """AdamW with the engine's schedule and gradient clipping; `step()` does all three."""
 
     def __init__(self, model, config: Config, steps: int) -> None:
-        if (name := config["train.optm_name"]) != "AdamW" or isinstance(config["train.optm_lr"], list):
-            raise ConfigError(f"{config.name}: the local engine has AdamW and one rate, not {name}, or rates by module")
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.config, self.steps, self.done = config, steps, 0
         self.rate = 0.0

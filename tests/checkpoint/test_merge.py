@@ -44,6 +44,16 @@ def test_a_merged_adapter_is_the_base_and_its_products(tmp_path):
         merge(tmp_path / "adapter", out)
 
 
+def test_a_beginning_that_peft_would_give_the_base_is_left_out(tmp_path):
+    """The engine's table knows the key, and its language models do not; peft would rewrite the base by it."""
+    deltas = adapter(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(ADAPTER | {"init_lora_weights": "pissa"}))
+    after = load_file(merge(tmp_path / "adapter", tmp_path / "out", dtype=torch.float32) / "00000.safetensors")
+    for name, old in load_file(BASE / "model.safetensors").items():
+        torch.testing.assert_close(after[name], old.float() + deltas.get(name, 0))
+
+
 def test_an_adapter_of_all_layers_of_the_language_model_is_merged(tmp_path):
     """As the shipped files train it: the engine takes a target for a part of the names."""
     deltas = adapter(tmp_path / "adapter", learns="_proj.weight")

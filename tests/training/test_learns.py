@@ -14,7 +14,7 @@ from cookbook.config.rules import View
 from cookbook.runs import ROOT, read_metrics
 from cookbook.training import checkpointer
 from cookbook.training.checkpointer import Interrupted
-from cookbook.training.optimizer import LORA, Optimizer, set_learning
+from cookbook.training.optimizer import LORA, set_learning
 
 ADAPTERS = {"r": 4, "lora_alpha": 16.0, "target_modules": ["model.layers"]}
 TOLD = {LORA: ADAPTERS, "train.optm_lr": 1e-2, "train.optm_warmup_steps": 0, "custom.clips": 12,
@@ -96,7 +96,15 @@ def test_rl_goes_on_from_it_with_adapters_of_its_own(runs):
     ("changes", "words"),
     [
         ({LORA: ADAPTERS | {"target_modules": ["layers.99"]}}, "hits no linear layer"),
-        ({LORA: ADAPTERS | {"modules_to_save": ["lm_head"]}}, "trains adapters alone"),
+        ({LORA: ADAPTERS | {"modules_to_save": ["lm_head"]}}, "has no modules_to_save"),
+        ({LORA: ADAPTERS | {"r_pattern": {"q_proj": 2}}}, "has no r_pattern"),
+        ({LORA: ADAPTERS | {"init_lora_weights": "pissa"}}, "has no init_lora_weights"),
+        ({LORA: ADAPTERS | {"target_modules": ".*q_proj"}}, "a list, or"),
+        ({LORA: ADAPTERS | {"r": -1}}, "r of 1 or more"),
+        ({LORA: {"r": 4}}, "a list, or"),
+        ({LORA: ADAPTERS, "policy.trainable_pattern": ["norm"]}, "beside policy.trainable_pattern"),
+        ({"train.optm_name": "AdamW8bit"}, "AdamW8bit"),
+        ({"train.optm_lr": {"global": 1e-2, "visual": 1e-3}}, "rates by module"),
         ({"policy.freeze_pattern": ["vision"]}, "hits no weight"),
         ({"policy.trainable_map": {"visual.blocks.99": False}}, "hits no weight"),
         ({"policy.freeze_pattern": ["."]}, "no weight that learns"),
@@ -108,9 +116,18 @@ def test_what_the_local_engine_cannot_train_is_refused(stock, changes, words):
         set_learning(stock, Config.load("configs/tiny_sft.toml").edit(changes))
 
 
-def test_another_optimizer_is_refused(stock):
-    with pytest.raises(ConfigError, match="AdamW8bit"):
-        Optimizer(stock, Config.load("configs/tiny_sft.toml").edit({"train.optm_name": "AdamW8bit"}), 3)
+def test_what_is_refused_costs_no_run_that_stands(runs):
+    export = pipeline.train(jobs.job("job", changes=TOLD))
+    for wrong in ({LORA: ADAPTERS | {"target_modules": ["zzz"]}}, {"policy.freeze_pattern": ["("]}):
+        with pytest.raises(ConfigError):
+            pipeline.train(jobs.job("job", changes=TOLD | wrong))
+    checkpoint.load(export)
+    assert read_metrics("job/sft")
+
+
+def test_a_tied_head_is_written_once_in_another_type(runs):
+    export = pipeline.train(jobs.job("job", changes=TOLD | {LORA: {}, "train.param_dtype": "bfloat16"}))
+    assert weights_of(export).keys() == weights_of(jobs.BASE).keys()
 
 
 def test_all_weights_learn_in_the_master_type(runs, monkeypatch):
