@@ -43,7 +43,8 @@ def set_learning(model, config: Config):
     `trainable_map`, `freeze_pattern`, each by the engine's names. Raises ConfigError for what the local engine does not
     do, and for a pattern that hits nothing.
     """
-    if (name := config["train.optm_name"]) != "AdamW" or config.table("train.optm_lr"):
+    several = config.table("train.optm_lr") or isinstance(config["train.optm_lr"], list)
+    if (name := config["train.optm_name"]) != "AdamW" or several:
         raise ConfigError(f"{config.name}: the local engine has AdamW and one rate, not {name}, or rates by module")
     if stated := config.table(LORA):
         _adapt(model, config, stated)

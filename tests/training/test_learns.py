@@ -105,6 +105,7 @@ def test_rl_goes_on_from_it_with_adapters_of_its_own(runs):
         ({LORA: ADAPTERS, "policy.trainable_pattern": ["norm"]}, "beside policy.trainable_pattern"),
         ({"train.optm_name": "AdamW8bit"}, "AdamW8bit"),
         ({"train.optm_lr": {"global": 1e-2, "visual": 1e-3}}, "rates by module"),
+        ({"train.optm_lr": [1e-2, 1e-3]}, "rates by module"),
         ({"policy.freeze_pattern": ["vision"]}, "hits no weight"),
         ({"policy.trainable_map": {"visual.blocks.99": False}}, "hits no weight"),
         ({"policy.freeze_pattern": ["."]}, "no weight that learns"),
