@@ -33,10 +33,15 @@ def pytest_collection_modifyitems(items):
 
 
 class ByFile(LoadScopeScheduling):
-    """On several workers: each file of tests goes to one of them, and the notebooks, in their order, to one."""
+    """On several workers: each file of tests goes to one of them, and the notebooks, in their order, to one.
+
+    Tests of test_gpu_*.py are processes of the engine that wait for one another for minutes: each goes where it can.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if "test_gpu_" in file:
+            return nodeid
         return "notebooks" if file.endswith(".ipynb") else file
 
 

@@ -14,19 +14,19 @@ from itertools import zip_longest
 from typing import Any
 
 from cookbook.config.document import Config, ConfigError
-from cookbook.config.models import EIGHT, MODELS, SEVEN, Shape, family_of
+from cookbook.config.models import EIGHT, MODELS, SEVEN, Shape
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
-from cookbook.config.speed import COMPILE, GIB, PACK, RECOMPUTE, faster, peak, state, step_seconds, used, way
+from cookbook.config.speed import COMPILE, GIB, PACK, RECOMPUTE, faster, is_stock, peak, state, step_seconds, used, way
 from cookbook.display.tables import AsTable, Table
 from cookbook.runs import ROOT
 
 RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on the same tokens (one run)
 # the same where a prompt goes through once for its completions, against LoRA's SFT (three steps; LOG.md, 2026-11-30)
-SHARED_FACTOR = 5.10 / (8 * (0.36 + 0.052e-3 * (1662 + 8 * 256)))
+SHARED_FACTOR = 4.83 / (8 * (0.36 + 0.052e-3 * (1662 + 8 * 256)))
 # of LoRA whose prompts stand before each of their completions (the later of two steps of 8.77 B; LOG.md, 2026-11-30)
 APART_FACTOR = 18.5 / (16 * (0.88 + 0.154e-3 * 2 * (1668 + 256) * EIGHT.parameters / SEVEN.parameters))
-SECONDS_A_TOKEN = 6.8 / 256  # of 64 completions of 7B, from one training to the next (LOG.md, 2026-11-30)
+SECONDS_A_TOKEN = 5.8 / 256  # of 64 completions of 7B, from one training to the next (LOG.md, 2026-11-30)
 LOGIT_GIB = 2.59e-3  # of one token that has logits: float32 copies, and their way back
 
 
@@ -87,8 +87,7 @@ def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
 
 def _shares_prompts(view: View) -> bool:
     """Whether a prompt goes through once for its completions in a mini-batch (cookbook/engine/bridge/sharing.py)."""
-    plain = not (view["train.force_use_hf"] or view[COMPILE])
-    return view[PACK] and plain and family_of(view["policy.model_name_or_path"]).native
+    return view[PACK] and not (is_stock(view) or view[COMPILE])
 
 
 def _peak(view: View, parameters: float, tokens: int) -> float:
@@ -201,8 +200,9 @@ def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     yield "time as on an H200" + ("" if gpu == "H200" else f", scaled by the peak bfloat16 rate of an {gpu}")
     how = way(view, _shape(view, tokens)[0])
     yield f"seconds and memory of a mini-batch: {how.runs}"
-    if _model(view) is not SEVEN:
-        yield "memory and time are Cosmos-Reason1-7B's in proportion to the parameters: not measured for this model"
+    measured = "nvidia/Cosmos-Reason2-8B" if is_stock(view) and view.has_lora else "nvidia/Cosmos-Reason1-7B"
+    if _model(view) is not MODELS[measured]:
+        yield f"memory and time are {measured}'s in proportion to the parameters: not measured for this model"
     yield "waiting for clips to decode, validation and saving are not counted"
     if view[f"{POLICY}.tp_size"] > 1 or (view.has_lora and view[f"{POLICY}.dp_shard_size"] > 1):
         yield "tensor parallelism, and LoRA on several GPUs, are taken to share memory evenly: not measured"

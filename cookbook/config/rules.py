@@ -47,7 +47,7 @@ class View:
 
     @property
     def has_lora(self) -> bool:
-        return bool(self.config.table("policy.lora"))
+        return "lora" in self.config.document.get("policy", {})
 
     @property
     def halves(self) -> tuple[str, ...]:
@@ -193,8 +193,10 @@ def check_combinations(view: View) -> Iterator[Issue]:
             words = "is 1: colocated, the engine then measures before the first step, and fails; write 2"
             yield view.warning("validation.freq", words)
     if view.has_lora:
-        if not any(view["policy.lora.target_modules"] or ()):
+        if not any(targets := view["policy.lora.target_modules"] or ()):
             yield view.error("policy.lora.target_modules", 'not stated: no layer gets an adapter; write "all-linear"')
+        elif isinstance(targets, str) and targets != "all-linear":
+            yield view.error("policy.lora.target_modules", f'is {targets!r}; the engine takes a list, or "all-linear"')
         if view.is_rl and view["train.compile"]:
             yield view.error("train.compile", "must be false for GRPO with LoRA")
         if view.is_rl and view[f"{POLICY}.tp_size"] != 1:

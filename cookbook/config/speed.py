@@ -5,12 +5,13 @@ constant below names the runs that it rests on; LOG.md has their commands. All a
 `cookbook.config.planner` computes with it, and `python -m cookbook.config plan` ends with what it proposes.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from cookbook.config.models import SEVEN, family_of
+from cookbook.config.models import SEVEN, family_of, published_names
 from cookbook.config.rules import View
 from cookbook.config.schema import BATCH, MINI
 
@@ -22,6 +23,8 @@ TARGETS, RESHARD = "policy.lora.target_modules", "train.fsdp_reshard_after_forwa
 ADAM, SMALL = "train.optm_name", "AdamW8bit"  # torchao's, whose moments take a byte each
 WHOLE = 12.6 / 15.4  # of whole bfloat16 weights, what keeping them through a step adds to its peak (one run)
 LANGUAGE = ["model.layers"]  # the language model's layers, by the engine's names
+TOWER = 0.6766e9 / PARAMETERS_7B  # the vision tower's share
+TOWER_NAMES = [name for name in published_names(SEVEN) if name.startswith("visual.")]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ FULL = Way(0.675, 0.258e-3, 2.59e-3, rest=0.4)
 FULL_ALONE = Way(0.47, 0.258e-3, 2.59e-3, rest=0.4)
 FULL_PACKED = Way(0, 0.13e-3, 1.0e-3, rest=0.35, base=0.17, runs="one run of 3,380 tokens (LOG.md, 2026-11-30)")
 FULL_KEPT = Way(0, 0.118e-3, 10.9e-3, rest=0.25, base=0.03, runs="16 mini-batches of 3,380 tokens (LOG.md, 2026-11-30)")
+# the same of the language model alone, the tower frozen
+LANGUAGE_KEPT = Way(
+    0, 0.0815e-3, 5.0e-3, rest=0.25, base=0.03, runs="8 mini-batches of 6,761 tokens (LOG.md, 2026-11-30)"
+)
 # LoRA r 16: (adapters in the tower too, recomputed, compiled)
 ONE, TWO = "one run of 13,522 tokens (LOG.md, 2026-11-30)", "two runs of 6,761 tokens (LOG.md, 2026-11-30)"
 THREE = "runs of 1,690 to 13,522 tokens (LOG.md, 2026-11-30)"
@@ -49,20 +56,30 @@ LORA = {
     (True, True, True): Way(0, 0.11e-3, 1.0e-3, base=0.50, runs=ONE),
     (True, False, False): Way(0, 0.060e-3, 11.2e-3, base=0.45, runs="one run of 6,762 tokens (LOG.md, 2026-11-29)"),
     (False, False, False): Way(0, 0.052e-3, 6.15e-3, base=0.36, runs=TWO),
-    (False, False, True): Way(0, 0.040e-3, 4.9e-3, base=0.24, runs=TWO),
+    (False, False, True): Way(0, 0.040e-3, 4.9e-3, base=0.21, runs=TWO),
 }
+# LoRA of transformers' model: adapters everywhere, recomputed, logits of all tokens; its GRPO gives the rate
+STOCK = Way(0, 0.153e-3, 2.71e-3, base=0.303, runs="one run of 1,689 tokens of 8B (LOG.md, 2026-11-30)")
 
 
 def way(view: View, shards: int) -> Way:
     """Returns the measured way that is nearest to a configuration's, and not faster than it."""
     if not view.has_lora:
         fast = view[PACK] and view[COMPILE] and not view.is_rl
-        alone = FULL_ALONE if not fast else FULL_PACKED if view[RECOMPUTE] else FULL_KEPT
+        kept = LANGUAGE_KEPT if freezes_the_tower(view) else FULL_KEPT
+        alone = FULL_ALONE if not fast else FULL_PACKED if view[RECOMPUTE] else kept
         return FULL if shards > 1 else alone
+    if is_stock(view) and not view.is_rl:
+        return STOCK
     recomputed, compiled = view[RECOMPUTE], bool(view[COMPILE])
     tower = adapts_the_tower(view)
     near = (tower, recomputed, compiled), (tower, recomputed, False), (True, recomputed, False)
     return next(LORA[key] for key in near if key in LORA)
+
+
+def is_stock(view: View) -> bool:
+    """Whether the engine trains transformers' model, which it neither packs nor compiles, instead of its own."""
+    return view["train.force_use_hf"] or not family_of(view["policy.model_name_or_path"]).native
 
 
 def adapts_the_tower(view: View) -> bool:
@@ -72,12 +89,20 @@ def adapts_the_tower(view: View) -> bool:
     return not (isinstance(targets, list) and targets and all(name.startswith(language) for name in targets))
 
 
-def state(view: View) -> int:
+def freezes_the_tower(view: View) -> bool:
+    """Whether no weight of the vision tower learns, so that none has a gradient or moments."""
+    patterns = [re.compile(pattern) for pattern in view["policy.freeze_pattern"] or ()]
+    return all(any(p.search(name) for p in patterns) for name in TOWER_NAMES)
+
+
+def state(view: View) -> float:
     """Returns bytes a parameter that are sharded: float32 weights, gradients, moments; of LoRA the bfloat16 base."""
-    return 2 if view.has_lora else 10 if view[ADAM] == SMALL else 16
+    learned = 10 if view[ADAM] == SMALL else 16
+    frozen = TOWER if freezes_the_tower(view) else 0
+    return 2 if view.has_lora else learned * (1 - frozen) + 4 * frozen
 
 
-def memory(parameters: float, shards: int, tokens: float, how: Way, state: int = 16, whole: bool = False) -> float:
+def memory(parameters: float, shards: int, tokens: float, how: Way, state: float = 16, whole: bool = False) -> float:
     """Returns GiB allocated at the peak of a training step on one GPU.
 
     `tokens` are those of one mini-batch on one GPU, padding included; `state` as above, 2 for LoRA. The rest is
@@ -107,7 +132,7 @@ def used(peak: float) -> float:
 
 def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: int) -> Iterator[tuple[str, Any, str]]:
     """Yields (key, value, why) that should make an SFT with samples of so many tokens faster on these cards."""
-    if view.is_rl or view["train.force_use_hf"] or not family_of(view["policy.model_name_or_path"]).native:
+    if view.is_rl or is_stock(view):
         return  # packing and compiling are of the engine's own model; GRPO was not measured with them
     room, size = (gpu_gib - 1.4) / 1.09, state(view)
     changed: dict[str, Any] = {COMPILE: True}
@@ -126,10 +151,13 @@ def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: i
         how = LORA[True, True, False] if changed[RECOMPUTE] else how
     else:
         how = FULL if shards > 1 else FULL_PACKED
-        kept = [n for n in (size, 10) if shards == 1 and memory(parameters, 1, tokens, FULL_KEPT, n, True) <= room]
-        if kept:
-            changed |= {RECOMPUTE: False, RESHARD: "never"} | ({ADAM: SMALL} if kept[0] < size else {})
-            how, size = FULL_KEPT, kept[0]
+        ways = ({}, {ADAM: SMALL}) if shards == 1 else ()
+        for more in ways:
+            then = View(view.config.edit({PACK: True, COMPILE: True, RECOMPUTE: False, RESHARD: "never"} | more))
+            if peak(then, parameters, 1, tokens) <= room:
+                changed |= {RECOMPUTE: False, RESHARD: "never"} | more
+                how, size = way(then, 1), state(then)
+                break
     whole = changed.get(RESHARD) == "never"
     fits = [n for n in range(1, view[BATCH] + 1) if view[BATCH] % n == 0
             and memory(parameters, shards, n * tokens, how, size, whole) <= room]  # fmt: skip

@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -43,17 +44,20 @@ def other_clips(samples: Sequence[Sample]) -> list[Sample]:
     """Returns the samples, each asked of another clip; those of one clip of the next one, the one after it, and so on.
 
     One partner for all of a clip's questions would be a draw of its own: two clips may show the same by luck, and be
-    right together. Raises ValueError where there is one clip only.
+    right together. Images meet images, and a sample meets nothing that it shows itself; left out is one that no other
+    clip, or none at all, is there for.
     """
-    clips = list(dict.fromkeys(path for s in samples for _, path in s.media()))
-    if len(clips) < 2:
-        raise ValueError(f"another clip needs at least two, found {len(clips)}")
-    places, asked, found = {clip: i for i, clip in enumerate(clips)}, Counter(), []
+    rings: dict[str, dict[Path, None]] = {}
+    for kind, path in (shown for sample in samples for shown in sample.media()):
+        rings.setdefault(kind, {})[path] = None
+    others = {path: [*ring][i + 1 :] + [*ring][:i] for ring in rings.values() for i, path in enumerate(ring)}
+    asked, found = Counter(), []
     for sample in samples:
-        shown = tuple(path for _, path in sample.media())
-        step = 1 + asked[shown] % (len(clips) - 1)
-        asked[shown] += 1
-        found.append(sample.with_media({clip: clips[(places[clip] + step) % len(clips)] for clip in shown}))
+        shown = frozenset(path for _, path in sample.media())
+        choices = [meets for meets in zip(*(others[path] for path in shown)) if not shown & {*meets}]
+        if choices:
+            found.append(sample.with_media(dict(zip(shown, choices[asked[shown] % len(choices)]))))
+            asked[shown] += 1
     return found
 
 

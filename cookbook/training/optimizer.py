@@ -72,11 +72,13 @@ def set_learning(model, config: Config):
         weights[name].requires_grad_(False)
     if not any(weight.requires_grad for weight in weights.values()):
         raise ConfigError(f"{config.name}: {FREEZE} and its like leave no weight that learns")
+    if config["policy.model_gradient_checkpointing"]:  # the language model's layers are computed twice, not kept
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
 
 
 def _adapt(model, config: Config, stated: dict) -> None:
-    keys, targets = ("r", "lora_alpha", "lora_dropout", "use_rslora"), stated.get("target_modules")
+    keys = ("r", "lora_alpha", "lora_dropout", "use_rslora")
     odd = sorted(stated.keys() - {*keys, "target_modules"})
     if config["policy.trainable_pattern"]:
         odd.append("beside policy.trainable_pattern")
@@ -84,8 +86,6 @@ def _adapt(model, config: Config, stated: dict) -> None:
         odd.append("lora_dropout in RL")
     if odd:
         raise ConfigError(f"{config.name}: {LORA}: the local engine has no {', '.join(odd)}; take it out")
-    if config[f"{LORA}.r"] < 1 or not (isinstance(targets, list) or targets == "all-linear"):
-        raise ConfigError(f'{config.name}: {LORA}: wants r of 1 or more, and target_modules: a list, or "all-linear"')
     settings = lora_settings(model, {key: config[f"{LORA}.{key}"] for key in keys} | stated)
     if not settings.target_modules:
         raise ConfigError(f"{config.name}: {LORA}.target_modules = {stated['target_modules']} hits no linear layer")

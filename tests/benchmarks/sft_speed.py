@@ -1,4 +1,4 @@
-"""SFT of a model of Cosmos-Reason1-7B's size on one GPU: the engine's step beside transformers with peft, and TRL.
+"""SFT of Cosmos-Reason1-7B's or Reason2-8B's shape on one GPU: the engine's step beside plain transformers, and TRL.
 
 Why: the shipped files should be the fastest that fit, and nobody can choose without a table. Weights are random, but
 every variant has the same, and the same samples: their tokens are those that the engine's packer made, and have to be
@@ -9,6 +9,7 @@ of random weights jump about after some steps, so variants that learn the same a
     python tests/benchmarks/sft_speed.py OUT packed "plain, 8 at once"        # some of it
     python tests/benchmarks/sft_speed.py OUT "as shipped" --length 8186 98    # at other lengths
     python tests/benchmarks/sft_speed.py OUT "as shipped" --profile           # where the GPU works, and waits
+    python tests/benchmarks/sft_speed.py OUT "as shipped" --reason2           # 8B; neither packed nor compiled
 """
 
 import argparse
@@ -26,25 +27,31 @@ from typing import Any
 
 import torch
 import yaml
+from accelerate import init_empty_weights
 from random_models import fill, published, write_model
-from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cookbook.checkpoint.filled import load_processor
 from cookbook.config import Config
 from cookbook.config.rules import View
-from cookbook.config.speed import PARAMETERS_7B, faster
+from cookbook.config.speed import LANGUAGE, PARAMETERS_7B, faster
+from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL, architecture
 from cookbook.data.contract import Contract
 from cookbook.data.encoder import Encoder
 from cookbook.engine import bridge
+from cookbook.model.vision_tower import batch_vision
+from cookbook.training.optimizer import Optimizer, set_learning
+from cookbook.training.sft import token_losses
 from data_tools import road_vqa
 from data_tools.loading.engine import EngineDataset
 
-LENGTHS = {98: (3_136, 64), 1686: (313_600, 8), 8186: (1_587_600, 4)}  # tokens: pixels of a frame, samples a step
+LENGTHS = {98: (4, 64), 1686: (400, 8), 8186: (2_025, 4)}  # tokens: those of a frame, samples a step
+SHIPPED = {QWEN2_5_VL: "configs/sft_1gpu_lora.toml", QWEN3_VL: "configs/reason2/8b_lora_1gpu.toml"}
 MINI, PACK, RECOMPUTE = "train.train_policy.mini_batch", "train.sequence_packing", "policy.model_gradient_checkpointing"
 COMPILE, TARGETS, AT_ONCE = "train.compile", "policy.lora.target_modules", "tokens at once"
 ADAM, FROZEN, RESHARD = "train.optm_name", "policy.freeze_pattern", "train.fsdp_reshard_after_forward"
 PACKED = {AT_ONCE: 13_600, PACK: True, COMPILE: False, RECOMPUTE: True, TARGETS: "all-linear"}
-LANGUAGE_ONLY = PACKED | {TARGETS: ["model.layers"]}
+LANGUAGE_ONLY = PACKED | {TARGETS: LANGUAGE}
 KEPT = LANGUAGE_ONLY | {AT_ONCE: 6_800, RECOMPUTE: False}
 ALL_WEIGHTS = {PACK: True, RECOMPUTE: True, "policy.lora": None, "train.optm_lr": 1e-6}
 LANGUAGE_WEIGHTS = ALL_WEIGHTS | {COMPILE: True, RECOMPUTE: False, FROZEN: ["^visual\\."]}
@@ -85,16 +92,26 @@ PEER: dict[str, dict[str, Any]] = {  # TRL comes with cosmos-rl
     "TRL, 8 at once": {"size": 8},
     "TRL, 8 at once, liger": {"size": 8, "liger": True},
 }
+LOCAL: dict[str, dict[str, Any]] = {  # the cookbook's own loop, adapters in the language model as shipped
+    "local, 1 at once": {"size": 1},
+    "local, 4 at once": {"size": 4},
+    "local, 4 at once, recomputed": {"size": 4, "recompute": True},
+}
+OTHERS = PLAIN | PEER | LOCAL
 
 
 def engine_config(model: Path, contract: Path, edits: Mapping[str, Any]) -> Config:
-    """Returns the shipped LoRA file for this model, with some keys changed."""
+    """Returns the shipped LoRA file for this model, with some keys changed, as far as the engine has them for it."""
     stated = {
         "policy.model_name_or_path": str(model), "custom.contract": str(contract), "validation.enable": False,
         "train.ckpt.enable_checkpoint": False, "logging.logger": ["console"], "policy.model_max_length": 16384,
         "train.output_dir": str(model.parent / "out"), "train.optm_warmup_steps": 0,
     }  # fmt: skip
-    return Config.load("configs/sft_1gpu_lora.toml").edit(stated).edit(dict(edits))
+    edits, family = dict(edits), architecture(model)
+    if not family.native:  # the engine trains transformers' model
+        edits |= {key: False for key in (PACK, COMPILE) if edits.get(key)}
+        edits |= {TARGETS: ["language_model.layers"]} if edits.get(TARGETS) == LANGUAGE else {}
+    return Config.load(SHIPPED[family]).edit(stated).edit(edits)
 
 
 def engine_step(config: Config, packer: Any, samples: list) -> Callable[[int], float]:
@@ -109,6 +126,11 @@ def engine_step(config: Config, packer: Any, samples: list) -> Callable[[int], f
     packer.config = told
     trainer = SFTTrainer(told, dims, torch.cuda.current_stream(), data_packer=packer, val_data_packer=packer)
     fill(trainer.model)
+    if not architecture(folder := Path(told.policy.model_name_or_path)).native:
+        with init_empty_weights(include_buffers=False):  # the engine fills them when it reads weights
+            stock = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+        for name, buffer in stock.named_buffers():
+            trainer.model.get_buffer(name).copy_(buffer)
     update = trainer.optimizers.step
     trainer.optimizers.step = lambda: (keep_gradient(trainer.model), update())
 
@@ -147,7 +169,7 @@ def plain_model(model: Path, dtype: torch.dtype = torch.bfloat16) -> torch.nn.Mo
     config = AutoConfig.from_pretrained(model, attn_implementation="sdpa", trust_remote_code=False)
     torch.set_default_dtype(dtype)
     with torch.device("cuda"), no_init_weights():
-        made = Qwen2_5_VLForConditionalGeneration(config)
+        made = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     torch.set_default_dtype(torch.float32)
     return made
 
@@ -246,6 +268,27 @@ def peer_step(model: Path, batches: list[dict], rate: float, steps: int, liger: 
     return step
 
 
+def local_step(config: Config, model: Path, batches: list[dict], steps: int) -> Callable[[int], float]:
+    """Returns the step of the local engine (`cookbook.training.sft`), its batches made and on the GPU."""
+    made = set_learning(batch_vision(plain_model(model)), config).train()
+    fill(made)
+    optimizer = Optimizer(made, config, steps)
+    count = sum(int((batch["labels"] != -100).sum()) for batch in batches)
+
+    def step(number: int) -> float:
+        total = 0.0
+        for batch in batches:
+            share = token_losses(made, batch).sum() / count
+            share.backward()
+            total += share.item()
+        keep_gradient(made)
+        optimizer.step()
+        return total
+
+    step.model = made
+    return step
+
+
 def matrix_rates() -> tuple[float, float]:
     """Returns operations a second of large bfloat16 matrix products: of the first 20, and once a GPU has run hot."""
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
@@ -315,7 +358,8 @@ def where_time_goes(step: Callable[[int], float], number: int) -> None:
 
 def read_samples(model: Path, length: int, packer: Any) -> list[dict]:
     """Returns the packer's samples of one step. Stops where their tokens are not the encoder's, or not `length`."""
-    pixels, count = LENGTHS[length]
+    per_frame, count = LENGTHS[length]
+    pixels = per_frame * architecture(model).unit ** 2
     (contract := model.parent / f"contract_{length}.yaml").write_text(
         yaml.safe_dump({
             "system": "", "answer_format": "think_answer",
@@ -350,21 +394,24 @@ def table(
         packer.lays_out = False
         made = packer.sft_collate_fn([dict(s) for s in part], max(len(s["input_ids"]) for s in part), -100)
         made = {k: v.cuda() for k, v in made.items() if isinstance(v, torch.Tensor)}
-        keep = {k: made[k] for k in ("input_ids", "pixel_values_videos", "video_grid_thw", "position_ids")}
+        keep = {k: made[k] for k in ("input_ids", "pixel_values_videos", "video_grid_thw", "position_ids") if k in made}
         return keep | {"labels": made["label_ids"], "attention_mask": torch.ones_like(made["input_ids"])}
 
     def stepper(name: str) -> Callable[[int], float]:
-        if how := dict((PLAIN | PEER).get(name, {})):
+        if how := dict(OTHERS.get(name, {})):
             size = how.pop("size")
             batches = [batch_of(samples[i : i + size]) for i in range(0, len(samples), size)]
             lr = engine_config(model, contract, {})["train.optm_lr"]
             if name in PEER:
                 return peer_step(model, batches, lr, steps, **how)
+            if name in LOCAL:
+                edits = {RECOMPUTE: how.get("recompute", False)}
+                return local_step(engine_config(model, contract, edits), model, batches, steps)
             return plain_step(model, batches, lr, **how)
         edits = {"train.train_batch_per_replica": len(samples)} | ENGINE[name]
         if name == "as planned":
             card = torch.cuda.get_device_properties(0).total_memory / 2**30
-            view = View(Config.load("configs/sft_1gpu_lora.toml").edit(edits))
+            view = View(engine_config(model, contract, edits))
             edits |= {key: value for key, value, _ in faster(view, PARAMETERS_7B, 1, card, length)}
             edits.setdefault(MINI, min(view[MINI], len(samples)))
             print(name, edits)
@@ -405,21 +452,23 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("variants", nargs="*", metavar="VARIANT", default=[*ENGINE, *PLAIN, *PEER])
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", default=[*ENGINE, *OTHERS])
     parser.add_argument("--length", type=int, nargs="+", choices=LENGTHS, default=[1686], help="tokens of a sample")
     parser.add_argument("--steps", type=int, default=6, help="of which the first two are not timed")
     parser.add_argument("--times", type=int, default=1, help="as many samples a step as usual")
+    parser.add_argument("--reason2", action="store_true", help="Reason2-8B's shape instead of Reason1-7B's")
     parser.add_argument("--profile", action="store_true", help="one step more: where the GPU works, and waits")
     args = parser.parse_args()
-    if unknown := set(args.variants) - (known := {*ENGINE, *PLAIN, *PEER}):
+    if unknown := set(args.variants) - (known := {*ENGINE, *OTHERS}):
         parser.error(f"no such variants: {unknown}; there are {sorted(known)}")
     out = args.out.resolve()
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": "29511", "HF_HUB_OFFLINE": "1",
                    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}  # as the engine's launcher  # fmt: skip
-    model = out / "model" if (out / "model").exists() else write_model(out / "model")
+    family = QWEN3_VL if args.reason2 else QWEN2_5_VL
+    model = model if (model := out / family.model_type).exists() else write_model(model, family)
     road_vqa.world(out / "data", 0, {"train": 12, "validation": 2, "test": 2})
-    from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker
+    from cosmos_rl.dispatcher.data.packer import HFVLMDataPacker, Qwen2_5_VLM_DataPacker
     from cosmos_rl.policy.config import Config as EngineConfig
     from cosmos_rl.utils.distributed import init_distributed
     from cosmos_rl.utils.util import call_setup
@@ -428,7 +477,7 @@ def main() -> None:
     torch.cuda.set_device(0)
     init_distributed()
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    packer = Qwen2_5_VLM_DataPacker()
+    packer = (Qwen2_5_VLM_DataPacker if family.native else HFVLMDataPacker)()
     call_setup(packer, EngineConfig.from_dict(engine_config(model, Path("none"), {}).document.unwrap()))
     rate, lasting = matrix_rates()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; a matrix product {rate / 1e12:.0f} TFLOP/s, "

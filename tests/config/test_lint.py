@@ -159,6 +159,8 @@ WRONG = [
     # keys that contradict each other
     one(LORA, "policy.lora.target_modules", None, "all-linear"),
     one(LORA, "policy.lora.target_modules", [""], "all-linear"),
+    one(LORA, "policy.lora.target_modules", "q_proj", "all-linear"),
+    Wrong(LORA, {"policy.lora": {}}, "policy.lora.target_modules", "all-linear"),
     one(LORA, "policy.lora.lora_alpha", 0, "above 0"),
     one(LORA, "policy.lora.lora_dropout", 2.0, "below 1"),
     Wrong(RL, {"policy.lora": {"r": 16, "target_modules": "all-linear"}, "train.compile": True}, "train.compile",

@@ -41,6 +41,19 @@ def test_a_rollout_sees_what_the_local_engine_sees(rollout, packer, prompts, que
     assert batch.keys() == {"input_ids", "attention_mask", "position_ids", "pixel_values_videos", "video_grid_thw"}
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_patches_that_are_cut_on_the_gpu_are_those_of_the_cpu(rollout, packer, prompts, monkeypatch):
+    want = [packer.get_policy_input(prompt) for prompt in prompts]
+    monkeypatch.setattr(packer.hf_processor.video_processor, "device", None)  # as it was, at the end
+    rollout.cut_on(packer, torch.device("cuda"))
+    for got, theirs in zip((packer.get_policy_input(prompt) for prompt in prompts), want):
+        assert got["input_ids"] == theirs["input_ids"]
+        if theirs["pixel_values_videos"] is not None:
+            assert got["pixel_values_videos"].is_cuda
+            assert torch.equal(got["pixel_values_videos"].cpu(), theirs["pixel_values_videos"])
+
+
 def test_the_engine_still_needs_positions_from_us(packer, prompts, stock):
     """transformers computes other positions from the same prompt, and the trainer uses the packer's."""
     made = packer.get_policy_input(prompts[0])

@@ -8,6 +8,7 @@ import torch
 
 from cookbook import jobs, pipeline
 from cookbook.data.answers import choices_of
+from cookbook.data.samples import Sample, message, text, video
 from cookbook.evaluation import findings
 from cookbook.evaluation.controls import (
     TURN,
@@ -43,8 +44,23 @@ def test_every_question_meets_another_clip_and_those_of_one_clip_several(samples
     assert all(clip not in others and len(set(others)) == len(others) for clip, others in met.items())
     assert max(map(len, met.values())) > 1 and {s.video for s in found} == set(met)
     assert {s.video for s in other_clips([*samples[:1] * 3, samples[-1]])} == {samples[0].video, samples[-1].video}
-    with pytest.raises(ValueError, match="at least two, found 1"):
-        other_clips(samples[:1])
+    assert other_clips(samples[:1]) == other_clips(blind(samples)) == []
+
+
+def test_several_clips_and_images_meet_others_of_their_kind():
+    def asked(number: int, *shown: dict) -> Sample:
+        return Sample(f"q{number}", "x", (message("user", *shown, text("which of them?")),))
+
+    clips = [video(f"/{name}.mp4") for name in "abcd"]
+    pictures = [{"type": "image", "image": f"/{name}.png"} for name in "efg"]
+    pairs = [asked(i, clips[i], clips[(i + 1) % 4]) for i in range(4)]
+    mixed = [asked(4 + i, clips[i], pictures[i]) for i in range(3)]
+    for before, after in zip(samples := [*pairs, *mixed], found := other_clips(samples), strict=True):
+        shown, met = [*before.media()], [*after.media()]
+        assert [kind for kind, _ in met] == [kind for kind, _ in shown] and not {*shown} & {*met}
+        assert len({*met}) == 2
+    assert [s.id for s in found] == [s.id for s in samples]
+    assert other_clips(pairs[:1]) == []  # its two clips would only change places
 
 
 def test_frames_stand_still_or_change_places():

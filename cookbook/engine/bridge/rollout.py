@@ -124,6 +124,7 @@ class TransformersRollout(RolloutBase):
         tokenizer, settings = data_packer.tokenizer, sampling(self.config, is_validation)
         ends, banned = self._ends(tokenizer), unsayable(self.model_config, len(tokenizer))
         self.model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
+        cut_on(data_packer, self.device)
         began = perf_counter()
         prompts = [data_packer.get_policy_input(payload.prompt) for payload in payloads]
         read = perf_counter()
@@ -150,6 +151,12 @@ class TransformersRollout(RolloutBase):
             ends = GenerationConfig.from_pretrained(self.config.policy.model_name_or_path).eos_token_id
         ends = tokenizer.eos_token_id if ends is None else ends
         return ends if isinstance(ends, list) else [ends]
+
+
+def cut_on(data_packer: Any, device: torch.device) -> None:
+    """Let the packer's processor cut frames into patches on this device, which takes the CPU a tenth of a GRPO step."""
+    if hasattr(processor := getattr(data_packer, "hf_processor", None), "video_processor"):
+        processor.video_processor.device = str(device)
 
 
 def sampling(config: Any, is_validation: bool) -> dict[str, Any]:
