@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import Any
 
 from cookbook.config.document import Config, ConfigError
-from cookbook.config.models import EIGHT, MODELS, SEVEN, Shape
+from cookbook.config.models import EIGHT, MODELS, SEVEN, Shape, family_of
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
 from cookbook.config.speed import COMPILE, GIB, PACK, RECOMPUTE, faster, is_stock, peak, state, step_seconds, used, way
@@ -87,7 +87,10 @@ def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:
 
 def _shares_prompts(view: View) -> bool:
     """Whether a prompt goes through once for its completions in a mini-batch (cookbook/engine/bridge/sharing.py)."""
-    return view[PACK] and not (is_stock(view) or view[COMPILE])
+    if is_stock(view):  # transformers' Qwen3-VL goes through behind a mask, where one replica has all of it
+        alone = view[f"{POLICY}.dp_replicate_size"] == view[f"{POLICY}.tp_size"] == 1
+        return alone and family_of(view["policy.model_name_or_path"]).stamped
+    return view[PACK] and not view[COMPILE]
 
 
 def _peak(view: View, parameters: float, tokens: int) -> float:
@@ -200,7 +203,8 @@ def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     yield "time as on an H200" + ("" if gpu == "H200" else f", scaled by the peak bfloat16 rate of an {gpu}")
     how = way(view, _shape(view, tokens)[0])
     yield f"seconds and memory of a mini-batch: {how.runs}"
-    measured = "nvidia/Cosmos-Reason2-8B" if is_stock(view) and view.has_lora else "nvidia/Cosmos-Reason1-7B"
+    stock = is_stock(view) and view.has_lora and not view.is_rl
+    measured = "nvidia/Cosmos-Reason2-8B" if stock else "nvidia/Cosmos-Reason1-7B"
     if _model(view) is not MODELS[measured]:
         yield f"memory and time are {measured}'s in proportion to the parameters: not measured for this model"
     yield "waiting for clips to decode, validation and saving are not counted"

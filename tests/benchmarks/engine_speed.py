@@ -9,12 +9,10 @@ planned. `--tiny` takes the tiny base instead: where the start-up is what counts
 """
 
 import argparse
-import json
 import re
 import statistics
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -23,51 +21,18 @@ from pathlib import Path
 import tomlkit
 import torch
 import yaml
-from random_models import published, write_model
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForImageTextToText
+from random_models import write_weights
+from transformers import AutoConfig
 
 from cookbook import jobs, pipeline, runs
-from cookbook.checkpoint import INDEX
 from cookbook.checkpoint.filled import load_processor
 from cookbook.config import Config, plan
 from cookbook.config.models import family_of
 from cookbook.config.speed import used as planned_use
-from cookbook.data.architecture import QWEN2_5_VL, Architecture
 from cookbook.data.encoder import Encoder
 from cookbook.engine.launch import launch
 from cookbook.runs import ROOT, Run, read_metrics
 from data_tools import road_vqa
-
-SHARD = 4.4e9  # bytes
-
-
-def write_weights(folder: Path, family: Architecture = QWEN2_5_VL) -> Path:
-    """Write the model's files, and random weights in bfloat16 under published names. Returns the folder."""
-    write_model(folder, family)
-    (folder / "model.safetensors").unlink()
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    index, shard = {}, {}
-
-    def close() -> None:
-        name = f"{len(set(index.values())):05d}.safetensors"
-        save_file(shard, folder / name, metadata={"format": "pt"})
-        index.update(dict.fromkeys(shard, name))
-        shard.clear()
-
-    for name, weight in model.named_parameters():
-        name = published(name) if family.native else name
-        generator = torch.Generator("cuda").manual_seed(zlib.crc32(name.encode()))
-        value = torch.ones(weight.shape, device="cuda", dtype=torch.bfloat16)
-        value = value.normal_(0, 0.02, generator=generator) if weight.ndim > 1 else value * (not name.endswith("bias"))
-        shard[name] = value.cpu()
-        if sum(tensor.nbytes for tensor in shard.values()) > SHARD:
-            close()
-    close()
-    size = 2 * sum(p.numel() for p in model.parameters())
-    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": index}))
-    return folder
 
 
 @contextmanager

@@ -10,9 +10,11 @@ import zlib
 from pathlib import Path
 
 import torch
-from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen3VLConfig
 
 from cookbook import jobs
+from cookbook.checkpoint import INDEX
 from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL, Architecture
 from cookbook.runs import ROOT
 
@@ -31,6 +33,8 @@ SHAPES = {  # of a family's usual model: a folder of its tokenizer and processor
     QWEN2_5_VL: (jobs.BASE, Qwen2_5_VLConfig, LANGUAGE, VISION),
     QWEN3_VL: ("models/tiny-qwen3", Qwen3VLConfig, LANGUAGE_8B, VISION_8B),
 }
+
+SHARD = 4.4e9  # bytes
 
 
 def write_model(folder: Path, family: Architecture = QWEN2_5_VL) -> Path:
@@ -67,16 +71,45 @@ def published(name: str) -> str:
     return name
 
 
+def numbers(name: str, shape: torch.Size) -> torch.Tensor:
+    """Returns the random numbers on the GPU that belong to a published name; norms are 1, biases and LoRA's B are 0."""
+    if name.endswith("lora_B.weight") or name.endswith("bias"):
+        return torch.zeros(shape, device="cuda")
+    if len(shape) == 1:
+        return torch.ones(shape, device="cuda")
+    generator = torch.Generator("cuda").manual_seed(zlib.crc32(name.encode()))
+    scale = shape[1] ** -0.5 if name.endswith("lora_A.weight") else 0.02
+    return torch.randn(shape, generator=generator, device="cuda") * scale
+
+
 @torch.no_grad()
 def fill(model: torch.nn.Module) -> None:
-    """Give each weight the random numbers that belong to its published name; norms are 1, biases 0, LoRA's B is 0."""
+    """Give each weight its numbers."""
     for name, weight in model.named_parameters():
-        local, name = getattr(weight, "to_local", lambda weight=weight: weight)(), published(name)
-        generator = torch.Generator("cuda").manual_seed(zlib.crc32(name.encode()))
-        if name.endswith("lora_B.weight") or name.endswith("bias"):
-            local.zero_()
-        elif local.ndim == 1:
-            local.fill_(1)
-        else:
-            scale = local.shape[1] ** -0.5 if name.endswith("lora_A.weight") else 0.02
-            local.copy_(torch.randn(local.shape, generator=generator, device="cuda") * scale)
+        local = getattr(weight, "to_local", lambda weight=weight: weight)()
+        local.copy_(numbers(published(name), local.shape))
+
+
+def write_weights(folder: Path, family: Architecture = QWEN2_5_VL) -> Path:
+    """Write the model's files with all of its numbers, in bfloat16 under published names. Returns the folder."""
+    write_model(folder, family)
+    (folder / "model.safetensors").unlink()
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    index, shard = {}, {}
+
+    def close() -> None:
+        name = f"{len(set(index.values())):05d}.safetensors"
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        index.update(dict.fromkeys(shard, name))
+        shard.clear()
+
+    for inner, weight in model.named_parameters():
+        values = numbers(name := published(inner), weight.shape).to(torch.bfloat16).cpu()
+        shard[name if family.native else inner] = values
+        if sum(tensor.nbytes for tensor in shard.values()) > SHARD:
+            close()
+    close()
+    size = 2 * sum(p.numel() for p in model.parameters())
+    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": index}))
+    return folder

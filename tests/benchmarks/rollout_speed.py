@@ -2,9 +2,10 @@
 
 Why: generation is most of a GRPO step. Both take the same prompts with clips, as many completions of each and exactly
 as many new tokens, greedily, so that their tokens can be compared: on a CPU, in float32, they have to be equal; random
-weights of 16 bits on a GPU have ties, so there the share of equal ones is printed. `sharded` is what colocated rollouts
-were: each token gathers and casts the weights of the policy. `vLLM`, where it is installed, has the contract's frames
-and the same prompt tokens; its seconds count the cutting of the frames, and it samples at a temperature near 0.
+weights of 16 bits on a GPU have ties, so there the share of equal ones is printed, and of the first ones, which no tie
+before them has turned. `sharded` is what colocated rollouts were: each token gathers and casts the weights of the
+policy. `vLLM`, where it is installed, has the contract's frames, the same prompt tokens and the same weights, from a
+file; its seconds count the cutting of the frames.
 
     python tests/benchmarks/rollout_speed.py OUT                                  # the tiny base on a CPU
     python tests/benchmarks/rollout_speed.py OUT --large --prompts 8 --copies 8 --tokens 256 --pixels 313600   # a GPU
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import yaml
-from random_models import fill, write_model
+from random_models import fill, write_model, write_weights
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig
@@ -81,16 +82,17 @@ def stock(model, batch: dict, copies: int, tokens: int) -> list[list[int]]:
     return out[:, batch["input_ids"].shape[1] :].tolist()
 
 
-def through_vllm(folder: Path, encoder: Encoder, questions: list, copies: int, tokens: int, large: bool):
+def through_vllm(folder: Path, encoder: Encoder, questions: list, copies: int, tokens: int):
     """Returns what lets vLLM answer, in this process. Stops where it sees other prompt tokens than the policy."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM, SamplingParams
 
     seen = [encoder.tokens(question, generate=True).ids for question in questions]
     engine = LLM(
-        str(folder), dtype="bfloat16", load_format="dummy" if large else "auto", gpu_memory_utilization=0.5,
-        max_model_len=max(map(len, seen)) + tokens, mm_processor_cache_gb=0, seed=0,
+        str(folder), dtype="bfloat16", gpu_memory_utilization=0.5, max_model_len=max(map(len, seen)) + tokens,
+        mm_processor_cache_gb=0, seed=0,
     )  # fmt: skip
+    # several completions want a temperature above 0
     asked = SamplingParams(n=copies, temperature=0.01, max_tokens=tokens, ignore_eos=True, detokenize=False)
     prompts = [prompt(encoder, question) for question in questions]
 
@@ -137,7 +139,8 @@ def main() -> None:
                    "MASTER_PORT": "29512", "HF_HUB_OFFLINE": "1"}  # fmt: skip
     folder = ROOT / jobs.BASE
     if args.large:
-        folder = out / "model" if (out / "model").exists() else write_model(out / "model")
+        write = write_weights if "vLLM" in (args.ways or ["vLLM"]) and find_spec("vllm") else write_model
+        folder = out / write.__name__ if (out / write.__name__).exists() else write(out / write.__name__)
     limits = {"fps": 2, "min_pixels": args.pixels, "max_pixels": args.pixels}
     (file := out / "contract.yaml").write_text(
         yaml.safe_dump({"system": "", "answer_format": "think_answer", "video": limits})
@@ -174,7 +177,7 @@ def main() -> None:
     ways = {"sharded": lambda: theirs(True), "generate": lambda: theirs(False), "one prompt pass": lambda: ours(Plain),
             "and recorded steps": lambda: ours(Replayed)}  # fmt: skip
     if device == "cuda" and find_spec("vllm"):
-        ways["vLLM"] = lambda: through_vllm(folder, encoder, questions, args.copies, args.tokens, args.large)
+        ways["vLLM"] = lambda: through_vllm(folder, encoder, questions, args.copies, args.tokens)
     first, before = None, None
     for name in args.ways or ways:
         seconds, rows, peak = timed(ways[name](), args.repeats, device)
@@ -183,7 +186,9 @@ def main() -> None:
         assert len(rows) == args.prompts * args.copies and {len(row) for row in rows} == {args.tokens}
         assert device == "cuda" or equal == 1, f"{name}: {equal:.1%} of the tokens are those of the first"
         speed = f"{len(rows) * args.tokens / seconds:8.0f} tokens/s  {before / seconds:5.1f} x"
-        print(f"{name:20} {seconds:8.2f} s  {speed}  {peak:5.1f} GiB  {equal:.1%} of the tokens equal", flush=True)
+        begins = statistics.mean(one[0] == two[0] for one, two in zip(first, rows))
+        told = f"{equal:.1%} of the tokens equal, {begins:.1%} of the first ones"
+        print(f"{name:20} {seconds:8.2f} s  {speed}  {peak:5.1f} GiB  {told}", flush=True)
         if device == "cuda":
             torch.cuda.empty_cache()
     dist.destroy_process_group()

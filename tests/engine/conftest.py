@@ -40,6 +40,17 @@ def packer(engine):
 
 
 @pytest.fixture(scope="module")
+def packer3(engine, qwen3):
+    """The engine's packer for a model that it has none of its own for."""
+    from cosmos_rl.dispatcher.data.packer import HFVLMDataPacker
+    from cosmos_rl.utils.util import call_setup
+
+    made = HFVLMDataPacker()
+    call_setup(made, config(**{"policy.model_name_or_path": str(qwen3)}))
+    return made
+
+
+@pytest.fixture(scope="module")
 def uneven(contract):
     """A contract with 1.5 frames a second: a step of two frames takes 1.33 s, and transformers counts 1."""
     return replace(contract, vision=replace(contract.vision, fps=1.5))

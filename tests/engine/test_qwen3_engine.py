@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from rollouts import backend, config, handed_out, roll_out
+from rollouts import backend, handed_out, roll_out
 from transformers import AutoConfig
 
 from cookbook.data.encoder import Encoder
@@ -16,17 +16,6 @@ from cookbook.engine.bridge.attention import see_all
 from cookbook.model.generation import generate
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
-
-
-@pytest.fixture
-def packer3(engine, qwen3):
-    """The engine's packer for a model that it has none of its own for."""
-    from cosmos_rl.dispatcher.data.packer import HFVLMDataPacker
-    from cosmos_rl.utils.util import call_setup
-
-    made = HFVLMDataPacker()
-    call_setup(made, config(**{"policy.model_name_or_path": str(qwen3)}))
-    return made
 
 
 @pytest.fixture
@@ -81,6 +70,35 @@ def test_the_engine_still_needs_a_mask_from_us(packer3, prompts3, stock3):
     see_all(stock3.model.language_model)
     seen = [stock3(**one, use_cache=False).logits[:, -1] for one in (batch, other)]
     assert not torch.allclose(*seen, atol=1e-3)
+
+
+def test_a_prompt_goes_through_once_for_its_completions(packer3, questions, contract3, policy):
+    """Groups of three, two and one, one of them of another question on the same clip, and a row that asks nothing."""
+    first, other, bare = questions[0], questions[1], questions[2]
+    asked = handed_out([first, first, first, other, other, bare, first], contract3)
+    words, rng = (9, 4, 1, 12, 5, 7, 3), torch.Generator().manual_seed(0)
+    rows = [packer3.get_policy_input(prompt, torch.randint(20, 300, (n,), generator=rng).tolist(), 0)
+            for prompt, n in zip(asked, words)]  # fmt: skip
+    batch = packer3.policy_collate_fn(rows, packer3.policy_compute_max_len(rows))
+    batch["logprob_masks"][-1] = False
+    batch["interested_tokens"] = wanted = batch["logprob_masks"]
+    policy.model.double()
+    weights = torch.randn(int(wanted.sum()), policy.hf_config.text_config.vocab_size, generator=rng, dtype=torch.double)
+    found, seen = {}, []
+    policy.model.model.language_model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    for name, forward in (("ours", type(policy).forward), ("theirs", type(policy).forward.bare)):
+        policy.model.zero_grad()
+        logits = forward(policy, **batch).logits
+        logits = logits if logits.ndim == 2 else logits[wanted]
+        (logits * weights).sum().backward()
+        found[name] = logits.detach(), {n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None}
+    assert len(found["ours"][0]) == sum(words[:-1]) and seen[0] < 0.7 * seen[1]
+    assert torch.allclose(found["ours"][0], found["theirs"][0], rtol=1e-6, atol=1e-6)
+    assert found["ours"][1].keys() == found["theirs"][1].keys()
+    for name, grad in found["theirs"][1].items():
+        assert (found["ours"][1][name] - grad).norm() <= 1e-5 * grad.norm() + 1e-9, name
 
 
 def test_greedy_completions_are_those_of_the_local_engine(packer3, prompts3, questions, contract3, stock3, qwen3):

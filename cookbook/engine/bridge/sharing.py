@@ -1,11 +1,12 @@
-"""GRPO of the engine's own Qwen2.5-VL: a prompt goes through once for all its completions, in training too.
+"""GRPO: a prompt goes through once for all its completions, in training too.
 
 Why: the completions of a group differ, their prompt and its clip do not; but cosmos-rl 0.4.7 puts each completion
 behind a prompt of its own (policy/trainer/llm_trainer/grpo_trainer.py), once for the policy and once for the reference.
 With 8 completions of 200 tokens behind 1,700 of a clip, four of five tokens are computed for nothing.
 Here a packed mini-batch is [prompt, completion, completion, ...], and each completion attends to the prompt and itself;
 the gradient of a prompt is the sum over its completions. Logits and gradients are those of the engine's own order
-(`tests/engine/test_sharing.py`). Used by `cookbook.engine.bridge`.
+(`tests/engine/test_sharing.py`). Qwen3-VL, which the engine cannot pack, gets one row and a mask
+(`tests/engine/test_qwen3_engine.py`). Used by `cookbook.engine.bridge`.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from cookbook.data.architecture import KNOWN
 
 MEDIA = (("video_token_id", "pixel_values_videos", "video_grid_thw"),
          ("image_token_id", "pixel_values", "image_grid_thw"))  # fmt: skip
@@ -45,13 +48,15 @@ def attends_shared(bare: Callable) -> Callable:
 
 
 def install_sharing() -> str:
-    """Put it in place, for packed mini-batches of GRPO that are not compiled. Returns what it does."""
-    from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker as Packer
+    """Put it in place, for mini-batches of GRPO that are packed, if need be, and not compiled. Returns what it does."""
+    from cosmos_rl.dispatcher.data.packer import HFVLMDataPacker, Qwen2_5_VLM_DataPacker
+    from cosmos_rl.policy.model.hf_models import HFModel
     from cosmos_rl.policy.model.qwen2_5_vl import Qwen2_5_VLConditionalModel as Native
 
-    if not hasattr(Packer.policy_collate_fn, "bare"):
-        Packer.policy_collate_fn = _moved_once(Packer.policy_collate_fn)
-        Native.forward = _shared(Native.forward)
+    if not hasattr(HFModel.forward, "bare"):
+        for packer in (Qwen2_5_VLM_DataPacker, HFVLMDataPacker):
+            packer.policy_collate_fn = _moved_once(packer.policy_collate_fn)
+        Native.forward, HFModel.forward = _shared(Native.forward), _shared_by_stock(HFModel.forward)
     return "once for its completions"
 
 
@@ -74,37 +79,89 @@ def _shared(bare: Callable) -> Callable:
 
     @wraps(bare)
     def forward(model, input_ids=None, *args: Any, **kwargs: Any):
-        asked, lengths = kwargs.get("interested_tokens"), kwargs.get("valid_input_len")
+        lengths = kwargs.get("valid_input_len")
         compiled = any(hasattr(layer, "_orig_mod") for layer in model.model.layers.values())
-        if asked is None or lengths is None or "logprob_masks" not in kwargs or compiled:  # SFT has no such masks
+        apart = args or lengths is None or compiled or kwargs.get("cp_mesh") is not None
+        if apart or (laid := _laid_out(model, input_ids, lengths.tolist(), kwargs)) is None:
             return bare(model, input_ids, *args, **kwargs)
-        if args or kwargs.get("cp_mesh") is not None or asked[:, 0].any():
-            return bare(model, input_ids, *args, **kwargs)
-        begins = asked.int().argmax(1).tolist()  # a prompt's last token is each completion's own: it has its logits
-        media = _media(model, input_ids, kwargs)
-        first = [0]  # for each row, the one whose prompt it shares
-        for i, (a, b) in enumerate(pairwise(begins), 1):
-            same = a == b > 0 and torch.equal(input_ids[i - 1, :b], input_ids[i, :b]) and _equal(media, i - 1, i)
-            first.append(first[-1] if same else i)
-        if len(set(first)) == len(first):
-            return bare(model, input_ids, **kwargs)
-        parts, places = _parts(first, begins, lengths.tolist())
-        given = {key: value for key, value in kwargs.items() if key != "valid_input_len"}
-        for pixels, grids, rows in media:
-            own = [rows[i] for i in sorted(set(first))]
-            given[pixels] = torch.cat([values for values, _ in own])
-            given[grids] = torch.cat([grid for _, grid in own])
-        rows, columns = (torch.tensor(x, device=input_ids.device) for x in zip(*places))
         for layer in model.model.layers.values():
             if not hasattr((attention := layer.self_attn).attn_func_varlen, "bare"):
                 attention.attn_func_varlen = attends_shared(attention.attn_func_varlen)
+        rows, columns = laid.rows, laid.columns
+        given = {key: value for key, value in kwargs.items() if key != "valid_input_len"} | laid.shown
         given |= {"position_ids": kwargs["position_ids"][rows, :, columns].T[None],
-                  "interested_tokens": asked[rows, columns][None],
-                  "cu_seqlens": _shared_keys(parts, input_ids.device)}  # fmt: skip
+                  "interested_tokens": kwargs["interested_tokens"][rows, columns][None],
+                  "cu_seqlens": _shared_keys(laid.parts, input_ids.device)}  # fmt: skip
         return bare(model, input_ids[rows, columns][None], **given)
 
     forward.bare = bare
     return forward
+
+
+def _shared_by_stock(bare: Callable) -> Callable:
+    """Returns the `forward` of the engine's wrapper of transformers' model, which does the same behind a mask.
+
+    Its logits are (tokens that are asked for, words), as those of the engine's own model; not (rows, length, words).
+    """
+
+    @wraps(bare)
+    def forward(model, input_ids=None, position_ids=None, *args: Any, **kwargs: Any):
+        asked, inner, family = kwargs.get("interested_tokens"), model.model, KNOWN.get(model.hf_config.model_type)
+        known = family and family.stamped and inner.config._attn_implementation == "sdpa"
+        if not known or asked is None or args or position_ids is not None:
+            return bare(model, input_ids, position_ids, *args, **kwargs)
+        columns = torch.arange(asked.shape[1], device=asked.device)
+        lengths = torch.where(asked.any(1), (asked * columns).amax(1) + 1, asked.shape[1])  # behind it nothing counts
+        if (laid := _laid_out(model, input_ids, lengths.tolist(), kwargs)) is None:
+            return bare(model, input_ids, position_ids, *args, **kwargs)
+        grids = {key: kwargs.get(key) for _, _, key in MEDIA}
+        places, _ = inner.model.get_rope_index(input_ids, attention_mask=columns < lengths[:, None], **grids)
+        sees = torch.zeros(len(laid.rows), len(laid.rows), dtype=torch.bool, device=asked.device)
+        for start, end, begin, last in laid.parts:
+            sees[start:end, begin:last] = True
+            sees[start:end, start:end] = True
+        rows, columns = laid.rows, laid.columns
+        wanted = asked[rows, columns].nonzero()[:, 0]
+        out = inner(
+            input_ids=input_ids[rows, columns][None], position_ids=places[:, rows, columns][:, None], use_cache=False,
+            attention_mask=sees.tril()[None, None], logits_to_keep=wanted, **laid.shown,
+        )  # fmt: skip
+        out.logits = out.logits[0]
+        return out
+
+    forward.bare = bare
+    return forward
+
+
+class Laid(NamedTuple):
+    """A mini-batch with each prompt once: where its tokens stood, and what its prompts show."""
+
+    parts: list[tuple[int, int, int, int]]  # as `_parts` has them
+    rows: Tensor  # (tokens)
+    columns: Tensor
+    shown: dict[str, Tensor]  # pixels and grids
+
+
+def _laid_out(model, input_ids: Tensor, lengths: list[int], kwargs: dict[str, Any]) -> Laid | None:
+    """Returns the layout of a mini-batch of GRPO; None for SFT, and where no two rows begin with the same prompt."""
+    asked = kwargs.get("interested_tokens")
+    if asked is None or "logprob_masks" not in kwargs or asked[:, 0].any():  # SFT has no such masks
+        return None
+    begins = asked.int().argmax(1).tolist()  # a prompt's last token is each completion's own: it has its logits
+    media = _media(model, input_ids, kwargs)
+    first = [0]  # for each row, the one whose prompt it shares
+    for i, (a, b) in enumerate(pairwise(begins), 1):
+        same = a == b > 0 and torch.equal(input_ids[i - 1, :b], input_ids[i, :b]) and _equal(media, i - 1, i)
+        first.append(first[-1] if same else i)
+    if len(set(first)) == len(first):
+        return None
+    parts, places = _parts(first, begins, lengths)
+    shown = {}
+    for pixels, grids, rows in media:
+        own = [rows[i] for i in sorted(set(first))]
+        shown |= {pixels: torch.cat([values for values, _ in own]), grids: torch.cat([grid for _, grid in own])}
+    rows, columns = (torch.tensor(x, device=input_ids.device) for x in zip(*places))
+    return Laid(parts, rows, columns, shown)
 
 
 def _media(model, ids: Tensor, kwargs: dict) -> list[tuple[str, str, list[tuple[Tensor, Tensor]]]]:

@@ -26,7 +26,7 @@ def install_reader() -> None:
 
     Images become what the local engine sees: the library does not turn them as their EXIF says.
     """
-    from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker as packer
+    from cosmos_rl.dispatcher.data.packer import HFVLMDataPacker, Qwen2_5_VLM_DataPacker
     from qwen_vl_utils import vision_process
 
     vision_process.to_rgb = to_rgb
@@ -35,8 +35,9 @@ def install_reader() -> None:
     vision_process.get_video_reader_backend.cache_clear()
     stock = getattr(vision_process.fetch_video, "__wrapped__", vision_process.fetch_video)
     vision_process.fetch_video = remembering(stock)
-    stock = getattr(packer._process_single_sample, "__wrapped__", packer._process_single_sample)
-    packer._process_single_sample = remembering(stock, of=1)
+    for packer in (Qwen2_5_VLM_DataPacker, HFVLMDataPacker):
+        stock = getattr(packer._process_single_sample, "__wrapped__", packer._process_single_sample)
+        packer._process_single_sample = remembering(stock, of=1)
 
 
 def read_video(part: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any], float]:
