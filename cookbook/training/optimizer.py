@@ -72,7 +72,8 @@ def set_learning(model, config: Config):
         weights[name].requires_grad_(False)
     if not any(weight.requires_grad for weight in weights.values()):
         raise ConfigError(f"{config.name}: {FREEZE} and its like leave no weight that learns")
-    if config["policy.model_gradient_checkpointing"]:  # the language model's layers are computed twice, not kept
+    # the language model's layers are computed twice, not kept; not in GRPO, whose completions take their prompt's keys
+    if config["policy.model_gradient_checkpointing"] and config.kind == "sft":
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
 

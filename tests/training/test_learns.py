@@ -15,6 +15,7 @@ from cookbook.runs import ROOT, read_metrics
 from cookbook.training import checkpointer
 from cookbook.training.checkpointer import Interrupted
 from cookbook.training.optimizer import LORA, set_learning
+from cookbook.training.sft import token_losses
 
 ADAPTERS = {"r": 4, "lora_alpha": 16.0, "target_modules": ["model.layers"]}
 TOLD = {LORA: ADAPTERS, "train.optm_lr": 1e-2, "train.optm_warmup_steps": 0, "custom.clips": 12,
@@ -39,6 +40,20 @@ def test_what_gets_an_adapter_is_what_the_engine_would_adapt(stock, targets):
     assert found == wanted if targets != "all-linear" else len(found) > 40 and all(map(LINEAR.search, found))
     learned = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert learned and all(".lora_" in name for name in learned)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_layers_are_computed_twice_where_the_file_says_so_and_learn_the_same(stock, encoder, samples, recompute):
+    stock.config.text_config._attn_implementation = "eager"  # its gradients are the same each time
+    batch, layer, calls = encoder.training_batch(samples[:2]), stock.model.language_model.layers[1], []
+    token_losses(stock.train(), batch).mean().backward()
+    want = layer.mlp.up_proj.weight.grad.clone()
+    stock.zero_grad()
+    keys = {"policy.model_gradient_checkpointing": recompute}
+    model = set_learning(stock, Config.load("configs/tiny_sft.toml").edit(keys)).train()
+    layer.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    token_losses(model, batch).mean().backward()
+    assert len(calls) == 1 + recompute and torch.equal(layer.mlp.up_proj.weight.grad, want)
 
 
 def test_whole_weights_answer_as_the_adapted_model_does(stock, encoder, samples):
