@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+import transformers
 
 from cookbook.data.contract import ContractError
+from cookbook.data.encoder import Encoder
 from cookbook.data.samples import Sample
+from cookbook.display.progress import progress
 from cookbook.evaluation.predictions import Store
-
-if TYPE_CHECKING:  # torch takes seconds, and scoring stored answers needs none of it
-    from cookbook.data.encoder import Encoder
+from cookbook.model import generation
 
 WINDOW = 2  # batches whose clips are read together, and among which samples are sorted by length
 READERS = 8  # threads that read clips, at most
@@ -37,7 +39,7 @@ log = logging.getLogger(__name__)
 
 def predict(
     model,
-    encoder: "Encoder",
+    encoder: Encoder,
     samples: Sequence[Sample],
     name: str,
     size: int = 64,
@@ -55,11 +57,6 @@ def predict(
     `draws` at a temperature above 0, the most frequent answer counts (self-consistency), and the row keeps all
     `outputs`. `warps` are WARPS, as transformers means them.
     """
-    import torch
-
-    from cookbook.display.progress import progress
-    from cookbook.model.generation import generate, to
-
     model.eval()
     how = f"{draws} draws at {temperature}, seed {seed}" if temperature else "greedy"
     told = [f"{key} {value}" for key, value in warps.items()]
@@ -77,8 +74,8 @@ def predict(
             while readable:
                 count = _fitting(encoder, readable[0], size, limit * draws)
                 part, readable = readable[:count], readable[count:]
-                batch = to(model, encoder.prompt_batch(part))
-                out = generate(model, batch, limit, temperature, draws, generator, _warper(warps))
+                batch = generation.to(model, encoder.prompt_batch(part))
+                out = generation.generate(model, batch, limit, temperature, draws, generator, _warper(warps))
                 texts = out.texts(encoder.tokenizer)
                 for i, sample in enumerate(part):
                     store.add(sample, texts[i * draws : (i + 1) * draws])
@@ -88,26 +85,22 @@ def predict(
 
 def _warper(warps: Mapping[str, float]) -> Callable | None:
     """Returns what changes the scores of the next token; None where nothing does. Raises ValueError for another key."""
-    from transformers import generation
-
     if unknown := warps.keys() - WARPS.keys():
         raise ValueError(f"{', '.join(unknown)}: no such setting; there are temperature, {', '.join(WARPS)}")
-    made = [getattr(generation, name)(warps[key]) for key, name in WARPS.items() if key in warps]
-    return generation.LogitsProcessorList(made) if made else None
+    made = [getattr(transformers, name)(warps[key]) for key, name in WARPS.items() if key in warps]
+    return transformers.LogitsProcessorList(made) if made else None
 
 
-def _fitting(encoder: "Encoder", longest: Sample, size: int, limit: int) -> int:
+def _fitting(encoder: Encoder, longest: Sample, size: int, limit: int) -> int:
     """Returns how many samples, at most `size`, go through the model together where this is the longest of them."""
     return min(size, max(1, TOKENS // (len(encoder.tokens(longest, generate=True).ids) + limit)))
 
 
-def _windows(encoder: "Encoder", samples: Sequence[Sample], size: int, ahead: bool) -> Iterator[Sequence[Sample]]:
+def _windows(encoder: Encoder, samples: Sequence[Sample], size: int, ahead: bool) -> Iterator[Sequence[Sample]]:
     """Yields the samples in windows whose clips have been read; with `ahead`, the next window is being read meanwhile.
 
     Several threads read. Each computes on one core: a pool of its own for each would slow down the model's.
     """
-    import torch
-
     cores = torch.get_num_threads()
 
     def one_core() -> None:
@@ -134,7 +127,7 @@ def _windows(encoder: "Encoder", samples: Sequence[Sample], size: int, ahead: bo
             torch.set_num_threads(cores)  # what `one_core` set holds for threads to come, too
 
 
-def _encodes(encoder: "Encoder", sample: Sample, store: Store) -> bool:
+def _encodes(encoder: Encoder, sample: Sample, store: Store) -> bool:
     """Whether the sample can be read; where not, its row says why, and no other row moves."""
     try:
         encoder.tokens(sample, generate=True)
