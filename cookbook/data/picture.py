@@ -14,6 +14,7 @@ from statistics import median_low
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
 
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a damaged header may state more, and decoding would take gigabytes
 MAX_RATIO = 200  # qwen-vl-utils refuses pictures that are longer than this many times their width
@@ -56,8 +57,6 @@ def upright(picture: np.ndarray, turn: tuple[int, int, int, int]) -> np.ndarray:
 
 def to_rgb(image: Any) -> Any:
     """Returns an image of Pillow as one sees it: turned as its EXIF says, on white where it is transparent."""
-    from PIL import Image, ImageOps
-
     image = ImageOps.exif_transpose(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
@@ -69,8 +68,6 @@ def to_rgb(image: Any) -> Any:
 
 def open_image(path: str | Path) -> Any:
     """Returns a file as an image of Pillow in RGB, as one sees it. Raises ValueError for what is none."""
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             if why := unfit(*image.size):
