@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import ipywidgets
 from IPython.display import display
 
 from cookbook.data.picture import is_picture
@@ -46,8 +47,6 @@ def parameter_form(settings: Settings, notebook: str) -> InLab:
     """Returns a form that writes the papermill line of the values that are typed, or why one is refused."""
 
     def make():
-        import ipywidgets
-
         fields = {p.name: _field(p) for p in settings.parameters}
         line = ipywidgets.HTML()
 
@@ -71,8 +70,6 @@ def parameter_form(settings: Settings, notebook: str) -> InLab:
 
 def _field(parameter: Parameter):
     """Returns the input for a parameter: a box to tick, a choice, or a text."""
-    import ipywidgets
-
     look = {"description": parameter.name, "style": LABEL}
     held = RANGE.fullmatch(parameter.range)
     if parameter.type is bool:
@@ -96,8 +93,6 @@ def question_form(clips: Mapping[str, str | Path], question: str, answer: Callab
     """Returns a form with a choice of clips, by name, a path of one's own and a question; it shows `answer` to both."""
 
     def make():
-        import ipywidgets
-
         wide = ipywidgets.Layout(width=WIDE)
         clip = ipywidgets.Dropdown(options=[(name, str(path)) for name, path in clips.items()], description="clip")
         own = ipywidgets.Text(description="or a file", placeholder="path of your own clip or picture", layout=wide)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import ipywidgets
 import matplotlib
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -74,8 +75,6 @@ def browse(encoder: Encoder, samples: Sequence[Sample]) -> InLab:
         display(seen(encoder, samples[sample]), trained_tokens(encoder, samples[sample]))
 
     def make():
-        import ipywidgets
-
         return ipywidgets.interactive(show, sample=ipywidgets.IntSlider(0, 0, len(samples) - 1))
 
     return InLab(f"a slider that shows each of {len(samples)} samples like this", make)
