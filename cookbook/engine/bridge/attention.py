@@ -6,17 +6,14 @@ models (`force_use_hf`) are told to use it whatever is installed (policy/model/h
 same kernels. Nothing is replaced where flash-attn is installed. Used by `cookbook.engine.bridge`.
 """
 
-from contextlib import suppress
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
 
 from cookbook.data.architecture import KNOWN
-
-with suppress(ImportError):  # torch 2.10 and newer; asked for on CUDA only
-    from torch.nn.attention.varlen import varlen_attn
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False, softmax_scale: float | None = None) -> Tensor:
