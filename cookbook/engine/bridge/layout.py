@@ -53,7 +53,6 @@ def _decided(bare: Callable, native: type) -> Callable:
         if lays_out:
             trainer.model.check_sequence_packing_compatible = lambda: False  # there is nothing left to pack
 
-    init.bare = bare
     return init
 
 
@@ -92,7 +91,6 @@ def _laid_out(bare: Callable) -> Callable:
         lists = {grids: batch[grids].tolist() for _, _, grids in MEDIA if grids in batch}
         return made | lists | {"max_seqlen": max(lengths)}
 
-    collate.bare = bare
     return collate
 
 
@@ -134,7 +132,6 @@ def _as_laid_out(bare: Callable) -> Callable:
             max_seqlen=kwargs["max_seqlen"],
         )
 
-    forward.bare = bare
     return forward
 
 
