@@ -270,10 +270,13 @@ def named(place: Path) -> str:
     return str(place.relative_to(ROOT) if place.is_relative_to(ROOT) else place)
 
 
+def installed_version(package: str) -> str | None:
+    """Returns the installed version of a distribution, None where it is not installed."""
+    return next((found.version for found in distributions(name=package)), None)
+
+
 def _origin() -> dict:
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name, package in PACKAGES.items():
-        versions[name] = next((found.version for found in distributions(name=package)), None)
+    versions = {"python": platform.python_version()} | {n: installed_version(p) for n, p in PACKAGES.items()}
     program = Path(sys.argv[0]).name
     # a kernel's own command line is a connection file that is gone tomorrow
     command = "notebook" if program == "ipykernel_launcher.py" else shlex.join([program, *sys.argv[1:]])

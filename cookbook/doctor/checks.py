@@ -30,6 +30,7 @@ from cookbook.config.rules import VISIBLE, View, check_vision
 from cookbook.config.speed import PARAMETERS_7B
 from cookbook.display.tables import MISSING, OK, WARNING
 from cookbook.engine.environment import PROGRAMS, find_redis, is_free, is_safe, redis_version, search_path
+from cookbook.runs import installed_version as version
 
 Judged = tuple[str, ...]  # how it stands, what was found, and the line that mends it
 Row = tuple[str, Callable[[], Any], Callable[[Any], Judged]]
@@ -154,11 +155,6 @@ def narrow_start() -> str:
     """Returns what the lint first says of the vision limits of a shipped file's checkpoint on this disk, or ""."""
     configs = (Config.read(file, file.name) for file in sorted((runs.ROOT / "configs").glob("*.toml")))
     return next((f"{c.name}: {issue.message}" for c in configs for issue in check_vision(View(c))), "")
-
-
-def version(name: str) -> str | None:
-    """Returns the installed version of a distribution, None where it is not installed."""
-    return next((found.version for found in metadata.distributions(name=name)), None)
 
 
 def installed(name: str, lock: Path = runs.ROOT / "requirements.lock") -> tuple[str | None, set[str]]:

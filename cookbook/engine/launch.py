@@ -13,7 +13,6 @@ import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import distributions
 from pathlib import Path
 
 import torch
@@ -29,7 +28,7 @@ from cookbook.engine.failures import EngineError
 from cookbook.engine.guardian import Engine
 from cookbook.engine.records import ENGINE_METRICS, add_completions
 from cookbook.engine.supervisor import Patience, Supervisor
-from cookbook.runs import EXPORTS, FINISHED, ROOT, Run, named
+from cookbook.runs import EXPORTS, FINISHED, ROOT, Run, installed_version, named
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +106,9 @@ def launch(
     make_room(run.path, resume, replace)
     config = as_launched(config, run.path, resume)
     (run.path / "config.toml").write_text(config.text(), encoding="utf-8")
-    version = next((found.version for found in distributions(name=PROGRAM)), None)
-    facts = {"engine": PROGRAM, "engine_version": version, "engine_command": as_typed(words), "port": port}
+    facts = {"engine": PROGRAM, "engine_version": installed_version(PROGRAM), "engine_command": as_typed(words)}
     start = config[START].removeprefix("./")
-    run.write_manifest(**facts, start=start, resume=resume, outcome="running")
+    run.write_manifest(**facts, port=port, start=start, resume=resume, outcome="running")
     run.log(as_typed(words))
     started, outcome = time.monotonic(), "interrupted"
     supervisor = Supervisor(run, config.kind.upper(), patience, port, stop_on_alarm)
