@@ -116,9 +116,8 @@ class Replayed:
         self.cache, self.graph, self.left = StaticCache(self.model.config, room), None, BLOCK
         for i, (layer, (keys, values)) in enumerate(zip(self.cache.layers, self.layers)):
             layer.lazy_initialization(keys)
-            layer.keys[:, :, : self.length], layer.values[:, :, : self.length] = (
-                keys[:, :, : self.length], values[:, :, : self.length]
-            )  # fmt: skip
+            for made, held in ((layer.keys, keys), (layer.values, values)):
+                made[:, :, : self.length] = held[:, :, : self.length]
             self.layers[i] = layer.keys, layer.values
         self.seen = F.pad(self.seen[..., : self.length], (0, room - self.length))
         self.column = torch.tensor([self.length], device=self.tokens.device)
