@@ -93,7 +93,7 @@ class Config:
             node = document
             for table in tables:
                 if not isinstance(node := node.setdefault(table, tomlkit.table()), Mapping):
-                    raise ConfigError(f"{self.name}: {table} is {node.unwrap()!r}, and must be a table")
+                    raise ConfigError(f"{self.name}: {table} is {node}, and must be a table")
             if value is None:
                 node.pop(name, None)
             else:

@@ -213,7 +213,7 @@ def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     if not (view.has_lora or view[RECOMPUTE] or view[PACK]):
         yield "gradient checkpointing is off: the peak is higher than this, not measured"
     if view.is_rl:
-        run = "LoRA on one GPU, a prompt once for its completions" if _shares_prompts(view) else "prompts apart"
+        run = "LoRA of 7B on one GPU, a prompt once for its completions" if _shares_prompts(view) else "prompts apart"
         yield f"GRPO's time rests on one measured run: {run}"
         if view["mode"] != "colocated":
             yield "rollouts are taken to keep up with training: their own time was not measured, this is a lower bound"

@@ -47,7 +47,7 @@ class View:
 
     @property
     def has_lora(self) -> bool:
-        return "lora" in self.config.document.get("policy", {})
+        return isinstance(policy := self.config.document.get("policy"), dict) and "lora" in policy
 
     @property
     def halves(self) -> tuple[str, ...]:
@@ -59,6 +59,11 @@ class View:
 
     def warning(self, key: str, message: str) -> Issue:
         return Issue(self.config.line(key), key, message, "warning")
+
+
+def is_stock(view: View) -> bool:
+    """Whether the engine trains transformers' model, which it does not compile, instead of its own."""
+    return view["train.force_use_hf"] or not family_of(view["policy.model_name_or_path"]).native
 
 
 def processes(view: View, table: str) -> int:
@@ -353,6 +358,9 @@ def check_family(view: View) -> Iterator[Issue]:
         words = "holds a generator beside its reasoner, and the two are not taken apart here"
         yield view.error(key, f"{name} {words}; Cosmos-Reason2-8B has the reasoner's shape: write its name")
     with suppress(ValueError):  # a config.json that cannot be read: `check_patterns` and the launch say so
+        if view["train.sequence_packing"] and is_stock(view):
+            words = "packs transformers' model with flash-attn alone, and ends the first step without it; write false"
+            yield view.warning("train.sequence_packing", words)
         if not family_of(name).native:
             if view["train.compile"] and not view["train.force_use_hf"]:
                 yield view.error("train.compile", "must be false for this model: the engine asserts it")

@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -47,16 +48,20 @@ def other_clips(samples: Sequence[Sample]) -> list[Sample]:
     right together. Images meet images, and a sample meets nothing that it shows itself; left out is one that no other
     clip, or none at all, is there for.
     """
-    rings: dict[str, dict[Path, None]] = {}
+    rings: dict[str, dict[Path, int]] = {}  # {kind: {path: its place}}
     for kind, path in (shown for sample in samples for shown in sample.media()):
-        rings.setdefault(kind, {})[path] = None
-    others = {path: [*ring][i + 1 :] + [*ring][:i] for ring in rings.values() for i, path in enumerate(ring)}
-    asked, found = Counter(), []
+        (ring := rings.setdefault(kind, {})).setdefault(path, len(ring))
+    order, asked, found = {kind: [*ring] for kind, ring in rings.items()}, Counter(), []
     for sample in samples:
-        shown = frozenset(path for _, path in sample.media())
-        choices = [meets for meets in zip(*(others[path] for path in shown)) if not shown & {*meets}]
-        if choices:
-            found.append(sample.with_media(dict(zip(shown, choices[asked[shown] % len(choices)]))))
+        shown = frozenset(sample.media())
+        most = min((len(order[kind]) for kind, _ in shown), default=0)
+        own = {(rings[kind][other] - rings[kind][path]) % len(order[kind])
+               for kind, path in shown for same, other in shown if same == kind}  # fmt: skip
+        if free := most - sum(step < most for step in own):
+            steps = (step for step in range(most) if step not in own)
+            step = next(islice(steps, asked[shown] % free, None))
+            meets = {path: order[kind][(rings[kind][path] + step) % len(order[kind])] for kind, path in shown}
+            found.append(sample.with_media(meets))
             asked[shown] += 1
     return found
 

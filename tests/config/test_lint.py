@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -236,6 +237,11 @@ def test_a_good_configuration_raises_no_alarm(name, changes, known):
     [
         (SFT, {"train.master_dtype": "bfloat16"}, "train.master_dtype"),  # learns nothing
         (SFT, {"train.sequence_packing": True, f"{TP}.mini_batch": 1}, f"{TP}.mini_batch"),  # packs nothing
+        (
+            "reason2/8b_rl_4gpu.toml",
+            {"train.sequence_packing": True},
+            "train.sequence_packing",
+        ),  # with flash-attn alone
         (SFT, {"logging.logger": None}, "logging.logger"),
         (SFT, {"train.compile": None}, "train.compile"),
         (SFT, {"train.timestamp": None}, "train.timestamp"),
@@ -358,6 +364,19 @@ def test_no_value_makes_lint_or_plan_fall_over_and_none_that_is_no_number_passes
                 assert any(f.key == key for f in found), (key, value)
             if value in (-1, 0, "text", 10**400):
                 plan(config, gpus=4, gpu_gib=80, samples=1000, tokens=2000, advise=False)
+
+
+@pytest.mark.fault("inputs")
+@pytest.mark.parametrize("line", [
+    "policy = -1", "policy = true", 'policy = "lora"', "policy = 2026-01-01", "policy.parallelism = false",
+    'policy.freeze_pattern = ["("]', 'policy.freeze_pattern = ["*"]', "policy.freeze_pattern = [1]",
+    'policy.freeze_pattern = "("', "policy.lora = 1", "train.ckpt = []",
+])  # fmt: skip
+def test_what_is_no_table_or_no_pattern_is_an_error_of_the_configuration(line):
+    config = Config.parse('train.train_policy.type = "sft"\n' + line)
+    assert any(found.level == "error" for found in lint(config, gpus=1))
+    with suppress(ConfigError):
+        assert not plan(config, gpus=1, gpu_gib=80, samples=1000, tokens=2000).fits
 
 
 @pytest.mark.fault("inputs")

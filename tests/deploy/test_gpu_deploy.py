@@ -13,7 +13,11 @@ from safetensors.torch import save_file
 from cookbook.deploy.quantise import FORMS, quantise, weight_bytes
 from cookbook.runs import ROOT
 
-pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 SHAPE = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
          "num_key_value_heads": 4, "vocab_size": 152_064}  # fmt: skip
 TOKENS, ROWS = 32, 8

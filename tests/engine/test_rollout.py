@@ -43,15 +43,29 @@ def test_a_rollout_sees_what_the_local_engine_sees(rollout, packer, prompts, que
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_patches_that_are_cut_on_the_gpu_are_those_of_the_cpu(rollout, packer, prompts, monkeypatch):
+def test_patches_that_are_cut_on_the_gpu_are_those_of_the_cpu(rollout, packer, prompts):
+    stock = type(packer)._process_single_sample
     want = [packer.get_policy_input(prompt) for prompt in prompts]
-    monkeypatch.setattr(packer.hf_processor.video_processor, "device", None)  # as it was, at the end
-    rollout.cut_on(packer, torch.device("cuda"))
-    for got, theirs in zip((packer.get_policy_input(prompt) for prompt in prompts), want):
+    stock.kept.clear()
+    with rollout.cut_on(torch.device("cuda"), packer):
+        made = [packer.get_policy_input(prompt) for prompt in prompts]
+    stock.kept.clear()
+    for got, theirs in zip(made, want):
         assert got["input_ids"] == theirs["input_ids"]
         if theirs["pixel_values_videos"] is not None:
             assert got["pixel_values_videos"].is_cuda
             assert torch.equal(got["pixel_values_videos"].cpu(), theirs["pixel_values_videos"])
+
+
+def test_clips_may_be_cut_in_two_places_and_nothing_of_it_is_saved(rollout, packer, prompts, tmp_path):
+    """The trainer's packer is another one, which cuts on the CPU, and what was made last is kept for both."""
+    with rollout.cut_on(torch.device("cpu"), packer):
+        assert packer.hf_processor.video_processor.device == "cpu"
+        made = [packer.get_policy_input(prompt) for prompt in prompts]
+    packer.hf_processor.save_pretrained(tmp_path)
+    assert not [file for file in tmp_path.glob("*.json") if '"device": "c' in file.read_text()]
+    elsewhere = made[0] | {"pixel_values_videos": made[0]["pixel_values_videos"].to("meta")}
+    assert rollout.prompt_batch([elsewhere, made[1]], 0)["pixel_values_videos"].is_meta
 
 
 def test_the_engine_still_needs_positions_from_us(packer, prompts, stock):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pace import linear
 
 from cookbook import jobs, pipeline
 from cookbook.data.answers import choices_of
@@ -61,6 +62,7 @@ def test_several_clips_and_images_meet_others_of_their_kind():
         assert len({*met}) == 2
     assert [s.id for s in found] == [s.id for s in samples]
     assert other_clips(pairs[:1]) == []  # its two clips would only change places
+    assert linear(other_clips, lambda n: [asked(i, video(f"/{i % (n // 4)}.mp4")) for i in range(n)], 8000)
 
 
 def test_frames_stand_still_or_change_places():

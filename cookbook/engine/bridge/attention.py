@@ -125,18 +125,12 @@ def install_attention() -> str:
     from cosmos_rl.policy.model.qwen2_5_vl import parallelize
     from cosmos_rl.policy.model.vision_encoder import qwen2_5_vl
 
-    if modeling_utils.check_if_fa_installed():
-        return "flash-attn"
-    modeling_utils.FlashAttnMetaSingleton._instances[modeling_utils.FlashAttnMeta] = TorchAttention()
-    # with train.compile, the engine's own makes FlashAttnMeta anew inside the compiled block, and imports flash_attn_3
-    qwen2_5_vl.apply_rotary_pos_emb_vision = rotate_vision
-    see.bare = getattr((theirs := qwen2_5_vl.Qwen2_5_VLVisionAttention).forward, "bare", theirs.forward)
-    theirs.forward = see
-    parallelize.apply_compile = compile_blocks(getattr(parallelize.apply_compile, "bare", parallelize.apply_compile))
+    installed = modeling_utils.check_if_fa_installed()
 
     def pre_hf_models_patch(hf_config) -> None:
         patch.pre_hf_models_patch(hf_config)
-        if getattr(hf_config, "_attn_implementation", "") == "flash_attention_2":
+        behind_a_mask = (family := KNOWN.get(hf_config.model_type)) and family.stamped  # as `sharing` wants it
+        if getattr(hf_config, "_attn_implementation", "") == "flash_attention_2" and (behind_a_mask or not installed):
             hf_config._attn_implementation = "sdpa"
 
     def post_hf_models_patch(hf_config, model) -> None:
@@ -145,6 +139,14 @@ def install_attention() -> str:
             see_all(model.model.language_model)
 
     hf_models.pre_hf_models_patch, hf_models.post_hf_models_patch = pre_hf_models_patch, post_hf_models_patch
+    if installed:
+        return "flash-attn"
+    modeling_utils.FlashAttnMetaSingleton._instances[modeling_utils.FlashAttnMeta] = TorchAttention()
+    # with train.compile, the engine's own makes FlashAttnMeta anew inside the compiled block, and imports flash_attn_3
+    qwen2_5_vl.apply_rotary_pos_emb_vision = rotate_vision
+    see.bare = getattr((theirs := qwen2_5_vl.Qwen2_5_VLVisionAttention).forward, "bare", theirs.forward)
+    theirs.forward = see
+    parallelize.apply_compile = compile_blocks(getattr(parallelize.apply_compile, "bare", parallelize.apply_compile))
     return "torch"
 
 

@@ -124,9 +124,9 @@ class TransformersRollout(RolloutBase):
         tokenizer, settings = data_packer.tokenizer, sampling(self.config, is_validation)
         ends, banned = self._ends(tokenizer), unsayable(self.model_config, len(tokenizer))
         self.model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
-        cut_on(data_packer, self.device)
         began = perf_counter()
-        prompts = [data_packer.get_policy_input(payload.prompt) for payload in payloads]
+        with cut_on(self.device, data_packer):
+            prompts = [data_packer.get_policy_input(payload.prompt) for payload in payloads]
         read = perf_counter()
         with self._lent():
             ready = perf_counter()
@@ -153,10 +153,18 @@ class TransformersRollout(RolloutBase):
         return ends if isinstance(ends, list) else [ends]
 
 
-def cut_on(data_packer: Any, device: torch.device) -> None:
-    """Let the packer's processor cut frames into patches on this device, which takes the CPU a tenth of a GRPO step."""
-    if hasattr(processor := getattr(data_packer, "hf_processor", None), "video_processor"):
-        processor.video_processor.device = str(device)
+@contextmanager
+def cut_on(device: torch.device, data_packer: Any) -> Iterator[None]:
+    """While open, the packer cuts clips into patches on this device, which takes a CPU a tenth of a GRPO step."""
+    cutter = getattr(getattr(data_packer, "hf_processor", None), "video_processor", None)
+    before = getattr(cutter, "device", None)
+    if cutter is not None:
+        cutter.device = str(device)
+    try:
+        yield
+    finally:
+        if cutter is not None:
+            cutter.device = before  # else it would be saved with the processor
 
 
 def sampling(config: Any, is_validation: bool) -> dict[str, Any]:
@@ -188,7 +196,7 @@ def prompt_batch(prompts: Sequence[Mapping[str, Any]], pad: int) -> dict[str, Te
         batch["position_ids"] = positions.permute(2, 0, 1)
     for name in MEDIA_KEYS:
         if found := [prompt[name] for prompt in prompts if prompt[name] is not None]:
-            batch[name] = torch.cat(found)
+            batch[name] = torch.cat([one.to(found[0].device) for one in found])  # the trainer's are cut on the CPU
     return batch
 
 

@@ -5,7 +5,7 @@ behind a prompt of its own (policy/trainer/llm_trainer/grpo_trainer.py), once fo
 With 8 completions of 200 tokens behind 1,700 of a clip, four of five tokens are computed for nothing.
 Here a packed mini-batch is [prompt, completion, completion, ...], and each completion attends to the prompt and itself;
 the gradient of a prompt is the sum over its completions. Logits and gradients are those of the engine's own order
-(`tests/engine/test_sharing.py`). Qwen3-VL, which the engine cannot pack, gets one row and a mask
+(`tests/engine/test_sharing.py`). Qwen3-VL, which the engine packs with flash-attn alone, gets one row and a mask
 (`tests/engine/test_qwen3_engine.py`). Used by `cookbook.engine.bridge`.
 """
 

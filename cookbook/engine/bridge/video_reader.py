@@ -63,13 +63,15 @@ def remembering(call: Callable, of: int = 0) -> Callable:
     """Returns a function that keeps its last results: CACHE_BYTES at most. It goes by its arguments from `of` on.
 
     What names a clip or an image that has changed on the disk is called anew. What is kept is shared: nobody may change
-    it in place.
+    it in place. A loader's worker keeps nothing: what it sends stays in shared memory for as long.
     """
     recent = Recent(CACHE_BYTES)
 
     @wraps(call)
     def remembered(*args: Any, **kwargs: Any) -> Any:
         make = partial(call, *args, **kwargs)
+        if torch.utils.data.get_worker_info() is not None:
+            return make()
         try:
             files = [(stat.st_mtime_ns, stat.st_size) for stat in map(os.stat, _files(args[of:]))]
             key = json.dumps([args[of:], kwargs, files], sort_keys=True)
