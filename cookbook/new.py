@@ -61,6 +61,9 @@ def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dic
     from cookbook.pipeline import START
 
     name, begun = folder.name, {step: Config.load(file) for step, file in configs.items()}
+    folder.mkdir(parents=True)
+    if given := how.get("contract"):  # the job's own from here on
+        how = how | {"contract": named(shutil.copy(ROOT / given, folder / "contract.yaml"))}
     start = {START: base} if base else {}
     made = {}
     made["sft"], found = jobs.fitted(begun["sft"].edit(start), name, data, folder=folder, **how)

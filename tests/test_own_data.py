@@ -114,3 +114,8 @@ def test_a_job_is_written_and_runs_from_its_folder(runs, tmp_path, clips, monkey
     assert new.main(["mine", "--data", str(data)]) == 1
     assert "is there already" in capsys.readouterr().err
     assert new.main(["other", "--data", str(tmp_path / "nowhere")]) == 1 and not (tmp_path / "jobs/other").exists()
+    assert new.main(["asked", "--data", str(data), "--contract", "configs/prompts/choices.yaml"]) == 0
+    work, own = jobs.job("asked", "rl"), tmp_path / "jobs/asked/contract.yaml"
+    assert work.config.table("custom")["contract"] == str(own)
+    assert own.read_text() == (ROOT / "configs/prompts/choices.yaml").read_text()
+    assert new.main(["none", "--data", str(data), "--contract", "configs/prompts/no.yaml"]) == 1

@@ -154,12 +154,13 @@ def plan(
     steps = math.floor(steps_per_epoch(view, samples) * view["train.epoch"])
     steps = min(steps, view["train.max_num_steps"] or steps)
     why = [f"{f.key}: {f.message}" for f in found if f.level == "error"]
-    why += _too_large(view, parameters, peak, gpu_gib)
+    why += (large := [*_too_large(view, parameters, peak, gpu_gib)])
     fits = not why
     if fits and peak * 1.09 + 1.4 > gpu_gib:
         why = [f"tight: {used(peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more"]
     elif not fits and advise:
-        why.append(_advice(config, gpus=gpus, gpu_gib=gpu_gib, samples=samples, tokens=tokens, gpu=gpu))
+        helps = _advice(config, gpus=gpus, gpu_gib=gpu_gib, samples=samples, tokens=tokens, gpu=gpu)
+        why += [helps] if large or helps.startswith("first") else []  # GPUs mend no length
     return Plan(
         fits=fits,
         gpus=gpus_needed(view),

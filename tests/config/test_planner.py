@@ -204,6 +204,12 @@ def test_what_does_not_fit_says_why_and_the_advice_fits():
     assert plan(changed, gpus=4, gpu_gib=48, samples=10_000, tokens=2000).fits
 
 
+def test_a_length_that_is_too_small_is_not_mended_by_gpus():
+    known = {"gpus": 1, "gpu_gib": 141, "samples": 500, "tokens": 3000}
+    found = plan(Config.load("configs/reason2/8b_rl_lora_1gpu.toml"), **known)
+    assert not found.fits and len(found.why) == 1 and "model_max_length" in found.why[0]
+
+
 def test_what_cannot_fit_on_these_gpus_says_so():
     found = plan(Config.load("configs/sft_2gpu.toml"), gpus=2, gpu_gib=8, samples=10_000, tokens=2000)
     assert not found.fits and "take 4 GPUs" in found.why[-1]
