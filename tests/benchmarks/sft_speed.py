@@ -9,7 +9,7 @@ of random weights jump about after some steps, so variants that learn the same a
     python tests/benchmarks/sft_speed.py OUT packed "plain, 8 at once"        # some of it
     python tests/benchmarks/sft_speed.py OUT "as shipped" --length 8186 98    # at other lengths
     python tests/benchmarks/sft_speed.py OUT "as shipped" --profile           # where the GPU works, and waits
-    python tests/benchmarks/sft_speed.py OUT "as shipped" --reason2           # 8B; neither packed nor compiled
+    python tests/benchmarks/sft_speed.py OUT "as shipped" --reason2           # 8B
 """
 
 import argparse
@@ -109,7 +109,7 @@ def engine_config(model: Path, contract: Path, edits: Mapping[str, Any]) -> Conf
     }  # fmt: skip
     edits, family = dict(edits), architecture(model)
     if not family.native:  # the engine trains transformers' model
-        edits |= {key: False for key in (PACK, COMPILE) if edits.get(key)}
+        edits.pop(PACK, None)  # its mini-batches come end to end as they are
         edits |= {TARGETS: ["language_model.layers"]} if edits.get(TARGETS) == LANGUAGE else {}
     return Config.load(SHIPPED[family]).edit(stated).edit(edits)
 

@@ -37,3 +37,17 @@ def learn(native, packer, batch, packed=False, backward=True):
     if backward:
         loss.backward()
     return loss.item(), {name: p.grad.clone() for name, p in native.named_parameters() if p.grad is not None}
+
+
+def adapt(model):
+    """Give every linear layer an adapter that is no longer at its start, and freeze the rest."""
+    from cosmos_rl.policy.config import LoraConfig
+    from cosmos_rl.policy.lora.plugin import inject_lora_adapters, mark_only_lora_as_trainable
+
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+    torch.manual_seed(0)
+    inject_lora_adapters(model, config)
+    mark_only_lora_as_trainable(model, config)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import torch
-from learning import collate, learn
+from learning import adapt, collate, learn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import CheckpointError
@@ -55,20 +55,6 @@ def compiled(monkeypatch):
     torch._dynamo.reset()
     yield with_backend
     torch._dynamo.reset()
-
-
-def adapt(model):
-    """Give every linear layer an adapter that is no longer at its start, and freeze the rest."""
-    from cosmos_rl.policy.config import LoraConfig
-    from cosmos_rl.policy.lora.plugin import inject_lora_adapters, mark_only_lora_as_trainable
-
-    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
-    torch.manual_seed(0)
-    inject_lora_adapters(model, config)
-    mark_only_lora_as_trainable(model, config)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.02)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def rotate_vision(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tenso
 
 
 def see(block, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: tuple[Tensor, Tensor], max_seqlen: int):
-    """Qwen2_5_VLVisionAttention.forward: (patches, width) to the same, each sequence for itself.
+    """Qwen2_5_VLVisionAttention.forward, and Qwen3-VL's: (patches, width) to the same, each sequence for itself.
 
     Queries, keys and values are parted where they stand. The engine puts them in another order first
     (policy/model/vision_encoder/qwen2_5_vl.py:192), and on the way back compiled code then lays their gradients
@@ -77,9 +77,10 @@ def see(block, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings: t
     """
     q, k, v = block.qkv(hidden_states).view(len(hidden_states), 3, block.num_heads, -1).unbind(1)
     q, k = (rotated[0] for rotated in rotate_vision(q[None], k[None], *position_embeddings))
-    taken = torch.bfloat16 if q.dtype == torch.float32 else q.dtype  # as the engine does, for flash-attn
+    attend = getattr(block, "attn_func", None)  # transformers' block has none
+    taken = torch.bfloat16 if attend and q.dtype == torch.float32 else q.dtype  # as the engine does, for flash-attn
     lengths = {"max_seqlen_q": max_seqlen, "max_seqlen_k": max_seqlen, "causal": False}
-    out = block.attn_func(q.to(taken), k.to(taken), v.to(taken), cu_seqlens, cu_seqlens, **lengths)
+    out = (attend or attend_packed)(q.to(taken), k.to(taken), v.to(taken), cu_seqlens, cu_seqlens, **lengths)
     return block.proj(out.flatten(1).to(q.dtype))
 
 

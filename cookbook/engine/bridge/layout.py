@@ -1,4 +1,4 @@
-"""Mini-batches of SFT of the engine's own Qwen2.5-VL, laid out on the CPU before the GPU sees them.
+"""Mini-batches of SFT, laid out on the CPU before the GPU sees them.
 
 Why: cosmos-rl 0.4.7 moves a mini-batch to the GPU first, from memory that cannot be read while the GPU computes, and
 then asks the GPU where things are, dozens of times a clip: how long the samples are (utils/sequence_packing.py), where
@@ -6,7 +6,7 @@ a clip's tokens are (policy/model/qwen2_5_vl, forward), how the windows of its f
 Each question waits until all is computed that was asked before, so the GPU stands still while the CPU makes the next
 mini-batch ready. And it never says which tokens have labels: 152,064 logits are made, copied to float32 and
 differentiated for each token of a clip. Here the packer lays the samples end to end, says where everything is, and
-sends all without waiting.
+sends all without waiting: for the engine's own Qwen2.5-VL, and by `.stock` for transformers' Qwen3-VL.
 Losses and gradients are those of the engine's own order (`tests/engine/test_layout.py`).
 So `train.sequence_packing` is as if it were always set. Used by `cookbook.engine.bridge`, where there is no tensor,
 context or pipeline parallelism.
@@ -22,11 +22,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cookbook.engine.bridge.sharing import MEDIA
+from cookbook.engine.bridge.stock import GRIDS, PLACES, install_stock, is_known, take_laid_out
 
 
 def install_layout() -> str:
     """Put it in place. Returns what it does."""
-    from cosmos_rl.dispatcher.data.packer import Qwen2_5_VLM_DataPacker as Packer
+    from cosmos_rl.dispatcher.data.packer import HFVLMDataPacker, Qwen2_5_VLM_DataPacker
     from cosmos_rl.policy.model import qwen2_5_vl
     from cosmos_rl.policy.trainer.llm_trainer import sft_trainer
 
@@ -34,9 +35,11 @@ def install_layout() -> str:
     if not hasattr(tower.forward, "bare"):
         sft_trainer.SFTTrainer.__init__ = _decided(sft_trainer.SFTTrainer.__init__, native)
         sft_trainer.async_safe_ce = _of_labels(sft_trainer.async_safe_ce)
-        Packer.sft_collate_fn = _laid_out(Packer.sft_collate_fn)
+        for packer in (Qwen2_5_VLM_DataPacker, HFVLMDataPacker):
+            packer.sft_collate_fn = _laid_out(packer.sft_collate_fn)
         native.forward = _as_laid_out(native.forward)
         tower.forward = _frame_by_frame(tower.forward)
+        install_stock()
     return "before the GPU sees it"
 
 
@@ -47,9 +50,11 @@ def _decided(bare: Callable, native: type) -> Callable:
     def init(trainer, *args: Any, **kwargs: Any) -> None:
         bare(trainer, *args, **kwargs)
         alone = trainer.seq_len_multiple == 1 and not trainer.parallel_dims.pp_enabled
-        lays_out = alone and isinstance(trainer.model, native)
+        lays_out = alone and (isinstance(trainer.model, native) or is_known(trainer.model))
+        positions = take_laid_out(trainer.model, send) if lays_out and is_known(trainer.model) else None
         for packer in (trainer.data_packer, trainer.val_data_packer):
             packer.lays_out = lays_out
+            packer.positions = positions
         if lays_out:
             trainer.model.check_sequence_packing_compatible = lambda: False  # there is nothing left to pack
 
@@ -67,11 +72,14 @@ def _laid_out(bare: Callable) -> Callable:
     @wraps(bare)
     def collate(packer, samples: list[dict], computed_max_len: int, ignore_label_id: int) -> dict[str, Any]:
         batch = bare(packer, samples, computed_max_len, ignore_label_id)
-        if not getattr(packer, "lays_out", False):
+        stock = getattr(packer, "positions", None)
+        # the engine shows transformers' model an empty frame where there is none, so that no GPU waits for another
+        if not getattr(packer, "lays_out", False) or (stock and not any(pixels in batch for _, pixels, _ in MEDIA)):
             return batch
         lengths = [min(len(sample["input_ids"]), computed_max_len) for sample in samples]
         there = torch.arange(batch["input_ids"].shape[1]) < torch.tensor(lengths)[:, None]
-        tokens = batch["input_ids"][there]
+        tokens, grids = batch["input_ids"][there], {name: batch[name] for _, _, name in MEDIA if name in batch}
+        positions = stock(batch["input_ids"], attention_mask=there, **grids)[0] if stock else batch["position_ids"]
         following = batch["label_ids"].roll(-1, 1)
         following[:, -1] = ignore_label_id
         following = following[there]
@@ -79,7 +87,7 @@ def _laid_out(bare: Callable) -> Callable:
         made = {
             "input_ids": batch["input_ids"],
             "tokens": tokens[None],
-            "position_ids": batch["position_ids"][:, there][:, None],
+            "position_ids": positions[:, there][:, None],
             "cu_seqlens": torch.tensor([0, *accumulate(lengths)], dtype=torch.int32),
             "interested_tokens": places,
             "label_ids": following[places],
@@ -87,8 +95,11 @@ def _laid_out(bare: Callable) -> Callable:
         for token, pixels, _ in MEDIA:
             if pixels in batch:
                 made |= {pixels: batch[pixels], f"{pixels}_places": (tokens == getattr(packer, token)).nonzero()[:, 0]}
+        lists = {name: grid.tolist() for name, grid in grids.items()}
+        if stock:  # clips and images go through its tower together
+            made[PLACES] = torch.cat([made.pop(f"{pixels}_places") for _, pixels, _ in MEDIA if pixels in batch])
+            lists[GRIDS] = [grid for grid in lists.values() for grid in grid]
         made = {name: send(value) for name, value in made.items()}
-        lists = {grids: batch[grids].tolist() for _, _, grids in MEDIA if grids in batch}
         return made | lists | {"max_seqlen": max(lengths)}
 
     return collate

@@ -1,0 +1,167 @@
+"""Mini-batches of transformers' Qwen3-VL, laid out, teach what the engine's own order teaches."""
+
+import sys
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from learning import adapt, collate, learn
+from PIL import Image
+from torch._dynamo.utils import counters
+from torch.distributed.device_mesh import init_device_mesh
+from transformers import AutoConfig
+
+from cookbook.config import Config
+from cookbook.data.samples import Sample, message, text
+from cookbook.data.samples import video as clip
+from cookbook.engine.bridge import attention, stock
+from cookbook.engine.bridge.layout import send
+from cookbook.engine.bridge.stock import take_laid_out
+from cookbook.runs import ROOT
+from data_tools import road_vqa
+from data_tools.loading.engine import EngineDataset
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
+
+
+@pytest.fixture
+def policy(engine, qwen3, stock3):
+    """The model that the engine trains, with the weights of the checkpoint, in float64."""
+    from cosmos_rl.policy.model.hf_models import HFModel
+
+    made = HFModel.from_pretrained(AutoConfig.from_pretrained(qwen3, trust_remote_code=False), str(qwen3))
+    made.model.load_state_dict(stock3.state_dict())
+    made.model.double().train()
+    return made
+
+
+@pytest.fixture
+def taken(policy, packer3):
+    """The same, which takes what is laid out, and a packer that lays it out."""
+    packer3.positions = take_laid_out(policy, send)
+    yield policy
+    del packer3.positions
+
+
+@pytest.fixture
+def shown(packer3, world, contract, tmp_path):
+    """Function: the packer's samples of one kind."""
+    clips = [next(iter(s.media()))[1] for s in road_vqa.read(world, "train", contract)[:12:4]]
+    pictures = []
+    for i, size in enumerate(((64, 48), (120, 40), (70, 90))):
+        Image.fromarray(np.random.default_rng(i).integers(255, size=(*size, 3), dtype=np.uint8)).save(
+            path := tmp_path / f"{i}.png"
+        )
+        pictures.append({"type": "image", "image": str(path)})
+
+    def conversation(name: str, *media, words: str = "It is, so we wait.") -> Sample:
+        return Sample(name, "x", (message("user", *media, text("Is it red?")), message("assistant", text(words))))
+
+    kinds = {
+        "clips": [conversation("a", clip(clips[0])), conversation("b", clip(clips[1]), text("and"), clip(clips[2])),
+                  conversation("c", clip(clips[2]), words="No.")],
+        "images": [conversation(str(i), picture) for i, picture in enumerate(pictures)],
+        "both": [conversation("a", clip(clips[0]), pictures[0]), conversation("b", pictures[1], clip(clips[1]))],
+        "words": [conversation("a"), conversation("b", text("Look twice."))],
+    }  # fmt: skip
+
+    def make(kind: str) -> list[dict]:
+        data = EngineDataset(kinds[kind], Config.load(ROOT / "configs/tiny_sft.toml"))
+        return [packer3.sft_process_sample(data[i]) for i in range(len(data))]
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["clips", "images", "both", "words"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_loss_and_gradients_are_those_of_the_engines_rows(taken, packer3, shown, kind, recompute):
+    if recompute:
+        taken.set_gradient_checkpointing_enabled(True)
+    found = shown(kind)
+    want, grads = learn(taken, packer3, collate(packer3, found, False))
+    laid = collate(packer3, found)
+    got, ours = learn(taken, packer3, laid)
+    if kind == "words":
+        assert laid["label_ids"].ndim == 2, "the engine's own order, which shows the tower an empty frame"
+    else:
+        assert laid["input_ids"].shape[0] == len(found), "validation counts the samples by it"
+        assert taken(**{k: v for k, v in laid.items() if k != "label_ids"}).logits.shape[0] == len(laid["label_ids"])
+    assert got == pytest.approx(want, rel=1e-6)
+    assert ours.keys() == grads.keys()
+    for name, grad in grads.items():
+        assert (ours[name] - grad).norm() <= 1e-5 * grad.norm() + 1e-9, name
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Function: hands a model to the engine as its trainer does, `train.compile` set, with a compiler for tests."""
+    from cosmos_rl.policy.model.hf_models import parallelize
+
+    def hand_over(model, kind="sft"):
+        monkeypatch.setattr(torch, "compile", partial(bare, backend="aot_eager"))
+        dims = SimpleNamespace(mesh=init_device_mesh("cpu", (1,), mesh_dim_names=("dp_shard_cp",)), pp_coord=(0, 1),
+                               cp_enabled=False, tp_enabled=False, dp_shard_enabled=True,
+                               dp_replicate_enabled=False, pp_enabled=False)  # fmt: skip
+        policy = SimpleNamespace(type=kind)
+        train = SimpleNamespace(compile=True, param_dtype="bfloat16", fsdp_reduce_dtype="float32", fsdp_offload=False,
+                                fsdp_reshard_after_forward="default", train_policy=policy)  # fmt: skip
+        parallelize.parallelize(model, dims, SimpleNamespace(train=train))
+        assert train.compile is True
+
+    bare = torch.compile
+    for module in (attention, stock):  # on a CPU it reads the edges; on CUDA one kernel takes them
+        monkeypatch.setattr(module, "attend_packed", torch._dynamo.disable(attention.attend_packed))
+    torch._dynamo.reset()
+    yield hand_over
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_compiled_layers_with_adapters_learn_under_fsdp(taken, packer3, shown, compiled, alone, recompute):
+    taken.model.float()
+    adapt(taken)
+    if recompute:
+        taken.set_gradient_checkpointing_enabled(True)
+    found = shown("clips")
+    want, grads = learn(taken, packer3, collate(packer3, found))
+    compiled(taken)
+    counters.clear()
+    got, ours = learn(taken, packer3, collate(packer3, found))
+    assert counters["stats"]["unique_graphs"] and all(
+        "torch.compiler.disable" in why for why in counters["graph_break"]
+    )
+    assert got == pytest.approx(want, rel=2e-2)
+    for name, grad in grads.items():
+        like = torch.nn.functional.cosine_similarity(ours[name].to_local().flatten(), grad.flatten(), dim=0)
+        assert like > 0.9, (name, like)
+
+
+def test_grpo_is_not_compiled(taken, compiled, alone):
+    with pytest.raises(AssertionError, match="Compile is not supported"):
+        compiled(taken, kind="grpo")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["clips", "images", "both"])
+def test_nothing_waits_for_the_gpu(taken, packer3, shown, kind):
+    """PyTorch raises an error at whatever waits for the GPU, from the packer to the end of the way back."""
+    from cosmos_rl.policy.kernel.loss import CrossEntropyLoss
+    from cosmos_rl.policy.trainer.llm_trainer import sft_trainer
+
+    taken.cuda().bfloat16()
+    taken.model.model.visual.pos_embed.weight.requires_grad = False  # a table that learns is read anew, and waited for
+    found, learned = shown(kind), []
+    try:
+        for strict in (False, True, True):  # what is remembered of a frame is asked for once
+            taken.zero_grad(set_to_none=False)
+            torch.cuda.set_sync_debug_mode("error" if strict else "default")
+            laid = collate(packer3, found)
+            labels = laid.pop("label_ids")
+            loss = sft_trainer.async_safe_ce(taken(**laid).logits, labels, ce_impl=CrossEntropyLoss())
+            loss.backward()
+            learned.append(loss.detach())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert learned[0].item() == learned[1].item() == learned[2].item() > 0
