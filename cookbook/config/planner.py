@@ -25,7 +25,7 @@ RL_FACTOR = 14.2 / (0.4 + 8 * 0.675)  # a GRPO step's training, against SFT on t
 # the same where a prompt goes through once for its completions, against LoRA's SFT (three steps; LOG.md, 2026-11-30)
 SHARED_FACTOR = 4.83 / (8 * (0.36 + 0.052e-3 * (1662 + 8 * 256)))
 # of LoRA whose prompts stand before each of their completions (the later of two steps of 8.77 B; LOG.md, 2026-11-30)
-APART_FACTOR = 18.5 / (16 * (0.88 + 0.154e-3 * 2 * (1668 + 256) * EIGHT.parameters / SEVEN.parameters))
+APART_FACTOR = 18.5 / (16 * (0.303 + 0.153e-3 * 2 * (1668 + 256) * EIGHT.parameters / SEVEN.parameters))
 SECONDS_A_TOKEN = 5.8 / 256  # of 64 completions of 7B, from one training to the next (LOG.md, 2026-11-30)
 LOGIT_GIB = 2.59e-3  # of one token that has logits: float32 copies, and their way back
 
@@ -108,6 +108,10 @@ def _peak(view: View, parameters: float, tokens: int) -> float:
     return found
 
 
+def _used(view: View, peak: float) -> float:
+    return used(peak, family_of(view["policy.model_name_or_path"]).native)
+
+
 def _seconds(view: View, tokens: int, gpu: str) -> float:
     """Returns the seconds of one optimizer step; in GRPO with its generation, where that is known."""
     shards, packed, batches, rows = _shape(view, tokens)
@@ -157,7 +161,7 @@ def plan(
     why += (large := [*_too_large(view, parameters, peak, gpu_gib)])
     fits = not why
     if fits and peak * 1.09 + 1.4 > gpu_gib:
-        why = [f"tight: {used(peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more"]
+        why = [f"tight: {_used(view, peak):.0f} of {gpu_gib:g} GiB, and fragmentation may take 6 % more"]
     elif not fits and advise:
         helps = _advice(config, gpus=gpus, gpu_gib=gpu_gib, samples=samples, tokens=tokens, gpu=gpu)
         why += [helps] if large or helps.startswith("first") else []  # GPUs mend no length
@@ -190,8 +194,8 @@ def _faster(config: Config, parameters: float, gpu_gib: float, tokens: int, gpu:
 
 def _too_large(view: View, parameters: float, peak: float, gpu_gib: float) -> Iterator[str]:
     """Yields what does not go into a GPU of the policy, and into one of the rollouts."""
-    if used(peak) > gpu_gib:
-        yield f"a policy GPU needs {used(peak):.0f} GiB (peak {peak:.0f}) and has {gpu_gib:g}"
+    if (needed := _used(view, peak)) > gpu_gib:
+        yield f"a policy GPU needs {needed:.0f} GiB (peak {peak:.0f}) and has {gpu_gib:g}"
     if gpus_needed(view)[1]:
         weights = 2 * parameters / GIB / view[f"{ROLLOUT}.tp_size"]
         room = view["rollout.gpu_memory_utilization"] * gpu_gib
@@ -204,7 +208,7 @@ def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     yield "time as on an H200" + ("" if gpu == "H200" else f", scaled by the peak bfloat16 rate of an {gpu}")
     how = way(view, _shape(view, tokens)[0])
     yield f"seconds and memory of a mini-batch: {how.runs}"
-    stock = is_stock(view) and view.has_lora and not view.is_rl
+    stock = is_stock(view) and view.has_lora
     measured = "nvidia/Cosmos-Reason2-8B" if stock else "nvidia/Cosmos-Reason1-7B"
     if _model(view) is not MODELS[measured]:
         yield f"memory and time are {measured}'s in proportion to the parameters: not measured for this model"
@@ -214,8 +218,8 @@ def _assumptions(view: View, tokens: int, gpu: str) -> Iterator[str]:
     if not (view.has_lora or view[RECOMPUTE] or view[PACK]):
         yield "gradient checkpointing is off: the peak is higher than this, not measured"
     if view.is_rl:
-        run = "LoRA of 7B on one GPU, a prompt once for its completions" if _shares_prompts(view) else "prompts apart"
-        yield f"GRPO's time rests on one measured run: {run}"
+        once = f"LoRA of {'8B' if stock else '7B'} on one GPU, a prompt once for its completions"
+        yield f"GRPO's time rests on one measured run: {once if _shares_prompts(view) else 'prompts apart'}"
         if view["mode"] != "colocated":
             yield "rollouts are taken to keep up with training: their own time was not measured, this is a lower bound"
 

@@ -62,8 +62,14 @@ class View:
 
 
 def is_stock(view: View) -> bool:
-    """Whether the engine trains transformers' model, which it does not compile, instead of its own."""
+    """Whether the engine trains transformers' model instead of its own."""
     return view["train.force_use_hf"] or not family_of(view["policy.model_name_or_path"]).native
+
+
+def is_laid_out(view: View) -> bool:
+    """Whether SFT lays mini-batches out, and can compile: else transformers' model does neither (engine/bridge)."""
+    family = family_of(view["policy.model_name_or_path"])
+    return not view.is_rl and view[f"{POLICY}.tp_size"] == 1 and (family.stamped or not is_stock(view))
 
 
 def processes(view: View, table: str) -> int:
@@ -206,8 +212,6 @@ def check_combinations(view: View) -> Iterator[Issue]:
             yield view.error("train.compile", "must be false for GRPO with LoRA")
         if view.is_rl and view[f"{POLICY}.tp_size"] != 1:
             yield view.error(f"{POLICY}.tp_size", "must be 1 for GRPO with LoRA")
-    if view["train.force_use_hf"] and view["train.compile"]:
-        yield view.error("train.compile", "must be false where train.force_use_hf is true: the engine asserts it")
     if view["train.master_dtype"] != "float32":
         words = "weights of 16 bits do not move by the updates of a fine-tuning; write float32"
         yield view.warning("train.master_dtype", f"is {view['train.master_dtype']}: {words}")
@@ -358,12 +362,13 @@ def check_family(view: View) -> Iterator[Issue]:
         words = "holds a generator beside its reasoner, and the two are not taken apart here"
         yield view.error(key, f"{name} {words}; Cosmos-Reason2-8B has the reasoner's shape: write its name")
     with suppress(ValueError):  # a config.json that cannot be read: `check_patterns` and the launch say so
-        if view["train.sequence_packing"] and is_stock(view):
-            words = "packs transformers' model with flash-attn alone, and ends the first step without it; write false"
-            yield view.warning("train.sequence_packing", words)
+        if is_stock(view) and not is_laid_out(view):
+            if view["train.sequence_packing"]:
+                words = "packs transformers' model with flash-attn alone, and ends the first step without it"
+                yield view.warning("train.sequence_packing", f"{words}; write false")
+            if view["train.compile"]:
+                yield view.error("train.compile", "must be false: the engine asserts it for transformers' model")
         if not family_of(name).native:
-            if view["train.compile"] and not view["train.force_use_hf"]:
-                yield view.error("train.compile", "must be false for this model: the engine asserts it")
             for size in (f"{POLICY}.cp_size", f"{POLICY}.pp_size"):
                 if view[size] != 1:
                     yield view.error(size, "must be 1 for this model: the engine trains transformers' own")

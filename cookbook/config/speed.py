@@ -13,7 +13,7 @@ from math import inf
 from typing import Any
 
 from cookbook.config.models import MODELS, SEVEN, published_names
-from cookbook.config.rules import View, is_stock
+from cookbook.config.rules import View, is_laid_out, is_stock
 from cookbook.config.schema import BATCH, MINI
 
 GIB = 2**30
@@ -23,7 +23,8 @@ PACK, COMPILE, RECOMPUTE = "train.sequence_packing", "train.compile", "policy.mo
 TARGETS, RESHARD = "policy.lora.target_modules", "train.fsdp_reshard_after_forward"
 ADAM, SMALL = "train.optm_name", "AdamW8bit"  # torchao's, whose moments take a byte each
 WHOLE = 12.6 / 15.4  # of whole bfloat16 weights, what keeping them through a step adds to its peak (one run)
-LANGUAGE = ["model.layers"]  # the language model's layers, by the engine's names
+LANGUAGE = ["model.layers"]  # the language model's layers, by the names of the engine's own model
+LANGUAGE_STOCK = ["language_model.layers"]  # and of transformers'
 TOWER = 0.6766e9 / PARAMETERS_7B  # the vision tower's share
 
 
@@ -58,23 +59,27 @@ LORA = {
     (False, False, False): Way(0, 0.052e-3, 6.15e-3, base=0.36, runs=TWO),
     (False, False, True): Way(0, 0.040e-3, 4.9e-3, base=0.21, runs=TWO),
 }
-# LoRA of transformers' model: adapters everywhere, recomputed, logits of all tokens; its GRPO gives the rate
-STOCK = Way(0, 0.153e-3, 2.71e-3, base=0.303, runs="one run of 1,689 tokens of 8B (LOG.md, 2026-11-30)")
+# the same of transformers' model, by one of 8B; where it is not compiled, with logits of all tokens
+STOCK = LORA | {
+    (True, True, False): Way(0, 0.153e-3, 2.71e-3, base=0.303, runs="one run of 1,689 tokens (LOG.md, 2026-11-30)"),
+    (True, True, True): Way(0, 0.062e-3, 0.82e-3, base=0.50, runs="one run of 13,531 tokens (LOG.md, 2026-12-01)"),
+    (False, True, True): Way(0, 0.060e-3, 0.82e-3, base=0.50, runs="one run of 13,531 tokens (LOG.md, 2026-12-01)"),
+    (False, False, True): Way(0, 0.046e-3, 5.42e-3, base=0.21, runs="two runs of 6,765 tokens (LOG.md, 2026-12-01)"),
+}
 
 
 def way(view: View, shards: int) -> Way:
     """Returns the measured way that is nearest to a configuration's, and not faster than it."""
     if not view.has_lora:
-        fast = view[PACK] and view[COMPILE] and not view.is_rl
+        fast = (view[PACK] or is_stock(view)) and view[COMPILE] and not view.is_rl
         kept = LANGUAGE_KEPT if freezes_the_tower(view) else FULL_KEPT
         alone = FULL_ALONE if not fast else FULL_PACKED if view[RECOMPUTE] else kept
         return FULL if shards > 1 else alone
-    if is_stock(view) and view[RECOMPUTE] and not view.is_rl:
-        return STOCK
+    ways = STOCK if is_stock(view) else LORA
     recomputed, compiled = view[RECOMPUTE], bool(view[COMPILE])
     tower = adapts_the_tower(view)
     near = (tower, recomputed, compiled), (tower, recomputed, False), (True, recomputed, False)
-    return next(LORA[key] for key in near if key in LORA)
+    return next(ways[key] for key in near if key in ways)
 
 
 def adapts_the_tower(view: View) -> bool:
@@ -124,22 +129,26 @@ def step_seconds(tokens: int, batches: int, how: Way, gpu: str = "H200") -> floa
     return batches * max(how.floor, how.base + tokens * how.rate * slower) + how.rest * slower
 
 
-def used(peak: float) -> float:
+def used(peak: float, native: bool = True) -> float:
     """Returns GiB that the card shows as used: the allocator reserves 3 to 9 % more, CUDA itself takes 1.4 GiB.
 
-    The one run of transformers' model reserved 16 % more.
+    For a family that the engine has no model of its own for it reserves 16 % more, as the one run of 8B did.
     """
-    return peak * 1.03 + 1.4
+    return peak * (1.03 if native else 1.16) + 1.4
 
 
 def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: int) -> Iterator[tuple[str, Any, str]]:
     """Yields (key, value, why) that should make an SFT with samples of so many tokens faster on these cards."""
-    if view.is_rl or is_stock(view):
-        return  # packing and compiling are of the engine's own model; GRPO was not measured with them
-    room, size = (gpu_gib - 1.4) / 1.09, state(view)
+    if not is_laid_out(view):
+        return  # GRPO was not measured with them
+    stock = is_stock(view)
+    scaled = tokens * PARAMETERS_7B / parameters  # logits are as many in a small model
+    room, size = (gpu_gib - 1.4) / (1.16 if stock else 1.09), state(view)
     changed: dict[str, Any] = {COMPILE: True}
     why = {
-        COMPILE: "0.72 s became 0.51 s for 6,761 tokens of LoRA; the first step takes a minute longer",
+        COMPILE: "1.49 s became 1.08 s for 13,531 tokens of 8B, with LoRA; the first step takes a minute longer"
+        if stock
+        else "0.72 s became 0.51 s for 6,761 tokens of LoRA; the first step takes a minute longer",
         TARGETS: "no way back through the vision tower; another training: adapters in the language model alone",
         RECOMPUTE: "nothing is computed twice: half of the time where launching kernels is not what takes it",
         PACK: "samples stand end to end, without padding, and gradients reach the tower",
@@ -148,25 +157,27 @@ def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: i
         ADAM: "moments of 8 bits leave room for what is computed twice else; another training",
     }
     if view.has_lora:
-        how = LORA[False, False, True]
-        changed |= {TARGETS: LANGUAGE, RECOMPUTE: memory(parameters, shards, tokens, how, size) > room}
-        how = LORA[True, True, False] if changed[RECOMPUTE] else how
+        ways, language = (STOCK, LANGUAGE_STOCK) if stock else (LORA, LANGUAGE)
+        how = ways[False, False, True]
+        changed |= {TARGETS: language, RECOMPUTE: memory(parameters, shards, scaled, how, size) > room}
+        how = ways.get((False, True, True), ways[True, True, False]) if changed[RECOMPUTE] else how
     else:
         how = FULL if shards > 1 else FULL_PACKED
-        ways = ({}, {ADAM: SMALL}) if shards == 1 else ()
+        ways = ({}, {ADAM: SMALL}) if shards == 1 and not stock else ()  # of transformers' model not measured
         for more in ways:
             then = View(view.config.edit({PACK: True, COMPILE: True, RECOMPUTE: False, RESHARD: "never"} | more))
-            if peak(then, parameters, 1, tokens) <= room:
+            if peak(then, parameters, 1, scaled) <= room:
                 changed |= {RECOMPUTE: False, RESHARD: "never"} | more
                 how, size = way(then, 1), state(then)
                 break
     whole = changed.get(RESHARD) == "never"
     fits = [n for n in range(1, view[BATCH] + 1) if view[BATCH] % n == 0
-            and memory(parameters, shards, n * tokens, how, size, whole) <= room]  # fmt: skip
+            and memory(parameters, shards, n * scaled, how, size, whole) <= room]  # fmt: skip
     if fits and fits[-1] > 1:
-        changed |= {PACK: True, MINI: next((n for n in fits if n * tokens >= 13_500), fits[-1])}
-    most = max(fits, default=inf) * tokens
-    if shards > 1 and memory(parameters, shards, most, how, size, whole=True) < room:
+        changed |= {} if stock else {PACK: True}
+        changed[MINI] = next((n for n in fits if n * tokens >= 13_500), fits[-1])
+    most = max(fits, default=inf) * scaled
+    if shards > 1 and not stock and memory(parameters, shards, most, how, size, whole=True) < room:
         changed[RESHARD] = "never"
     if changed.get(RECOMPUTE):
         del changed[RECOMPUTE]  # it fits as it is

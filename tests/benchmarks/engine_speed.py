@@ -114,7 +114,8 @@ def main() -> None:
     for line in log:
         if told := re.search(r"\d+ completions, .* generated in .*", line):
             print(told[0])
-    print(f"GiB of the card in use: measured {max(used):.2f}, planned {planned_use(found.peak_gib):.2f}")
+    in_use = planned_use(found.peak_gib, family_of(asked["policy.model_name_or_path"]).native)
+    print(f"GiB of the card in use: measured {max(used):.2f}, planned {in_use:.2f}")
     if allocated := [row["gpu/peak_gib"] for row in rows if "gpu/peak_gib" in row]:  # GRPO's controller has no GPU
         print(f"peak GiB allocated: measured {max(allocated):.2f}, planned {found.peak_gib:.2f}")
     print({key: value for key, value in rows[-1].items() if key.startswith(("train/reward_mean", "rollout/comp"))})

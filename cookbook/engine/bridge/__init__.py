@@ -2,6 +2,7 @@
 
 mending       all of it, once; the names of exported weights, the network, the log
 attention     PyTorch's attention, where flash-attn is missing
+stock         transformers' Qwen3-VL as fast as the engine's own models
 layout        mini-batches of SFT laid out before the GPU sees them
 packing       gradients through packed completions
 accumulation  weights gathered once a step, not once a mini-batch
