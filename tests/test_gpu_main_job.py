@@ -18,6 +18,7 @@ pytestmark = [
 ]
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 PORT, REDIS = 9100 + 100 * WORKER, 14900 + 100 * WORKER  # clear of those of the engine's tests
+READ = {f"train.train_policy.dataloader_{key}": 4 for key in ("num_workers", "prefetch_factor")}  # else one by one
 FAST = {"train.sequence_packing": True, "train.compile": True}
 # the least of three seeds after SFT and after RL on the local engine (LOG.md, 2026-11-29 and 2026-11-30)
 LOCAL = {"models/tiny-base": (0.655, 0.876), "models/tiny-qwen3": (0.610, 0.819)}
@@ -29,7 +30,7 @@ WITHIN = 0.05
 )
 def test_the_main_job_ends_as_on_the_local_engine(runs, monkeypatch, capsys, base, keys):
     monkeypatch.setattr(launch, "PORT", PORT)
-    for step, longer in (("sft", {"train.epoch": 4, "custom.clips": -1} | keys), ("rl", {"train.max_num_steps": 30})):
+    for step, longer in (("sft", {"train.epoch": 4, "custom.clips": -1} | READ | keys), ("rl", {"train.max_num_steps": 30})):
         job = jobs.job("job", step, changes=longer | {"redis": str(REDIS)}, base=base)
         pipeline.train(job, engine="cosmos-rl", gpus=1)
     comparison, _ = pipeline.evaluate(job)
