@@ -41,9 +41,9 @@ from urllib.parse import quote
 from cookbook import runs
 from cookbook.display.progress import FOLLOWED, duration
 from cookbook.display.terminal import Line, leave_if_asked, stderr_to, stop_in_one_line, ways_to_open
-from cookbook.runs import ROOT, named
+from cookbook.runs import JOBS, ROOT, named
 
-NAME, JOBS = "tutorial", ROOT / "jobs"  # as in jobs.py, which takes seconds to import
+NAME = "tutorial"  # as in jobs.py, which takes seconds to import
 NOTEBOOKS = {name: {} for name in ("setup", "problem", "data", "configuration")} | {
     "sft": {"epochs": 4, "clips": -1},  # the defaults are shorter, to be tested in a minute
     "rl": {"steps": 30, "lesson": ""},  # the lessons have a command of their own
