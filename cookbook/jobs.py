@@ -36,7 +36,7 @@ CAPTIONS = "configs/prompts/captions.yaml"  # for a configuration that names no 
 LONGEST = 4096  # tokens that the shipped models read without being told more: longer samples are the owner's decision
 TEST_SHARE = 0.2  # of data that come without a test split
 ROOM = 16  # tokens: a written answer may be a little longer than the longest that was seen
-FOLDER = ROOT / "jobs"  # of those that `cookbook.new` writes
+FOLDER = runs.JOBS
 
 
 def job(

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 ROOT = Path(__file__).resolve().parents[1]
+JOBS = ROOT / "jobs"  # of those that `cookbook.new` writes
 FOLDER = "COOKBOOK_RUNS"  # the variable that names another folder for all runs than runs/
 
 MANIFEST, METRICS, GENERATIONS, LOG = "manifest.json", "metrics.jsonl", "generations.jsonl", "log.txt"

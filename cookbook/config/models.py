@@ -2,20 +2,24 @@
 
 Why: whether a training fits is asked before anybody downloads 17 GB. The shapes are those of the config.json of
 Qwen2.5-VL-7B, Qwen3-VL-2B and -8B, which Cosmos-Reason1-7B, Cosmos-Reason2-2B and -8B have too; a test builds them
-without memory and counts. A checkpoint on this disk is asked itself.
+without memory and counts. A checkpoint on this disk is asked itself, and a job's SFT that is to come by its file.
 
     family_of("nvidia/Cosmos-Reason2-8B").unit
     MODELS["nvidia/Cosmos-Reason2-2B"].parameters
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
-from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL, Architecture, architecture
-from cookbook.runs import ROOT
+from cookbook.config.document import Config
+from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL, Architecture, architecture, config_of
+from cookbook.runs import JOBS, ROOT
 
 NOT_TAKEN = "Cosmos3"  # in a name: a checkpoint of reasoner and generator, whose layout is not converted here
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,17 @@ class Shape:
 
     family: Architecture
     parameters: float  # vision tower included
-    layers: int  # of the language model
+    width: int  # of the language model
+    layers: int
     heads: int
     kv_heads: int  # of 128 numbers each
     blocks: int  # of the vision tower
     tied: bool = False  # the output shares its weights with the embeddings
+
+    @property
+    def stated(self) -> tuple[str | int, ...]:
+        """The same in the words of a config.json: model_type, SIZES, the tower's depth."""
+        return self.family.model_type, self.width, self.layers, self.heads, self.kv_heads, self.blocks
 
     @property
     def cache_bytes(self) -> int:
@@ -36,9 +46,9 @@ class Shape:
         return self.layers * 2 * self.kv_heads * 128 * 2
 
 
-SEVEN = Shape(QWEN2_5_VL, 8.292e9, layers=28, heads=28, kv_heads=4, blocks=32)
-TWO = Shape(QWEN3_VL, 2.128e9, layers=28, heads=16, kv_heads=8, blocks=24, tied=True)
-EIGHT = Shape(QWEN3_VL, 8.767e9, layers=36, heads=32, kv_heads=8, blocks=27)
+SEVEN = Shape(QWEN2_5_VL, 8.292e9, width=3584, layers=28, heads=28, kv_heads=4, blocks=32)
+TWO = Shape(QWEN3_VL, 2.128e9, width=2048, layers=28, heads=16, kv_heads=8, blocks=24, tied=True)
+EIGHT = Shape(QWEN3_VL, 8.767e9, width=4096, layers=36, heads=32, kv_heads=8, blocks=27)
 MODELS = {
     "nvidia/Cosmos-Reason1-7B": SEVEN, "Qwen/Qwen2.5-VL-7B-Instruct": SEVEN,
     "nvidia/Cosmos-Reason2-2B": TWO, "Qwen/Qwen3-VL-2B-Instruct": TWO,
@@ -48,7 +58,27 @@ MODELS = {
 
 def family_of(name: str) -> Architecture:
     """Returns a model's family by folder or published name, else Qwen2.5-VL's. ValueError for a broken config.json."""
-    return MODELS[name].family if name in MODELS else architecture(ROOT / name)
+    return MODELS[base].family if (base := base_of(name)) in MODELS else architecture(ROOT / base)
+
+
+def base_of(name: str) -> str:
+    """Returns what a job's SFT begins with, where that is named and has not left a model yet; else the name itself."""
+    with suppress(ValueError, OSError):
+        if Path(name).name == "sft" and not config_of(ROOT / name):
+            return str(Config.read(JOBS / Path(name).parent.name / "sft.toml")["policy.model_name_or_path"])
+    return name
+
+
+def shape_of(name: str) -> Shape | None:
+    """Returns the published shape that a model has, by its name or by the config.json of its folder; else None."""
+    if (base := base_of(name)) in MODELS:
+        return MODELS[base]
+    with suppress(ValueError, OSError, LookupError, TypeError, AttributeError):  # the lint says what cannot be read
+        stated = config_of(ROOT / base)
+        text = stated.get("text_config", stated)  # older files have the language model's at the top
+        found = (stated["model_type"], *map(text.get, SIZES), stated["vision_config"]["depth"])
+        return next((model for model in MODELS.values() if model.stated == found), None)
+    return None
 
 
 def published_names(model: Shape) -> Iterator[str]:

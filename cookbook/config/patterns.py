@@ -13,7 +13,7 @@ from functools import lru_cache
 from safetensors import SafetensorError, safe_open
 
 from cookbook.config.document import Config
-from cookbook.config.models import MODELS, family_of, published_names
+from cookbook.config.models import family_of, published_names, shape_of
 from cookbook.runs import ROOT, read_json
 
 RENAMED = {"model.language_model.": "model.", "model.visual.": "visual.", "lm_head.": "model.lm_head."}
@@ -26,10 +26,7 @@ def parameter_names(model: str) -> tuple[str, ...]:
 
     Raises ValueError or OSError for a checkpoint's file that cannot be read.
     """
-    folder = ROOT / model
-    if not folder.is_dir():
-        return tuple(published_names(MODELS[model])) if model in MODELS else ()
-    found: set[str] = set()
+    folder, found = ROOT / model, set[str]()
     for index in folder.glob("*.index.json"):
         if not isinstance(listed := read_json(index, ("weight_map",))["weight_map"], dict):
             raise ValueError(f"{index}: its weight_map is no table of names; copy it again")
@@ -40,6 +37,8 @@ def parameter_names(model: str) -> tuple[str, ...]:
                 found |= set(opened.keys())
     except SafetensorError as error:
         raise ValueError(f"{shard}: its header cannot be read; was it cut off? ({error})") from None
+    if not found:
+        return tuple(published_names(shape)) if (shape := shape_of(model)) else ()
     if not family_of(model).native:  # the engine trains transformers' model, whose names these are
         return tuple(sorted(found))
     short = [(next((p for p in RENAMED if name.startswith(p)), ""), name) for name in found]

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import Any
 
 from cookbook.config.document import Config, ConfigError
-from cookbook.config.models import EIGHT, MODELS, SEVEN, Shape, family_of
+from cookbook.config.models import EIGHT, MODELS, SEVEN, Shape, family_of, shape_of
 from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, steps_per_epoch
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
 from cookbook.config.speed import COMPILE, GIB, PACK, RECOMPUTE, faster, is_stock, peak, state, step_seconds, used, way
@@ -60,17 +60,19 @@ class Plan(AsTable):
 
 
 def _model(view: View) -> Shape:
-    return MODELS.get(view["policy.model_name_or_path"], SEVEN)
+    return shape_of(view["policy.model_name_or_path"]) or SEVEN
 
 
 def _parameters(view: View) -> tuple[float, str]:
     """Returns the model's parameters, and where the number comes from."""
     name = view["policy.model_name_or_path"]
-    if files := list((ROOT / name).glob("**/*.safetensors")):
-        return sum(f.stat().st_size for f in files) / 2, f"{name}: the size of its files, two bytes a parameter"
-    model = MODELS.get(name, SEVEN)
-    like = ", as Cosmos-Reason1-7B" if model is SEVEN else ""
-    return model.parameters, f"{name} has {model.parameters / 1e9:.2f} B parameters{like}"
+    known, model = shape_of(name), _model(view)
+    if not known and (files := list((ROOT / name).glob("**/*.safetensors"))):
+        largest = max(sum(f.stat().st_size for f in files if f.parent == home) for home in {f.parent for f in files})
+        return largest / 2, f"{name}: the size of its files, two bytes a parameter"
+    like = next(published.partition("/")[2] for published, shape in MODELS.items() if shape is model)
+    source = f"{name} has" if known else f"{name} is neither known nor on this disk; taken to have"
+    return model.parameters, f"{source} {model.parameters / 1e9:.2f} B parameters, as {like}"
 
 
 def _shape(view: View, tokens: int) -> tuple[int, int, int, int]:

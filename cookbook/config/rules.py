@@ -13,7 +13,7 @@ from typing import Any
 from cookbook.config import schema
 from cookbook.config.custom import check_custom, options, shipped_options
 from cookbook.config.document import Config, ConfigError
-from cookbook.config.models import MODELS, NOT_TAKEN, family_of
+from cookbook.config.models import NOT_TAKEN, family_of, shape_of
 from cookbook.config.patterns import hits, parameter_names
 from cookbook.config.schema import BATCH, GENERATIONS, LENGTH, MINI, POLICY, RESPONSE, ROLLOUT, Issue
 from cookbook.data.vision import narrower_limits
@@ -258,7 +258,7 @@ def check_gpus(view: View) -> Iterator[Issue]:
             yield view.error(f"{table}.dp_replicate_size", "must be 1 in GRPO; raise n_init_replicas instead")
         parallel = view[f"{table}.tp_size"]
         name = view["policy.model_name_or_path"]
-        heads = MODELS[name].heads if name in MODELS else 28 if "7B" in name else parallel
+        heads = model.heads if (model := shape_of(name)) else 28 if "7B" in name else parallel
         if heads % parallel:
             yield view.error(f"{table}.tp_size", f"is {parallel}, and the model has {heads} heads; write 1, 2 or 4")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from cookbook.config.models import MODELS, SEVEN, published_names
+from cookbook.config.models import SEVEN, published_names, shape_of
 from cookbook.config.rules import View, is_laid_out, is_stock
 from cookbook.config.schema import BATCH, MINI
 
@@ -91,7 +91,7 @@ def adapts_the_tower(view: View) -> bool:
 
 def freezes_the_tower(view: View) -> bool:
     """Whether no weight of the vision tower learns, so that none has a gradient or moments."""
-    model = MODELS.get(view["policy.model_name_or_path"], SEVEN)
+    model = shape_of(view["policy.model_name_or_path"]) or SEVEN
     tower = [name for name in published_names(model) if name.startswith(model.family.prefixes[0])]
     patterns = view["policy.freeze_pattern"] or ()
     with suppress(re.error):  # which the lint names

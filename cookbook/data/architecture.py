@@ -65,12 +65,14 @@ KNOWN = {family.model_type: family for family in (QWEN2_5_VL, QWEN3_VL)}
 
 
 def architecture(folder: Path) -> Architecture:
-    """Returns the family that the config.json of a checkpoint, or of a run's exports, names; Qwen2.5-VL for none known.
+    """Returns the family that `config_of` a folder names; Qwen2.5-VL for none known."""
+    return KNOWN.get(str(config_of(folder).get("model_type")), USUAL)
 
-    Raises ValueError for a file that cannot be read.
-    """
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """Returns the config.json of a checkpoint, or of a run's exports; {} for none, ValueError for one not readable."""
     file = next((file for place in ("", "safetensors/*/") for file in folder.glob(f"{place}config.json")), None)
-    return KNOWN.get(str(read_json(file).get("model_type")) if file else "", USUAL)
+    return read_json(file) if file else {}
 
 
 def of_config(config: Any) -> Architecture:

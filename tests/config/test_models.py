@@ -1,9 +1,12 @@
 """The published models that lint, plan and doctor know by name have the shapes and names that transformers builds."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
-from cookbook.config import Config, lint, plan
-from cookbook.config.models import EIGHT, TWO, family_of, published_names
+from cookbook.config import Config, lint, models, plan
+from cookbook.config.models import EIGHT, SEVEN, SIZES, TWO, family_of, published_names, shape_of
 from cookbook.config.patterns import hits, parameter_names
 from cookbook.config.rules import View, gpus_needed
 from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL
@@ -44,6 +47,42 @@ def test_a_family_is_known_by_name_or_folder(qwen3):
     assert family_of("nvidia/Cosmos-Reason2-8B") is QWEN3_VL is family_of(str(qwen3))
     assert family_of("models/tiny-base") is QWEN2_5_VL is family_of("somebody/else")
     assert set(parameter_names(str(qwen3))) >= {"model.visual.pos_embed.weight", "model.language_model.norm.weight"}
+
+
+def config_json(model, nested):
+    kind, *sizes, depth = model.stated
+    text = dict(zip(SIZES, sizes))
+    return {"model_type": kind, "vision_config": {"depth": depth}} | ({"text_config": text} if nested else text)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("model", [SEVEN, TWO, EIGHT], ids=["7B", "2B", "8B"])
+def test_a_published_model_is_known_in_any_folder(tmp_path, model, nested):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config_json(model, nested)))
+    assert shape_of(str(tmp_path)) is model and set(parameter_names(str(tmp_path))) == set(published_names(model))
+    config = Config.load("configs/sft_1gpu_lora.toml").edit({START: str(tmp_path)})
+    known = plan(config, gpus=1, gpu_gib=80, samples=100, tokens=2000)
+    assert f"{tmp_path} has {model.parameters / 1e9:.2f} B parameters, as Cosmos-Reason" in known.assumptions[0]
+    for odd in (config_json(replace(model, width=2560), nested), {"text_config": []}, {"vision_config": 3}):
+        file.write_text(json.dumps(odd))
+        assert shape_of(str(tmp_path)) is None
+
+
+def test_a_jobs_sft_that_is_to_come_is_known_by_what_it_starts_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "JOBS", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/sft.toml").write_text((ROOT / "configs/reason2/8b_lora_1gpu.toml").read_text())
+    rl = Config.load("configs/reason2/8b_rl_lora_1gpu.toml")
+    told = [plan(c, gpus=1, gpu_gib=80, samples=100, tokens=1400) for c in (rl, rl.edit({START: "runs/mine/sft"}))]
+    assert told[0].assumptions[1:] == told[1].assumptions[1:] and told[0].peak_gib == told[1].peak_gib
+    assert "runs/mine/sft has 8.77 B parameters, as Cosmos-Reason2-8B" in told[1].assumptions
+    assert not lint(rl.edit({START: "runs/mine/sft"})) and family_of("runs/mine/sft") is QWEN3_VL
+    assert family_of("runs/other/sft") is QWEN2_5_VL
+    (tmp_path / "mine/sft.toml").write_text("[policy")
+    assert shape_of("runs/mine/sft") is None
+    unknown = plan(rl.edit({START: "runs/other/sft", "train.compile": False}), gpus=1, gpu_gib=80, samples=9, tokens=9)
+    assert "is neither known nor on this disk" in unknown.assumptions[0]
 
 
 @pytest.mark.parametrize("path", REASON2, ids=lambda path: path.stem)
