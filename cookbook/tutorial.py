@@ -275,7 +275,7 @@ def own_notebooks(name: str) -> dict[str, dict]:
     return {step: {} for step in ("data", *there)} | ends if there else {}
 
 
-def start_of(job: str) -> str:
+def begins_with(job: str) -> str:
     """Returns what the job in `jobs/NAME` starts from; "" where that cannot be read: what comes after says why."""
     with suppress(ConfigError, StopIteration):
         file = next(file for step in ("sft", "rl") if (file := JOBS / job / f"{step}.toml").is_file())
@@ -295,7 +295,7 @@ def main() -> int:
     parser.add_argument("--job", metavar="NAME", help="instead: the job in jobs/NAME, from its data to its report")
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, help="instead: the recipes, all or those named")
     args = parser.parse_args()
-    start = args.base or (start_of(Path(args.job).name) if args.job else "")
+    start = args.base or (begins_with(Path(args.job).name) if args.job else "")
     if start and not next((ROOT / start).glob("**/*.safetensors"), None):
         helps = "fetch it with `hf download NAME --local-dir FOLDER`, and name that folder with --base, or in the job's"
         parser.exit(1, f"{start}: no such folder with *.safetensors, and all begins with it; {helps} files\n")

@@ -30,7 +30,8 @@ WITHIN = 0.05
 )
 def test_the_main_job_ends_as_on_the_local_engine(runs, monkeypatch, capsys, base, keys):
     monkeypatch.setattr(launch, "PORT", PORT)
-    for step, longer in (("sft", {"train.epoch": 4, "custom.clips": -1} | READ | keys), ("rl", {"train.max_num_steps": 30})):
+    sft = {"train.epoch": 4, "custom.clips": -1} | READ | keys
+    for step, longer in (("sft", sft), ("rl", {"train.max_num_steps": 30})):
         job = jobs.job("job", step, changes=longer | {"redis": str(REDIS)}, base=base)
         pipeline.train(job, engine="cosmos-rl", gpus=1)
     comparison, _ = pipeline.evaluate(job)
