@@ -39,6 +39,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cookbook import runs
+from cookbook.config import Config, ConfigError
 from cookbook.display.progress import FOLLOWED, duration
 from cookbook.display.terminal import Line, leave_if_asked, stderr_to, stop_in_one_line, ways_to_open
 from cookbook.runs import JOBS, ROOT, named
@@ -274,6 +275,14 @@ def own_notebooks(name: str) -> dict[str, dict]:
     return {step: {} for step in ("data", *there)} | ends if there else {}
 
 
+def begins_with(job: str) -> str:
+    """Returns what the job in `jobs/NAME` starts from; "" where that cannot be read: what comes after says why."""
+    with suppress(ConfigError, StopIteration):
+        file = next(file for step in ("sft", "rl") if (file := JOBS / job / f"{step}.toml").is_file())
+        return str(Config.read(file)["policy.model_name_or_path"])
+    return ""
+
+
 def main() -> int:
     """Command line. Returns the exit code: 1 where a recipe's own check does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -286,6 +295,10 @@ def main() -> int:
     parser.add_argument("--job", metavar="NAME", help="instead: the job in jobs/NAME, from its data to its report")
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, help="instead: the recipes, all or those named")
     args = parser.parse_args()
+    start = args.base or (begins_with(Path(args.job).name) if args.job else "")
+    if start and not next((ROOT / start).glob("**/*.safetensors"), None):
+        helps = "fetch it with `hf download NAME --local-dir FOLDER`, and name that folder with --base, or in the job's"
+        parser.exit(1, f"{start}: no such folder with *.safetensors, and all begins with it; {helps} files\n")
     line, began = Line(sys.stdout), time.monotonic()
     if args.recipes is not None:
         names = args.recipes or RECIPES

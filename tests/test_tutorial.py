@@ -144,6 +144,20 @@ def test_a_notebook_that_fails_is_told_in_two_lines(runs, monkeypatch, capsys):
     assert left.value.code == 1 and err[0] == "RuntimeError: Kernel died" and len(err) == 2 and tutorial.GO_ON in err[1]
 
 
+def test_a_base_that_is_missing_is_said_before_the_first_notebook(notebooks, runs, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(tutorial, "JOBS", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/sft.toml").write_text('[policy]\nmodel_name_or_path = "nvidia/Cosmos-Reason2-8B"')
+    for asked in (["--job", "mine"], ["--base", "nvidia/Cosmos-Reason2-8B"], ["--recipes", "--base", str(tmp_path)]):
+        monkeypatch.setattr("sys.argv", ["tutorial", *asked])
+        with pytest.raises(SystemExit, match="1"):
+            tutorial.main()
+        told, start = capsys.readouterr(), asked[-1].replace("mine", "nvidia/Cosmos-Reason2-8B")
+        assert not told.out and told.err.startswith(f"{start}: no such folder") and "hf download" in told.err
+    assert not notebooks
+    assert "[3/3]" in "".join(said(monkeypatch, capsys, "--job", "mine", "--base", "models/tiny-base"))
+
+
 # A stop, in a process of its own
 
 
