@@ -17,29 +17,36 @@ from cookbook.config.speed import PEAK_TFLOPS
 from cookbook.display.terminal import command_parser
 from cookbook.training.rewards import check_parts
 
+TOKENS = (
+    "its prompt with the clip and, but in RL, its answer; a passport has them as `longest`, in the data notebook, or "
+    "by python -m data_tools.passport DATA --model BASE --max-length 8192 --json"
+)
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("cookbook.config", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("lint", help="what is wrong, one finding a line; exit 1 where there is any")
+    check = commands.add_parser("lint", help="one finding a line, and exit 1 where there is any; a note is none")
     check.add_argument("files", nargs="+", type=Path)
     check.add_argument("--gpus", type=int, help="visible GPUs of one node")
     check.add_argument("--samples", type=int, help="items in the training set")
-    check.add_argument("--tokens", type=int, help="tokens of the longest sample; in RL of its prompt")
+    check.add_argument("--tokens", type=int, help=f"of the longest sample: {TOKENS}")
     compare = commands.add_parser("diff", help="default | custom | why, as Markdown")
     compare.add_argument("default", type=Path)
     compare.add_argument("custom", type=Path)
     book = commands.add_parser("plan", help="memory, steps, hours, disk; exit 1 where it does not fit")
     book.add_argument("file", type=Path)
-    for name, kind in {"--gpus": int, "--gpu-gib": float, "--samples": int, "--tokens": int}.items():
-        book.add_argument(name, type=kind, required=True)
+    told = {"gpus": "GPUs of one node", "gpu-gib": "GiB of each", "samples": "items in the training set",
+            "tokens": f"of a typical long sample: {TOKENS}"}  # fmt: skip
+    for name, words in told.items():
+        book.add_argument(f"--{name}", type=float if name == "gpu-gib" else int, required=True, help=words)
     book.add_argument("--gpu", choices=PEAK_TFLOPS, default="H200", help="whose speed to take (default H200)")
     book.add_argument("--json", action="store_true")
     return parser
 
 
 def _lint(path: Path, **known: int | None) -> list[str]:
-    """Returns what is wrong with a file, a line each; prints what its patterns hit."""
+    """Returns what is wrong with a file, a line each; prints as notes what its patterns hit."""
     try:
         found = lint(config := Config.read(path), **known)
     except (ConfigError, OSError) as error:
@@ -49,7 +56,7 @@ def _lint(path: Path, **known: int | None) -> list[str]:
     with suppress(ValueError, OSError):  # stands among the findings
         for key, pattern, names in hits(config):
             if names:
-                print(f"{path}:{config.line(key)}: {key}: {pattern!r} hits {len(names)}, the first {names[0]}")
+                print(f"note: {path}:{config.line(key)}: {key}: {pattern!r} hits {len(names)}, the first {names[0]}")
     return [f"{path}:{finding}" + ("" if finding.level == "error" else f" ({finding.level})") for finding in found]
 
 
