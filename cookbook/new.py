@@ -4,7 +4,7 @@ Why: who has data should change a few values, not write files. What the data dec
 the reward of RL is one that the right answers earn; all of it can be edited before anything runs.
 
     python -m cookbook.new mine --data FOLDER
-    python -m cookbook.new mine --data FOLDER --config configs/sft_1gpu_lora.toml --rl-config configs/rl_2gpu.toml
+    python -m cookbook.new mine --data FOLDER --config configs/sft_1gpu_lora.toml   # and RL's file of that name
     python -m cookbook.tutorial --job mine               # from data to report
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cookbook import runs
 from cookbook.config import Config
+from cookbook.config.models import shape_of
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
 from cookbook.display.terminal import command_parser
@@ -24,6 +25,7 @@ from cookbook.training.rewards import WEIGHTS
 from data_tools import loading
 from data_tools.formats.source import safe_id
 
+SWAPS = [("sft", "rl"), ("lora", "rl_lora")]  # in the names of files that belong together
 README = """# {name}
 
 {counts} samples, read by `{loader}`. {steps}
@@ -35,6 +37,24 @@ Change what you like in the files here: the notebooks take them for the job of t
     papermill notebooks/rl.ipynb runs/{name}/rl.ipynb -p job {name}
     papermill notebooks/evaluation.ipynb runs/{name}/evaluation.ipynb -p job {name}
 """
+
+
+def pair(sft: str, rl: str, base: str = "") -> dict[str, str]:
+    """Returns the files to begin with: those named, the tiny ones, or one and what is beside it for the other step.
+
+    Raises DataError where there is no such file, and where the tiny ones would train a base of full size.
+    """
+    from cookbook.jobs import CONFIGS
+
+    if shape_of(base) and not (sft or rl):
+        raise DataError(f"{base}: no base for the tiny files; add --config, such as configs/reason2/8b_lora_1gpu.toml")
+    if bool(sft) == bool(rl):
+        return {"sft": sft, "rl": rl} if sft else CONFIGS
+    file, swaps = Path(sft or rl), SWAPS if sft else [(new, old) for old, new in reversed(SWAPS)]
+    names = (file.with_name(re.sub(rf"(^|_){old}(?=[_.])", rf"\1{new}", file.name)) for old, new in swaps)
+    if not (other := next((str(name) for name in names if name != file and (ROOT / name).is_file()), "")):
+        raise DataError(f"{file}: add {'--rl-config' if sft else '--config'} FILE, for the same base and as many GPUs")
+    return {"sft": sft or other, "rl": rl or other}
 
 
 def write_job(name: str, data: str, configs: dict[str, str], base: str = "", **how: str) -> Path:
@@ -108,13 +128,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--loader", default="", help="a file with load(config); default: the format's own")
     parser.add_argument("--contract", default="", help="prompt, answer format, vision limits; default: by the data")
     parser.add_argument("--base", default="", help="the checkpoint to train; default: that of the configuration")
-    parser.add_argument("--config", default="configs/tiny_sft.toml", help="of SFT, to begin with (%(default)s)")
-    parser.add_argument("--rl-config", default="configs/tiny_rl.toml", help="of RL, to begin with (%(default)s)")
+    parser.add_argument("--config", default="", help="of SFT, to begin with; default: the tiny one")
+    parser.add_argument("--rl-config", default="", help="of RL; default: the one whose name goes with --config")
     args = parser.parse_args(arguments)
-    configs = {"sft": args.config, "rl": args.rl_config}
     how = {"format": args.format, "loader": args.loader, "contract": args.contract}
     print(f"reading {args.data}: clips are opened, tokens are counted; half a minute for 100", file=sys.stderr)
     try:
+        configs = pair(args.config, args.rl_config, args.base)
         folder = write_job(args.name, args.data, configs, args.base, **how)
     except (ValueError, OSError) as error:
         print(f"new: {error}", file=sys.stderr)
