@@ -10,8 +10,10 @@ from cookbook import gym
 from cookbook.config import Config, ConfigError
 from cookbook.data.contract import Contract
 from cookbook.data.samples import Sample, message, text
-from cookbook.gym import constant_policies, equal_groups, group_table, label_table, odd_answers
+from cookbook.gym import constant_policies, equal_groups, group_table, label_table, odd_answers, rewards_that_work
+from cookbook.jobs import contract_for
 from cookbook.training.rewards import PARTS, RewardError, full_marks, require_gold, reward
+from data_tools.loading.samples import with_options
 
 CONFIG = Config.load("configs/tiny_rl.toml")
 WEIGHTS = {"single_choice": 1.0, "format": 0.1}
@@ -32,6 +34,18 @@ def test_every_right_answer_of_the_road_world_earns_all(samples, contract):
 def test_a_written_answer_is_gold_where_there_is_no_other(contract):
     told = (message("user", text("?")), message("assistant", text(contract.write_answer("", "a red car"))))
     require_gold([Sample("s", "g", told)], {"rouge_l": 1.0, "format": 0.1}, contract)
+
+
+@pytest.mark.parametrize("question", ["What falls?\n(A) rain\n(B) snow", "What falls? (A) rain (B) snow"])
+@pytest.mark.parametrize("answers", ["A B", "(A) (B)", "A.rain B.snow", "(A)rain (B)snow", "rain snow"])
+def test_choices_in_the_words_alone_are_paid_as_choices(contract, question, answers):
+    written = [answer.replace(".", ". ").replace(")", ") ").strip() for answer in answers.split()]
+    asked = [(message("user", text(question)), message("assistant", text(answer))) for answer in written]
+    found = [with_options(Sample(str(i), str(i), messages)) for i, messages in enumerate(asked)]
+    assert [(s.answer, s.options) for s in found] == [("A", ("A", "B")), ("B", ("A", "B"))]
+    assert rewards_that_work(found, contract_for(found, contract)) == {"single_choice": 1.0}
+    free = Sample("s", "s", (asked[0][0], message("assistant", text("Hail."))))
+    assert with_options(free) == free and with_options(found[0]) == found[0]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ WELL_FORMED = re.compile(
 ANSWER_ONLY = re.compile(r"<answer>((?:(?!</?(?:answer|think)>).)*)</answer>", re.DOTALL)
 Texts = Mapping[str, str]  # the words behind options: {"A": "rain", "B": "snow"}
 CHOICE = re.compile(r"^[ \t]*\(?([A-Z])[).:][ \t]+(\S(?:.*\S)?)", re.MULTILINE)
+IN_LINE = re.compile(r"(?<!\S)\(([A-Z])\)\s((?:(?!,?\s\([A-Z]\)\s).)+)")
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,22 @@ def lenient(completion: str) -> str | None:
 
 
 def choices_of(words: str) -> tuple[str, dict[str, str]]:
-    """Returns (question, choices by letter) of a text that lists them line by line: "(A) rain", "A) rain", "A: rain".
+    """Returns (question, choices by letter) of a text that lists them; without two that begin in order, {} for them."""
+    found = listed_choices(words)
+    return words[: found[0].start() if found else None].strip(), {match[1]: match[2] for match in found}
 
-    Without at least two lines that begin with A, B, … in order, the choices are {}.
+
+def listed_choices(words: str) -> list[re.Match]:
+    """Returns (letter, words) of the choices A, B, … in order: "(A) rain", "A) rain", "A: rain", one a line.
+
+    Where lines list none, "Which? (A) rain (B) snow" counts too, but not "Does (A) touch (B) here?".
     """
-    found = list(CHOICE.finditer(words))
-    if len(found) < 2 or not ascii_uppercase.startswith("".join(match[1] for match in found)):
-        return words.strip(), {}
-    return words[: found[0].start()].strip(), {match[1]: match[2] for match in found}
+    for pattern in (CHOICE, IN_LINE):
+        found = list(pattern.finditer(words))
+        in_order = len(found) > 1 and ascii_uppercase.startswith("".join(match[1] for match in found))
+        if in_order and words[: found[0].start()].rstrip(" \t")[-1:] in "?:.!;\n":
+            return found
+    return []
 
 
 def option_texts(question: str, options: Sequence[str]) -> dict[str, str] | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from cookbook.data.answers import CHOICE, choices_of
+from cookbook.data.answers import choices_of, listed_choices
 from cookbook.data.samples import MEDIA, Sample, message, text
 from cookbook.evaluation.metrics.choices import letter_bias
 from cookbook.evaluation.scores import by_field
@@ -118,9 +118,12 @@ def _with_choices(turn: Mapping[str, Any], texts: Mapping[str, str]) -> dict:
     """Returns a user's turn with other words behind its letters; every other character stays."""
 
     def exchange(part: Mapping[str, Any]) -> Mapping[str, Any]:
-        if turn["role"] != "user" or part["type"] != "text" or not choices_of(part["text"])[1]:
+        if turn["role"] != "user" or part["type"] != "text":
             return part
-        return text(CHOICE.sub(lambda line: texts[line[1]].join(line[0].rsplit(line[2], 1)), part["text"]))
+        words = part["text"]
+        for choice in reversed(listed_choices(words)):
+            words = words[: choice.start(2)] + texts[choice[1]] + words[choice.end(2) :]
+        return text(words)
 
     return message(turn["role"], *map(exchange, turn["content"]))
 

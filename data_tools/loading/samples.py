@@ -25,6 +25,7 @@ from cookbook.config import Config
 from cookbook.config.custom import check_custom
 from cookbook.config.models import family_of
 from cookbook.config.schema import BATCH, GENERATIONS, MINI
+from cookbook.data.answers import choices_of, choose, lenient
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError, Sample
 from cookbook.runs import ROOT, named
@@ -133,7 +134,19 @@ def load(config: Config, format: str, **options: Any) -> Splits:
     else:
         usual, size = HELD_OUT if config["validation.enable"] else 0, config[f"{TRAIN}.test_size"]
         train, validation = held_out(config, train, usual if size is None else size)
+    train, validation, test = (list(map(with_options, part)) for part in (train, validation, test))
     return finish(config, _place(config, TRAIN, format), train, validation, problems, test)
+
+
+def with_options(sample: Sample) -> Sample:
+    """Returns a sample whose question lists choices, and whose answer names one, with both as fields; any other as is.
+
+    Most data have them in the words alone; rewards and evaluation read choices only where they are stated.
+    """
+    texts = choices_of(sample.question)[1]
+    said = (lenient(sample.target or "") or "") if sample.answer is None else sample.answer
+    right = None if sample.options else choose(said, tuple(texts), texts)
+    return sample if right is None else replace(sample, answer=right, options=tuple(texts))
 
 
 def finish(

@@ -106,6 +106,8 @@ def test_plain_takes_the_marks_off():
 def test_choices_of_a_question_need_letters_in_order():
     assert choices_of("Why?\n(A) rain\n(B) snow") == ("Why?", {"A": "rain", "B": "snow"})
     assert choices_of("Why?\nA: rain\nC: snow") == ("Why?\nA: rain\nC: snow", {})
+    assert choices_of("Why? (A) rain, (B) wet snow") == ("Why?", {"A": "rain", "B": "wet snow"})
+    assert choices_of("Does (A) touch (B) here?")[1] == {} == choices_of("Why? (B) rain (A) snow")[1]
 
 
 def test_every_format_states_what_it_wrote_and_finds_it_well_formed():
@@ -191,7 +193,8 @@ READERS = {
 }  # fmt: skip
 UNITS = ["The answer is ", "answer ", "option option ", "not ", "A) rain\n", "A: no, ", "B\n", "yes or ", "(", "**",
          ".", "! ", "<", "<answer>", "</answer>", "\\boxed{", " ", "\n", "\u00a0", "[[[", "{'a': ", "'\\", "1", "1 ",
-         "1-", "A? ", "A! ", "A. rain is ", "start 1 ", "\u0300\u0316", "\ufdfa", "y"]  # fmt: skip
+         "1-", "A? ", "A! ", "A. rain is ", "start 1 ", "\u0300\u0316", "\ufdfa", "y",
+         "(A) x ", ",", "x. (A) "]  # fmt: skip
 
 
 @pytest.mark.fault("load")

@@ -110,6 +110,11 @@ def test_every_choice_stands_behind_every_letter_once(samples):
         assert {choices_of(s.question)[1][letter] for s in turned} == set(texts.values())
 
 
+def test_choices_within_a_line_are_turned_too():
+    asked = Sample("s", "s", (message("user", text("Why? (A) rain, (B) snow")),), "A", ("A", "B"))
+    assert [(s.question, s.answer) for s in circular([asked])][1] == ("Why? (A) snow, (B) rain", "B")
+
+
 def test_words_around_the_choices_stay(samples):
     sample = next(s for s in samples if list(s.options) == LETTERS)
     *parts, last = sample.prompt[-1]["content"]
