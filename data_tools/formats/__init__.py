@@ -31,6 +31,7 @@ from data_tools.formats.source import LENIENT, Place, Problems, read_text, shown
 
 FORMATS = {m.__name__.rpartition(".")[2]: m for m in (av_folder, hf_sft, hf_rl, llava, saved, samples_jsonl)}
 BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
+EXAMPLE = '{"video": "clips/a.mp4", "question": "What falls?", "answer": "Rain."}'
 HEAD = 1 << 20  # characters of a JSON file that are looked at; its first item is in them
 
 
@@ -61,7 +62,8 @@ def detect(path: Place) -> str:
     raise DataError(
         f"{path}: no format is recognised. Looked for videos/ with metas/; {' or '.join(saved.MARKS)}; "
         f"{samples_jsonl.FILE}; .json, .jsonl or .parquet with conversations or qa_pairs. "
-        f"Found {shown(', '.join(below[:10]) or 'an empty folder')}{why}. Name one of its folders, or the format"
+        f"Found {shown(', '.join(below[:10]) or 'an empty folder')}{why}. Name one of its folders, or the format. "
+        f"A file that is taken has such lines: {EXAMPLE}"
     )
 
 
@@ -85,6 +87,8 @@ def _by_first_item(file: Path) -> str:
         return "samples_jsonl"
     if hf_rl.PAIRS in item:
         return "hf_rl"
+    if "question" in item and item.keys() & {key for keys in llava.MEDIA_KEYS.values() for key in keys}:
+        return "llava"
     raise DataError(f"begins with an item of the fields {shown(', '.join(map(str, item)))}")
 
 

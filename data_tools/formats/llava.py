@@ -1,7 +1,8 @@
 """LLaVA JSON: a list of {id, video or image, conversations: [{from, value}]}, with <video> and <image> in the text.
 
 Why: the warehouse, traffic and wafer recipes come in it, and most public instruction data. A placeholder says where in
-the text the clip stands; several turns, several images and a system turn are all possible.
+the text the clip stands; several turns, several images and a system turn are all possible. One question and its answer
+may stand there plainly: {"video", "question", "answer"}, the first thing that people write.
 
     read("annotations.json", media="train2017")
 """
@@ -44,10 +45,22 @@ def read(path: Place, problems: Problems | None = None, *, media: Place | None =
         with skipping(problems, place):
             if not isinstance(item, dict):
                 raise DataError(f"is not an item with fields, but {type(item).__name__}")
+            item = plainly_asked(item)
             messages = _messages(item, lambda name: inside(root, name))
             used = {"conversations", *(key for kind in MEDIA for key in MEDIA_KEYS[kind])}
             samples.append(make_sample(item, messages, f"{file.stem}-{number:06d}", root, used))
     return samples
+
+
+def plainly_asked(item: dict[str, Any]) -> dict[str, Any]:
+    """Returns an item of question and answer as a conversation; the answer is the reference too, among options."""
+    if "conversations" in item or "question" not in item:
+        return item
+    said = {"human": item["question"], "gpt": item.get("answer")}
+    said = {who: str(words) if isinstance(words, (int, float)) else words for who, words in said.items()}
+    turns = [{"from": who, "value": words} for who, words in said.items() if words is not None]
+    rest = {key: value for key, value in item.items() if key != "question" and (key != "answer" or "options" in item)}
+    return rest | {"conversations": turns}
 
 
 def _messages(item: dict[str, Any], find: Find) -> tuple[dict[str, Any], ...]:

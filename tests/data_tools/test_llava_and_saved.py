@@ -41,6 +41,33 @@ def test_llava_items_become_conversations(item, expected, llava_folder):
         assert clip_name(sample) == ["0.png", "1.png"]
 
 
+PLAIN = {"video": "v/0.mp4", "question": "What falls?\n(A) rain\n(B) snow"}
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (PLAIN | {"answer": "A"}, ("A", None, ())),
+        (PLAIN | {"answer": 3}, ("3", None, ())),
+        (PLAIN, (None, None, ())),
+        (PLAIN | {"answer": "rain", "options": ["rain", "snow"]}, ("rain", "rain", ("rain", "snow"))),
+    ],
+)
+def test_a_question_and_its_answer_may_stand_plainly(item, expected, llava_folder):
+    (llava_folder / "mine.jsonl").write_text(json.dumps(item | {"weather": "wet"}) + "\n")
+    (sample,) = formats.read(llava_folder / "mine.jsonl")
+    assert (sample.target, sample.answer, sample.options) == expected and sample.extra == {"weather": "wet"}
+    assert sample.question == PLAIN["question"] and clip_name(sample) == ["0.mp4"]
+
+
+def test_what_is_not_recognised_is_told_with_a_line_that_is(llava_folder):
+    made.json_file(llava_folder / "annotations.json", [{"clip": "v/0.mp4", "caption": "Rain."}])
+    with pytest.raises(DataError, match="fields clip, caption") as told:
+        formats.read(llava_folder)
+    (llava_folder / "annotations.json").write_text(str(told.value).partition("lines: ")[2].replace("clips/a", "v/0"))
+    assert formats.read(llava_folder)[0].target == "Rain."
+
+
 def test_llava_keeps_other_fields_and_makes_ids(llava_folder):
     items = [llava_item(category="count", normalized_answer=3, answer=3, label=True), llava_item()]
     del items[0]["id"]
