@@ -26,6 +26,11 @@ from data_tools import loading
 from data_tools.formats.source import safe_id
 
 SWAPS = [("sft", "rl"), ("lora", "rl_lora")]  # in the names of files that belong together
+NOT_COUNTED = (
+    "Lengths are not counted: {base}, whose tokenizer would count, is not on this disk. The files have the contract's "
+    "tokens of each clip, and rather too many for its words. To have them counted, fetch the base with "
+    "`hf download NAME --local-dir FOLDER`, delete this folder and make the job again with `--base FOLDER`."
+)
 README = """# {name}
 
 {counts} samples, read by `{loader}`. {steps}
@@ -103,7 +108,8 @@ def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dic
         (folder / f"{step}.toml").write_text(head + text, encoding="utf-8")
     reasons = [] if written else ["No sample has a written answer, so there is no SFT."]
     reasons += [f"RL pays for {', '.join(works)}." if works else "No reward can check these answers: there is no RL."]
-    counts = ", ".join(f"{len(found)} {split}" for split, found in splits.items())
+    reasons += [] if any(found.tokens.values()) else [NOT_COUNTED.format(base=begun["sft"].edit(start)[START])]
+    counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.items())
     text = README.format(name=name, counts=counts, loader=bound["loader"], steps=" ".join(reasons))
     (folder / "README.md").write_text(text, encoding="utf-8")
     return folder
