@@ -26,6 +26,11 @@ from data_tools import loading
 from data_tools.formats.source import safe_id
 
 SWAPS = [("sft", "rl"), ("lora", "rl_lora")]  # in the names of files that belong together
+NOT_COUNTED = (
+    "Lengths are not counted: {base}, whose tokenizer would count, is not on this disk. The files have the contract's "
+    "tokens of each clip, and rather too many for its words. To have them counted, fetch the base with "
+    "`hf download NAME --local-dir FOLDER`, delete this folder and make the job again with `--base FOLDER`."
+)
 README = """# {name}
 
 {counts} samples, read by `{loader}`. {steps}
@@ -36,6 +41,10 @@ Change what you like in the files here: the notebooks take them for the job of t
     papermill notebooks/sft.ipynb runs/{name}/sft.ipynb -p job {name}
     papermill notebooks/rl.ipynb runs/{name}/rl.ipynb -p job {name}
     papermill notebooks/evaluation.ipynb runs/{name}/evaluation.ipynb -p job {name}
+
+The first step by cosmos-rl alone, on a machine with GPUs; adapters are then to be merged (`cookbook.checkpoint merge`):
+
+    python -m cookbook.engine --config jobs/{name}/{first}.toml --run {name}/{first} {loader}
 """
 
 
@@ -103,8 +112,11 @@ def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dic
         (folder / f"{step}.toml").write_text(head + text, encoding="utf-8")
     reasons = [] if written else ["No sample has a written answer, so there is no SFT."]
     reasons += [f"RL pays for {', '.join(works)}." if works else "No reward can check these answers: there is no RL."]
-    counts = ", ".join(f"{len(found)} {split}" for split, found in splits.items())
-    text = README.format(name=name, counts=counts, loader=bound["loader"], steps=" ".join(reasons))
+    reasons += [] if any(found.tokens.values()) else [NOT_COUNTED.format(base=begun["sft"].edit(start)[START])]
+    counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.items())
+    text = README.format(
+        name=name, counts=counts, loader=bound["loader"], steps=" ".join(reasons), first=next(iter(made), "sft")
+    )
     (folder / "README.md").write_text(text, encoding="utf-8")
     return folder
 

@@ -9,7 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from cookbook import checkpoint, jobs, new
 from cookbook.config import Config, lint
+from cookbook.config.schema import LENGTH
 from cookbook.evaluation.predict import weights_hash
+from cookbook.pipeline import START
 from cookbook.runs import FOLDER, ROOT, read_jsonl
 from cookbook.tutorial import execute
 from data_tools import formats, road_vqa
@@ -119,3 +121,20 @@ def test_a_job_is_written_and_runs_from_its_folder(runs, tmp_path, clips, monkey
     assert work.config.table("custom")["contract"] == str(own)
     assert own.read_text() == (ROOT / "configs/prompts/choices.yaml").read_text()
     assert new.main(["none", "--data", str(data), "--contract", "configs/prompts/no.yaml"]) == 1
+
+
+def test_where_no_tokenizer_is_there_lengths_hold_the_clips_and_the_job_says_so(
+    runs, tmp_path, clips, monkeypatch, capsys
+):
+    monkeypatch.setattr(jobs, "FOLDER", tmp_path / "jobs")
+    for step in ("sft", "rl"):
+        short = Config.load(f"configs/{step}_1gpu_lora.toml").edit({LENGTH: 64, START: str(tmp_path / "not-there")})
+        (tmp_path / f"{step}.toml").write_text(short.text())
+    data = dataset(clips, tmp_path / "own", "llava")
+    for name, base in (("rough", ""), ("counted", jobs.BASE)):
+        asked = ["--data", str(data), "--config", str(tmp_path / "sft.toml"), "--base", base]
+        assert new.main([name, *asked]) == 0
+        assert ("Lengths are not counted: " in capsys.readouterr().out) == (not base)
+    for step in ("sft", "rl"):
+        rough, counted = (Config.load(tmp_path / f"jobs/{name}/{step}.toml")[LENGTH] for name in ("rough", "counted"))
+        assert 64 < counted <= rough <= 2 * counted

@@ -67,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     if command == "lint":
         found = {path: _lint(path, **args) for path in args.pop("files")}
         print(*(line for path, lines in found.items() for line in lines or [f"{path}: nothing to mend"]), sep="\n")
+        if args["tokens"] is None and not all(found.values()):
+            print("note: lengths are not checked: --tokens, of the longest sample, is not given")
         return int(any(found.values()))
     try:
         if command == "diff":

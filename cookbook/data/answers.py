@@ -86,11 +86,11 @@ def lenient(completion: str) -> str | None:
 
 def choices_of(words: str) -> tuple[str, dict[str, str]]:
     """Returns (question, choices by letter) of a text that lists them; without two that begin in order, {} for them."""
-    found = choice_matches(words)
+    found = listed_choices(words)
     return words[: found[0].start() if found else None].strip(), {match[1]: match[2] for match in found}
 
 
-def choice_matches(words: str) -> list[re.Match]:
+def listed_choices(words: str) -> list[re.Match]:
     """Returns (letter, words) of the choices A, B, … in order: "(A) rain", "A) rain", "A: rain", one a line.
 
     Where lines list none, "Which? (A) rain (B) snow" counts too, but not "Does (A) touch (B) here?".

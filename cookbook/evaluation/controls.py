@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from cookbook.data.answers import choice_matches, choices_of
+from cookbook.data.answers import choices_of, listed_choices
 from cookbook.data.samples import MEDIA, Sample, message, text
 from cookbook.evaluation.metrics.choices import letter_bias
 from cookbook.evaluation.scores import by_field
@@ -121,7 +121,7 @@ def _with_choices(turn: Mapping[str, Any], texts: Mapping[str, str]) -> dict:
         if turn["role"] != "user" or part["type"] != "text":
             return part
         words = part["text"]
-        for choice in reversed(choice_matches(words)):
+        for choice in reversed(listed_choices(words)):
             words = words[: choice.start(2)] + texts[choice[1]] + words[choice.end(2) :]
         return text(words)
 

@@ -320,8 +320,10 @@ def test_the_dead_keys_of_published_files_are_found(published):
 def test_the_command_names_file_line_and_key_and_says_so_in_its_exit_code(tmp_path, capsys):
     path = tmp_path / "x.toml"
     path.write_text(tomlkit.dumps(changed(SFT, {"train.epochs": 50}).document))
-    assert main(["lint", str(ROOT / "configs/sft.toml")]) == 0
+    assert main(["lint", str(ROOT / "configs/sft.toml"), "--tokens", "2000"]) == 0
     assert capsys.readouterr().out == f"{ROOT / 'configs/sft.toml'}: nothing to mend\n"
+    assert main(["lint", str(ROOT / "configs/sft.toml")]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("note: lengths are not checked: --tokens")
     assert main(["lint", str(path)]) == 1
     line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if text.startswith("epochs"))
     assert capsys.readouterr().out.startswith(f"{path}:{line}: train.epochs: ")

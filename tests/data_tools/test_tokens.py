@@ -6,6 +6,7 @@ import clip_makers
 import pytest
 from qwen_vl_utils.vision_process import smart_nframes, smart_resize
 
+from cookbook.data.architecture import architecture
 from cookbook.data.encoder import Encoder
 from cookbook.data.samples import DataError, Sample, message, text
 from cookbook.data.video import read_frames
@@ -13,7 +14,7 @@ from cookbook.data.vision import TOTAL_PIXELS, VIDEO_PIXELS, clip_tokens, frames
 from cookbook.runs import ROOT
 from data_tools.passport.clips import ClipFacts, inspect
 from data_tools.passport.dataset import passport
-from data_tools.passport.tokens import part_tokens, token_counter
+from data_tools.passport.tokens import part_tokens, rough_counter, token_counter
 
 BASE = ROOT / "models/tiny-base"
 REAL = ROOT.parent / "shared" / "real_videos"
@@ -56,6 +57,15 @@ def test_whole_samples_are_counted_as_the_encoder_makes_them(encoder, samples, c
             == prompt
             == encoder.prompt_batch([sample])["input_ids"].shape[1]
         )
+
+
+@pytest.mark.parametrize("base", [BASE, ROOT / "models/tiny-qwen3"], ids=lambda folder: folder.name)
+def test_without_a_tokenizer_a_sample_has_rather_too_many_tokens(samples, contract, base):
+    count, rough = token_counter(base, contract), rough_counter(architecture(base), contract)
+    for sample in samples[:12]:
+        facts = [inspect(sample.video)]
+        for told, guessed in zip(count(sample, facts), rough(sample, facts)):
+            assert told <= guessed <= 2 * told + 8
 
 
 def test_a_large_clip_is_made_as_small_as_the_library_makes_it(processor, contract, stock, tmp_path):
