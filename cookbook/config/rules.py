@@ -110,7 +110,7 @@ STOPS_OR_MISLEADS = {
 }
 SURPRISES = {
     "logging.logger": 'no step, loss or reward is printed; write ["console"]',
-    "train.compile": "the default true compiles for a minute, and transformers' models not at all; write which",
+    "train.compile": "the default true compiles for a minute, which not every model takes; write which",
     "train.timestamp": "the time of day is appended to output_dir, and the next command must search for it; write a "
     "name",
 }

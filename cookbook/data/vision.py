@@ -71,7 +71,7 @@ def clip_tokens(
     """Returns the vision tokens of a clip: frames / 2 x height / unit x width / unit, after resizing.
 
     `frames` is the number that the clip has; a plan, which knows its seconds alone, leaves it out. Limits that are left
-    out are the library's. The times that stand in the text are not in it: `stamp_tokens`.
+    out are the library's. The times that stand in the text are not in it: `stamps`.
     """
     least, most = family.video_pixels
     seen = frames_seen(seconds, fps, frames, max_frames)
