@@ -11,7 +11,6 @@ data: `fitted` sets it and nothing else. `python -m cookbook.new` writes the sam
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,8 @@ from cookbook.engine.launch import choose_engine, on_gpus
 from cookbook.pipeline import DATASET, START, Job
 from cookbook.runs import ROOT, named
 from data_tools import loading
-from data_tools.loading import Splits
 from data_tools.passport import Passport
-from data_tools.passport.tokens import rough_counter
+from data_tools.passport.tokens import rough_lengths
 
 NAME, LOADER = "tutorial", "data_tools/road_vqa.py"
 CONFIGS = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"}
@@ -209,7 +207,9 @@ def fitted(
         config = config.edit({"custom.test_share": TEST_SHARE})
         splits = loading.loader(loader).load(config)
     found = found or pipeline.check_data(config.edit({LENGTH: max(config[LENGTH], LONGEST)}), name, loader)
-    tokens = [n for split in found.tokens.values() for n in split] or [*_roughly_counted(config, splits, found)]
+    tokens = [counted for split in found.tokens.values() for counted in split]
+    if not tokens:
+        tokens = rough_lengths(splits, found.facts, family_of(config[START]), loading.contract(config))
     prompt, answer = (max(column, default=0) for column in zip(*tokens)) if tokens else (0, 0)
     answer = answer + ROOM if answer else 0
     if not contract:
@@ -221,15 +221,6 @@ def fitted(
     if config.kind == "grpo" and any(sample.answer is None for sample in splits["validation"]):
         config = config.edit({"validation.enable": False})  # it counts right answers; these are whole texts
     return config.edit(_sizes(config, found.counts["train"]["usable"], prompt, answer)), found
-
-
-def _roughly_counted(config: Config, splits: Splits, found: Passport) -> Iterator[tuple[int, int]]:
-    """Yields (prompt, answer) tokens of each sample with usable clips, where the passport could count none."""
-    facts = {fact.path: fact for fact in found.facts if fact.usable}
-    count = rough_counter(family_of(config[START]), loading.contract(config))
-    for sample in chain.from_iterable(splits.values()):
-        if all(path in facts for _, path in sample.media()):
-            yield count(sample, [facts[path] for _, path in sample.media()])
 
 
 def _bound(config: Config, data: str, loader: str, contract: str, held_out: float | None) -> Config:

@@ -25,12 +25,10 @@ from cookbook.training.rewards import WEIGHTS
 from data_tools import loading
 from data_tools.formats.source import safe_id
 
-SWAPS = [("sft", "rl"), ("lora", "rl_lora")]  # in the names of files that belong together
-NOT_COUNTED = (
-    "Lengths are not counted: {base}, whose tokenizer would count, is not on this disk. The files have the contract's "
-    "tokens of each clip, and rather too many for its words. To have them counted, fetch the base with "
-    "`hf download NAME --local-dir FOLDER`, delete this folder and make the job again with `--base FOLDER`."
-)
+SWAPS = (("sft", "rl"), ("lora", "rl_lora"), ("rl_lora", "lora"), ("rl", "sft"))  # in names of files of one scale
+NOT_COUNTED = """Lengths are not counted: {base} is not on this disk. The files have the contract's tokens of each clip,
+and rather too many for words. Fetch it (`hf download NAME --local-dir FOLDER`), make the job with `--base FOLDER`.
+"""
 README = """# {name}
 
 {counts} samples, read by `{loader}`. {steps}
@@ -49,19 +47,14 @@ The first step by cosmos-rl alone, on a machine with GPUs; adapters are then to 
 
 
 def pair(sft: str, rl: str, base: str = "") -> dict[str, str]:
-    """Returns the files to begin with: those named, the tiny ones, or one and what is beside it for the other step.
-
-    Raises DataError where there is no such file, and where the tiny ones would train a base of full size.
-    """
-    from cookbook.jobs import CONFIGS
-
+    """Returns the files to begin with, of one scale: one that is not named is the other's by its name. DataError."""
     if shape_of(base) and not (sft or rl):
         raise DataError(f"{base}: no base for the tiny files; add --config, such as configs/reason2/8b_lora_1gpu.toml")
-    if bool(sft) == bool(rl):
-        return {"sft": sft, "rl": rl} if sft else CONFIGS
-    file, swaps = Path(sft or rl), SWAPS if sft else [(new, old) for old, new in reversed(SWAPS)]
-    names = (file.with_name(re.sub(rf"(^|_){old}(?=[_.])", rf"\1{new}", file.name)) for old, new in swaps)
-    if not (other := next((str(name) for name in names if name != file and (ROOT / name).is_file()), "")):
+    sft = sft or ("" if rl else "configs/tiny_sft.toml")
+    file = Path(sft or rl)
+    names = (file.with_name(re.sub(rf"(^|_){old}(?=[_.])", rf"\1{new}", file.name)) for old, new in SWAPS)
+    other = next((str(name) for name in names if name != file and (ROOT / name).is_file()), "")
+    if not (other or (sft and rl)):
         raise DataError(f"{file}: add {'--rl-config' if sft else '--config'} FILE, for the same base and as many GPUs")
     return {"sft": sft or other, "rl": rl or other}
 

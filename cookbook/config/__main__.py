@@ -17,10 +17,7 @@ from cookbook.config.speed import PEAK_TFLOPS
 from cookbook.display.terminal import command_parser
 from cookbook.training.rewards import check_parts
 
-TOKENS = (
-    "its prompt with the clip and, but in RL, its answer; a passport has them as `longest`, in the data notebook, or "
-    "by python -m data_tools.passport DATA --model BASE --max-length 8192 --json"
-)
+TOKENS = "of the longest sample: prompt with clip and, but in RL, answer; `longest` in the data notebook's passport"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,16 +27,14 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("files", nargs="+", type=Path)
     check.add_argument("--gpus", type=int, help="visible GPUs of one node")
     check.add_argument("--samples", type=int, help="items in the training set")
-    check.add_argument("--tokens", type=int, help=f"of the longest sample: {TOKENS}")
+    check.add_argument("--tokens", type=int, help=TOKENS)
     compare = commands.add_parser("diff", help="default | custom | why, as Markdown")
     compare.add_argument("default", type=Path)
     compare.add_argument("custom", type=Path)
     book = commands.add_parser("plan", help="memory, steps, hours, disk; exit 1 where it does not fit")
     book.add_argument("file", type=Path)
-    told = {"gpus": "GPUs of one node", "gpu-gib": "GiB of each", "samples": "items in the training set",
-            "tokens": f"of a typical long sample: {TOKENS}"}  # fmt: skip
-    for name, words in told.items():
-        book.add_argument(f"--{name}", type=float if name == "gpu-gib" else int, required=True, help=words)
+    for name, kind in {"--gpus": int, "--gpu-gib": float, "--samples": int, "--tokens": int}.items():
+        book.add_argument(name, type=kind, required=True, help=TOKENS if name == "--tokens" else None)
     book.add_argument("--gpu", choices=PEAK_TFLOPS, default="H200", help="whose speed to take (default H200)")
     book.add_argument("--json", action="store_true")
     return parser

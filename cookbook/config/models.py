@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 from cookbook.config.document import Config
 from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL, Architecture, architecture, config_of
 from cookbook.runs import JOBS, ROOT
 
 NOT_TAKEN = "Cosmos3"  # in a name: a checkpoint of reasoner and generator, whose layout is not converted here
-SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+SIZES = {"hidden_size": "width", "num_hidden_layers": "layers", "num_attention_heads": "heads",
+         "num_key_value_heads": "kv_heads"}  # in a config.json, and here  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,6 @@ class Shape:
     kv_heads: int  # of 128 numbers each
     blocks: int  # of the vision tower
     tied: bool = False  # the output shares its weights with the embeddings
-
-    @property
-    def stated(self) -> tuple[str | int, ...]:
-        """The same in the words of a config.json: model_type, SIZES, the tower's depth."""
-        return self.family.model_type, self.width, self.layers, self.heads, self.kv_heads, self.blocks
 
     @property
     def cache_bytes(self) -> int:
@@ -64,8 +59,8 @@ def family_of(name: str) -> Architecture:
 def base_of(name: str) -> str:
     """Returns what a job's SFT begins with, where that is named and has not left a model yet; else the name itself."""
     with suppress(ValueError, OSError):
-        if Path(name).name == "sft" and not config_of(ROOT / name):
-            return str(Config.read(JOBS / Path(name).parent.name / "sft.toml")["policy.model_name_or_path"])
+        if (place := ROOT / name).name == "sft" and not config_of(place):
+            return str(Config.read(JOBS / place.parent.name / "sft.toml")["policy.model_name_or_path"])
     return name
 
 
@@ -76,8 +71,9 @@ def shape_of(name: str) -> Shape | None:
     with suppress(ValueError, OSError, LookupError, TypeError, AttributeError):  # the lint says what cannot be read
         stated = config_of(ROOT / base)
         text = stated.get("text_config", stated)  # older files have the language model's at the top
-        found = (stated["model_type"], *map(text.get, SIZES), stated["vision_config"]["depth"])
-        return next((model for model in MODELS.values() if model.stated == found), None)
+        sizes = {SIZES[key]: text[key] for key in SIZES} | {"blocks": stated["vision_config"]["depth"]}
+        near = (model for model in MODELS.values() if model.family.model_type == stated["model_type"])
+        return next((model for model in near if sizes.items() <= vars(model).items()), None)
     return None
 
 

@@ -64,7 +64,9 @@ STOCK = LORA | {
     (True, True, False): Way(0, 0.153e-3, 2.71e-3, base=0.303, runs="one run of 1,689 tokens (LOG.md, 2026-11-30)"),
     (True, True, True): Way(0, 0.062e-3, 0.82e-3, base=0.50, runs="one run of 13,531 tokens (LOG.md, 2026-12-01)"),
     (False, True, True): Way(0, 0.060e-3, 0.82e-3, base=0.50, runs="one run of 13,531 tokens (LOG.md, 2026-12-01)"),
-    (False, False, True): Way(0, 0.046e-3, 5.42e-3, base=0.21, runs="mini-batches of 6,765 tokens (LOG.md, 2026-12-01)"),
+    (False, False, True): Way(
+        0, 0.046e-3, 5.42e-3, base=0.21, runs="mini-batches of 6,765 tokens (LOG.md, 2026-12-01)"
+    ),
 }
 
 

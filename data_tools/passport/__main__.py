@@ -11,6 +11,7 @@ import logging
 import sys
 from pathlib import Path
 
+from cookbook.config.models import family_of
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
 from cookbook.runs import ROOT, path
@@ -20,7 +21,7 @@ from data_tools.passport.clips import CACHE
 from data_tools.passport.dataset import format_of, passport, read_layout
 from data_tools.passport.result import Passport
 
-CONTRACT = ROOT / "configs/prompts/captions.yaml"
+CONTRACT = "configs/prompts/[reason2_]captions.yaml"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--label", help="the field of the labels or rows whose balance is counted")
     parser.add_argument("--max-length", type=int, help="tokens; name every sample that would be cut (needs --model)")
     parser.add_argument("--model", help="the folder or name of the model whose tokenizer counts")
-    parser.add_argument("--contract", type=Path, default=CONTRACT, help="what the model sees (default %(default)s)")
+    parser.add_argument("--contract", type=Path, help=f"what the model sees (default {CONTRACT}, by --model)")
     parser.add_argument("--video-suffix", help=f"of the guide's layout (default {VIDEO_SUFFIX})")
     parser.add_argument("--label-suffix", help=f"of the guide's layout (default {LABEL_SUFFIX})")
     parser.add_argument(
@@ -52,7 +53,10 @@ def _check(args: argparse.Namespace) -> Passport:
             raise DataError("--max-length needs --model, whose tokenizer counts; for example --model models/tiny-base")
         from data_tools.passport.tokens import token_counter  # needs transformers, which takes seconds to load
 
-        count = token_counter(args.model, Contract.load(args.contract))
+        stated = args.contract or ROOT / CONTRACT.replace(
+            "[reason2_]", "reason2_" if family_of(args.model).stamped else ""
+        )
+        count = token_counter(args.model, Contract.load(stated))
     name, how = args.format or format_of(args.folder), {"cache": args.cache, "workers": args.workers}
     suffixes = {"video_suffix": args.video_suffix, "label_suffix": args.label_suffix}
     options = {key: said for key, said in suffixes.items() if said}

@@ -56,6 +56,15 @@ def _times(part: Mapping[str, Any], facts: ClipFacts) -> tuple[str, ...]:
     return stamps(Timing(facts.frames, rate).even(seen), rate)
 
 
+def rough_lengths(
+    splits: Mapping[str, Sequence[Sample]], clips: Sequence[ClipFacts], family: Architecture, contract: Contract
+) -> list[tuple[int, int]]:
+    """Returns (prompt, answer) tokens of each sample with usable clips, as `rough_counter` has them."""
+    facts, count = {clip.path: clip for clip in clips if clip.usable}, rough_counter(family, contract)
+    shown = [(sample, [facts.get(path) for _, path in sample.media()]) for rows in splits.values() for sample in rows]
+    return [count(sample, seen) for sample, seen in shown if all(seen)]
+
+
 def rough_counter(family: Architecture, contract: Contract) -> Count:
     """Returns what `token_counter` does where no tokenizer is there: vision as it is, and rather too many for words."""
     bound = contract.for_base(family)

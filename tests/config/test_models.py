@@ -50,9 +50,9 @@ def test_a_family_is_known_by_name_or_folder(qwen3):
 
 
 def config_json(model, nested):
-    kind, *sizes, depth = model.stated
-    text = dict(zip(SIZES, sizes))
-    return {"model_type": kind, "vision_config": {"depth": depth}} | ({"text_config": text} if nested else text)
+    text = {key: getattr(model, name) for key, name in SIZES.items()}
+    kind, tower = model.family.model_type, {"depth": model.blocks}
+    return {"model_type": kind, "vision_config": tower} | ({"text_config": text} if nested else text)
 
 
 @pytest.mark.parametrize("nested", [True, False])
