@@ -97,6 +97,7 @@ def one_step() -> dict:
         (jobs.BASE, {}, 2e-2),  # native attention is in bfloat16
         (jobs.BASE, {"train.sequence_packing": True, "train.compile": True}, 2e-2),
         ("models/tiny-qwen3", {}, 1e-3),
+        ("models/tiny-qwen3", {"train.compile": True}, 1e-3),
     ],
 )
 def test_the_first_loss_is_that_of_the_local_engine(runs, base, engine, within):
