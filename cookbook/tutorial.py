@@ -283,6 +283,15 @@ def begins_with(job: str) -> str:
     return ""
 
 
+def downloaded(name: str) -> bool:
+    """Whether the hub's cache has a model of this name."""
+    from huggingface_hub import try_to_load_from_cache
+
+    with suppress(ValueError):
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    return False
+
+
 def main() -> int:
     """Command line. Returns the exit code: 1 where a recipe's own check does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -296,9 +305,9 @@ def main() -> int:
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, help="instead: the recipes, all or those named")
     args = parser.parse_args()
     start = args.base or (begins_with(Path(args.job).name) if args.job else "")
-    if start and not next((ROOT / start).glob("**/*.safetensors"), None):
-        helps = "fetch it with `hf download NAME --local-dir FOLDER`, and name that folder with --base, or in the job's"
-        parser.exit(1, f"{start}: no such folder with *.safetensors, and all begins with it; {helps} files\n")
+    if start and not next((ROOT / start).glob("**/*.safetensors"), None) and not downloaded(start):
+        helps = "fetch it with `hf download NAME`, or with --local-dir FOLDER and name that folder in its place"
+        parser.exit(1, f"{start}: no such folder with *.safetensors, and all begins with it; {helps}\n")
     line, began = Line(sys.stdout), time.monotonic()
     if args.recipes is not None:
         names = args.recipes or RECIPES

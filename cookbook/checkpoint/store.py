@@ -87,9 +87,10 @@ def resolve(path: str | Path) -> Path:
     """Returns the export that a path stands for: the path itself, or the last export of a run or output folder.
 
     The last is `final`, as older engines name it, else the highest `step_N`; of an output folder with folders by time,
-    that of the newest which has one. Raises CheckpointError where an export is only half written.
+    that of the newest which has one. A name of the hub stands for what was downloaded of it.
+    Raises CheckpointError where an export is only half written.
     """
-    path = ROOT / path
+    path = _downloaded(path) or ROOT / path
     stamps = sorted((p for p in path.glob("[0-9]*") if p.name.isdigit() and p.is_dir()), key=lambda p: p.name)
     for place in (path, *reversed(stamps)):
         if exports := _exports(place):
@@ -101,6 +102,16 @@ def resolve(path: str | Path) -> Path:
     if unfinished := next(half, None):
         raise CheckpointError(f"{named(unfinished)}: is half written. Wait for the run, or take a step before it")
     return path
+
+
+def _downloaded(name: str | Path) -> Path | None:
+    """Returns where a hub's model lies that was downloaded before; None for a path, and for any other name."""
+    if (ROOT / name).exists():
+        return None
+    try:
+        return Path(snapshot_download(str(name), local_files_only=True))
+    except (OSError, ValueError):
+        return None
 
 
 def require_finished(run: Path, exports: Sequence[Path] = ()) -> None:
@@ -133,12 +144,7 @@ def start_of(folder: Path, base: str | Path | None = None) -> tuple[str | Path |
 
 def on_disk(name: str | Path) -> Path | None:
     """Returns the folder of a checkpoint: a path, or a hub's name that was downloaded before; None for neither."""
-    if (ROOT / name).exists():
-        return find(name)
-    try:
-        return Path(snapshot_download(str(name), local_files_only=True))
-    except (OSError, ValueError):
-        return None
+    return find(name) if (ROOT / name).exists() else _downloaded(name)
 
 
 def fetched(name: str) -> str:

@@ -1,12 +1,14 @@
 """Checkpoints: what a path stands for, which exports stay, which training state can be resumed."""
 
 import json
+import shutil
 
+import huggingface_hub
 import pytest
 import torch
 from checkpoint_makers import ADAPTER, BASE, make
 
-from cookbook import checkpoint
+from cookbook import checkpoint, tutorial
 from cookbook.checkpoint import CheckpointError, find, last_complete, write_checkpoint
 
 
@@ -20,6 +22,20 @@ def test_the_highest_step_counts_and_final_is_the_last(tmp_path):
     make(exports / "final")
     assert find(tmp_path) == exports / "final"
     assert find(exports / "step_9") == exports / "step_9"
+
+
+def test_a_hubs_model_that_was_downloaded_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.file_download, "HF_HUB_CACHE", str(tmp_path), raising=False)
+    with pytest.raises(CheckpointError, match="some/body"):
+        find("some/body")
+    place = tmp_path / "models--some--body"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs/main").write_text("abc")
+    shutil.copytree(BASE, place / "snapshots/abc")
+    assert find("some/body") == place / "snapshots/abc" and tutorial.downloaded("some/body")
+    assert not tutorial.downloaded("some/one") and not tutorial.downloaded("no name of the hub")
+    assert checkpoint.load("some/body")[1].tokenizer.vocab_size == checkpoint.load(BASE)[1].tokenizer.vocab_size
 
 
 def test_of_folders_by_time_the_newest_with_an_export_counts(tmp_path, caplog):
