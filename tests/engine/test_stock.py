@@ -1,5 +1,8 @@
 """Mini-batches of transformers' Qwen3-VL, laid out, teach what the engine's own order teaches."""
 
+import os
+import re
+import subprocess
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -165,3 +168,11 @@ def test_nothing_waits_for_the_gpu(taken, packer3, shown, kind):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert learned[0].item() == learned[1].item() == learned[2].item() > 0
+
+
+def test_two_ranks_reduce_the_gradients_of_both(engine, world, tmp_path):
+    """One shows clips and one words alone; the tiny base's head is tied."""
+    command = [sys.executable, ROOT / "tests/engine/two_ranks.py", ROOT / "models/tiny-qwen3", world, tmp_path]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | {"PYTHONPATH": ROOT})
+    found = [float(number) for number in re.findall(r"rank \d: (\S+) of \d\d+ gradients", ran.stdout)]
+    assert len(found) == 2 and max(found) < 1e-5, ran.stderr[-2000:]
