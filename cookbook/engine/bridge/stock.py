@@ -36,9 +36,9 @@ def install_stock() -> None:
 
 
 def is_known(model: torch.nn.Module) -> bool:
-    """Whether this is the engine's wrapper of transformers' Qwen3-VL."""
+    """Whether this is the engine's wrapper of transformers' Qwen3-VL, and attends as `install_stock` expects."""
     family = KNOWN.get(getattr(getattr(model, "hf_config", None), "model_type", None))
-    return bool(family and family.stamped)
+    return bool(family and family.stamped) and model.model.model.language_model.config._attn_implementation == "sdpa"
 
 
 def take_laid_out(model: torch.nn.Module, send: Callable[[Tensor], Tensor]) -> Callable:
