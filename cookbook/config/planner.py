@@ -148,7 +148,7 @@ def plan(
 
     `samples`: items in the training set. `tokens`: of a typical long sample, vision and text; in RL of its prompt.
     `gpu`: one of PEAK_TFLOPS. Memory reproduces the measured runs within 2 %, step times within 10 % on the same host;
-    RL times rest on three runs. With `advise`, a plan that does not fit names the first change that would.
+    RL times rest on four runs. With `advise`, a plan that does not fit names the first change that would.
     """
     told = {"gpus": gpus, "gpu_gib": gpu_gib, "samples": samples, "tokens": tokens}
     if odd := [f"{name} = {value}" for name, value in told.items() if not (name != "gpu_gib") <= value < 2**40]:

@@ -99,6 +99,16 @@ def native(engine, alone, stock):
 
 
 @pytest.fixture
+def policy(engine, qwen3, stock3):
+    """Qwen3-VL as the engine trains it: transformers' model, with the weights of the checkpoint."""
+    from cosmos_rl.policy.model.hf_models import HFModel
+
+    made = HFModel.from_pretrained(AutoConfig.from_pretrained(qwen3, trust_remote_code=False), str(qwen3))
+    made.model.load_state_dict(stock3.state_dict())
+    return made
+
+
+@pytest.fixture
 def rows(engine, packer, world, contract):
     """Four samples of several lengths, as the engine's packer makes them."""
     data = EngineDataset(road_vqa.read(world, "train", contract)[:8:2], Config.load(ROOT / "configs/tiny_sft.toml"))

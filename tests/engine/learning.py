@@ -1,8 +1,10 @@
 """One mini-batch through the engine's own model, as SFTTrainer.step_training takes it."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import torch
+from torch.distributed.device_mesh import init_device_mesh
 
 
 def collate(packer, rows, lays_out=True, longest=None):
@@ -51,3 +53,22 @@ def adapt(model):
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.02)
+
+
+def hand_over(model, ranks, dtype, kind="sft"):
+    """Let the engine compile transformers' model and share it by FSDP, as its trainer does, with a test's compiler."""
+    from cosmos_rl.policy.model.hf_models import parallelize
+
+    dims = SimpleNamespace(mesh=init_device_mesh("cpu", (ranks,), mesh_dim_names=("dp_shard_cp",)), pp_coord=(0, 1),
+                           cp_enabled=False, tp_enabled=False, pp_enabled=False, dp_shard_enabled=True,
+                           dp_replicate_enabled=False)  # fmt: skip
+    train = SimpleNamespace(compile=True, param_dtype=dtype, fsdp_reduce_dtype="float32", fsdp_offload=False,
+                            fsdp_reshard_after_forward="default",
+                            train_policy=SimpleNamespace(type=kind))  # fmt: skip
+    bare, torch.compile = torch.compile, partial(torch.compile, backend="aot_eager")
+    try:
+        parallelize.parallelize(model, dims, SimpleNamespace(train=train))
+    finally:
+        torch.compile = bare
+    assert train.compile is True
+    model.post_to_empty_hook(None)  # ties again what FSDP has parted

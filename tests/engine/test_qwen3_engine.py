@@ -9,7 +9,6 @@ import sys
 import pytest
 import torch
 from rollouts import backend, handed_out, roll_out
-from transformers import AutoConfig
 
 from cookbook.data.encoder import Encoder
 from cookbook.engine.bridge.attention import see_all
@@ -22,16 +21,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is in
 def prompts3(questions, contract3):
     """Questions on one clip, on none, and on two, as the engine hands them out."""
     return handed_out(questions, contract3)
-
-
-@pytest.fixture
-def policy(engine, qwen3, stock3):
-    """The model that the engine trains, with the weights of the checkpoint."""
-    from cosmos_rl.policy.model.hf_models import HFModel
-
-    made = HFModel.from_pretrained(AutoConfig.from_pretrained(qwen3, trust_remote_code=False), str(qwen3))
-    made.model.load_state_dict(stock3.state_dict())
-    return made
 
 
 def test_the_engine_has_no_model_and_no_packer_of_its_own_for_it(engine):

@@ -4,17 +4,13 @@ import os
 import re
 import subprocess
 import sys
-from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from learning import adapt, collate, learn
+from learning import adapt, collate, hand_over, learn
 from PIL import Image
 from torch._dynamo.utils import counters
-from torch.distributed.device_mesh import init_device_mesh
-from transformers import AutoConfig
 
 from cookbook.config import Config
 from cookbook.data.samples import Sample, message, text
@@ -30,19 +26,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is in
 
 
 @pytest.fixture
-def policy(engine, qwen3, stock3):
-    """The model that the engine trains, with the weights of the checkpoint, in float64."""
-    from cosmos_rl.policy.model.hf_models import HFModel
-
-    made = HFModel.from_pretrained(AutoConfig.from_pretrained(qwen3, trust_remote_code=False), str(qwen3))
-    made.model.load_state_dict(stock3.state_dict())
-    made.model.double().train()
-    return made
-
-
-@pytest.fixture
 def taken(policy, packer3):
-    """The same, which takes what is laid out, and a packer that lays it out."""
+    """The model that the engine trains, in float64, which takes what is laid out; and a packer that lays it out."""
+    policy.model.double().train()
     packer3.positions = take_laid_out(policy, send)
     yield policy
     del packer3.positions
@@ -98,38 +84,24 @@ def test_loss_and_gradients_are_those_of_the_engines_rows(taken, packer3, shown,
 
 
 @pytest.fixture
-def compiled(monkeypatch):
-    """Function: hands a model to the engine as its trainer does, `train.compile` set, with a compiler for tests."""
-    from cosmos_rl.policy.model.hf_models import parallelize
-
-    def hand_over(model, kind="sft"):
-        monkeypatch.setattr(torch, "compile", partial(bare, backend="aot_eager"))
-        dims = SimpleNamespace(mesh=init_device_mesh("cpu", (1,), mesh_dim_names=("dp_shard_cp",)), pp_coord=(0, 1),
-                               cp_enabled=False, tp_enabled=False, dp_shard_enabled=True,
-                               dp_replicate_enabled=False, pp_enabled=False)  # fmt: skip
-        policy = SimpleNamespace(type=kind)
-        train = SimpleNamespace(compile=True, param_dtype="bfloat16", fsdp_reduce_dtype="float32", fsdp_offload=False,
-                                fsdp_reshard_after_forward="default", train_policy=policy)  # fmt: skip
-        parallelize.parallelize(model, dims, SimpleNamespace(train=train))
-        assert train.compile is True
-
-    bare = torch.compile
-    for module in (attention, stock):  # on a CPU it reads the edges; on CUDA one kernel takes them
+def apart(monkeypatch):
+    """Attention outside of what is compiled: on a CPU it reads the edges; on CUDA one kernel takes them."""
+    for module in (attention, stock):
         monkeypatch.setattr(module, "attend_packed", torch._dynamo.disable(attention.attend_packed))
     torch._dynamo.reset()
-    yield hand_over
+    yield
     torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_compiled_layers_with_adapters_learn_under_fsdp(taken, packer3, shown, compiled, alone, recompute):
+def test_compiled_layers_with_adapters_learn_under_fsdp(taken, packer3, shown, apart, alone, recompute):
     taken.model.float()
     adapt(taken)
     if recompute:
         taken.set_gradient_checkpointing_enabled(True)
     found = shown("clips")
     want, grads = learn(taken, packer3, collate(packer3, found))
-    compiled(taken)
+    hand_over(taken, 1, "bfloat16")
     counters.clear()
     got, ours = learn(taken, packer3, collate(packer3, found))
     assert counters["stats"]["unique_graphs"] and all(
@@ -141,9 +113,9 @@ def test_compiled_layers_with_adapters_learn_under_fsdp(taken, packer3, shown, c
         assert like > 0.9, (name, like)
 
 
-def test_grpo_is_not_compiled(taken, compiled, alone):
+def test_grpo_is_not_compiled(taken, alone):
     with pytest.raises(AssertionError, match="Compile is not supported"):
-        compiled(taken, kind="grpo")
+        hand_over(taken, 1, "bfloat16", kind="grpo")
 
 
 @pytest.mark.gpu

@@ -6,15 +6,12 @@ an error where they wait for each other. Run by `test_stock.py`: python tests/en
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
-from learning import collate, learn
+from learning import collate, hand_over, learn
 from rollouts import config
-from torch.distributed.device_mesh import init_device_mesh
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from cookbook.config import Config
@@ -36,7 +33,7 @@ def main(rank: int, base: str, world: str, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     bridge.install()
     from cosmos_rl.dispatcher.data.packer import HFVLMDataPacker
-    from cosmos_rl.policy.model.hf_models import HFModel, parallelize
+    from cosmos_rl.policy.model.hf_models import HFModel
     from cosmos_rl.utils.util import call_setup
 
     call_setup(packer := HFVLMDataPacker(), config(**{"policy.model_name_or_path": base}))
@@ -52,14 +49,7 @@ def main(rank: int, base: str, world: str, folder: str) -> None:
     model.set_gradient_checkpointing_enabled(True)
     alone = [learn(model, packer, collate(packer, part))[1] for part in rows]
     want = {name: (alone[0][name] + alone[1][name]) / 2 for name in alone[0].keys() & alone[1].keys()}
-    torch.compile = partial(torch.compile, backend="aot_eager")
-    dims = SimpleNamespace(mesh=init_device_mesh("cpu", (2,), mesh_dim_names=("dp_shard_cp",)), pp_coord=(0, 1),
-                           cp_enabled=False, tp_enabled=False, dp_shard_enabled=True, dp_replicate_enabled=False,
-                           pp_enabled=False)  # fmt: skip
-    train = SimpleNamespace(compile=True, param_dtype="float32", fsdp_reduce_dtype="float32", fsdp_offload=False,
-                            fsdp_reshard_after_forward="default", train_policy=SimpleNamespace(type="sft"))  # fmt: skip
-    parallelize.parallelize(model, dims, SimpleNamespace(train=train))
-    model.post_to_empty_hook(None)  # ties again what FSDP has parted, as the trainer does
+    hand_over(model, 2, "float32")
     got = learn(model, packer, collate(packer, rows[rank]))[1]
     assert got.keys() == want.keys()
     far = {name: (got[name].full_tensor() - want[name]).norm() / (want[name].norm() + 1e-9) for name in sorted(want)}
