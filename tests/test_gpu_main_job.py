@@ -1,6 +1,6 @@
 """The main job on cosmos-rl ends as on the local engine: data, SFT, RL, and every held-out question. `make test-gpu`.
 
-Five minutes each; side by side: python -m pytest -m gpu -n 3 -s tests/test_gpu_main_job.py
+Eight minutes, side by side, and what they found: python -m pytest -m gpu -n 3 -rP tests/test_gpu_main_job.py
 """
 
 import os
@@ -28,7 +28,7 @@ WITHIN = 0.05
 @pytest.mark.parametrize(
     ("base", "keys"), [("models/tiny-base", {}), ("models/tiny-base", FAST), ("models/tiny-qwen3", {})]
 )
-def test_the_main_job_ends_as_on_the_local_engine(runs, monkeypatch, capsys, base, keys):
+def test_the_main_job_ends_as_on_the_local_engine(runs, monkeypatch, base, keys):
     monkeypatch.setattr(launch, "PORT", PORT)
     sft = {"train.epoch": 4, "custom.clips": -1} | READ | keys
     for step, longer in (("sft", sft), ("rl", {"train.max_num_steps": 30})):
@@ -36,8 +36,7 @@ def test_the_main_job_ends_as_on_the_local_engine(runs, monkeypatch, capsys, bas
         pipeline.train(job, engine="cosmos-rl", gpus=1)
     comparison, _ = pipeline.evaluate(job)
     right = {name: found["accuracy"] for name, found in comparison["models"].items()}
-    with capsys.disabled():
-        print(f"\n{base}, {' '.join(keys) or 'as shipped'}: {right} of {comparison['n']}")
+    print(f"{base}, {' '.join(keys) or 'as shipped'}: {right} of {comparison['n']}")
     for step, least in zip(("sft", "rl"), LOCAL[base]):
         assert right[step] >= least - WITHIN, right
     assert comparison["paired"]["rl_vs_sft"]["p"] < 0.05

@@ -5,7 +5,7 @@ differ, tensors and files: `python -m cookbook.deploy quantise … --form w4a16`
 as the model takes them, and config.json, tokenizer and processor are copied. Vision tower and lm_head stay as they are.
 W4A16 (GPTQ) is calibrated; FP8_DYNAMIC and NVFP4A16 need no clip. A group of weights with one scale has 128 of them (16
 in NVFP4A16), which divides the rows of the published models; where it does not, as in the tiny ones (64), the largest
-part that does. Run by us on a CPU, for the tiny models of both families; neither on a GPU nor for 7B: LOG.md.
+part that does. Run by us for the tiny models of both families on a CPU, and for 7B's shape on an H200: LOG.md.
 
     .venv-deploy/bin/python configs/deploy/llm_compressor.py runs/mine/rl OUT --scheme FP8_DYNAMIC
     .venv-deploy/bin/python configs/deploy/llm_compressor.py runs/mine/rl OUT --scheme W4A16 --calibration FOLDER

@@ -118,7 +118,7 @@ def _seconds(view: View, tokens: int, gpu: str) -> float:
     """Returns the seconds of one optimizer step; in GRPO with its generation, where that is known."""
     shards, packed, batches, rows = _shape(view, tokens)
     size = _model(view).parameters / SEVEN.parameters
-    seconds = step_seconds(round(packed * size), batches, way(view, shards), gpu)
+    seconds = step_seconds(round(packed * size), batches, way(view, shards), gpu, tokens)
     if not view.is_rl:
         return seconds
     seconds *= SHARED_FACTOR if _shares_prompts(view) else APART_FACTOR if view.has_lora else RL_FACTOR

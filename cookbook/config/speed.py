@@ -25,25 +25,30 @@ ADAM, SMALL = "train.optm_name", "AdamW8bit"  # torchao's, whose moments take a 
 WHOLE = 12.6 / 15.4  # of whole bfloat16 weights, what keeping them through a step adds to its peak (one run)
 LANGUAGE = ["model.layers"]  # the language model's layers, by the names of the engine's own model
 LANGUAGE_STOCK = ["language_model.layers"]  # and of transformers'
-STOCK_GIB = 2.8  # that a card shows as used beside what its allocator reserves else
+SHORT = 1_690  # tokens of the samples that were measured, but for some
+STOCK_GIB = 4.4  # that a card shows as used beside what its allocator reserves else
 TOWER = 0.6766e9 / PARAMETERS_7B  # the vision tower's share
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way through a mini-batch: max(floor, base + rate x tokens) seconds, and GiB a token until it ends."""
+    """One way through a mini-batch: max(floor, base + rate x tokens) seconds, and GiB a token until it ends.
+
+    `longer`: seconds a token, for each token of its sample beyond SHORT; fitted to 8,190 of 7B and of 8B, compiled.
+    """
 
     floor: float
     rate: float
     gib: float
     rest: float = 0.0  # seconds a step
     base: float = 0.0
+    longer: float = 5.6e-9
     runs: str = "measured before packing; with logits of all tokens, so both are upper bounds (LOG.md, 2026-11-22)"
 
 
 # all weights: recomputed, one sample a mini-batch, and logits of all tokens; on one GPU also packed and compiled
-FULL = Way(0.675, 0.258e-3, 2.59e-3, rest=0.4)
-FULL_ALONE = Way(0.47, 0.258e-3, 2.59e-3, rest=0.4)
+FULL = Way(0.675, 0.258e-3, 2.59e-3, rest=0.4, longer=0)  # one sample of 516 to 9,716 tokens
+FULL_ALONE = Way(0.47, 0.258e-3, 2.59e-3, rest=0.4, longer=0)
 FULL_PACKED = Way(0, 0.13e-3, 1.0e-3, rest=0.35, base=0.17, runs="one run of 3,380 tokens (LOG.md, 2026-11-30)")
 FULL_KEPT = Way(0, 0.118e-3, 10.9e-3, rest=0.25, base=0.03, runs="16 mini-batches of 3,380 tokens (LOG.md, 2026-11-30)")
 # the same of the language model alone, the tower frozen
@@ -66,7 +71,7 @@ STOCK = LORA | {
     (True, True, True): Way(0, 0.062e-3, 0.82e-3, base=0.50, runs="one run of 13,531 tokens (LOG.md, 2026-12-01)"),
     (False, True, True): Way(0, 0.060e-3, 0.82e-3, base=0.50, runs="one run of 13,531 tokens (LOG.md, 2026-12-01)"),
     (False, False, True): Way(
-        0, 0.046e-3, 5.42e-3, base=0.21, runs="mini-batches of 6,765 tokens (LOG.md, 2026-12-01)"
+        0, 0.070e-3, 5.42e-3, base=0.05, runs="mini-batches of 3,378 to 16,390 tokens (LOG.md, 2026-12-01)"
     ),
 }
 
@@ -126,16 +131,17 @@ def peak(view: View, parameters: float, shards: int, tokens: float) -> float:
     return memory(parameters, shards, tokens, way(view, shards), state(view), whole)
 
 
-def step_seconds(tokens: int, batches: int, how: Way, gpu: str = "H200") -> float:
-    """Returns the seconds of one optimizer step of `batches` mini-batches of `tokens` each, on every GPU."""
+def step_seconds(tokens: int, batches: int, how: Way, gpu: str = "H200", length: int = SHORT) -> float:
+    """Returns the seconds of one optimizer step of `batches` mini-batches of `tokens`, from samples of `length`."""
     slower = PEAK_TFLOPS["H200"] / PEAK_TFLOPS[gpu]
-    return batches * max(how.floor, how.base + tokens * how.rate * slower) + how.rest * slower
+    rate = how.rate + how.longer * max(length - SHORT, 0)
+    return batches * max(how.floor, how.base + tokens * rate * slower) + how.rest * slower
 
 
 def used(peak: float, native: bool = True) -> float:
     """Returns GiB that the card shows as used: the allocator reserves 3 to 9 % more, CUDA itself takes 1.4 GiB.
 
-    For a family that the engine has no model of its own for it is STOCK_GIB more, as in 8B's two runs.
+    For a family that the engine has no model of its own for it is STOCK_GIB more, by 8B's three runs.
     """
     return peak * 1.03 + 1.4 + (0 if native else STOCK_GIB)
 

@@ -322,6 +322,17 @@ def useful(model: torch.nn.Module, tokens: int, patches: int) -> float:
     return total
 
 
+def empty_gpu() -> None:
+    """Give back what the row before left: engine and compiled code hold on to a model, above all if it failed."""
+    gc.collect()
+    for left in [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)]:
+        if left.is_cuda:
+            left.untyped_storage().resize_(0)
+    torch.cuda.empty_cache()
+    if (kept := torch.cuda.memory_allocated() / 2**30) > 0.5:
+        print(f"{kept:.1f} GiB of the row before are still there, and count in the next", flush=True)
+
+
 def measure(step: Callable[[int], float], steps: int) -> tuple[float, list[float], float]:
     """Returns (median seconds of the later steps, losses, peak GiB)."""
     torch.cuda.reset_peak_memory_stats()
@@ -424,9 +435,8 @@ def table(
         return engine_step(engine_config(model, contract, edits), packer, samples)
 
     for name in names:
-        gc.collect()
-        torch.cuda.empty_cache()
         torch._dynamo.reset()
+        empty_gpu()
         try:
             began = time.perf_counter()
             step = stepper(name)

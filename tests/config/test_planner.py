@@ -168,20 +168,41 @@ def test_the_measured_rl_run_on_one_gpu_is_reproduced():
 
 
 @pytest.mark.parametrize(
-    ("changes", "seconds", "gib"),
+    ("changes", "samples", "tokens", "seconds", "gib"),
     [
-        ({MINI: 4}, 1.080, 53.6),  # as shipped, for shorter samples
-        ({MINI: 8, RECOMPUTE: True}, 1.361, None),
-        (SLOW | {MINI: 8, COMPILE: True}, 1.388, 27.9),
-        (SLOW, 4.61, 21.61),  # as it was shipped before, with logits of all tokens
+        ({MINI: 4}, 8, 1691, 1.080, 53.6),  # as shipped, for shorter samples
+        ({MINI: 8, RECOMPUTE: True}, 8, 1691, 1.361, None),
+        (SLOW | {MINI: 8, COMPILE: True}, 8, 1691, 1.388, 27.9),
+        (SLOW, 8, 1691, 4.61, 21.61),  # as it was shipped before, with logits of all tokens
+        ({MINI: 2}, 16, 1689, 2.41, 36.28),  # as shipped, through the launcher
+        ({MINI: 2}, 4, 8195, 3.621, 103.7),
+        ({MINI: 1}, 4, 8195, 3.736, None),
+        ({MINI: 1, RECOMPUTE: True}, 4, 8195, 5.351, None),
     ],
 )
-def test_the_measured_sft_of_8b_is_reproduced(changes, seconds, gib):
-    """Eight samples of 1,691 tokens a step."""
-    config = Config.load("configs/reason2/8b_lora_1gpu.toml").edit({BATCH: 8} | changes)
-    found = plan(config, gpus=1, gpu_gib=141, samples=8, tokens=1691)
+def test_the_measured_sft_of_8b_is_reproduced(changes, samples, tokens, seconds, gib):
+    config = Config.load("configs/reason2/8b_lora_1gpu.toml")
+    config = config.edit({BATCH: samples, "policy.model_max_length": 16384} | changes)
+    found = plan(config, gpus=1, gpu_gib=141, samples=samples, tokens=tokens)
     assert found.hours * 3600 / found.steps == pytest.approx(seconds, rel=0.05)
-    assert gib is None or found.peak_gib == pytest.approx(gib, rel=0.02)
+    assert gib is None or found.peak_gib == pytest.approx(gib, rel=0.03)
+
+
+def test_what_a_card_shows_as_used_by_8b_is_reproduced():
+    config = Config.load("configs/reason2/8b_lora_1gpu.toml").edit({BATCH: 16})
+    found = plan(config, gpus=1, gpu_gib=141, samples=16, tokens=1689)
+    assert used(found.peak_gib, native=False) == pytest.approx(43.73, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tokens", "seconds", "gib"),
+    [({BATCH: 4, MINI: 2}, 8194, 3.021, 94.4), ({BATCH: 64, MINI: 64}, 102, 0.525, 48.8)],
+)
+def test_the_plan_of_7b_holds_for_long_and_short_samples(changes, tokens, seconds, gib):
+    config = Config.load("configs/sft_1gpu_lora.toml").edit({"policy.model_max_length": 16384} | changes)
+    found = plan(config, gpus=1, gpu_gib=141, samples=changes[BATCH], tokens=tokens)
+    assert found.hours * 3600 / found.steps == pytest.approx(seconds, rel=0.15)
+    assert found.peak_gib == pytest.approx(gib, rel=0.03)
 
 
 def test_the_measured_rl_of_8b_is_reproduced():
