@@ -2,7 +2,7 @@
 
 python -m cookbook.deploy quantise runs/tutorial/rl runs/tutorial/deploy/int8 --form int8
 python -m cookbook.deploy serve runs/tutorial/deploy/int8 --port 8000
-python -m cookbook.deploy compare full=runs/tutorial/rl int8=runs/tutorial/deploy/int8 --data FOLDER
+python -m cookbook.deploy compare full=runs/tutorial/rl int8=runs/tutorial/deploy/int8
 python -m cookbook.deploy card runs/tutorial/deploy/int8 --repo me/road --licence apache-2.0
 python -m cookbook.deploy push runs/tutorial/deploy/int8 --repo me/road
 """
@@ -32,6 +32,15 @@ def _contract(given: argparse.Namespace) -> Contract:
     return quantise.contract_of(given.path, Contract.load(ROOT / given.contract) if given.contract else None)
 
 
+def _config_of(path: str, why: str) -> str:
+    """Returns the configuration of the run that a checkpoint is of. Raises ValueError, with why it is needed."""
+    folder = quantise.form_of(path)[0]
+    config = (run_of(folder) or folder) / "config.toml"
+    if not config.is_file():
+        raise ValueError(f"{path}: is of no run, and {why}")
+    return str(config)
+
+
 def _quantise(given: argparse.Namespace) -> None:
     if given.form not in quantise.BY_LLM_COMPRESSOR:
         print(named(quantise.quantise(given.path, given.out, given.form)))
@@ -41,10 +50,8 @@ def _quantise(given: argparse.Namespace) -> None:
     if given.form == "w4a16":
         from cookbook import jobs
 
-        config = (run_of(folder) or folder) / "config.toml"
-        if not config.is_file():
-            raise ValueError(f"{given.path}: is of no run, and w4a16 is calibrated on what a run was trained on")
-        train, contract, _ = jobs.evaluation_samples("", "", "", "", "train", str(config))
+        config = _config_of(given.path, "w4a16 is calibrated on what a run was trained on")
+        train, contract, _ = jobs.evaluation_samples("", "", "", "", "train", config)
         clips = quantise.calibration(train, contract, folder, ROOT / f"{given.out}.calibration")
         line += f" --calibration {named(clips)}"
     print(f"make deploy-env     # once\n{line}")
@@ -70,7 +77,9 @@ def _compare(given: argparse.Namespace) -> bool:
 
     named_forms = dict(form.split("=", 1) if "=" in form else (form, form) for form in given.forms)
     first = next(iter(named_forms.values()))
-    samples, contract, _ = jobs.evaluation_samples(given.data, "", "", given.contract or first, given.split)
+    why = "without --data a run's unseen clips are asked"
+    config = "" if given.data else _config_of(first.removeprefix(SERVED), why)
+    samples, contract, _ = jobs.evaluation_samples(given.data, "", "", given.contract or first, given.split, config)
     samples, asked = samples[: given.questions], {}
     compare.require_references(sample.answer for sample in samples)  # before all of them are asked
     for name, place in named_forms.items():
@@ -133,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     add["serve"].add_argument("--reasoning-parser", default="", help="of vLLM: qwen3, deepseek_r1")
     what = "the first is the one to be as good as; serve:PATH is served, asked and stopped"
     add["compare"].add_argument("forms", nargs="+", metavar="NAME=PATH", help=what)
-    add["compare"].add_argument("--data", required=True)
+    add["compare"].add_argument("--data", default="", help="default: what the run of the first has not trained on")
     add["compare"].add_argument("--split", default="")
     add["compare"].add_argument("--questions", type=int)
     add["compare"].add_argument("--margin", type=float, default=0.05, help="share of right answers that may be lost")

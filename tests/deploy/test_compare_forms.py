@@ -75,6 +75,7 @@ def test_the_commands_lead_from_a_checkpoint_to_an_upload(full, tmp_path, sample
         ("quantise nowhere OUT", "there is no such folder"),
         ("serve FULL --ours --host 0.0.0.0", "add --open"),
         ("quantise FULL OUT --form w4a16", "is of no run, and w4a16 is calibrated on what a run was trained on"),
+        ("compare full=FULL", "is of no run, and without --data a run's unseen clips are asked"),
         ("serve models/tiny-base --line vllm", "carries no contract.yaml; name one with --contract"),
         ("card FULL --repo me/road", "name it with --licence"),
         ("push FULL --repo road", "it is OWNER/NAME"),
