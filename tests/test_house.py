@@ -46,8 +46,9 @@ SAME = {
 # speed, a second family of models, and the room deploy; 15,840 before steps were recorded and prompts shared;
 # 16,112 and 6,008 before boxes in space; 16,290 and 4,933 before the local engine trained adapters and chosen parts,
 # and mini-batches were laid out before a GPU sees them; 5,010, 16,745 and 6,210 before a base was known in any folder,
-# choices in the words alone, lengths without a tokenizer, and Qwen3-VL's mini-batches were laid out
-LIMITS = {"road": 5_028, "cookbook": 17_066, "data_tools": 6_274}
+# choices in the words alone, lengths without a tokenizer, and Qwen3-VL's mini-batches were laid out; 5,028 and 17,066
+# before prompt files said for how many seconds they hold, and the plan knew long samples
+LIMITS = {"road": 5_034, "cookbook": 17_089, "data_tools": 6_274}
 
 
 def files(*places: str) -> list[Path]:

@@ -54,7 +54,7 @@ def test_hours_and_prices_are_the_planner_s(file, gpus, hours, price):
     a_gpu_hour = float(re.search(r"\$ ([\d.]+) a GPU hour", FIRST)[1])
     config = Config.load(file)
     if config.kind == "grpo":
-        config = config.edit({"train.max_num_steps": int(re.search(r"(\d+) steps", FIRST)[1])})
+        config = config.edit({"train.max_num_steps": int(re.search(r"--steps (\d+)", FIRST)[1])})
     found = plan(config, gpus=int(gpus), gpu_gib=gib, samples=samples, tokens=tokens, gpu="H100")
     assert found.fits and hours == f"{found.hours:.1f}"
     assert price == f"{found.hours * int(gpus) * a_gpu_hour:.0f}"

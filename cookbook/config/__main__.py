@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, kind in {"--gpus": int, "--gpu-gib": float, "--samples": int, "--tokens": int}.items():
         book.add_argument(name, type=kind, required=True, help=TOKENS if name == "--tokens" else None)
     book.add_argument("--gpu", choices=PEAK_TFLOPS, default="H200", help="whose speed to take (default H200)")
+    book.add_argument("--steps", type=int, help="stop after so many: train.max_num_steps")
     book.add_argument("--json", action="store_true")
     return parser
 
@@ -69,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
         if command == "diff":
             print(difference(Config.read(args["default"]), Config.read(args["custom"])).markdown())
             return 0
-        found = plan(Config.read(args.pop("file")), **args)
+        config, steps = Config.read(args.pop("file")), args.pop("steps")
+        found = plan(config if steps is None else config.edit({"train.max_num_steps": steps}), **args)
     except (ConfigError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

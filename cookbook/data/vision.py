@@ -79,6 +79,12 @@ def clip_tokens(
     return seen // TEMPORAL_PATCH * (h // family.unit) * (w // family.unit)
 
 
+def stamp_tokens(seconds: float, fps: float, max_frames: int = MAX_FRAMES) -> int:
+    """Returns what the times of a clip take of Qwen3-VL's text: a token a digit, four, and two around the frames."""
+    seen = frames_seen(seconds, fps, most=max_frames)
+    return sum(6 + sum(map(str.isdigit, time)) for time in stamps(range(seen), seen / seconds))
+
+
 def stamps(places: Sequence[float], rate: float) -> tuple[str, ...]:
     """Returns what Qwen3-VL's processor writes before each step of two frames: the middle of their times.
 

@@ -378,3 +378,10 @@ def test_lint_and_plan_start_at_once():
         assert heavy == []
         times.append(float(seconds))
     assert min(times) < 2  # 0.2 on quiet cores; any of those packages takes seconds
+
+
+def test_the_command_plans_so_many_steps(capsys):
+    arguments = ["plan", str(ROOT / "configs/sft.toml"), "--gpus", "4", "--gpu-gib", "80", "--samples", "10000"]
+    assert main([*arguments, "--tokens", "2000", "--steps", "5", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 5
+    assert main([*arguments, "--tokens", "2000", "--steps", "-5"]) == 1

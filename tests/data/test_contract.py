@@ -1,11 +1,13 @@
 """The contract: one prompt, one answer format, one parser, one hash."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from cookbook.data.architecture import QWEN2_5_VL, QWEN3_VL
 from cookbook.data.contract import Contract, ContractError
+from cookbook.data.vision import clip_tokens, stamp_tokens
 from cookbook.runs import ROOT
 
 LETTERS, BINARY = ("A", "B", "C", "D"), ("Yes", "No")
@@ -183,3 +185,23 @@ def test_the_published_pixels_of_reason2_follow_from_those_of_reason1():
 def test_limits_that_are_nobodys_stay(contract):
     odd = replace(contract, vision=replace(contract.vision, min_pixels=1000))
     assert odd.for_base(QWEN3_VL) == odd == odd.for_base(QWEN2_5_VL)
+
+
+@pytest.mark.parametrize("name", ["captions", "reason2_captions", "reason2_choices"])
+def test_a_prompt_file_says_up_to_which_seconds_a_clip_fits(name):
+    """In any shape; and of twice the seconds it does not."""
+    file = ROOT / f"configs/prompts/{name}.yaml"
+    said = " ".join(line.lstrip("# ") for line in file.read_text(encoding="utf-8").splitlines())
+    words = int(re.search(r"with (\d+) tokens", said)[1])
+    fits = re.findall(r"below ([\d,]+)(?: for clips)? up to (\d+) s", said)
+    sees, family = Contract.load(file).vision, QWEN3_VL if "reason2" in name else QWEN2_5_VL
+
+    def most(seconds):
+        limits = {"total_pixels": sees.total_pixels, "max_frames": sees.max_frames, "family": family}
+        shapes = [(1920, 1080), (1080, 1920), (640, 480), (1000, 1000), (2048, 512)]
+        found = (clip_tokens(seconds, sees.fps, *shape, sees.max_pixels, sees.min_pixels, **limits) for shape in shapes)
+        return max(found) + family.stamped * stamp_tokens(seconds, sees.fps, sees.max_frames) + words
+
+    assert fits
+    for limit, seconds in ((int(limit.replace(",", "")), int(seconds)) for limit, seconds in fits):
+        assert all(most(n) < limit for n in range(1, seconds + 1)) and most(2 * seconds) > limit
