@@ -142,9 +142,10 @@ def test_nothing_waits_for_the_gpu(taken, packer3, shown, kind):
     assert learned[0].item() == learned[1].item() == learned[2].item() > 0
 
 
-def test_two_ranks_reduce_the_gradients_of_both(engine, world, tmp_path):
-    """One shows clips and one words alone; the tiny base's head is tied."""
-    command = [sys.executable, ROOT / "tests/engine/two_ranks.py", ROOT / "models/tiny-qwen3", world, tmp_path]
+@pytest.mark.parametrize("base", ["models/tiny-base", "models/tiny-qwen3"])
+def test_two_ranks_reduce_the_gradients_of_both(engine, world, tmp_path, base):
+    """One shows clips and one words alone; the heads of both are tied."""
+    command = [sys.executable, ROOT / "tests/engine/two_ranks.py", ROOT / base, world, tmp_path]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | {"PYTHONPATH": ROOT})
     found = [float(number) for number in re.findall(r"rank \d: (\S+) of \d\d+ gradients", ran.stdout)]
     assert len(found) == 2 and max(found) < 1e-5, ran.stderr[-2000:]
