@@ -5,8 +5,9 @@ that it keeps out of training and evaluation (none for a mere warning). A clip t
 is worth most: test before validation before training. Used by `data_tools.passport`.
 """
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from data_tools.passport.findings import ERROR, WARNING, Finding
 # re-encoding moves a value of a clip's look by at most 12 of 255 (quality 28 to 45, half the size, 5 % darker, measured
 # on 60 clips of the road world); any two of its 500 different clips were at least 22 apart
 NEAR = 12
+COUNTER = re.compile(r"(.*/)?[A-Za-z]{0,12}[-_ ]?\d{1,6}")  # a clip's name that any other data set has too
 DOMINANT = 0.8  # a label that more than this share of a split carries
 
 Media = tuple[tuple[str, Path], ...]
@@ -112,21 +114,33 @@ def check_clips(items: Sequence[Item], facts: Facts, folder: Path | None) -> Che
 
 def check_leaks(items: Sequence[Item], facts: Facts, folder: Path | None, near: int) -> Check:
     """Yields what stands in two splits: by group, by content, or (a warning, but kept out too) by look."""
-    ranks, users, groups = _ranks(items), _users(items), defaultdict(list)
+    ranks, users, groups, told = _ranks(items), _users(items), defaultdict(list), set()
     for item in items:
         groups[item.sample.group].append(item)
     for group, sharers in groups.items():
-        if len({item.split for item in sharers}) > 1:
+        if len({item.split for item in sharers}) > 1 and not _only_named_alike(str(group), sharers):
+            told.add(group)
             yield _leak(sharers, f"the group {shown(str(group))}", ERROR, ranks)
     for media in _same(facts):
         sharers = [item for medium in media for item in users[medium]]
-        # where the group is the same too, it has been told already
-        if len({item.split for item in sharers}) > 1 and len({item.sample.group for item in sharers}) > 1:
+        if len({item.split for item in sharers}) > 1 and not _is_told(sharers, told):
             yield _leak(sharers, f"the same clip ({_names(media, facts, folder)})", ERROR, ranks)
-    for one, other, distance in _alike(users, facts, near, ranks):
+    for one, other, distance in _alike(users, facts, near, ranks, told):
         names = _names([one, other], facts, folder)
         words = f"a clip that looks the same ({names}: no value is more than {distance} of 255 apart)"
         yield _leak(users[one] + users[other], words, WARNING, ranks)
+
+
+def _only_named_alike(group: str, sharers: Sequence[Item]) -> bool:
+    """Whether a group is the number of other clips in each split, 0007.mp4 or clip_12.mp4; content is looked at."""
+    shown_in = {item.media[0][1]: item.split for item in sharers if item.media}
+    counted = COUNTER.fullmatch(group) and all(f"/{group}." in clip.as_posix() for clip in shown_in)
+    return bool(counted) and all(item.media and shown_in[item.media[0][1]] == item.split for item in sharers)
+
+
+def _is_told(items: Sequence[Item], told: Collection[str]) -> bool:
+    """Whether all are of one group that has been told already."""
+    return len(groups := {item.sample.group for item in items}) == 1 and groups <= told
 
 
 def _ranks(items: Sequence[Item]) -> dict[str, int]:
@@ -147,7 +161,7 @@ def _leak(sharers: Sequence[Item], what: str, severity: str, ranks: Mapping[str,
     return Finding("leak" if severity == ERROR else "near-leak", severity, words, out[0].name, out[0].split), out
 
 
-def _alike(users: Mapping, facts: Facts, near: int, ranks: Mapping[str, int]) -> Iterator[tuple]:
+def _alike(users: Mapping, facts: Facts, near: int, ranks: Mapping[str, int], told: Collection[str]) -> Iterator[tuple]:
     """Yields (clip, clip of a split that is worth more, distance) where their looks are at most `near` apart.
 
     Each clip is told once, with the nearest. Only clips whose mean brightness is within `near` need comparing: no mean
@@ -168,7 +182,7 @@ def _alike(users: Mapping, facts: Facts, near: int, ranks: Mapping[str, int]) ->
         apart = np.abs(looks[others] - looks[i]).max(axis=1, initial=0)
         for k in np.argsort(apart, kind="stable")[: np.count_nonzero(apart <= near)]:
             other = media[others[k]]
-            if {x.sample.group for x in users[one]} != {x.sample.group for x in users[other]}:
+            if not _is_told(users[one] + users[other], told):
                 yield one, other, int(apart[k])
                 break
 

@@ -33,7 +33,6 @@ def test_one_question_to_one_clip_with_two_answers_is_named(data):
 
 LEAKS = {
     "the same content under another name": ("leak", BAD, lambda d: shutil.copy(clip(d, "t1", "test"), clip(d))),
-    "the same id": ("leak", "t1", lambda d: make.pair(d, "t1", 9, split="train")),
     "another encoding": ("near-leak", BAD, lambda d: make.write(clip(d), make.frames(5), codec="mpeg4", format="avi")),
     "half the size": ("near-leak", BAD, lambda d: make.write(clip(d), make.frames(5)[:, ::2, ::2])),
 }
@@ -50,6 +49,21 @@ def test_a_test_clip_in_the_training_set_is_kept_out_of_training(data, kind):
     assert (finding.code, finding.name) == (code, f"train/{key}") and "kept in test" in finding.message
     assert [(q.split, q.id) for q in found.quarantine] == [("train", key)]
     assert keys(found, data) == {"train": set(TRAIN), "test": set(TEST)}
+
+
+@pytest.mark.parametrize(("name", "leaks"), [("0f3c-77ab", True), ("0007", False), ("clip_12", False)])
+def test_one_name_in_two_splits_is_a_leak_unless_it_only_counts(data, name, leaks):
+    for n, split in enumerate(("train", "test")):
+        make.pair(data, name, 20 + n, split=split)
+    found = check(data)
+    assert [f.code for f in found.findings if f.code != "duplicate-clip"] == ["leak"] * leaks
+    assert keys(found, data) == {"train": {*TRAIN, *([] if leaks else [name])}, "test": {*TEST, name}}
+
+
+def test_a_counted_name_whose_clip_is_the_same_is_a_leak(data):
+    for split in ("train", "test"):
+        make.pair(data, "0007", 20, split=split)
+    assert [f.code for f in check(data).findings if f.severity == "error"] == ["leak"]
 
 
 def test_of_three_splits_the_test_keeps_its_clip_whatever_the_order(data):

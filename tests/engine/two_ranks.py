@@ -94,9 +94,7 @@ def main(rank: int, base: str, world: str, folder: str) -> None:
     assert got.keys() == want.keys()
     far = {name: (got[name].full_tensor() - want[name]).norm() / (want[name].norm() + 1e-9) for name in sorted(want)}
     if architecture(Path(base)).native:
-        del far[
-            "model.embed_tokens.weight"
-        ]  # a tied head, which 7B has not: the engine reduces no gradient of it
+        del far["model.embed_tokens.weight"]  # a tied head, which 7B has not: the engine reduces no gradient of it
     print(f"rank {rank}: {max(far.values()):.1e} of {len(far)} gradients", flush=True)
     dist.destroy_process_group()
 
