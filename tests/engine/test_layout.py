@@ -62,7 +62,10 @@ def test_loss_and_gradients_are_those_of_the_engines_packing(native, packer, sho
     logits = native(**given | {"position_ids": native.get_position_ids(**laid)[0]}).logits
     assert len(logits) == len(laid["label_ids"]) < laid["input_ids"].numel() / 2
     assert got == pytest.approx(want, rel=1e-6)
-    assert ours.keys() == grads.keys() and any(name.startswith("visual.") for name in ours) == (kind != "words")
+    assert any(name.startswith("visual.") for name in ours)
+    if kind == "words":  # the tower is shown an empty frame, which teaches nothing
+        grads |= {name: torch.zeros_like(grad) for name, grad in ours.items() if name.startswith("visual.")}
+    assert ours.keys() == grads.keys()
     for name, grad in grads.items():
         assert (ours[name] - grad).norm() <= 1e-4 * grad.norm() + 1e-9, name
 

@@ -90,6 +90,9 @@ def main(rank: int, base: str, world: str, folder: str) -> None:
     alone = [learn(model, packer, collate(packer, part))[1] for part in rows]
     want = {name: sum(found.get(name, 0) for found in alone) / 2 for name in {*alone[0], *alone[1]}}
     share()
+    model.eval()  # as in validation
+    assert learn(model, packer, collate(packer, rows[rank]), backward=False)[0] > 0
+    model.train()
     got = learn(model, packer, collate(packer, rows[rank]))[1]
     assert got.keys() == want.keys()
     far = {name: (got[name].full_tensor() - want[name]).norm() / (want[name].norm() + 1e-9) for name in sorted(want)}

@@ -19,11 +19,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 from cookbook.engine.bridge.sharing import MEDIA
-from cookbook.engine.bridge.stock import GRIDS, PLACES, install_stock, is_known, take_laid_out
+from cookbook.engine.bridge.stock import GRIDS, PLACES, install_stock, is_known, shown, take_laid_out
 
 
 def install_layout() -> str:
@@ -75,8 +74,7 @@ def _laid_out(bare: Callable) -> Callable:
     def collate(packer, samples: list[dict], computed_max_len: int, ignore_label_id: int) -> dict[str, Any]:
         batch = bare(packer, samples, computed_max_len, ignore_label_id)
         stock = getattr(packer, "positions", None)
-        # the engine shows transformers' model an empty frame where there is none; its own model gets one below
-        if not getattr(packer, "lays_out", False) or (stock and not any(pixels in batch for _, pixels, _ in MEDIA)):
+        if not getattr(packer, "lays_out", False):
             return batch
         lengths = [min(len(sample["input_ids"]), computed_max_len) for sample in samples]
         there = torch.arange(batch["input_ids"].shape[1]) < torch.tensor(lengths)[:, None]
@@ -94,12 +92,12 @@ def _laid_out(bare: Callable) -> Callable:
             "interested_tokens": places,
             "label_ids": following[places],
         }
+        media = [(token, pixels) for token, pixels, _ in MEDIA if pixels in batch]
+        made |= {pixels: batch[pixels] for _, pixels in media}
+        where = [(tokens == getattr(packer, token)).nonzero()[:, 0] for token, _ in media]
+        made[PLACES] = torch.cat([places[:0], *where])  # clips and images go through the tower together
         lists = {name: grid.tolist() for name, grid in grids.items()}
-        if lists:  # clips and images go through the tower together
-            there = [(token, pixels) for token, pixels, _ in MEDIA if pixels in batch]
-            made |= {pixels: batch[pixels] for _, pixels in there}
-            made[PLACES] = torch.cat([(tokens == getattr(packer, token)).nonzero()[:, 0] for token, _ in there])
-            lists[GRIDS] = [grid for grid in lists.values() for grid in grid]
+        lists[GRIDS] = [grid for grid in lists.values() for grid in grid]
         made = {name: send(value) for name, value in made.items()}
         return made | lists | {"max_seqlen": max(lengths)}
 
@@ -124,25 +122,16 @@ def send(value: Tensor) -> Tensor:
 
 
 def _as_laid_out(bare: Callable) -> Callable:
-    """Returns the model's `forward`, which takes what `_laid_out` made as it is.
-
-    GPUs that share a model gather each part when all of them call it. The engine calls the tower once for clips, once
-    for images and not at all for words, so that GPUs with other samples wait for ever, or take each other's weights.
-    Here it is called once, if need be for an empty frame (`tests/engine/two_ranks.py`).
-    """
+    """Returns the model's `forward`, which takes what `_laid_out` made as it is."""
 
     @wraps(bare)
     def forward(model, *args: Any, tokens: Tensor | None = None, **kwargs: Any):
         if tokens is None:
             return bare(model, *args, **kwargs)
         embedded = model.model.embed_tokens(tokens)
-        if there := [kwargs[pixels] for _, pixels, _ in MEDIA if pixels in kwargs]:
-            seen = model.visual(torch.cat(there), grid_thw=kwargs[GRIDS])
-            embedded = embedded.index_copy(1, kwargs[PLACES], seen.to(embedded.dtype)[None])
-        elif isinstance(model.visual, FSDPModule):
-            side, patch = model.visual.spatial_merge_size, model.visual.patch_embed.proj.weight.shape[1:].numel()
-            seen = model.visual(embedded.new_zeros(side**2, patch), grid_thw=[[1, side, side]])
-            embedded = embedded + 0 * seen.sum().to(embedded.dtype)
+        seen = model.visual(*shown(model.visual, embedded, kwargs))
+        seen = seen if kwargs[GRIDS] else seen[:0]
+        embedded = embedded.index_copy(1, kwargs[PLACES], seen.to(embedded.dtype)[None])
         places = kwargs["interested_tokens"]
         return model.model(
             inputs_embeds=embedded,

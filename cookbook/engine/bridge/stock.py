@@ -30,6 +30,7 @@ def install_stock() -> None:
     from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention
 
     HFModel.forward = _unfiltered(HFModel.forward)
+    HFModel.set_gradient_checkpointing_enabled = _recomputed(HFModel.set_gradient_checkpointing_enabled)
     parallelize.parallelize = _compiled(parallelize.parallelize)
     Qwen3VLVisionAttention.forward = _seen(Qwen3VLVisionAttention.forward)
     ALL_ATTENTION_FUNCTIONS["sdpa"] = _end_to_end(ALL_ATTENTION_FUNCTIONS["sdpa"])
@@ -38,7 +39,21 @@ def install_stock() -> None:
 def is_known(model: torch.nn.Module) -> bool:
     """Whether this is the engine's wrapper of transformers' Qwen3-VL, and attends as `install_stock` expects."""
     family = KNOWN.get(getattr(getattr(model, "hf_config", None), "model_type", None))
-    return bool(family and family.stamped) and model.model.model.language_model.config._attn_implementation == "sdpa"
+    text = model.model.model.language_model.config if family and family.stamped else None
+    return bool(text) and text._attn_implementation == "sdpa" and not text.attention_dropout
+
+
+def shown(tower, embedded: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, list]:
+    """Returns (pixels, grids) of a mini-batch, an empty frame's where it has words alone.
+
+    GPUs that share a model gather each part when all of them call it. The engine calls its own model's tower once for
+    clips, once for images and not at all for words, and transformers' not for words in validation, so that GPUs with
+    other samples wait for ever, or take one weight for another (`tests/engine/two_ranks.py`).
+    """
+    if there := [kwargs[pixels] for _, pixels, _ in MEDIA if pixels in kwargs]:
+        return torch.cat(there), kwargs[GRIDS]
+    side, patch = tower.spatial_merge_size, tower.patch_embed.proj.weight.shape[1:].numel()
+    return embedded.new_zeros(side**2, patch), [(1, side, side)]
 
 
 def take_laid_out(model: torch.nn.Module, send: Callable[[Tensor], Tensor]) -> Callable:
@@ -65,6 +80,22 @@ def _unfiltered(bare: Callable) -> Callable:
     return forward
 
 
+def _recomputed(bare: Callable) -> Callable:
+    """Returns the wrapper's method, by which adapters of the tower learn too.
+
+    Transformers' usual way of recomputing gives a block no gradient whose input has none: the tower's, behind frozen
+    weights (`tests/engine/test_stock.py`).
+    """
+
+    @wraps(bare)
+    def enable(model, enabled: bool) -> None:
+        bare(model, enabled)
+        if enabled and is_known(model):
+            model.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    return enable
+
+
 def _whole(model, bare: Callable) -> Callable:
     """Returns the `forward` of model and head: logits (labels, words) of what is laid out."""
     from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -74,8 +105,9 @@ def _whole(model, bare: Callable) -> Callable:
         if tokens is None:
             return bare(*args, **kwargs)
         embedded = model.model.language_model.embed_tokens(tokens)
-        pixels = torch.cat([kwargs[name] for _, name, _ in MEDIA if name in kwargs])
-        seen, inner = model.model.visual(pixels, kwargs[GRIDS])
+        seen, inner = model.model.visual(*shown(model.model.visual, embedded, kwargs))
+        if not kwargs[GRIDS]:
+            seen, inner = seen[:0], [layer[:0] for layer in inner]
         embedded = embedded.index_copy(1, kwargs[PLACES], seen.to(embedded.dtype)[None])
         named = ("position_ids", "cu_seqlens", "max_seqlen")
         hidden = model.model.language_model(
@@ -123,7 +155,7 @@ def _tower(tower, bare: Callable, send: Callable[[Tensor], Tensor]) -> Callable:
             return bare(hidden_states, grid_thw, **kwargs)
         place = places if tower.pos_embed.weight.requires_grad else kept  # to make them, the GPU is waited for
         hidden = tower.patch_embed(hidden_states)
-        hidden = hidden + torch.cat([place(h, w).repeat(t, 1) for t, h, w in grid_thw])
+        hidden = hidden + torch.cat([place(h, w).repeat(t, 1) for t, h, w in grid_thw]).to(hidden.dtype)
         angles = torch.cat([angles_of(h, w).repeat(t, 1) for t, h, w in grid_thw])
         sizes = [h * w for t, h, w in grid_thw for _ in range(t)]
         edges = send(torch.tensor([0, *accumulate(sizes)], dtype=torch.int32))
@@ -174,6 +206,8 @@ def _compiled(bare: Callable) -> Callable:
             for block in (*model.lm_layers, *model.vision_layers):
                 block.forward = torch.compile(block.forward)
             config.train.compile = False
+            limits = torch._dynamo.config  # shapes of clips and of words; the engine raises it for validation alone
+            limits.recompile_limit = max(limits.recompile_limit, 64)
         try:
             return bare(model, parallel_dims, config, *args, **kwargs)
         finally:
