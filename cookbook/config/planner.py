@@ -185,12 +185,14 @@ def _faster(config: Config, parameters: float, gpu_gib: float, tokens: int, gpu:
     view = sound_view(config)[0]
     shards, _, _, rows = _shape(view, tokens)
     found = list(faster(view, parameters, shards, gpu_gib, tokens))
-    for key, value, why in found:
-        yield f"{key} = {json.dumps(value)}: {why}"
-    if found:
-        then = sound_view(config.edit({key: value for key, value, _ in found}))[0]
-        before, after = (rows * tokens / _seconds(v, tokens, gpu) for v in (view, then))
-    if found and after > before:  # of weights on several GPUs no such run was made
+    if not found:
+        return
+    then = sound_view(config.edit({key: value for key, value, _ in found}))[0]
+    before, after = (rows * tokens / _seconds(v, tokens, gpu) for v in (view, then))
+    if after < before or _used(then, _peak(then, parameters, tokens)) > gpu_gib:
+        return
+    yield from (f"{key} = {json.dumps(value)}: {why}" for key, value, why in found)
+    if after > before:  # of weights on several GPUs no such run was made
         yield f"together {before:,.0f} to {after:,.0f} tokens/s on each GPU, from runs with packing or near it"
 
 

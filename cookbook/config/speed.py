@@ -182,9 +182,10 @@ def faster(view: View, parameters: float, shards: int, gpu_gib: float, tokens: i
     whole = changed.get(RESHARD) == "never"
     fits = [n for n in range(1, view[BATCH] + 1) if view[BATCH] % n == 0
             and memory(parameters, shards, n * scaled, how, size, whole) <= room]  # fmt: skip
-    if fits and fits[-1] > 1:
-        changed |= {} if stock else {PACK: True}
+    if fits and max(fits[-1], view[MINI]) > 1:
         changed[MINI] = next((n for n in fits if n * tokens >= 13_500), fits[-1])
+        changed |= {} if stock else {PACK: changed[MINI] > 1}
+        why |= {PACK: "one sample alone has nothing to pack"} if changed[MINI] == 1 else {}
     most = max(fits, default=inf) * scaled
     if shards > 1 and not stock and memory(parameters, shards, most, how, size, whole=True) < room:
         changed[RESHARD] = "never"

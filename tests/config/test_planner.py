@@ -1,6 +1,7 @@
 """The plan: reproduces what was measured, refuses what cannot fit, and imports nothing heavy."""
 
 import html
+import itertools
 import json
 import subprocess
 import sys
@@ -135,6 +136,26 @@ def test_what_a_plan_proposes_is_faster_and_fits(gib, at_once):
     assert before.fits and after.fits and after.hours < before.hours and int(keys[MINI]) == at_once
     assert (keys.get("policy.model_gradient_checkpointing") == "false") == (gib > 24)
     assert not [line for line in after.faster if "tokens/s" in line]
+
+
+SFT = [f"{folder}/{file.name}" for folder in ("configs", "configs/reason2")
+       for file in sorted((ROOT / folder).glob("*.toml")) if "rl" not in file.stem]  # fmt: skip
+
+
+@pytest.mark.parametrize("file", SFT)
+def test_what_a_plan_proposes_fits_and_is_not_slower(file):
+    """On any card, for any length: the keys are written into the file, which is planned again."""
+    config, proposed = Config.load(file), 0
+    for gib, tokens, gpus in itertools.product((24, 40, 80, 141), (500, 1700, 4000), (1, 4)):
+        known = {"gpus": gpus, "gpu_gib": gib, "samples": 10_000, "tokens": tokens}
+        before = plan(config, **known)
+        keys = [line.split(": ")[0].split(" = ") for line in before.faster if not line.startswith("together")]
+        if keys:
+            proposed += 1
+            after = plan(config.edit({key: json.loads(value) for key, value in keys}), **known)
+            assert after.fits and after.hours <= before.hours, (known, keys)
+            assert "tight" not in str(after.why) or "tight" in str(before.why), (known, keys)
+    assert proposed or "tiny" in file or not before.fits
 
 
 SLOW = {MINI: 1, COMPILE: False, RECOMPUTE: True, "policy.lora.target_modules": "all-linear"}
