@@ -207,6 +207,8 @@ def fitted(
         config = config.edit({"custom.test_share": TEST_SHARE})
         splits = loading.loader(loader).load(config)
     found = found or pipeline.check_data(config.edit({LENGTH: max(config[LENGTH], LONGEST)}), name, loader)
+    if not (usable := found.counts["train"]["usable"]):
+        raise DataError(f"{data}: no sample of train is usable; {next(iter(found.errors), 'it holds none')}")
     tokens = [counted for split in found.tokens.values() for counted in split]
     if not tokens:
         tokens = rough_lengths(splits, found.facts, family_of(config[START]), loading.contract(config))
@@ -220,7 +222,7 @@ def fitted(
         config = config.edit({"custom.contract": named(place)})
     if config.kind == "grpo" and any(sample.answer is None for sample in splits["validation"]):
         config = config.edit({"validation.enable": False})  # it counts right answers; these are whole texts
-    return config.edit(_sizes(config, found.counts["train"]["usable"], prompt, answer)), found
+    return config.edit(_sizes(config, usable, prompt, answer)), found
 
 
 def _bound(config: Config, data: str, loader: str, contract: str, held_out: float | None) -> Config:

@@ -51,6 +51,9 @@ def pair(sft: str, rl: str, base: str = "") -> dict[str, str]:
     if shape_of(base) and not (sft or rl):
         raise DataError(f"{base}: no base for the tiny files; add --config, such as configs/reason2/8b_lora_1gpu.toml")
     sft = sft or ("" if rl else "configs/tiny_sft.toml")
+    for file in filter(None, (sft, rl)):
+        if not (ROOT / file).is_file():
+            raise DataError(f"{file}: there is no such file")
     file = Path(sft or rl)
     names = (file.with_name(re.sub(rf"(^|_){old}(?=[_.])", rf"\1{new}", file.name)) for old, new in SWAPS)
     other = next((str(name) for name in names if name != file and (ROOT / name).is_file()), "")
@@ -68,6 +71,10 @@ def write_job(name: str, data: str, configs: dict[str, str], base: str = "", **h
     from cookbook import jobs
 
     folder = jobs.FOLDER / safe_id(name)
+    if name == jobs.NAME:
+        raise DataError(f"{name} is the job of the toy road; give yours another name")
+    if base.startswith(("/", "~", ".")) and not (ROOT / base).is_dir():
+        raise DataError(f"{base}: there is no such folder; --base takes one, or a name of the hub")
     if folder.exists():
         raise DataError(f"{named(folder)} is there already; edit it, delete it, or give another name")
     try:
@@ -83,6 +90,9 @@ def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dic
     from cookbook.pipeline import START
 
     name, begun = folder.name, {step: Config.load(file) for step, file in configs.items()}
+    for step, config in begun.items():
+        if (config.kind == "grpo") != (step == "rl"):
+            raise DataError(f"{configs[step]}: is of {config.kind}; --config takes one of SFT, --rl-config one of RL")
     folder.mkdir(parents=True)
     if given := how.get("contract"):  # the job's own from here on
         how = how | {"contract": named(shutil.copy(ROOT / given, folder / "contract.yaml"))}

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import clip_makers as make
 import pytest
 
 from cookbook import new
@@ -34,14 +35,35 @@ def test_it_says_what_it_reads_before_it_does(monkeypatch, tmp_path, capsys):
 ])  # fmt: skip
 def test_a_file_brings_the_other_steps_of_its_scale(sft, rl):
     assert new.pair(sft, "") == new.pair("", rl) == new.pair(sft, rl) == {"sft": sft, "rl": rl}
-    assert new.pair(sft, "mine.toml") == {"sft": sft, "rl": "mine.toml"}
+    assert new.pair(sft, "configs/rl_8gpu.toml") == {"sft": sft, "rl": "configs/rl_8gpu.toml"}
 
 
 @pytest.mark.parametrize(("asked", "add"), [
     (("configs/sft_1gpu_lora_24gb.toml", ""), "add --rl-config FILE"),
-    (("", "configs/reason2/2b_rl_lora_9gpu.toml"), "add --config FILE"),
+    (("configs/nofile.toml", ""), "nofile.toml: there is no such file"),
     (("", "", "nvidia/Cosmos-Reason2-8B"), "add --config, such as configs/reason2/8b_lora_1gpu.toml"),
 ])  # fmt: skip
 def test_scales_are_not_mixed(asked, add):
     with pytest.raises(DataError, match=add):
         new.pair(*asked)
+
+
+@pytest.mark.parametrize(("name", "given", "said"), [
+    ("tutorial", {}, "tutorial is the job of the toy road"),
+    ("mine", {"base": "/nowhere"}, "/nowhere: there is no such folder"),
+    ("mine", {"sft": "configs/rl.toml"}, "configs/rl.toml: is of grpo"),
+    ("mine", {"rl": "configs/sft.toml"}, "configs/sft.toml: is of sft"),
+])  # fmt: skip
+def test_what_can_make_no_job_is_told_before_data_are_read(name, given, said, runs, monkeypatch):
+    monkeypatch.setattr("cookbook.jobs.fitted", lambda *_, **__: pytest.fail("it was read"))
+    configs = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"} | given
+    with pytest.raises(DataError, match=said):
+        new.write_job(name, "anywhere", {step: configs[step] for step in ("sft", "rl")}, given.get("base", ""))
+
+
+def test_a_job_none_of_whose_training_samples_is_usable_is_refused(runs, tmp_path):
+    for n in range(4):
+        for split in ("train", "test"):
+            make.pair(tmp_path, f"0f3c-77ab-{n}x", n, split=split)
+    with pytest.raises(DataError, match=r"no sample of train is usable.*leak"):
+        new.write_job("mine", str(tmp_path), {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"})

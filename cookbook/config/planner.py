@@ -67,7 +67,8 @@ def _parameters(view: View) -> tuple[float, str]:
     """Returns the model's parameters, and where the number comes from."""
     name = view["policy.model_name_or_path"]
     known, model = shape_of(name), _model(view)
-    if not known and (files := list((ROOT / name).glob("**/*.safetensors"))):
+    files = [] if known else [f for at in ("*", "*/*", "*/*/*") for f in (ROOT / name).glob(f"{at}.safetensors")]
+    if files:
         largest = max(sum(f.stat().st_size for f in files if f.parent == home) for home in {f.parent for f in files})
         return largest / 2, f"{name}: the size of its files, two bytes a parameter"
     like = next(published.partition("/")[2] for published, shape in MODELS.items() if shape is model)

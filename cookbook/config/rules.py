@@ -167,6 +167,9 @@ def check_values(view: View) -> Iterator[Issue]:
             yield view.error(key, f"is {view[key]}; it must be above 0")
     if (share := view["policy.lora.lora_dropout"]) >= 1:
         yield view.error("policy.lora.lora_dropout", f"is {share}: nothing would be left; it must be below 1")
+    for key, what in {"policy.model_name_or_path": "a model's name or folder", "train.optm_lr": "a rate"}.items():
+        if view.stated(key) and view[key] in ("", []):
+            yield view.error(key, f"is empty; write {what}")
     rates, table = view["train.optm_lr"], view.config.table("train.optm_lr")
     named = {name: rate for name, rate in table.items() if f"train.optm_lr.{name}" not in view.bad}
     if table and "global" not in table:

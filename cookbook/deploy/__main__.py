@@ -21,7 +21,7 @@ from cookbook.checkpoint.lineage import run_of
 from cookbook.data.contract import Contract
 from cookbook.deploy import quantise, serve
 from cookbook.display.tables import verdicts
-from cookbook.display.terminal import command_parser
+from cookbook.display.terminal import command_parser, number_from
 from cookbook.evaluation.vllm import PROGRAM, take_port
 from cookbook.runs import ROOT, named, read_json, write_whole
 
@@ -75,8 +75,16 @@ def _compare(given: argparse.Namespace) -> bool:
     from cookbook import jobs
     from cookbook.deploy import compare
 
-    named_forms = dict(form.split("=", 1) if "=" in form else (form, form) for form in given.forms)
-    first = next(iter(named_forms.values()))
+    pairs = [form.split("=", 1) if "=" in form else (form, form) for form in given.forms]
+    if len(named_forms := dict(pairs)) < max(2, len(pairs)):
+        raise ValueError(f"{' '.join(given.forms)}: takes two forms or more, each with a name of its own, NAME=PATH")
+    if not 0 < given.margin < 1:
+        raise ValueError(f"--margin {given.margin}: takes a share of right answers above 0 and below 1, such as 0.05")
+    for place in named_forms.values():  # before any of them is asked
+        quantise.form_of(place.removeprefix(SERVED))
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
+    first = pairs[0][1]
     why = "without --data a run's unseen clips are asked"
     config = "" if given.data else _config_of(first.removeprefix(SERVED), why)
     samples, contract, _ = jobs.evaluation_samples(given.data, "", "", given.contract or first, given.split, config)
@@ -144,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     add["compare"].add_argument("forms", nargs="+", metavar="NAME=PATH", help=what)
     add["compare"].add_argument("--data", default="", help="default: what the run of the first has not trained on")
     add["compare"].add_argument("--split", default="")
-    add["compare"].add_argument("--questions", type=int)
+    add["compare"].add_argument("--questions", type=number_from(1))
     add["compare"].add_argument("--margin", type=float, default=0.05, help="share of right answers that may be lost")
     add["compare"].add_argument("--out", type=Path, help="a folder for the answers, and comparison.json for the card")
     add["card"].add_argument("--repo", required=True, help="OWNER/NAME on the hub")

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -182,3 +183,15 @@ def stderr_to(file: Path) -> Iterator[None]:
         os.close(before)
         if not file.stat().st_size:
             file.unlink()
+
+
+def number_from(low: float) -> Callable[[str], float]:
+    """Returns what reads a finite number of the type of `low`, which is the least."""
+
+    def number(text: str) -> float:
+        value = type(low)(text)
+        if not low <= value < inf:
+            raise argparse.ArgumentTypeError(f"{text}: takes a finite number from {low} on")
+        return value
+
+    return number

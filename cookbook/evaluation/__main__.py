@@ -14,15 +14,14 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from math import inf
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Thread
 
 from yaml import YAMLError
 
 from cookbook.data.answers import FORMATS
-from cookbook.display.terminal import command_parser, sigterm_exits
+from cookbook.display.terminal import command_parser, number_from, sigterm_exits
 from cookbook.evaluation import findings, scores
 from cookbook.evaluation.metrics import measure
 from cookbook.evaluation.predictions import read
@@ -129,18 +128,6 @@ def predict_file(given: argparse.Namespace) -> str:
     return f"{len(rows)} answers in {path}" + f", {failed} of them errors: ask again by the same command" * (failed > 0)
 
 
-def _from(low: float) -> Callable[[str], float]:
-    """Returns what reads a finite number of the type of `low`, which is the least."""
-
-    def number(text: str) -> float:
-        value = type(low)(text)
-        if not low <= value < inf:
-            raise argparse.ArgumentTypeError(f"{text}: takes a finite number from {low} on")
-        return value
-
-    return number
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("cookbook.evaluation", __doc__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="predict|score")
@@ -153,14 +140,14 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--loader", default="", help="a file with load(config); else that of the format")
     ask.add_argument("--contract", default="", help="prompt, form, vision limits; else the checkpoint's own")
     ask.add_argument("--split", default="", help="test, validation or train; else test where there is one, or all")
-    ask.add_argument("--questions", type=_from(1), help="only the first so many")
+    ask.add_argument("--questions", type=number_from(1), help="only the first so many")
     ask.add_argument("--out", required=True, type=Path, help="the file of the answers; it is continued")
     ask.add_argument("--name", default="", help="of the model in the rows; else that of the file")
-    ask.add_argument("--size", type=_from(1), default=64, help="questions answered together")
+    ask.add_argument("--size", type=number_from(1), default=64, help="questions answered together")
     ask.add_argument("--preset", default="", help="how answers are drawn, by a name of configs/generation.yaml")
-    ask.add_argument("--limit", type=_from(1), help="tokens of an answer; else as the preset or the contract says")
-    ask.add_argument("--temperature", type=_from(0.0), help="0 is greedy; else as the preset says")
-    ask.add_argument("--gpus", type=_from(1), default=1, help="one process for each")
+    ask.add_argument("--limit", type=number_from(1), help="tokens of an answer; else as preset or contract says")
+    ask.add_argument("--temperature", type=number_from(0.0), help="0 is greedy; else as the preset says")
+    ask.add_argument("--gpus", type=number_from(1), default=1, help="one process for each")
     served = ask.add_mutually_exclusive_group()
     served.add_argument("--server", default="", help="the address of an OpenAI-compatible server, ending in /v1")
     served.add_argument("--vllm", action="store_true", help="start vLLM, which must be installed, ask it, and stop it")

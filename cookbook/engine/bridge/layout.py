@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cookbook.engine.bridge.sharing import MEDIA
-from cookbook.engine.bridge.stock import GRIDS, PLACES, install_stock, is_known, shown, take_laid_out
+from cookbook.engine.bridge.stock import GRIDS, PLACES, install_stock, is_known, media_of, take_laid_out
 
 
 def install_layout() -> str:
@@ -129,7 +129,7 @@ def _as_laid_out(bare: Callable) -> Callable:
         if tokens is None:
             return bare(model, *args, **kwargs)
         embedded = model.model.embed_tokens(tokens)
-        seen = model.visual(*shown(model.visual, embedded, kwargs))
+        seen = model.visual(*media_of(model.visual, embedded, kwargs))
         seen = seen if kwargs[GRIDS] else seen[:0]
         embedded = embedded.index_copy(1, kwargs[PLACES], seen.to(embedded.dtype)[None])
         places = kwargs["interested_tokens"]

@@ -43,7 +43,7 @@ def is_known(model: torch.nn.Module) -> bool:
     return bool(text) and text._attn_implementation == "sdpa" and not text.attention_dropout
 
 
-def shown(tower, embedded: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, list]:
+def media_of(tower, embedded: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, list]:
     """Returns (pixels, grids) of a mini-batch, an empty frame's where it has words alone.
 
     GPUs that share a model gather each part when all of them call it. The engine calls its own model's tower once for
@@ -105,7 +105,7 @@ def _whole(model, bare: Callable) -> Callable:
         if tokens is None:
             return bare(*args, **kwargs)
         embedded = model.model.language_model.embed_tokens(tokens)
-        seen, inner = model.model.visual(*shown(model.model.visual, embedded, kwargs))
+        seen, inner = model.model.visual(*media_of(model.model.visual, embedded, kwargs))
         if not kwargs[GRIDS]:
             seen, inner = seen[:0], [layer[:0] for layer in inner]
         embedded = embedded.index_copy(1, kwargs[PLACES], seen.to(embedded.dtype)[None])
