@@ -101,9 +101,17 @@ def freezes_the_tower(view: View) -> bool:
     """Whether no weight of the vision tower learns, so that none has a gradient or moments."""
     model = shape_of(view["policy.model_name_or_path"]) or SEVEN
     tower = [name for name in published_names(model) if name.startswith(model.family.prefixes[0])]
-    patterns = view["policy.freeze_pattern"] or ()
+    chosen, frozen = view["policy.trainable_pattern"] or [""], view["policy.freeze_pattern"] or ()
+    flags = view.config.table("policy.trainable_map")
+
+    def learns(name: str) -> bool:
+        found = any(re.search(pattern, name) for pattern in chosen)
+        for path, flag in flags.items():  # the last one that holds
+            found = flag if f"{name}.".startswith(f"{path}.") else found
+        return found and not any(re.search(pattern, name) for pattern in frozen)
+
     with suppress(re.error):  # which the lint names
-        return all(any(re.search(pattern, name) for pattern in patterns) for name in tower)
+        return not any(map(learns, tower))
     return False
 
 

@@ -142,6 +142,19 @@ SFT = [f"{folder}/{file.name}" for folder in ("configs", "configs/reason2")
        for file in sorted((ROOT / folder).glob("*.toml")) if "rl" not in file.stem]  # fmt: skip
 
 
+@pytest.mark.parametrize("key", [
+    {"policy.freeze_pattern": ["^visual\\."]}, {"policy.trainable_pattern": ["^model\\."]},
+    {"policy.trainable_map": {"visual": False}},
+])  # fmt: skip
+def test_each_key_that_freezes_the_tower_is_seen(key):
+    config = Config.load("configs/sft_1gpu_141gb.toml")
+    known = {"gpus": 1, "gpu_gib": 141, "samples": 100, "tokens": 1690}
+    whole, frozen = plan(config, **known), plan(config.edit(key), **known)
+    assert frozen.peak_gib < whole.peak_gib - 5 and frozen.hours < whole.hours
+    some = config.edit({"policy.trainable_map": {"visual": False, "visual.merger": True}})
+    assert plan(some, **known).peak_gib == whole.peak_gib
+
+
 @pytest.mark.parametrize("file", SFT)
 def test_what_a_plan_proposes_fits_and_is_not_slower(file):
     """On any card, for any length: the keys are written into the file, which is planned again."""
