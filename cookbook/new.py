@@ -115,6 +115,10 @@ def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dic
         (folder / f"{step}.toml").write_text(head + text, encoding="utf-8")
     reasons = [] if written else ["No sample has a written answer, so there is no SFT."]
     reasons += [f"RL pays for {', '.join(works)}." if works else "No reward can check these answers: there is no RL."]
+    bare = [sample.id for sample in splits["train"] if not sample.options]
+    if works and 0 < len(bare) < len(splits["train"]):
+        told = f"{len(bare)} of {len(splits['train'])} training samples have no choices to read, such as {bare[0]}"
+        reasons.append(f"{told}; single_choice is for data that have them all.")
     reasons += [] if any(found.tokens.values()) else [NOT_COUNTED.format(base=begun["sft"].edit(start)[START])]
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.items())
     text = README.format(

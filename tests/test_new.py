@@ -1,5 +1,6 @@
 """`cookbook.new` says what it does, and what it imports first is light: each process that reads clips imports it."""
 
+import json
 import subprocess
 import sys
 
@@ -67,3 +68,16 @@ def test_a_job_none_of_whose_training_samples_is_usable_is_refused(runs, tmp_pat
             make.pair(tmp_path, f"0f3c-77ab-{n}x", n, split=split)
     with pytest.raises(DataError, match=r"no sample of train is usable.*leak"):
         new.write_job("mine", str(tmp_path), {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"})
+
+
+def test_what_takes_the_reward_for_choices_from_all_is_named(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("cookbook.jobs.FOLDER", tmp_path / "jobs")
+    lines = [{"video": f"v{n}.mp4", "question": "Which?\nA. car\nB. tree", "answer": "AB"[n % 2]} for n in range(8)]
+    lines[3] |= {"question": "What is it?", "answer": "A car that turns."}
+    (tmp_path / "data").mkdir()
+    for n, line in enumerate(lines):
+        make.write(tmp_path / "data" / line["video"], make.frames(n))
+    (tmp_path / "data" / "d.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    config = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"}
+    told = (new.write_job("mine", str(tmp_path / "data"), config) / "README.md").read_text()
+    assert "1 of 5 training samples have no choices to read, such as d-000003; single_choice" in " ".join(told.split())
