@@ -6,12 +6,14 @@ difference(Config.load("configs/tiny_sft.toml"), config)
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import tomlkit
+from tomlkit.items import InlineTable
 
 from cookbook.config import schema
 from cookbook.display.tables import Table
@@ -28,6 +30,20 @@ def _walk(table: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _walk(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _line_of(kind: type[Exception], text: str) -> int:
+    """Returns the first line up to which a text cannot be read for this reason, for a library that does not say it."""
+    lines = text.splitlines(keepends=True)
+
+    def fails(count: int) -> bool:
+        try:
+            tomlkit.parse("".join(lines[:count]))
+        except Exception as error:
+            return isinstance(error, kind)
+        return False
+
+    return bisect_left(range(1, len(lines) + 1), True, key=fails) + 1
 
 
 class Config:
@@ -47,7 +63,8 @@ class Config:
         try:
             return cls(tomlkit.parse(text), name)
         except (tomlkit.exceptions.TOMLKitError, RecursionError) as error:
-            raise ConfigError(f"{name}:{getattr(error, 'line', 1)}: not valid TOML ({error})") from None
+            line = getattr(error, "line", 0) or _line_of(type(error), text)
+            raise ConfigError(f"{name}:{line}: not valid TOML ({error})") from None
 
     @classmethod
     def read(cls, path: Path, name: str = "") -> "Config":
@@ -92,7 +109,8 @@ class Config:
             *tables, name = key.split(".")
             node = document
             for table in tables:
-                if not isinstance(node := node.setdefault(table, tomlkit.table()), Mapping):
+                made = tomlkit.inline_table() if isinstance(node, InlineTable) else tomlkit.table()
+                if not isinstance(node := node.setdefault(table, made), Mapping):
                     raise ConfigError(f"{self.name}: {table} is {node}, and must be a table")
             if value is None:
                 node.pop(name, None)
@@ -146,9 +164,7 @@ def _why(config: Config, key: str) -> str:
     if key not in config.stated:
         lines = re.findall(r"^# *([\w, ]+): (.+)$", config.text(), re.MULTILINE)
         return next((why for names, why in lines if key.split(".")[-1] in names.split(", ")), "")
-    item = config.document
-    for part in key.split("."):
-        item = item[part]
+    item = dict(_walk(config.document))[key]  # not part by part: a name in quotation marks may hold dots
     if isinstance(item, bool):  # tomlkit gives a plain one, without its comment
         return config.text().splitlines()[config.line(key) - 1].partition("#")[2].strip()
     return item.trivia.comment.lstrip("# ")

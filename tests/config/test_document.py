@@ -76,6 +76,27 @@ def test_missing_and_broken_files_say_so(tmp_path):
         Config.load(tmp_path / "broken.toml")
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[train]\nepoch = 1\n[policy]\nname = 1\nname = 2\n", 5),
+        ("x = [\n1,\n]\nepoch = 1\nepoch.x = 2\n", 5),
+        ("[train]\n[policy]\n[train]\nepoch = 1\n", 4),
+    ],
+)
+def test_what_stands_twice_is_reported_where_it_stands_again(text, line):
+    with pytest.raises(ConfigError, match=f"config:{line}: not valid TOML .*already exists"):
+        Config.parse(text)
+
+
+def test_a_quoted_name_with_dots_and_a_table_on_one_line_are_read_and_edited():
+    custom = Config.parse('[train.optm_lr]\n"visual.blocks" = 1e-6 # slow\n[policy.lora]\nrank_pattern = {"a.b" = 3}\n')
+    why = {key: why for key, _, _, why in difference(Config.parse(""), custom).rows}
+    assert why == {"train.optm_lr.visual.blocks": "slow", "policy.lora.rank_pattern.a.b": ""}
+    edited = Config.parse("policy = {model_max_length = 8}\n").edit({"policy.parallelism.tp_size": 1})
+    assert Config.parse(edited.text())["policy.parallelism.tp_size"] == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="cosmos-rl is installed on Linux only")
 def test_the_schema_and_the_files_are_what_the_engine_takes():
     """The schema is current, every stated value comes back."""
