@@ -23,7 +23,7 @@ from cookbook.data.samples import DataError, Sample, require_plain, require_targ
 from cookbook.engine import bridge, records
 from cookbook.engine.reward_calls import EngineReward, reference_text
 from cookbook.training.rewards import are_ours, reward_weights
-from data_tools.loading.samples import contract, require_step
+from data_tools.loading.samples import contract, gives_samples, require_step
 
 Load = Callable[[Config], dict[str, list[Sample]]]
 
@@ -90,7 +90,7 @@ def serve(load: Load, reward_fns: Sequence[Callable] | None = None) -> None:
     args, _ = parser.parse_known_args()  # the engine adds arguments of its own
     try:
         config = Config.load(Path(args.config).resolve())
-        splits = cache(lambda: load(config))
+        splits = cache(lambda: gives_samples(load, inspect.getfile(load))(config))
         ours = reward_fns is None and are_ours(config)
         if ours:
             reward_fns = [EngineReward(reward_weights(config), contract(config))]

@@ -15,9 +15,12 @@ import importlib.util
 import logging
 import math
 import re
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +34,7 @@ from cookbook.data.samples import DataError, Sample
 from cookbook.runs import ROOT, named
 from data_tools import formats
 from data_tools.formats import hub
-from data_tools.formats.source import PASSPORT, Problems
+from data_tools.formats.source import PASSPORT, Problems, shown
 from data_tools.loading.splits import hold_out, subset
 from data_tools.passport import read_quarantine
 
@@ -85,17 +88,40 @@ def contract(config: Config) -> Contract:
 def loader(path: str | Path) -> ModuleType:
     """Returns a loader file: its function `load(config)` gives what `cosmos-rl --config X.toml FILE` trains on.
 
-    Raises DataError where the file is missing or has no such function.
+    Raises DataError where the file is missing, does not run or has no such function, and `load` where it does not give
+    samples by split.
     """
     path = ROOT / path
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if not path.is_file() or spec is None:
         raise DataError(f"{path}: no such loader file; those of the project are in data_tools/")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        own = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line, why = getattr(error, "lineno", None) or (own or [1])[-1], getattr(error, "msg", error)
+        raise DataError(f"{path}:{line}: does not run, so it loads nothing: {type(error).__name__}: {why}") from None
     if not callable(getattr(module, "load", None)):
         raise DataError(f"{path}: has no function load(config); see data_tools/llava_sft.py")
+    module.load = gives_samples(module.load, path)
     return module
+
+
+def gives_samples(load: Callable[[Config], Splits], file: str | Path) -> Callable[[Config], Splits]:
+    """Returns the `load` of a loader file; it raises DataError where that gives anything else than samples by split."""
+
+    @wraps(load)
+    def checked(config: Config) -> Splits:
+        splits = load(config)
+        parts = splits if isinstance(splits, dict) else {}
+        kinds = {type(row) for rows in parts.values() for row in (rows if isinstance(rows, (list, tuple)) else [rows])}
+        if not parts.keys() >= {"train", "validation"} or kinds - {Sample}:
+            wanted = 'it must give {"train": [Sample, …], "validation": […]}; see data_tools/llava_sft.py'
+            raise DataError(f"{file}: load(config) gives {shown(reprlib.repr(splits))}; {wanted}")
+        return splits
+
+    return checked
 
 
 def loader_for(data: str, format: str = "") -> str:

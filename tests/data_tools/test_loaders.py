@@ -14,7 +14,7 @@ from cookbook.data.samples import DataError, text
 from cookbook.runs import ROOT
 from data_tools import formats
 from data_tools.formats.av_folder import VIDEO_SUFFIX
-from data_tools.loading import contract, custom, load, require_step
+from data_tools.loading import contract, custom, load, loader, require_step
 from data_tools.loading.engine import EngineDataset
 from data_tools.passport import passport
 
@@ -40,6 +40,24 @@ def test_every_loader_gives_training_and_validation_by_clip(name, folders):
     assert all(path.is_file() for part in splits.values() for r in part for _, path in r.media())
     samples = EngineDataset(splits["train"], config(folder, kind))
     assert [m["role"] for m in samples[0]][-1] == ("assistant" if kind == "sft" else "user")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def load(config):\n    return 5\n", r"load\(config\) gives 5; it must give"),
+        ("def load(config):\n    return {}\n", r"gives \{\}; it must give"),
+        ("def load(config):\n    return {'train': [5], 'validation': []}\n", r"gives \{'train': \[5\].*; it must give"),
+        ("def load(config):\n    return {'train': 5, 'validation': []}\n", "it must give"),
+        ("\ndef load(config:\n    return 5\n", r"own\.py:2: does not run, .*SyntaxError: '\(' was never closed"),
+        ("import os\nimport there_is_none\n", r"own\.py:2: does not run, .*No module named 'there_is_none'"),
+        ("x = 1\n\nx.y\n", r"own\.py:3: does not run, .*AttributeError"),
+    ],
+)
+def test_a_loader_file_of_ones_own_that_fails_is_named(text, told, tmp_path, av):
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(DataError, match=told):
+        loader(tmp_path / "own.py").load(config(av))
 
 
 @pytest.mark.fault("inputs")
