@@ -27,6 +27,7 @@ from typing import Any
 
 from cookbook.data.samples import DataError, Sample
 from data_tools.formats import av_folder, hf_rl, hf_sft, hub, llava, samples_jsonl, saved
+from data_tools.formats.sink import alone
 from data_tools.formats.source import LENIENT, Place, Problems, read_text, shown, skipping
 
 FORMATS = {m.__name__.rpartition(".")[2]: m for m in (av_folder, hf_sft, hf_rl, llava, saved, samples_jsonl)}
@@ -71,6 +72,8 @@ def _candidates(place: Path) -> list[Path]:
     """Returns the files whose first item tells the format: of the folder, else of its folders (subsets of the hub)."""
     if place.is_file():
         return [place]
+    if not place.is_dir():
+        raise DataError(f"{place}: is neither a file nor a folder; name one of the two")
     below = [child for child in sorted(place.iterdir()) if child.is_dir()]
     return hub.data_files(place) or [file for folder in below for file in hub.data_files(folder)]
 
@@ -140,9 +143,11 @@ def write(
 ) -> Counter[str]:
     """Write a dataset, with its clips. Returns what had no place in the format, and for how many samples.
 
-    A sample that the format cannot hold raises DataError, or goes into `problems`. Nothing is ever overwritten.
+    A sample that the format cannot hold raises DataError, or goes into `problems`. Nothing is ever overwritten, and
+    one process at a time writes into a folder. Raises RunError on a full disk.
     """
-    return _module(format).write(samples, path, problems, **options)
+    with alone(Path(path).parent if Path(path).suffix in (".json", ".jsonl") else Path(path)):
+        return _module(format).write(samples, path, problems, **options)
 
 
 def _module(name: str) -> Any:

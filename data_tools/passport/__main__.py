@@ -14,8 +14,10 @@ from pathlib import Path
 from cookbook.config.models import family_of
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
+from cookbook.display.terminal import number_from
 from cookbook.runs import ROOT, path
 from data_tools import formats
+from data_tools.formats import hub
 from data_tools.formats.av_folder import LABEL_SUFFIX, VIDEO_SUFFIX
 from data_tools.passport.clips import CACHE
 from data_tools.passport.dataset import format_of, passport, read_layout
@@ -42,15 +44,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cache", type=Path, default=path(CACHE), help="where facts of clips are kept (default %(default)s)"
     )
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=number_from(0), default=2)
     return parser
 
 
 def _check(args: argparse.Namespace) -> Passport:
     count = None
+    if args.out and args.out.is_dir():
+        raise DataError(f"--out {args.out}: is a folder; name a file, such as {args.out / 'passport.json'}")
     if args.max_length is not None:
         if not args.model:
             raise DataError("--max-length needs --model, whose tokenizer counts; for example --model models/tiny-base")
+        if not ((ROOT / args.model).exists() or Path(args.model).exists() or hub.HUB_NAME.fullmatch(args.model)):
+            raise DataError(f"--model {args.model}: no such folder; name one, or a model of the hub (OWNER/NAME)")
         from data_tools.passport.tokens import token_counter  # needs transformers, which takes seconds to load
 
         stated = args.contract or ROOT / CONTRACT.replace(
@@ -72,11 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         found = _check(args)
-    except DataError as error:
-        print(error, file=sys.stderr)
+        if args.out:
+            found.write(args.out)
+    except (ValueError, OSError, RuntimeError) as error:  # a contract, a model, a place that cannot be read or written
+        print(" ".join(str(error).split()), file=sys.stderr)
         return 2
-    if args.out:
-        found.write(args.out)
     usable, total = (sum(counts[key] for counts in found.counts.values()) for key in ("usable", "samples"))
     told = f"{len(found.errors)} errors, {len(found.findings) - len(found.errors)} warnings; {usable} of {total}"
     if args.json:

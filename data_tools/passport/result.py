@@ -15,6 +15,7 @@ from typing import Any
 
 from cookbook.data.samples import DataError, Sample
 from cookbook.display.tables import Table
+from cookbook.runs import write_whole
 from data_tools.formats.source import parse_json, read_text, shown
 from data_tools.passport.clips import ClipFacts
 from data_tools.passport.findings import ERROR, Finding
@@ -80,12 +81,15 @@ class Passport:
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
     def write(self, path: str | Path) -> Path:
-        """Write passport.json: the hash, what it covers, and beside it the decode times, which it does not cover."""
+        """Write passport.json: the hash, what it covers, and beside it the decode times, which it does not cover.
+
+        Raises OSError or RunError where it cannot be written.
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         times = {split: round(seconds, 3) for split, seconds in self.decode_seconds.items()}
         text = json.dumps({"hash": self.hash} | self.as_dict() | {"decode_seconds": times}, indent=1)
-        path.write_text(text + "\n", encoding="utf-8")
+        write_whole(path, f"{text}\n".encode())
         return path
 
     def markdown(self) -> str:

@@ -19,6 +19,7 @@ from cookbook.data.architecture import USUAL, Architecture, architecture
 from cookbook.data.contract import Contract
 from cookbook.data.samples import MEDIA, DataError, Sample, control_tokens, require_plain
 from cookbook.data.vision import FPS, clip_tokens, frames_seen, image_tokens, spell, stamps
+from cookbook.runs import ROOT
 from data_tools.passport.checks import Count
 from data_tools.passport.clips import ClipFacts
 
@@ -90,10 +91,15 @@ def token_counter(model: str | Path, contract: Contract | None = None) -> Count:
 
     With `contract`, its system prompt and its limits are added first, as training does. The prompt goes up to where the
     assistant's last turn begins; the answer ends with the end-of-turn token (the line break behind it has no label).
+    Raises CheckpointError for a tokenizer that does not load.
     """
     from transformers import AutoTokenizer  # takes seconds to load
 
-    tokenizer, family = AutoTokenizer.from_pretrained(model, trust_remote_code=False), architecture(Path(model))
+    from cookbook.checkpoint.filled import explained
+
+    place = ROOT / model if (ROOT / model).exists() else Path(model)  # else a name of the hub
+    with explained(place, "its tokenizer does not load; name a model that is there, or copy its tokenizer files again"):
+        tokenizer, family = AutoTokenizer.from_pretrained(str(place), trust_remote_code=False), architecture(place)
     control, bound = control_tokens(tokenizer), contract and contract.for_base(family)
 
     def count(sample: Sample, facts: Sequence[ClipFacts]) -> tuple[int, int]:

@@ -327,6 +327,39 @@ def test_the_command_refuses_what_is_no_dataset(tmp_path, capsys):
     assert main([str(tmp_path), "--max-length", "9"]) == 2 and "--model" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["data", "--out", "."], "is a folder; name a file, such as"),
+        (["data", "--out", "/dev/null/p.json"], "/dev/null"),
+        (["data", "--max-length", "9", "--model", "gone"], "--model gone: no such folder"),
+        (["data", "--max-length", "9", "--model", "cut"], "its tokenizer does not load"),
+        (["data", "--max-length", "9", "--model", "models/tiny-base", "--contract", "gone.yaml"], "gone.yaml"),
+        (["data", "--max-length", "9", "--model", "models/tiny-base", "--contract", "cut.yaml"], "is not YAML"),
+        (["/dev/null"], "is neither a file nor a folder"),
+        (["loop"], "loop"),
+        (["x" * 300], "too long"),
+    ],
+)
+def test_the_command_ends_in_one_line_for_what_it_cannot_read_or_write(arguments, told, data, tmp_path, capfd):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    shutil.copytree(ROOT / "models/tiny-base", tmp_path / "cut")
+    (tmp_path / "cut/tokenizer.json").write_text("{")
+    (tmp_path / "cut.yaml").write_text("a: [")
+    there = {"data": data, "cut": tmp_path / "cut", "cut.yaml": tmp_path / "cut.yaml", "loop": tmp_path / "loop"}
+    assert quick(*(there.get(word, word) for word in arguments)) == 2
+    err = capfd.readouterr().err
+    assert told in err and err.count("\n") == 1
+
+
+def test_a_model_is_named_from_the_projects_root_wherever_one_stands(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert quick(data, "--max-length", "4096", "--model", "models/tiny-base") == 0
+    with pytest.raises(SystemExit):
+        main([str(data), "--workers", "-3"])
+    assert "--workers: -3: takes a finite number from 0 on" in capsys.readouterr().err
+
+
 def test_the_command_runs_from_a_shell_with_workers_and_counts_tokens(data, tmp_path):
     command = [sys.executable, "-m", "data_tools.passport", str(data), "--cache", str(tmp_path / "c"),
                "--max-length", "60", "--model", str(ROOT / "models/tiny-base"),
