@@ -60,7 +60,7 @@ def convert(
     """Convert a dataset. Returns the report; `options` are those of the source's `read`.
 
     `balance_by` names a field, or is "" for the samples' own labels. Raises DataError where nothing can be read or
-    written, and where `out` is there already.
+    written, and where `out` is there already; OSError or RunError on a full disk.
     """
     name = format or formats.detect(source)
     report = Conversion(name)
@@ -113,8 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
         how = {"part": args.part, "balance_by": args.balance, "shares": args.split, "seed": args.seed}
         options = formats.stated_options(name, args.media, args.hub_subset)
         report = convert(args.source, args.out, args.to, format=name, **how, **options)
-    except DataError as error:
-        print(f"convert: {error}", file=sys.stderr)
+    except (DataError, OSError, RuntimeError) as error:  # a place that cannot be read or written, a full disk
+        print(f"convert: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     print(report)
     return 0

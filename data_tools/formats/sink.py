@@ -7,13 +7,15 @@ Here a name is bound to the file it came from, and a name that is taken is never
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from cookbook.data.samples import MEDIA, DataError, Sample, text
+from cookbook.runs import write_whole
 from data_tools.formats.source import Problems, safe_id, skipping
 
 FOLDERS = {"video": "videos", "image": "images"}
@@ -24,6 +26,29 @@ def fresh(path: Path) -> Path:
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise DataError(f"{path}: is there already; choose another place, or delete it")
     return path
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time write a folder, which is made. Raises DataError where another does, or none can."""
+    import fcntl  # POSIX only
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise DataError(f"{folder}: is being written by another process; wait, or choose another place") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror}); choose a place with room") from None
+    finally:
+        with suppress(OSError):  # a folder with something in it stays
+            folder.rmdir()
+        os.close(opened)
 
 
 class Shelf:
@@ -62,6 +87,7 @@ def store(source: Path, place: Path) -> None:
         except OSError:
             shutil.copy2(source, place)
     except OSError as error:
+        place.unlink(missing_ok=True)
         raise DataError(f"{source}: cannot be copied ({error.strerror})") from None
 
 
@@ -114,9 +140,9 @@ def limits_of(sample: Sample) -> set[str]:
 
 
 def write_text(path: Path, words: str) -> None:
-    """Write a file, in a folder that may not be there yet."""
+    """Write a file, whole or not at all, in a folder that may not be there yet. Raises OSError or RunError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(words, encoding="utf-8")
+    write_whole(path, words.encode())
 
 
 def write_json(path: Path, value: object) -> None:

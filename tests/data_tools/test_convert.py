@@ -9,8 +9,10 @@ import official_layouts as made
 import pytest
 
 from cookbook.data.samples import DataError
+from cookbook.runs import ROOT
 from data_tools import formats
 from data_tools.convert import convert, main, read_shares
+from data_tools.formats.sink import alone
 
 
 @pytest.fixture
@@ -81,6 +83,8 @@ def test_the_source_is_left_alone_and_clips_take_no_space_twice(source, tmp_path
         (["source", "--to", "llava", "--split", "a=0.5"], "with a sum of 1"),
         (["source", "--to", "llava", "--media", "x"], "the format av_folder takes no media"),
         (["source", "--to", "llava", "--from", "saved"], "cannot be loaded from disk"),
+        (["/dev/null", "--to", "llava"], "is neither a file nor a folder"),
+        (["x" * 300, "--to", "llava"], "too long"),
     ],
 )
 def test_mistakes_end_in_one_line_and_write_nothing(arguments, told, source, tmp_path, capsys):
@@ -89,6 +93,31 @@ def test_mistakes_end_in_one_line_and_write_nothing(arguments, told, source, tmp
     shown = capsys.readouterr()
     assert told in shown.err and shown.err.startswith("convert: ") and shown.err.count("\n") == 1 and not shown.out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["/dev/null", "/dev/null/x", "taken"])
+def test_a_place_that_cannot_be_a_folder_is_said_in_one_line(out, source, tmp_path, capsys):
+    (tmp_path / "taken").write_text("mine")
+    assert main([str(source), str(tmp_path / out), "--to", "llava"]) == 1
+    told = capsys.readouterr().err
+    assert "cannot be written" in told and told.count("\n") == 1
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["llava", "hf_sft", "saved", "samples_jsonl"])
+def test_a_full_disk_is_said_in_one_line_and_leaves_no_half_file_of_rows(name, source, tmp_path):
+    small = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+    program = f"{small}from data_tools.convert import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, str(source), str(tmp_path / "out"), "--to", name]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "cannot be written" in done.stderr and done.stderr.count("\n") == 1
+    assert not [*(tmp_path / "out").rglob("*.json"), *(tmp_path / "out").rglob("*.jsonl")]
+
+
+def test_a_folder_is_written_by_one_at_a_time(source, tmp_path):
+    with alone(tmp_path / "out"), pytest.raises(DataError, match="is being written by another process"):
+        convert(source, tmp_path / "out", "llava")
+    assert convert(source, tmp_path / "out", "llava").written == {str(tmp_path / "out"): (10, 10)}
 
 
 def test_clips_and_subsets_of_the_source_can_be_named(tmp_path, capsys, monkeypatch):
