@@ -8,7 +8,9 @@ the reward of RL is one that the right answers earn; all of it can be edited bef
     python -m cookbook.tutorial --job mine               # from data to report
 """
 
+import math
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +18,8 @@ from pathlib import Path
 from cookbook import runs
 from cookbook.config import Config
 from cookbook.config.models import shape_of
+from cookbook.config.rules import View, gpus_needed, steps_per_epoch, total_steps
+from cookbook.config.schema import BATCH, LENGTH, MINI, RESPONSE
 from cookbook.data.contract import Contract
 from cookbook.data.samples import DataError
 from cookbook.display.terminal import command_parser
@@ -25,6 +29,8 @@ from cookbook.training.rewards import WEIGHTS
 from data_tools import loading
 from data_tools.formats.source import safe_id
 
+STEPS, MOST = {"sft": 50, "grpo": 30}, 50  # steps at least, and passes at most
+START = "policy.model_name_or_path"
 SWAPS = (("sft", "rl"), ("lora", "rl_lora"), ("rl_lora", "lora"), ("rl", "sft"))  # in names of files of one scale
 NOT_COUNTED = """Lengths are not counted: {base} is not on this disk. The files have the contract's tokens of each clip,
 and rather too many for words. Fetch it (`hf download NAME --local-dir FOLDER`), make the job with `--base FOLDER`.
@@ -35,7 +41,7 @@ README = """# {name}
 Change what you like in the files here: the notebooks take them for the job of this name.
 
     python -m cookbook.config lint jobs/{name}/*.toml    # what is wrong with them, by line
-    python -m cookbook.tutorial --job {name}             # from data to report: all of what follows
+{plans}    python -m cookbook.tutorial --job {name}             # from data to report: all of what follows
     papermill notebooks/sft.ipynb runs/{name}/sft.ipynb -p job {name}
     papermill notebooks/rl.ipynb runs/{name}/rl.ipynb -p job {name}
     papermill notebooks/evaluation.ipynb runs/{name}/evaluation.ipynb -p job {name}
@@ -70,6 +76,8 @@ def write_job(name: str, data: str, configs: dict[str, str], base: str = "", **h
     """
     from cookbook import jobs
 
+    if shlex.quote(name) != name:
+        raise DataError(f"{name}: would have to be quoted in commands; take letters, digits, - and _")
     folder = jobs.FOLDER / safe_id(name)
     if name == jobs.NAME:
         raise DataError(f"{name} is the job of the toy road; give yours another name")
@@ -87,7 +95,6 @@ def write_job(name: str, data: str, configs: dict[str, str], base: str = "", **h
 def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dict[str, str]) -> Path:
     # in here: each of the processes that read the clips imports this module first, and would wait for torch
     from cookbook import jobs
-    from cookbook.pipeline import START
 
     name, begun = folder.name, {step: Config.load(file) for step, file in configs.items()}
     for step, config in begun.items():
@@ -108,6 +115,8 @@ def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dic
         made["rl"] = fits.edit({WEIGHTS: works} | ({START: named(runs.path(name) / "sft")} if written else {}))
     if not written:
         del made["sft"]
+    usable = found.counts["train"]["usable"]
+    made = {step: _seen_often(config, usable) for step, config in made.items()}
     for step, config in made.items():
         head = f"# {step.upper()} of the job {name}, begun from {configs[step]}; what the data decided is bare.\n"
         own = {"logging.experiment_name": f"{name}/{step}", "train.output_dir": f"runs/{name}/{step}"}
@@ -122,10 +131,43 @@ def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dic
     reasons += [] if any(found.tokens.values()) else [NOT_COUNTED.format(base=begun["sft"].edit(start)[START])]
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.items())
     text = README.format(
-        name=name, counts=counts, loader=bound["loader"], steps=" ".join(reasons), first=next(iter(made), "sft")
+        name=name,
+        counts=counts,
+        loader=bound["loader"],
+        steps=" ".join(reasons),
+        first=next(iter(made), "sft"),
+        plans=_plans(name, made, usable, [part for split in found.tokens.values() for part in split]) if made else "",
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
     return folder
+
+
+def _seen_often(config: Config, samples: int) -> Config:
+    """Returns a configuration with passes enough for STEPS steps, MOST at most, and a tenth of them to warm up.
+
+    A shipped file is for thousands of samples: of 44 it would make one step, at no learning rate.
+    """
+    view = View(config)
+    if not view.is_rl:
+        batch = max(1, min(view[BATCH], samples // (8 * max(1, view["policy.parallelism.dp_shard_size"]))))
+        mini = max(n for n in range(1, min(view[MINI], batch) + 1) if batch % n == 0)
+        config = config.edit({BATCH: batch, MINI: mini})
+    wanted = math.ceil(STEPS[config.kind] / max(steps_per_epoch(View(config), samples), 0.01))
+    config = config.edit({"train.epoch": max(view["train.epoch"], min(MOST, wanted))})
+    warm = min(view["train.optm_warmup_steps"], total_steps(View(config), samples) // 10)
+    return config.edit({"train.optm_warmup_steps": warm})
+
+
+def _plans(name: str, made: dict[str, Config], samples: int, counted: list[tuple[int, int]]) -> str:
+    """Returns the lines that plan the job's files for the GPUs that they ask for, of 80 GB; "" for the small base."""
+    lines = []
+    for step, config in made.items():
+        answered = config[RESPONSE] if step == "rl" else 0
+        sizes = (prompt + answer * (step == "sft") for prompt, answer in counted)
+        known = f"--gpu-gib 80 --samples {samples} --tokens {max(sizes, default=config[LENGTH] - answered)}"
+        gpus = sum(gpus_needed(View(config)))
+        lines.append(f"    python -m cookbook.config plan jobs/{name}/{step}.toml --gpus {gpus} {known}\n")
+    return "".join(lines) if shape_of(next(iter(made.values()))[START]) else ""
 
 
 def _told(config: Config, begun: Config) -> str:

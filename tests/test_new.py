@@ -8,6 +8,8 @@ import clip_makers as make
 import pytest
 
 from cookbook import new
+from cookbook.config import Config, lint
+from cookbook.config.rules import View, total_steps
 from cookbook.data.samples import DataError
 from cookbook.runs import ROOT
 
@@ -50,6 +52,7 @@ def test_scales_are_not_mixed(asked, add):
 
 
 @pytest.mark.parametrize(("name", "given", "said"), [
+    ("my job", {}, "would have to be quoted"),
     ("tutorial", {}, "tutorial is the job of the toy road"),
     ("mine", {"base": "/nowhere"}, "/nowhere: there is no such folder"),
     ("mine", {"sft": "configs/rl.toml"}, "configs/rl.toml: is of grpo"),
@@ -81,3 +84,25 @@ def test_what_takes_the_reward_for_choices_from_all_is_named(runs, tmp_path, mon
     config = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"}
     told = (new.write_job("mine", str(tmp_path / "data"), config) / "README.md").read_text()
     assert "1 of 5 training samples have no choices to read, such as d-000003; single_choice" in " ".join(told.split())
+
+
+@pytest.mark.parametrize(("file", "samples", "steps"), [
+    ("configs/reason2/8b_lora_1gpu.toml", 44, 50), ("configs/sft.toml", 44, 50), ("configs/tiny_sft.toml", 3, 50),
+    ("configs/rl_1gpu_lora.toml", 44, 30), ("configs/sft.toml", 100_000, 700),
+])  # fmt: skip
+def test_few_samples_are_seen_often(file, samples, steps):
+    config = new._seen_often(Config.load(file), samples)
+    made = total_steps(View(config), samples)
+    assert steps <= made <= 1.2 * steps + 50 and config["train.optm_warmup_steps"] <= made / 10
+    assert not [issue for issue in lint(config, samples=samples) if issue.level == "error"]
+
+
+def test_a_job_of_a_published_base_says_how_it_is_planned():
+    made = {"sft": Config.load("configs/sft.toml"), "rl": Config.load("configs/rl.toml")}
+    lines = new._plans("mine", made, 44, [(1500, 20), (900, 600)]).splitlines()
+    end = "--gpus 4 --gpu-gib 80 --samples 44 --tokens"
+    assert [line.strip() for line in lines] == [
+        f"python -m cookbook.config plan jobs/mine/sft.toml {end} 1520",
+        f"python -m cookbook.config plan jobs/mine/rl.toml {end} 1500",
+    ]
+    assert new._plans("mine", {"sft": Config.load("configs/tiny_sft.toml")}, 44, []) == ""

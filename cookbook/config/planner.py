@@ -15,7 +15,7 @@ from typing import Any
 
 from cookbook.config.document import Config, ConfigError
 from cookbook.config.models import EIGHT, MODELS, SEVEN, Shape, family_of, shape_of
-from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, steps_per_epoch
+from cookbook.config.rules import VISIBLE, View, gpus_needed, lint, processes, sound_view, total_steps
 from cookbook.config.schema import BATCH, GENERATIONS, MINI, POLICY, RESPONSE, ROLLOUT
 from cookbook.config.speed import COMPILE, GIB, PACK, RECOMPUTE, faster, is_stock, peak, state, step_seconds, used, way
 from cookbook.display.tables import AsTable, Table
@@ -158,8 +158,7 @@ def plan(
     view = sound_view(config)[0]
     parameters, source = _parameters(view)
     peak = _peak(view, parameters, tokens)
-    steps = math.floor(steps_per_epoch(view, samples) * view["train.epoch"])
-    steps = min(steps, view["train.max_num_steps"] or steps)
+    steps = total_steps(view, samples)
     why = [f"{f.key}: {f.message}" for f in found if f.level == "error"]
     why += (large := [*_too_large(view, parameters, peak, gpu_gib)])
     fits = not why

@@ -5,6 +5,7 @@ that looks at the file's values and yields issues; `RULES` lists them. A default
 file leaves the key out: writing it down is consent.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -99,6 +100,12 @@ def steps_per_epoch(view: View, samples: int) -> float:
         return samples * view[GENERATIONS] / (view[BATCH] * replicas)
     ranks = max(view[f"{POLICY}.dp_shard_size"], 1) * view[f"{POLICY}.dp_replicate_size"]
     return samples // (view[BATCH] * ranks * replicas)
+
+
+def total_steps(view: View, samples: int) -> int:
+    """Returns the optimizer steps of the whole training."""
+    steps = math.floor(steps_per_epoch(view, samples) * view["train.epoch"])
+    return min(steps, view["train.max_num_steps"] or steps)
 
 
 # by one of these keys the engine's workers know RL, where the file does not state a type
@@ -292,6 +299,9 @@ def check_batches(view: View) -> Iterator[Issue]:
         rows = batch // max(view[GENERATIONS], 1) if view.is_rl else batch * shard
         words = f"one step takes {rows} samples, and there are {view.samples}: lower it to fill at least one step"
         yield view.error(BATCH, words)
+    elif view.samples is not None and view["train.optm_warmup_steps"] >= (steps := total_steps(view, view.samples)):
+        words = f"of {steps} steps in all: the rate never reaches what is stated; lower it, or raise train.epoch"
+        yield view.warning("train.optm_warmup_steps", words)
 
 
 def check_lengths(view: View) -> Iterator[Issue]:

@@ -66,7 +66,7 @@ class Contract:
             (vision, {"fps", "min_pixels", "max_pixels"}, {"max_frames", "total_pixels"}),
         ):
             if set(found) - free != wanted:
-                raise ValueError(f"{path}: expected the keys {sorted(wanted)}, found {sorted(found)}")
+                raise ValueError(f"{path}: expected the keys {sorted(wanted)}, found {sorted(map(str, found))}")
         for key, value in (vision | {"max_new_tokens": data.get("max_new_tokens", 1)}).items():
             whole, least = key != "fps", 2 * (key == "max_frames")
             kinds = int if whole else (int, float)
@@ -161,6 +161,8 @@ class _Once(yaml.SafeLoader):
     """YAML in which no key stands twice: of two, yaml.safe_load takes the last in silence."""
 
     def construct_mapping(self, node, deep=False):
+        if not isinstance(node, yaml.MappingNode):
+            return super().construct_mapping(node, deep)  # which says what it is
         keys = [key.value for key, _ in node.value]
         if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise yaml.YAMLError(f"{twice} stands twice{node.start_mark}")
@@ -171,7 +173,7 @@ def _tables(path: Path) -> tuple[dict, dict]:
     """Returns the keys of a contract file without `video`, and those of `video`. Raises ContractError."""
     try:
         data = yaml.load(path.read_text(encoding="utf-8-sig"), _Once)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no UTF-8, no such date, a number without an end
         raise ContractError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict) or not isinstance(vision := data.pop("video", {}), dict):
         raise ContractError(f"{path}: is no table with the keys system, answer_format and video; see configs/prompts/")

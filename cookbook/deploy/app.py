@@ -121,4 +121,5 @@ def run_server(
         stop = lambda: (os.read(0, 1), os.kill(os.getpid(), signal.SIGTERM))  # noqa: E731
         threading.Thread(target=stop, daemon=True).start()
     app = server_app(path, name, contract)
+    print(f"serving {name} at http://{host}:{port}/v1; Ctrl-C stops it", flush=True)
     uvicorn.run(app, host=host, port=port, log_level="warning")

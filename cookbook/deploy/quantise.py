@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -162,7 +163,9 @@ def form_of(path: str | Path) -> tuple[Path, Form | None]:
     said = read_json(folder / SETTINGS).get(KEY) if (folder / SETTINGS).is_file() else None
     if said is None:
         return find(folder), None
-    form = next((form for form in READ.values() if _gist(form.settings) == _gist(said)), None)
+    form = None
+    with suppress(AttributeError, KeyError, TypeError):  # it says something else than groups of weights
+        form = next((form for form in READ.values() if _gist(form.settings) == _gist(said)), None)
     if form is None:
         known = f"what is read here is {', '.join(READ)}, as `python -m cookbook.deploy quantise` makes them"
         raise CheckpointError(f"{named(folder)}: is quantised in another form; vLLM may serve it, {known}")

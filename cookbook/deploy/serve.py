@@ -59,7 +59,8 @@ def serve_line(
     which `evaluation.server.chat` puts together again.
     """
     folder, _ = form_of(path)
-    positions = read_json(folder / SETTINGS).get("text_config", {}).get("max_position_embeddings", 128_000)
+    text = read_json(folder / SETTINGS).get("text_config", {})
+    positions = text.get("max_position_embeddings", 128_000) if isinstance(text, dict) else 128_000
     most = longest(contract, positions, architecture(folder).unit)
     more = ["--max-model-len", str(most), "--limit-mm-per-prompt", '{"video": 1, "image": 1}']
     more += [part for file in folder.glob("chat_template.*") for part in ("--chat-template", str(file))][:2]

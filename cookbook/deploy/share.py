@@ -71,6 +71,8 @@ def model_card(
     if comparison and model not in comparison["models"]:
         raise ValueError(f"--model {model}: was not evaluated; the comparison has {', '.join(comparison['models'])}")
     score = comparison["models"][model] if comparison else None
+    if comparison and not (isinstance(score, dict) and "accuracy" in score):
+        raise ValueError(f"--evaluation: holds no accuracy of {model}; it takes a comparison.json")
     results = [
         EvalResult(
             task_type=TASK, dataset_type=re.sub(r"[^\w.-]+", "-", data).strip("-") or "own", dataset_name=data or "own",
@@ -85,14 +87,14 @@ def model_card(
         **licence_of(base, licence), **facts, library_name="transformers", pipeline_tag=TASK, eval_results=results,
         model_name=repo.split("/")[-1], tags=["cosmos-reason", "video", *[stage.kind for stage in stages[1:]]],
     )  # fmt: skip
-    body = "\n\n".join(_sections(path, repo, stages, contract, comparison, score))
+    body = "\n\n".join(_sections(path, repo, stages, contract, comparison, score, model))
     card = ModelCard(f"---\n{head.to_yaml()}\n---\n\n{body}\n")
     if ModelCard(str(card)).data.to_dict() != card.data.to_dict():
         raise ValueError(f"{repo}: the card's metadata do not survive being written")
     return card
 
 
-def _sections(path, repo, stages, contract: Contract, comparison, score) -> Iterator[str]:
+def _sections(path, repo, stages, contract: Contract, comparison, score, model: str) -> Iterator[str]:
     rows = [(s.kind, Path(s.place).name if Path(s.place).is_absolute() else s.place, *(s.facts.get(k, "") for k in
             ("config", "passport", "contract", "seed"))) for s in stages]  # fmt: skip
     head = ("step", "where", "configuration", "data passport", "contract", "seed")
@@ -108,7 +110,10 @@ def _sections(path, repo, stages, contract: Contract, comparison, score) -> Iter
                  for task, found in score["tasks"].items()]  # fmt: skip
         whole = f"{score['accuracy']:.1%} of {score['n']} questions on {score['clusters']} unseen clips, guessing gets "
         whole += f"{comparison['chance']:.1%}. 95 %, whole clips drawn: {from_to(score['ci95_clustered'])} %."
-        yield f"## Evaluation\n\n{whole}\n\n" + Table(("task", "n", "chance", "right", "95 %"), tasks).markdown()
+        yield (
+            f"## Evaluation\n\nAs `{model}`: {whole}\n\n"
+            + Table(("task", "n", "chance", "right", "95 %"), tasks).markdown()
+        )
     if said := (comparison or {}).get("verdicts"):
         yield "\n".join(["## Against the form it was made of", "", *(f"- {words}" for words in said)])
     yield "\n".join(["## Known limits", "", *(f"- {limit}" for limit in _limits(comparison, score))])

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, TextIO
 
 import psutil
@@ -88,9 +88,22 @@ class Line:
 
 
 def command_parser(module: str, told: str) -> argparse.ArgumentParser:
-    """Returns the parser of `python -m MODULE`, whose help is what the module's docstring has `told`, line by line."""
+    """Returns the parser of `python -m MODULE`, whose help is what the module's docstring has `told`, line by line.
+
+    From then on Ctrl-C ends the process with one line, and so does a reader that goes away (`| head`), without one.
+    """
+    sys.excepthook = _without_traceback
     plain = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(prog=f"python -m {module}", description=told, formatter_class=plain)
+
+
+def _without_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+    elif issubclass(kind, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def ways_to_open(what: str, file: Path) -> list[str]:

@@ -65,8 +65,8 @@ def take_port(port: int = 0, host: str = "127.0.0.1") -> int:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that has just been closed is free
         try:
             free.bind((host, port))
-        except OSError as error:
-            why = error.strerror or error
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", "") or error
             raise RuntimeError(f"port {port} of {host} cannot be taken ({why}); name another with --port") from None
         return free.getsockname()[1]
 

@@ -221,7 +221,7 @@ GOOD = [
     (RL, {f"{TP}.reward_function": {"single_choice": 1.0, "format": 0.1}}, {}),
     (RL, {"rollout.backend": "my_own"}, {}),
     (RL, {f"{POLICY}.dp_shard_size": 2, f"{ROLLOUT}.tp_size": 2}, {"gpus": 4}),
-    (COLOCATED, {}, {"gpus": 2, "samples": 8, "tokens": 1500}),
+    (COLOCATED, {"train.epoch": 30}, {"gpus": 2, "samples": 8, "tokens": 1500}),
     (COLOCATED, {f"{POLICY}.dp_shard_size": 8, f"{ROLLOUT}.dp_shard_size": 8}, {"gpus": 8}),
     (LORA, {"policy.lora.target_modules": ["q_proj", "v_proj"]}, {"gpus": 1}),
 ]

@@ -109,6 +109,10 @@ VIDEO = "video: {fps: 1, min_pixels: 784, max_pixels: 3136}\n"
         ("system: a\nsystem: b\nanswer_format: text\n" + VIDEO, "system stands twice"),
         ("system: a\nanswer_format: text\n" + VIDEO.replace("fps: 1", "fps: 1, fps: 4"), "fps stands twice"),
         ("system: a\nanswer_format: text\n" + VIDEO.replace("784", "100352"), "100352, above max_pixels, 3136"),
+        ("? [a, b]\n: c\n", "not YAML"),
+        ("!!map [1]", "expected a mapping node"),
+        ("d: 2020-99-99", "month must be in 1..12"),
+        ("system: " + "9" * 5000, "Exceeds the limit"),
     ],
 )
 def test_a_file_that_is_no_contract_is_named(tmp_path, words, told):

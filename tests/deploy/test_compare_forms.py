@@ -1,12 +1,15 @@
 """Forms of one model beside each other, and the commands that lead there: quantise, compare, card, push."""
 
+import json
 import shutil
 from dataclasses import replace
 
 import pytest
 
+from cookbook.checkpoint import CheckpointError
 from cookbook.deploy.__main__ import main
 from cookbook.deploy.compare import Asked, compare_forms
+from cookbook.deploy.quantise import form_of
 from cookbook.display.tables import verdicts
 from data_tools import formats
 
@@ -84,9 +87,12 @@ def test_the_commands_lead_from_a_checkpoint_to_an_upload(full, tmp_path, sample
         ("serve models/tiny-base --line vllm", "carries no contract.yaml; name one with --contract"),
         ("card FULL --repo me/road", "name it with --licence"),
         ("push FULL --repo road", "it is OWNER/NAME"),
+        ("serve FULL --ours --port 80000", "port 80000 of 127.0.0.1 cannot be taken"),
+        ("card FULL --repo me/road --licence apache-2.0 --evaluation OUT.json --model x", "holds no accuracy of x"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(words, said, full, tmp_path, capsys):
+    (tmp_path / "out.json").write_text('{"models": {"x": 5}, "tasks": {}}')
     given = words.replace("FULL", str(full)).replace("OUT", str(tmp_path / "out")).split()
     assert main(given) == 2
     error = capsys.readouterr().err
@@ -122,3 +128,13 @@ def test_w4a16_is_calibrated_on_the_training_split_of_its_run(full, tmp_path, sa
     assert main(["quantise", str(run), out, "--form", "w4a16"]) == 0
     assert asked == [("", "", "", "", "train", str(run / "config.toml"))]
     assert f"--scheme W4A16 --calibration {out}.calibration\n" in capsys.readouterr().out
+
+
+@pytest.mark.fault("inputs")
+@pytest.mark.parametrize("said", ["int8", {"config_groups": [1]}, {"config_groups": {"a": {}}}])
+def test_another_form_in_config_json_is_refused(said, full, tmp_path):
+    shutil.copytree(full, copy := tmp_path / "copy")
+    stated = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(stated | {"quantization_config": said}))
+    with pytest.raises(CheckpointError, match="quantised in another form"):
+        form_of(copy)

@@ -38,7 +38,7 @@ def test_the_card_is_read_by_the_hubs_own_reader_and_says_what_was_measured(writ
     assert found.metric_value == 0.8133 and "75.0–86.0" in found.metric_name and found.dataset_split == "test"
     assert "base_model" not in card.data.to_dict()  # a folder is no model of the hub
     assert contract.system in card.text and contract.hash in card.text and "vllm serve FOLDER" in card.text
-    assert "81.3% of 300 questions on 60 unseen clips" in card.text and "| int8 |" in card.text
+    assert "`: 81.3% of 300 questions on 60 unseen clips" in card.text and "| int8 |" in card.text
 
 
 def test_the_card_names_what_the_model_cannot_do(folder, contract):

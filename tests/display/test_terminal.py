@@ -230,3 +230,27 @@ def test_a_second_stop_waits_for_nobody(started):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=20) == ("", "stopped; go on\n")
     assert gone(below)
+
+
+PRINTS = """
+import sys, time
+from cookbook.display.terminal import command_parser
+command_parser("x", "y").parse_args([])
+for _ in range(200):
+    print("word " * 1000, flush=True)
+    time.sleep(0.05)
+"""
+
+
+def test_a_command_whose_reader_goes_away_ends_without_a_traceback():
+    with subprocess.Popen([sys.executable, "-c", PRINTS], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        command.stdout.readline()
+        command.stdout.close()
+        assert command.stderr.read() == b"" and command.wait() != 0
+
+
+def test_a_command_that_is_stopped_says_so_in_one_line():
+    with subprocess.Popen([sys.executable, "-c", PRINTS], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        command.stdout.readline()
+        command.send_signal(signal.SIGINT)
+        assert command.communicate()[1] == b"stopped\n" and command.returncode != 0
