@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from cookbook import runs
-from cookbook.config import Config
+from cookbook.config import Config, plan
 from cookbook.config.models import shape_of
 from cookbook.config.rules import View, gpus_needed, steps_per_epoch, total_steps
 from cookbook.config.schema import BATCH, LENGTH, MINI, RESPONSE
@@ -159,14 +159,18 @@ def _seen_often(config: Config, samples: int) -> Config:
 
 
 def _plans(name: str, made: dict[str, Config], samples: int, counted: list[tuple[int, int]]) -> str:
-    """Returns the lines that plan the job's files for the GPUs that they ask for, of 80 GB; "" for the small base."""
+    """Returns the lines that plan the job's files, for as many GPUs of 80 GB; each with its answer. "" for small bases."""
     lines = []
     for step, config in made.items():
         answered = config[RESPONSE] if step == "rl" else 0
         sizes = (prompt + answer * (step == "sft") for prompt, answer in counted)
-        known = f"--gpu-gib 80 --samples {samples} --tokens {max(sizes, default=config[LENGTH] - answered)}"
-        gpus = sum(gpus_needed(View(config)))
-        lines.append(f"    python -m cookbook.config plan jobs/{name}/{step}.toml --gpus {gpus} {known}\n")
+        tokens, gpus = max(sizes, default=config[LENGTH] - answered), sum(gpus_needed(View(config)))
+        found = plan(config, gpus=gpus, gpu_gib=80, samples=samples, tokens=tokens)
+        told = (
+            f"fits: {found.peak_gib:.0f} GiB, {found.steps} steps" if found.fits else f"does not fit; {found.why[-1]}"
+        )
+        known = f"--gpus {gpus} --gpu-gib 80 --samples {samples} --tokens {tokens}"
+        lines.append(f"    python -m cookbook.config plan jobs/{name}/{step}.toml {known}\n    #   {told}\n")
     return "".join(lines) if shape_of(next(iter(made.values()))[START]) else ""
 
 

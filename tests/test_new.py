@@ -101,8 +101,9 @@ def test_a_job_of_a_published_base_says_how_it_is_planned():
     made = {"sft": Config.load("configs/sft.toml"), "rl": Config.load("configs/rl.toml")}
     lines = new._plans("mine", made, 44, [(1500, 20), (900, 600)]).splitlines()
     end = "--gpus 4 --gpu-gib 80 --samples 44 --tokens"
-    assert [line.strip() for line in lines] == [
+    assert [line.strip() for line in lines[::2]] == [
         f"python -m cookbook.config plan jobs/mine/sft.toml {end} 1520",
         f"python -m cookbook.config plan jobs/mine/rl.toml {end} 1500",
     ]
+    assert "does not fit; " in lines[1] and "fits: " in new._plans("mine", made, 2000, [(1500, 20)])
     assert new._plans("mine", {"sft": Config.load("configs/tiny_sft.toml")}, 44, []) == ""
