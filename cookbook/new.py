@@ -159,19 +159,17 @@ def _seen_often(config: Config, samples: int) -> Config:
 
 
 def _plans(name: str, made: dict[str, Config], samples: int, counted: list[tuple[int, int]]) -> str:
-    """Returns the lines that plan the job's files, for as many GPUs of 80 GB; each with its answer. "" for small bases."""
+    """Returns the lines that plan the job's files on GPUs of 80 GB, each with its answer; "" for a small base."""
     lines = []
-    for step, config in made.items():
+    for step, config in made.items() if shape_of(next(iter(made.values()))[START]) else ():
         answered = config[RESPONSE] if step == "rl" else 0
         sizes = (prompt + answer * (step == "sft") for prompt, answer in counted)
         tokens, gpus = max(sizes, default=config[LENGTH] - answered), sum(gpus_needed(View(config)))
         found = plan(config, gpus=gpus, gpu_gib=80, samples=samples, tokens=tokens)
-        told = (
-            f"fits: {found.peak_gib:.0f} GiB, {found.steps} steps" if found.fits else f"does not fit; {found.why[-1]}"
-        )
+        told = f"{found.peak_gib:.0f} GiB, {found.steps} steps" if found.fits else f"does not fit; {found.why[-1]}"
         known = f"--gpus {gpus} --gpu-gib 80 --samples {samples} --tokens {tokens}"
         lines.append(f"    python -m cookbook.config plan jobs/{name}/{step}.toml {known}\n    #   {told}\n")
-    return "".join(lines) if shape_of(next(iter(made.values()))[START]) else ""
+    return "".join(lines)
 
 
 def _told(config: Config, begun: Config) -> str:

@@ -105,5 +105,5 @@ def test_a_job_of_a_published_base_says_how_it_is_planned():
         f"python -m cookbook.config plan jobs/mine/sft.toml {end} 1520",
         f"python -m cookbook.config plan jobs/mine/rl.toml {end} 1500",
     ]
-    assert "does not fit; " in lines[1] and "fits: " in new._plans("mine", made, 2000, [(1500, 20)])
+    assert "does not fit; " in lines[1] and " GiB, " in new._plans("mine", made, 2000, [(1500, 20)])
     assert new._plans("mine", {"sft": Config.load("configs/tiny_sft.toml")}, 44, []) == ""
