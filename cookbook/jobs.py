@@ -118,8 +118,9 @@ def as_shipped(name: str) -> bool:
 def config_file(name: str, step: str, config: str = "") -> str:
     """Returns the TOML file that a step begins with: what is said, else `jobs/NAME/STEP.toml`, else the toy road's.
 
-    Raises ConfigError where there is a folder `jobs/NAME` without one for this step.
+    Raises RunError for what is no name of a job, ConfigError where there is a folder `jobs/NAME` without one.
     """
+    runs.require_name(name)
     own = FOLDER / name / f"{step}.toml"
     if not config and own.parent.is_dir() and not own.is_file():
         raise ConfigError(f"{named(own)} is not there: these data allow no {step.upper()}; see the README beside it")

@@ -53,7 +53,9 @@ def native_of(base: str) -> tuple:
     from cosmos_rl.policy.model.qwen2_5_vl import Qwen2_5_VLConditionalModel, parallelize
     from cosmos_rl.utils.parallelism import ParallelDims
 
-    model = Qwen2_5_VLConditionalModel.from_pretrained(AutoConfig.from_pretrained(base), base, 4096)
+    model = Qwen2_5_VLConditionalModel.from_pretrained(
+        AutoConfig.from_pretrained(base, trust_remote_code=False), base, 4096
+    )
     names = {"model.visual.": "visual.", "model.language_model.": "model.", "lm_head.": "model.lm_head."}
     moved = {
         next((to + name[len(begin) :] for begin, to in names.items() if name.startswith(begin)), name): weight
@@ -72,7 +74,7 @@ def native_of(base: str) -> tuple:
 
 
 def weights_of(base: str) -> dict:
-    return AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32).state_dict()
+    return AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32, trust_remote_code=False).state_dict()
 
 
 def main(rank: int, base: str, world: str, folder: str) -> None:
