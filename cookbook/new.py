@@ -74,15 +74,17 @@ def write_job(name: str, data: str, configs: dict[str, str], base: str = "", **h
     `configs` are the shipped files to begin with, by step; `how` goes to `jobs.fitted`. Raises DataError where the
     folder is there already, and for what cannot be used; then nothing is left of it.
     """
-    from cookbook import jobs
-
+    for said, place in (("data", data), ("base", base)):
+        here = Path(place).expanduser().exists() or (ROOT / place).exists()
+        if place.startswith(("/", "~", ".")) and not here:
+            raise DataError(f"{place}: there is no such folder or file; --{said} takes one, or a name of the hub")
     if shlex.quote(name) != name:
         raise DataError(f"{name}: would have to be quoted in commands; take letters, digits, - and _")
+    from cookbook import jobs
+
     folder = jobs.FOLDER / safe_id(name)
     if name == jobs.NAME:
         raise DataError(f"{name} is the job of the toy road; give yours another name")
-    if base.startswith(("/", "~", ".")) and not (ROOT / base).is_dir():
-        raise DataError(f"{base}: there is no such folder; --base takes one, or a name of the hub")
     if folder.exists():
         raise DataError(f"{named(folder)} is there already; edit it, delete it, or give another name")
     try:

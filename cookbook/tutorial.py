@@ -190,13 +190,15 @@ def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: fl
 def results(comparison: dict) -> list[str]:
     """Returns a line for each model, right answers with their 95 % interval, and its step; then the report's answer."""
     from cookbook.display.tables import label
-    from cookbook.evaluation.findings import from_to, hundred, judged_steps, p_value, points
+    from cookbook.evaluation.findings import from_to, hundred, in_sentences, judged_steps, p_value, points
 
-    said = [f"of {comparison['n']} questions on unseen clips; guessing: {hundred(comparison['chance'])} %"]
-    said += [f"{points(step['difference'])} points, {p_value(step['p'])}" for step in judged_steps(comparison).values()]
-    lines = []
-    for (model, found), words in zip(comparison["models"].items(), said):
-        lines.append(f"{label(model):5} {hundred(found['accuracy']):>5} %  [{from_to(found['ci95'])}]  {words}")
+    of, texts = f"of {comparison['n']} questions on unseen clips", in_sentences(comparison)
+    said = [f"{of}: words shared with the reference" if texts else f"{of}; guessing: {hundred(comparison['chance'])} %"]
+    shown, lines = texts or comparison, []
+    said += [f"{points(step['difference'])} points, {p_value(step['p'])}" for step in judged_steps(shown).values()]
+    for (model, found), words in zip(shown["models"].items(), said):
+        share = found["rougeL" if texts else "accuracy"]
+        lines.append(f"{label(model):5} {hundred(share):>5} %  [{from_to(found['ci95'])}]  {words}")
     answer = [f"Did it get better? {comparison['answer']}.", *comparison["doubts"]]
     return lines + [part for sentence in answer for part in textwrap.wrap(sentence, 78, subsequent_indent="  ")]
 

@@ -55,6 +55,7 @@ def test_scales_are_not_mixed(asked, add):
     ("my job", {}, "would have to be quoted"),
     ("tutorial", {}, "tutorial is the job of the toy road"),
     ("mine", {"base": "/nowhere"}, "/nowhere: there is no such folder"),
+    ("mine", {"data": "./nowhere"}, "./nowhere: there is no such folder or file; --data takes one"),
     ("mine", {"sft": "configs/rl.toml"}, "configs/rl.toml: is of grpo"),
     ("mine", {"rl": "configs/sft.toml"}, "configs/sft.toml: is of sft"),
 ])  # fmt: skip
@@ -62,7 +63,8 @@ def test_what_can_make_no_job_is_told_before_data_are_read(name, given, said, ru
     monkeypatch.setattr("cookbook.jobs.fitted", lambda *_, **__: pytest.fail("it was read"))
     configs = {"sft": "configs/tiny_sft.toml", "rl": "configs/tiny_rl.toml"} | given
     with pytest.raises(DataError, match=said):
-        new.write_job(name, "anywhere", {step: configs[step] for step in ("sft", "rl")}, given.get("base", ""))
+        steps = {step: configs[step] for step in ("sft", "rl")}
+        new.write_job(name, given.get("data", "anywhere"), steps, given.get("base", ""))
 
 
 def test_a_job_none_of_whose_training_samples_is_usable_is_refused(runs, tmp_path):

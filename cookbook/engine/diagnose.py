@@ -107,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found = diagnose(parser.parse_args(arguments).log)
     except OSError as error:
-        print(error, file=sys.stderr)
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     print(found or "the run reached its last step, and exported it")
     return int(found is not None)

@@ -63,29 +63,37 @@ def judged_steps(comparison: dict) -> dict[str, dict]:
     Interval and p are those of whole clips. Of several steps one may look sure by luck, so each p counts all of them
     (`statistics.holm`); sure is what lies below SURE.
     """
-    found, paired = comparison["clustered"], comparison["paired"]
+    found, paired = comparison["clustered"], comparison.get("paired", {})
     ps = holm({pair: step["p"] for pair, step in found.items()})
     return {
-        pair: step | {"p": ps[pair], "needed": paired[pair]["needed"], "sure": ps[pair] < SURE}
+        pair: step | {"p": ps[pair], "needed": paired.get(pair, {}).get("needed"), "sure": ps[pair] < SURE}
         for pair, step in found.items()
     }
+
+
+def in_sentences(comparison: dict) -> dict:
+    """Returns the comparison by shared words where all answers are sentences, which are hardly ever right; else {}."""
+    texts = comparison.get("texts", {})
+    return texts if texts.get("n") == comparison["n"] else {}
 
 
 def short_answer(comparison: dict, kept: Mapping[str, Mapping[str, dict]] | None = None) -> str:
     """Returns the answer to "did it get better?"; only a step that is sure counts (`judged_steps`).
 
-    Below LEAST questions nothing is called gained or lost; models that are not surely above guessing say nothing; tasks
+    Answers in sentences are judged by shared words where there are no others (`scores.compare_texts`). Below LEAST
+    questions nothing is called gained or lost; models that are not surely above guessing say nothing; tasks
     that were lost (`kept`: what `skills` found) are named, whatever the mean does.
     """
     if not comparison["paired"]:
         return "One model, nothing to compare it with"
     if comparison["n"] < LEAST:
         return f"Cannot be said: {comparison['n']} questions, and {LEAST} are the least"
-    guess = guessing(comparison)
+    texts = in_sentences(comparison)
+    guess = 0 if texts else guessing(comparison)
     if guess and all(found["ci95"][0] <= guess for found in comparison["models"].values()):
         return "Cannot be said: no model is surely above guessing"
     _, *later = map(label, comparison["models"])
-    steps = judged_steps(comparison).values()
+    steps = judged_steps(texts or comparison).values()
     sure = [(name, step["difference"]) for name, step in zip(later, steps) if step["sure"]]
     up, down = (listed([name for name, by in sure if sign * by > 0]) for sign in (1, -1))
     if down:
@@ -145,6 +153,13 @@ def evidence(comparison: dict) -> str:
         takes = f"; so much takes {step['needed']} questions to find" if step["needed"] else ""
         said += f"; {later} {share} % ({ends}), that is {points(step['difference'])} points "
         said += f"against {earlier} ({p_value(step['p'])}{luck}{takes})"
+    if texts := comparison.get("texts"):
+        shares = [
+            f"{label(name)} {hundred(m['rougeL'])} % ({from_to(m['ci95'])})" for name, m in texts["models"].items()
+        ]
+        for i, step in enumerate(judged_steps(texts).values(), 1):
+            shares[i] += f", that is {points(step['difference'])} points ({p_value(step['p'])})"
+        said += f". Words shared with the reference in {texts['n']} answers in sentences (ROUGE-L): {'; '.join(shares)}"
     return said.replace("base", "Base", said.startswith("base ")) + "."  # other names stay as they are
 
 

@@ -9,16 +9,19 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from itertools import combinations, pairwise, zip_longest
+from statistics import fmean
 from typing import Any
 
 from cookbook.data.contract import ContractError
 from cookbook.evaluation import statistics
 from cookbook.evaluation.metrics.choices import Row
+from cookbook.evaluation.metrics.texts import shared_words
 
 # What makes two rows one item. The id is not enough: another seed shuffles the options under the same id.
 IDENTITY = ("id", "question", "reference")
 FEW = 10  # rows: below, two models may well say the same without being the same
 MARGIN = 0.05  # a loss of less is not worth naming
+SENTENCE = 5  # words of a reference: a shorter one is said as it is, or not
 LEAST = 20  # questions: below, nothing is called gained or lost
 
 
@@ -130,7 +133,8 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
     """Score models on the same items, oldest first (base, sft, rl), and pair each with the one before it.
 
     Returns {"n", "chance", "majority", "tasks": {task: {"n", "chance", "majority"}}, "models": {name: score},
-    "contracts": {name: hash}, "paired": {"sft_vs_base": fields of Paired, …}, "clustered": {the same: of Clustered}}.
+    "contracts": {name: hash}, "paired": {"sft_vs_base": fields of Paired, …}, "clustered": {the same: of Clustered}},
+    and "texts" where there are answers in sentences (`compare_texts`).
     `train_rows` need "task" and "reference" only, for the majority level. Models in `free` may have another contract.
     Raises ValueError for no models or rows, other items, or one model under two names; ContractError for contracts.
     """
@@ -146,7 +150,33 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
         "tasks": {task: levels(part) for task, part in by_field(rows).items()},
         "models": {name: score(rows) for name, rows in predictions.items()},
         **pairs,
+        **compare_texts(predictions),
     }
+
+
+def compare_texts(predictions: dict[str, Sequence[dict]]) -> dict:
+    """Compare what models say in sentences by the words that they share with the reference: mean F of ROUGE-L.
+
+    Why: hardly a sentence is its reference word for word, so of two models the better one has no more right answers.
+    Returns {"texts": {"n", "models": {name: {"rougeL", "ci95"}}, "clustered": {"sft_vs_base": fields of Clustered}}},
+    all in [0, 1], intervals of whole clips; {} without rows of the kind "text" whose reference has SENTENCE words. Rows
+    are paired, as `require_same_items` wants them.
+    """
+
+    def told(rows: Sequence[dict]) -> list[dict]:
+        return [r for r in rows if r.get("kind") == "text" and len((r["reference"] or "").split()) >= SENTENCE]
+
+    texts = {name: told(rows) for name, rows in predictions.items()}
+    if not (groups := [row["group"] for row in next(iter(texts.values()))]):
+        return {}
+    found = {name: [shared["rougeL"] for shared in shared_words(rows)] for name, rows in texts.items()}
+    models = {
+        name: {"rougeL": fmean(shares), "ci95": list(statistics.clustered_interval(shares, groups))}
+        for name, shares in found.items()
+    }
+    pairs = {f"{b}_vs_{a}": statistics.paired_clustered(found[a], found[b], groups) for a, b in pairwise(found)}
+    steps = {pair: asdict(step) for pair, step in pairs.items()}
+    return {"texts": {"n": len(groups), "models": models, "clustered": steps}}
 
 
 def subgroups(rows: Sequence[Row], by: str | Callable[[Row], Any]) -> dict[str, dict]:

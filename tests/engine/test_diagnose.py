@@ -64,7 +64,7 @@ def test_the_seconds_before_each_line_of_our_launcher_are_no_part_of_it(tmp_path
 def test_the_command_line_tells_and_fails(capsys, tmp_path):
     assert main([str(FAKE / "sft_ok.log")]) == 0 and "exported" in capsys.readouterr().out
     assert main([str(FAKE / "sft_disk_full.log")]) == 1 and "What helps (disk)" in capsys.readouterr().out
-    assert main([str(tmp_path / "none.log")]) == 2 and "none.log" in capsys.readouterr().err
+    assert main([str(tmp_path / "none.log")]) == 2 and "none.log: No such file" in capsys.readouterr().err
 
 
 def test_a_crashed_sft_that_exits_with_0_is_a_failure_with_its_first_traceback(scene):

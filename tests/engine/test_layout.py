@@ -39,8 +39,10 @@ def shown(packer, world, contract, tmp_path):
     kinds = {
         "clips": [conversation("a", clip(clips[0])), conversation("b", clip(clips[1]), text("and"), clip(clips[2]))],
         "images": [conversation(str(path), {"type": "image", "image": str(path)}) for path in pictures],
+        "both": [conversation("a", {"type": "image", "image": str(pictures[0])}, clip(clips[0])),
+                 conversation("b", clip(clips[1]), {"type": "image", "image": str(pictures[1])})],
         "words": [conversation("a"), conversation("b", text("Look twice."))],
-    }
+    }  # fmt: skip
 
     def make(kind: str) -> list[dict]:
         data = EngineDataset(kinds[kind], Config.load(ROOT / "configs/tiny_sft.toml"))
@@ -49,12 +51,24 @@ def shown(packer, world, contract, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("kind", ["clips", "images", "words"])
+@pytest.fixture
+def theirs(native, packer, monkeypatch):
+    """Function: (loss, gradients by name) of the packer's samples in the engine's own order, by its own `forward`."""
+
+    def learned(*args) -> tuple[float, dict[str, torch.Tensor]]:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(native), "forward", inspect.unwrap(type(native).forward))
+            return learn(native, packer, collate(packer, args[0], False, *args[1:]), packed=True)
+
+    return learned
+
+
+@pytest.mark.parametrize("kind", ["clips", "images", "both", "words"])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_loss_and_gradients_are_those_of_the_engines_packing(native, packer, shown, kind, recompute):
+def test_loss_and_gradients_are_those_of_the_engines_packing(native, packer, shown, theirs, kind, recompute):
     native.set_gradient_checkpointing_enabled(recompute)
     found = shown(kind)
-    want, grads = learn(native, packer, collate(packer, found, False), packed=True)
+    want, grads = theirs(found)
     laid = collate(packer, found)
     got, ours = learn(native, packer, laid)
     assert laid["input_ids"].shape[0] == len(found), "validation counts the samples by it"
@@ -65,15 +79,29 @@ def test_loss_and_gradients_are_those_of_the_engines_packing(native, packer, sho
     assert any(name.startswith("visual.") for name in ours)
     if kind == "words":  # the tower is shown an empty frame, which teaches nothing
         grads |= {name: torch.zeros_like(grad) for name, grad in ours.items() if name.startswith("visual.")}
-    assert ours.keys() == grads.keys()
-    for name, grad in grads.items():
-        assert (ours[name] - grad).norm() <= 1e-4 * grad.norm() + 1e-9, name
+    for learned in (ours, learn(native, packer, collate(packer, found, False), packed=True)[1]):  # and rows, as GRPO's
+        assert learned.keys() == grads.keys()
+        for name, grad in grads.items():
+            assert (learned[name] - grad).norm() <= 1e-4 * grad.norm() + 1e-9, name
 
 
-def test_a_sample_that_is_cut_learns_what_is_left(native, packer, shown):
+@pytest.mark.parametrize(("kind", "calls"), [("clips", 1), ("both", 2), ("words", 0)])
+def test_the_tower_is_called_once_whatever_is_shown(native, packer, shown, theirs, kind, calls):
+    """Or GPUs that share it would wait for each other; the engine calls it for clips, and for images."""
+    found, called = shown(kind), []
+    native.visual.register_forward_hook(lambda *_: called.append(kind))
+    theirs(found)
+    assert len(called) == calls
+    for lays_out in (True, False):
+        called.clear()
+        learn(native, packer, collate(packer, found, lays_out), packed=not lays_out)
+        assert len(called) == 1
+
+
+def test_a_sample_that_is_cut_learns_what_is_left(native, packer, shown, theirs):
     found = shown("words")
     longest = packer.sft_compute_max_len(found) - 3
-    want, _ = learn(native, packer, collate(packer, found, False, longest), packed=True)
+    want, _ = theirs(found, longest)
     got, _ = learn(native, packer, collate(packer, found, True, longest))
     assert got == pytest.approx(want, rel=1e-6)
 

@@ -162,3 +162,18 @@ def test_a_lost_task_is_said_to_be_lost():
     said = findings.worse_words(found)
     assert said == "RL against SFT: lost sees (−33.3). RL against base: no task is surely lost."
     assert findings.skills({"base": asked("sees", 1, 2)}) == {} and findings.worse_words({}) == ""
+
+
+def test_where_all_answers_are_sentences_shared_words_decide():
+    none = made_up((0.0, 1.0)) | {"chance": 0.5}
+    texts = {
+        "n": 400,
+        "models": {"base": {"rougeL": 0.1, "ci95": [0.08, 0.12]}, "sft": {"rougeL": 0.4, "ci95": [0.35, 0.45]}},
+        "clustered": {"sft_vs_base": {"difference": 0.3, "p": 1e-9, "ci95": [0.2, 0.4]}},
+    }
+    assert findings.short_answer(none | {"texts": texts}) == "Yes, better"
+    assert findings.short_answer(none | {"texts": texts | {"n": 399}}).startswith("Cannot be said")
+    said = findings.evidence(none | {"texts": texts})
+    assert (
+        "in 400 answers in sentences (ROUGE-L): base 10.0 % (8.0–12.0); SFT 40.0 % (35.0–45.0), that is +30.0" in said
+    )

@@ -192,3 +192,26 @@ def test_a_lost_skill_is_named_a_kept_one_too_and_little_data_is_not_enough():
     assert kept_skills(marked("+++"), marked("+++"))["a"]["verdict"] == "too few"  # three items prove nothing
     with pytest.raises(ValueError, match="same items"):
         kept_skills(marked("++"), marked("+"))
+
+
+def test_answers_in_sentences_are_compared_by_shared_words():
+    wanted = [f"car {i} stops at the red light" for i in range(24)]
+    told = {"base": "a dog", "sft": "it stops at the red light", "rl": "they stop at the red light"}
+
+    def answered(words: str, i: int) -> dict:
+        item = {"id": str(i), "group": f"clip {i // 2}", "task": "text", "question": "what?", "options": []}
+        item |= {"kind": "text", "reference": wanted[i], "answer": words, "output": f"{words} {i}"}
+        return item | {"correct": False, "well_formed": True}
+
+    rows = {name: [answered(words, i) for i in range(24)] for name, words in told.items()}
+    rows["rl"][0] |= {"answer": None}
+    train = [{"task": "text", "reference": wanted[0]}]
+    found = compare(rows, train)
+    assert found["models"]["sft"]["accuracy"] == 0
+    texts = found["texts"]
+    assert texts["n"] == 24 and texts["models"]["base"]["rougeL"] == 0
+    assert texts["models"]["sft"]["rougeL"] == pytest.approx(2 * 5 / (7 + 6))  # five words are shared
+    assert texts["models"]["rl"]["rougeL"] == pytest.approx(10 / 13 * 23 / 24)
+    assert texts["clustered"]["sft_vs_base"]["p"] < 0.01 < texts["clustered"]["rl_vs_sft"]["p"]
+    short = {name: [row | {"reference": "it stops"} for row in found] for name, found in rows.items()}
+    assert "texts" not in compare(short, train)

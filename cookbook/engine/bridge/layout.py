@@ -37,7 +37,7 @@ def install_layout() -> str:
         sft_trainer.async_safe_ce = _of_labels(sft_trainer.async_safe_ce)
         for packer in (Qwen2_5_VLM_DataPacker, HFVLMDataPacker):
             packer.sft_collate_fn = _laid_out(packer.sft_collate_fn)
-        native.forward = _as_laid_out(native.forward)
+        native.forward = _as_laid_out(_tower_once(native.forward))
         tower.forward = _frame_by_frame(tower.forward)
         install_stock()
     return "before the GPU sees it"
@@ -128,13 +128,9 @@ def _as_laid_out(bare: Callable) -> Callable:
     def forward(model, *args: Any, tokens: Tensor | None = None, **kwargs: Any):
         if tokens is None:
             return bare(model, *args, **kwargs)
-        embedded = model.model.embed_tokens(tokens)
-        seen = model.visual(*media_of(model.visual, embedded, kwargs))
-        seen = seen if kwargs[GRIDS] else seen[:0]
-        embedded = embedded.index_copy(1, kwargs[PLACES], seen.to(embedded.dtype)[None])
         places = kwargs["interested_tokens"]
         return model.model(
-            inputs_embeds=embedded,
+            inputs_embeds=_embedded(model, tokens, kwargs),
             position_ids=kwargs["position_ids"].permute(1, 0, 2).contiguous(),
             interested_tokens=(torch.zeros_like(places), places),
             cu_seqlens=kwargs["cu_seqlens"],
@@ -142,6 +138,34 @@ def _as_laid_out(bare: Callable) -> Callable:
         )
 
     return forward
+
+
+def _tower_once(bare: Callable) -> Callable:
+    """Returns the model's `forward`, which calls its tower once for rows too, as GRPO has them (`media_of`)."""
+
+    @wraps(bare)
+    def forward(model, input_ids=None, *args: Any, **kwargs: Any):
+        if args or kwargs.get("position_ids") is None or model.visual is None:
+            return bare(model, input_ids, *args, **kwargs)
+        media = [names for names in MEDIA if kwargs.get(names[1]) is not None]
+        where = [(input_ids.flatten() == getattr(model, token)).nonzero()[:, 0] for token, *_ in media]
+        shown = {pixels: kwargs[pixels] for _, pixels, _ in media}
+        shown[PLACES] = torch.cat([input_ids.new_zeros(0), *where])
+        shown[GRIDS] = [grid for *_, name in media for grid in kwargs[name].tolist()]
+        own = {name for _, *names in MEDIA for name in names}
+        given = {name: value for name, value in kwargs.items() if name not in own}
+        given["position_ids"] = kwargs["position_ids"].permute(1, 0, 2).contiguous()
+        return model.model(inputs_embeds=_embedded(model, input_ids, shown), **given)
+
+    return forward
+
+
+def _embedded(model, tokens: Tensor, shown: dict[str, Any]) -> Tensor:
+    """Returns what goes into the first layer: (rows, length, width) of tokens (rows, length)."""
+    embedded = model.model.embed_tokens(tokens)
+    seen = model.visual(*media_of(model.visual, embedded, shown))
+    seen = seen if shown[GRIDS] else seen[:0]
+    return embedded.flatten(0, 1).index_copy(0, shown[PLACES], seen.to(embedded.dtype)).view_as(embedded)
 
 
 class Frame(NamedTuple):

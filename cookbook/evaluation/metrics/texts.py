@@ -41,7 +41,7 @@ def free_text(rows: Sequence[Row]) -> dict:
 
     whole_wanted, whole_told = answer_pairs(rows, unread="")
     wanted, told = ([words[:LONGEST] for words in texts] for texts in (whole_wanted, whole_told))
-    bleu, shared = BLEU(), [rouge(a, b) for a, b in zip(told, wanted)]
+    bleu, shared = BLEU(), shared_words(rows)
     return {
         "n": len(rows),
         "unread": sum(row["answer"] is None for row in rows) / len(rows),
@@ -52,6 +52,11 @@ def free_text(rows: Sequence[Row]) -> dict:
         **{name: float(np.mean([scores[name] for scores in shared])) for name in ROUGE},
         "similarity": float(np.mean(similarity(told, wanted))),
     }
+
+
+def shared_words(rows: Sequence[Row]) -> list[dict[str, float]]:
+    """Returns ROUGE of each row, of the first LONGEST characters; what could not be read counts as the empty text."""
+    return [rouge(told[:LONGEST], (wanted or "")[:LONGEST]) for wanted, told in zip(*answer_pairs(rows, unread=""))]
 
 
 def rouge(told: str, wanted: str) -> dict[str, float]:
