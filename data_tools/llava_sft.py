@@ -1,9 +1,9 @@
-"""Loader of LLaVA JSON with videos or images: `dataset.name` is the file, or a folder with one such file.
+"""Loader of LLaVA JSON with videos or images: `dataset.name` is the file, or a folder with one, or with one a split.
 
     cosmos-rl --config X.toml data_tools/llava_sft.py
     python data_tools/llava_sft.py --config X.toml --check
 
-`[custom] media` is the folder that the paths in the file count from, if not the file's own. For `type = "grpo"` the
+Splits are folders, or files: `train.json`, `val.json`, `test.json`. `[custom] media` is the folder that the paths in the file count from, if not the file's own. For `type = "grpo"` the
 same file gives prompts; their reference is the item's `answer`, else its last written answer.
 """
 

@@ -32,6 +32,8 @@ from data_tools.formats.source import LENIENT, Place, Problems, read_text, shown
 
 FORMATS = {m.__name__.rpartition(".")[2]: m for m in (av_folder, hf_sft, hf_rl, llava, saved, samples_jsonl)}
 BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
+ONE_FILE = ("llava", "samples_jsonl")  # a split is a folder, or a file of its name
+SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 EXAMPLE = '{"video": "clips/a.mp4", "question": "What falls?", "answer": "Rain."}'
 HEAD = 1 << 20  # characters of a JSON file that are looked at; its first item is in them
 
@@ -109,6 +111,18 @@ def _first_item(file: Path) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise DataError(f"begins with {type(item).__name__}, not with an item with fields")
     return item
+
+
+def home(place: Path, split: str, format: str) -> Path | None:
+    """Returns where a split of a folder lies, a file or folder of its usual names; None where there is none.
+
+    A folder beside a file of that name, or without rows, holds the clips.
+    """
+    single, names = format in ONE_FILE, SPLITS.get(split, (split,)) if format not in BY_FILE else ()
+    files = [place / f"{name}{suffix}" for name in names for suffix in (".json", ".jsonl") if single]
+    folders = [place / name for name in names]
+    found = [f for f in files if f.is_file()] + [f for f in folders if f.is_dir() and (not single or hub.data_files(f))]
+    return next(iter(found), None)
 
 
 def read(path: Place, format: str | None = None, problems: Problems | None = None, **options: Any) -> list[Sample]:

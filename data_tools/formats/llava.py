@@ -34,7 +34,7 @@ def annotations(path: Place) -> Path:
     if len(found) == 1:
         return found[0]
     names = ", ".join(f.name for f in found) or "none"
-    raise DataError(f"{path}: needs exactly one .json file with the items; found {names}")
+    raise DataError(f"{path}: needs one .json file with the items, or train.json and others; found {names}")
 
 
 def read(path: Place, problems: Problems | None = None, *, media: Place | None = None) -> list[Sample]:

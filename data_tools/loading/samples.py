@@ -142,7 +142,8 @@ def loader_for(data: str, format: str = "") -> str:
 def load(config: Config, format: str, **options: Any) -> Splits:
     """Returns {"train": …, "validation": …} as the configuration names them; `options` go to the format's `read`.
 
-    A relative path counts from the project's root. Of a folder with `train`, `validation`, `test` in it those are read;
+    A relative path counts from the project's root. Of a folder with `train`, `validation`, `test` in it (folders, or
+    files such as `train.jsonl` and `val.jsonl`) those are read;
     `split = "train[:100]"` names others, and takes a slice. Where validation has no data of its own, `test_size`
     samples, or that share, are held out: whole clips, and the same ones whatever the seed of the training is. So is
     `custom.test_share` of data without a test split.
@@ -260,7 +261,7 @@ def _read(config: Config, table: str, format: str, problems: Problems, options: 
                 hub.unpack_clips(place, which)
             samples = formats.read(place, format, problems, subset=which, split=name or None, **options)
         else:
-            samples = formats.read(_folder(Path(place), name), format, problems, **options)
+            samples = formats.read(_home(Path(place), name, format), format, problems, **options)
             if len(wanted) > 1:  # ids need only differ within one dataset
                 samples = [replace(sample, id=f"{name}-{sample.id}") for sample in samples]
         found += subset(samples, part)
@@ -285,16 +286,17 @@ def _splits(config: Config, table: str) -> list[tuple[str, str]]:
     return [(match[1], match[2] or "[:]") for _, match in matches]
 
 
-def _folder(place: Path, split: str) -> Path:
-    """Returns the folder of a split; without a name, `train` where there is one, else the place itself."""
-    folder = place / (split or "train")
-    if split and not folder.is_dir():
-        raise DataError(f"{folder}: no such split; a local dataset keeps each split in a folder of its own")
-    return folder if folder.is_dir() else place
+def _home(place: Path, split: str, format: str) -> Path:
+    """Returns where a split lies; without a name, that of `train` where there is one, else the place itself."""
+    found = formats.home(place, split or "train", format)
+    if split and not found:
+        raise DataError(f"{place / split}: no such split; a local dataset keeps each in a folder or file of its own")
+    return found or place
 
 
 def _own(config: Config, format: str, split: str) -> Path | None:
-    """Returns the folder of a split beside `train`, where it is not trained on."""
+    """Returns where a split lies beside `train`, if it is not trained on."""
     place = Path(_place(config, TRAIN, format))
-    apart = (place / "train").is_dir() and split not in {name for name, _ in _splits(config, TRAIN)}
-    return place / split if apart and (place / split).is_dir() else None
+    trained = {formats.home(place, name or "train", format) for name, _ in _splits(config, TRAIN)}
+    found = formats.home(place, split, format) if formats.home(place, "train", format) else None
+    return None if found in trained else found

@@ -21,8 +21,6 @@ from data_tools.passport.clips import inspect_all
 from data_tools.passport.findings import ERROR, WARNING, Finding
 from data_tools.passport.result import Passport, Quarantined
 
-SPLITS = ("train", "validation", "test")
-
 
 class Layout(NamedTuple):
     """What is to be checked: samples by split, and findings of their folder with the samples that they cost."""
@@ -51,8 +49,8 @@ def read_layout(
         return _pairs(Path(folder), splits, label, options)
     if name in formats.BY_FILE and "clips" not in options:
         hub.unpack_clips(folder, options.get("subset"))
-    apart = name not in formats.BY_FILE and (place / "train").is_dir()  # as the loaders look for them
-    homes = {s: place / s for s in SPLITS if (place / s).is_dir()} if apart else {"train": folder}
+    there = {split: home for split in formats.SPLITS if (home := formats.home(place, split, name))}
+    homes = there if "train" in there else {"train": folder}  # as the loaders look for them
     samples, found = {}, []
     for split, home in homes.items():
         rows = formats.read(home, name, bad := [], **options)

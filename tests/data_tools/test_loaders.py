@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import shutil
 
 import official_layouts as made
 import pytest
@@ -14,9 +15,10 @@ from cookbook.data.samples import DataError, text
 from cookbook.runs import ROOT
 from data_tools import formats
 from data_tools.formats.av_folder import VIDEO_SUFFIX
-from data_tools.loading import contract, custom, load, loader, require_step
+from data_tools.loading import contract, custom, load, loader, loader_for, require_step
 from data_tools.loading.engine import EngineDataset
 from data_tools.passport import passport
+from data_tools.passport.dataset import read_layout
 
 LOADERS = ("cosmos_sft", "cosmos_grpo", "avha_sft_single_caption", "llava_sft", "saved_sft")
 
@@ -89,6 +91,35 @@ def test_splits_that_are_folders(tmp_path, av):
         load(config(tmp_path / "split", dataset='split = "dev"'), "llava")
     with pytest.raises(DataError, match=r"write train or train\[:100\]"):
         load(config(tmp_path / "split", dataset='split = "train+test"'), "llava")
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_splits_that_are_files_of_one_folder(tmp_path, av, suffix):
+    """`train.json` beside the clips, which may lie in a folder of the split's name."""
+    root, lines = tmp_path / "own", {}
+    for name, numbers in (("train", range(6)), ("val", range(6, 8)), ("test", range(8, 10))):
+        (root / name).mkdir(parents=True)
+        for n in numbers:
+            shutil.copy(av / f"videos/c{n}{VIDEO_SUFFIX}", root / name / f"c{n}.mp4")
+        items = [{"video": f"{name}/c{n}.mp4", "question": "What falls?", "answer": f"Rain {n}."} for n in numbers]
+        lines[name] = json.dumps(items) if suffix == ".json" else "\n".join(map(json.dumps, items))
+        (root / f"{name}{suffix}").write_text(lines[name])
+    assert loader_for(str(root)) == "data_tools/llava_sft.py"
+    found = load(config(root, dataset=""), "llava")
+    assert {split: [s.target for s in rows] for split, rows in found.items()} == {
+        "train": [f"Rain {n}." for n in range(6)],
+        "validation": ["Rain 6.", "Rain 7."],
+        "test": ["Rain 8.", "Rain 9."],
+    }
+    assert {split: len(rows) for split, rows in read_layout(root).samples.items()} == dict(
+        train=6, validation=2, test=2
+    )
+    found = load(config(root, dataset='split = ["train", "val"]'), "llava")
+    assert len(found["train"]) + len(found["validation"]) == 8 and len(found["test"]) == 2
+    for name in ("train", "val", "test"):
+        (root / f"{name}{suffix}").unlink()
+    (root / f"all{suffix}").write_text(lines["train"])
+    assert len(load(config(root, dataset="test_size = 0"), "llava")["train"]) == 6, "a folder of clips is no split"
 
 
 def test_start_small(av):
