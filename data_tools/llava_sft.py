@@ -3,8 +3,9 @@
     cosmos-rl --config X.toml data_tools/llava_sft.py
     python data_tools/llava_sft.py --config X.toml --check
 
-Splits are folders, or files: `train.json`, `val.json`, `test.json`. `[custom] media` is the folder that the paths in the file count from, if not the file's own. For `type = "grpo"` the
-same file gives prompts; their reference is the item's `answer`, else its last written answer.
+Splits are folders, or files: `train.json`, `val.json`, `test.json`. `[custom] media` is the folder that the paths in
+the file count from, if not the file's own. For `type = "grpo"` the same file gives prompts; their reference is the
+item's `answer`, else its last written answer.
 """
 
 from cookbook.config import Config
