@@ -102,6 +102,8 @@ def compare_jobs(sides: Sequence[Side], again: Mapping[str, str]) -> Page:
     """
     rows, found = {side.name: side.rows for side in sides}, [side.comparison for side in sides]
     pairs = compare_pairs(rows)
+    if texts := pairs.get("texts"):
+        texts["majority"] = max(each.get("texts", {}).get("majority", 0) for each in found)
     if any(each["tasks"].keys() != found[0]["tasks"].keys() for each in found):
         raise ValueError("the jobs give their questions to other tasks; evaluate them again, with the same data")
 

@@ -190,11 +190,12 @@ def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: fl
 def results(comparison: dict) -> list[str]:
     """Returns a line for each model, right answers with their 95 % interval, and its step; then the report's answer."""
     from cookbook.display.tables import label
-    from cookbook.evaluation.findings import from_to, hundred, in_sentences, judged_steps, p_value, points
+    from cookbook.evaluation.findings import from_to, guessing, hundred, in_sentences, judged_steps, p_value, points
 
-    of, texts = f"of {comparison['n']} questions on unseen clips", in_sentences(comparison)
-    said = [f"{of}: words shared with the reference" if texts else f"{of}; guessing: {hundred(comparison['chance'])} %"]
-    shown, lines = texts or comparison, []
+    texts, lines = in_sentences(comparison), []
+    shown = texts or comparison
+    judged = "; judged by words shared with the reference" if texts else ""
+    said = [f"of {comparison['n']} questions on unseen clips{judged}; guessing: {hundred(guessing(shown))} %"]
     said += [f"{points(step['difference'])} points, {p_value(step['p'])}" for step in judged_steps(shown).values()]
     for (model, found), words in zip(shown["models"].items(), said):
         share = found["rougeL" if texts else "accuracy"]

@@ -55,6 +55,8 @@ OTHER = r"(?! ?(?:%|(?:m(?:et\w*|in\w*|s)?|[ck]m|h(?:ours?)?|frames?)\b))"
 SECONDS = rf"(?: ?(?:s|secs?|seconds?)\b\.?)?(?!\w|(?: s\w*)? later\b){OTHER}"
 ABOUT = r"(?:about |around |approximately |seconds? |~ ?|t ?= ?)?"
 JOIN = rf",? ?(?:--?>?|[—~→]|(?:up )?to|until|till|through) ?{ABOUT}"
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"  # Thai, Lao, Burmese, Khmer, kana, Han
+WORD = re.compile(rf"[{UNSPACED}]|(?:(?![{UNSPACED}_])\w)+")
 JOINED = re.compile(
     rf"(?<![-\w])(?<!\d[.,:]){TIME}{SECONDS}(?:{JOIN}{TIME}{SECONDS})+"
     rf"|\bbetween {ABOUT}{TIME}{SECONDS} and {ABOUT}{TIME}{SECONDS}", re.I
@@ -102,6 +104,11 @@ def iou(a: tuple[float, float] | None, b: tuple[float, float] | None) -> float:
         return 1.0
     shared = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
     return shared / (a[1] - a[0] + b[1] - b[0] - shared) if shared else 0.0
+
+
+def words_of(text: str) -> list[str]:
+    """Returns the words of a text in small letters; of a script without blanks between words each character is one."""
+    return WORD.findall(text.lower())
 
 
 def common_words(a: Sequence[str], b: Sequence[str]) -> int:

@@ -65,7 +65,7 @@ def score_files(paths: Sequence[Path], form: str | None = None, published: bool 
             raise ValueError(f"{path}: {error}") from None
     for name, rows in found.items() if published else ():
         models[name]["published"] = published_score(rows)
-    return {"models": models} | (scores.compare_pairs(found) if len(found) > 1 else {})
+    return {"models": models} | (scores.compare_pairs(found) if len(found) > 1 else scores.compare_texts(found))
 
 
 def _table(result: dict) -> Iterator[str]:
@@ -77,6 +77,8 @@ def _table(result: dict) -> Iterator[str]:
         changed = "won {won}, lost {lost}".format(**result["paired"][pair])
         sure = "" if step["sure"] else ", not certain"
         yield f"{pair}: {changed}: {findings.points(step['difference'])} points, {findings.p_value(step['p'])}{sure}"
+    if said := findings.sentence_words(result):
+        yield said
 
 
 def predict_file(given: argparse.Namespace) -> str:

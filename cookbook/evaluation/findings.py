@@ -89,8 +89,8 @@ def short_answer(comparison: dict, kept: Mapping[str, Mapping[str, dict]] | None
     if comparison["n"] < LEAST:
         return f"Cannot be said: {comparison['n']} questions, and {LEAST} are the least"
     texts = in_sentences(comparison)
-    guess = 0 if texts else guessing(comparison)
-    if guess and all(found["ci95"][0] <= guess for found in comparison["models"].values()):
+    guess, models = guessing(texts or comparison), (texts or comparison)["models"].values()
+    if guess and all(found["ci95"][0] <= guess for found in models):
         return "Cannot be said: no model is surely above guessing"
     _, *later = map(label, comparison["models"])
     steps = judged_steps(texts or comparison).values()
@@ -117,7 +117,7 @@ def goals(comparison: dict, gain: float, accuracy: float) -> list[Verdict]:
     The first trained model is `gain` above the base, the last step is sure (p < 0.05), and ends at `accuracy` or more.
     """
     names, steps = list(comparison["models"]), list(judged_steps(comparison).values())
-    if not steps:
+    if not steps or in_sentences(comparison):  # the goal is one of right answers
         return []
     first, old, new = label(names[1]), label(names[-2]), label(names[-1])
     gained, step, last = steps[0]["difference"], steps[-1], comparison["models"][names[-1]]
@@ -153,14 +153,20 @@ def evidence(comparison: dict) -> str:
         takes = f"; so much takes {step['needed']} questions to find" if step["needed"] else ""
         said += f"; {later} {share} % ({ends}), that is {points(step['difference'])} points "
         said += f"against {earlier} ({p_value(step['p'])}{luck}{takes})"
-    if texts := comparison.get("texts"):
-        shares = [
-            f"{label(name)} {hundred(m['rougeL'])} % ({from_to(m['ci95'])})" for name, m in texts["models"].items()
-        ]
-        for i, step in enumerate(judged_steps(texts).values(), 1):
-            shares[i] += f", that is {points(step['difference'])} points ({p_value(step['p'])})"
-        said += f". Words shared with the reference in {texts['n']} answers in sentences (ROUGE-L): {'; '.join(shares)}"
+    if told := sentence_words(comparison):
+        said += f". {told}"
     return said.replace("base", "Base", said.startswith("base ")) + "."  # other names stay as they are
+
+
+def sentence_words(comparison: dict) -> str:
+    """Returns how many words answers in sentences share with their references, in one sentence; "" without such."""
+    if not (texts := comparison.get("texts")):
+        return ""
+    told = [f"{label(name)} {hundred(m['rougeL'])} % ({from_to(m['ci95'])})" for name, m in texts["models"].items()]
+    for i, step in enumerate(judged_steps(texts).values(), 1):
+        told[i] += f", that is {points(step['difference'])} points ({p_value(step['p'])})"
+    told += [f"one answer for all earns {hundred(texts['majority'])} %"] if texts.get("majority") else []
+    return f"Words shared with the reference in {texts['n']} answers in sentences (ROUGE-L): {'; '.join(told)}"
 
 
 def against_controls(rows: Sequence[dict], controls: Mapping[str, Sequence[dict]], comparison: dict) -> dict:

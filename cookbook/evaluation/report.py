@@ -137,8 +137,14 @@ class Report:
     def models(self) -> list[dict]:
         """Returns each model's name, colour, score, and what made its rows: weights, contract, decoding."""
         scores, colors = self.comparison["models"].items(), cycle(plots.MODEL_COLORS)
+        texts = findings.in_sentences(self.comparison).get("models", {})  # drawn in the place of right answers
         made = {name: {key: rows[0].get(key) for key in STAMP} for name, rows in self.rows.items()}
-        return [made[name] | found | {"name": label(name), "color": next(colors)} for name, found in scores]
+
+        def drawn(name: str, found: dict) -> dict:
+            share, part = (texts[name]["rougeL"], texts[name]) if texts else (found["accuracy"], found)
+            return {"name": label(name), "color": next(colors), "share": share, "ends": part["ci95"]}
+
+        return [made[name] | found | drawn(name, found) for name, found in scores]
 
     def confusions(self) -> list[dict]:
         """Returns for each kind of question with options: its columns, and each model's confusion and letter bias."""

@@ -13,9 +13,10 @@ from statistics import fmean
 from typing import Any
 
 from cookbook.data.contract import ContractError
+from cookbook.data.quantities import words_of
 from cookbook.evaluation import statistics
 from cookbook.evaluation.metrics.choices import Row
-from cookbook.evaluation.metrics.texts import shared_words
+from cookbook.evaluation.metrics.texts import best_for_all, shared_words
 
 # What makes two rows one item. The id is not enough: another seed shuffles the options under the same id.
 IDENTITY = ("id", "question", "reference")
@@ -115,7 +116,7 @@ def require_different_models(predictions: dict[str, Sequence[dict]]) -> None:
 
 
 def compare_pairs(predictions: dict[str, Sequence[dict]], free: Collection[str] = ()) -> dict:
-    """Pair each model with the one before it. Returns {"contracts", "paired", "clustered"}; see `compare`."""
+    """Pair each model with the one before it. Returns {"contracts", "paired", "clustered", "texts"}; see `compare`."""
     require_same_items(predictions)
     contracts = require_same_contract(predictions, free)
     require_different_models(predictions)
@@ -126,6 +127,7 @@ def compare_pairs(predictions: dict[str, Sequence[dict]], free: Collection[str] 
         "contracts": contracts,
         "paired": {name: asdict(statistics.paired(*pair)) for name, pair in steps.items()},
         "clustered": {name: asdict(statistics.paired_clustered(*pair, groups)) for name, pair in steps.items()},
+        **compare_texts(predictions),
     }
 
 
@@ -134,13 +136,16 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
 
     Returns {"n", "chance", "majority", "tasks": {task: {"n", "chance", "majority"}}, "models": {name: score},
     "contracts": {name: hash}, "paired": {"sft_vs_base": fields of Paired, …}, "clustered": {the same: of Clustered}},
-    and "texts" where there are answers in sentences (`compare_texts`).
+    and "texts" where there are answers in sentences (`compare_texts`); its "majority" is what one answer earns for all.
     `train_rows` need "task" and "reference" only, for the majority level. Models in `free` may have another contract.
     Raises ValueError for no models or rows, other items, or one model under two names; ContractError for contracts.
     """
     if not predictions:
         raise ValueError("no models to compare")
     pairs, rows = compare_pairs(predictions, free), next(iter(predictions.values()))
+    if texts := pairs.get("texts"):
+        wanted = [row["reference"] or "" for row in rows if row["kind"] == "text"]
+        texts["majority"] = best_for_all(wanted, [row["reference"] or "" for row in train_rows])
 
     def levels(part: Sequence[dict]) -> dict:
         return {"n": len(part), "chance": statistics.chance(part), "majority": statistics.majority(part, train_rows)}
@@ -150,7 +155,6 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
         "tasks": {task: levels(part) for task, part in by_field(rows).items()},
         "models": {name: score(rows) for name, rows in predictions.items()},
         **pairs,
-        **compare_texts(predictions),
     }
 
 
@@ -159,16 +163,15 @@ def compare_texts(predictions: dict[str, Sequence[dict]]) -> dict:
 
     Why: hardly a sentence is its reference word for word, so of two models the better one has no more right answers.
     Returns {"texts": {"n", "models": {name: {"rougeL", "ci95"}}, "clustered": {"sft_vs_base": fields of Clustered}}},
-    all in [0, 1], intervals of whole clips; {} without rows of the kind "text" whose reference has SENTENCE words. Rows
-    are paired, as `require_same_items` wants them.
+    all in [0, 1], intervals of whole clips, of the rows of kind "text"; {} where fewer than half of their references
+    have SENTENCE words. Rows are paired, as `require_same_items` wants them.
     """
-
-    def told(rows: Sequence[dict]) -> list[dict]:
-        return [r for r in rows if r.get("kind") == "text" and len((r["reference"] or "").split()) >= SENTENCE]
-
-    texts = {name: told(rows) for name, rows in predictions.items()}
-    if not (groups := [row["group"] for row in next(iter(texts.values()))]):
+    texts = {name: [row for row in rows if row.get("kind") == "text"] for name, rows in predictions.items()}
+    items = next(iter(texts.values()))
+    long = sum(len(words_of(row["reference"] or "")) >= SENTENCE for row in items)
+    if not items or long < len(items) / 2:
         return {}
+    groups = [row["group"] for row in items]
     found = {name: [shared["rougeL"] for shared in shared_words(rows)] for name, rows in texts.items()}
     models = {
         name: {"rougeL": fmean(shares), "ci95": list(statistics.clustered_interval(shares, groups))}

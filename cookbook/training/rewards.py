@@ -9,7 +9,6 @@ and differ from its own where `tests/training/test_rewards.py` has a table: "(A)
     require_gold(samples, weights, contract)    # RewardError where a right answer cannot earn full marks
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from cookbook.config import Config, ConfigError, Issue
 from cookbook.data.answers import choose
 from cookbook.data.contract import Contract
-from cookbook.data.quantities import common_words, iou, number, span
+from cookbook.data.quantities import common_words, iou, number, span, words_of
 from cookbook.data.samples import Sample
 
 WEIGHTS, OVERLONG = "train.train_policy.reward_function", "overlong"
@@ -88,7 +87,7 @@ def rouge_l(completion: str, sample: Sample, contract: Contract) -> float:
 
     Of both no more than 4 * LONGEST words are compared; those behind them count as not shared.
     """
-    said, right = _both(lambda words: re.findall(r"\w+", words.lower()), completion, sample, contract)
+    said, right = _both(words_of, completion, sample, contract)
     common = common_words(said[: 4 * LONGEST], right[: 4 * LONGEST])
     return 2 * common / (len(said) + len(right)) if common else 0.0
 

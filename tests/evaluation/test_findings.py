@@ -173,6 +173,10 @@ def test_where_all_answers_are_sentences_shared_words_decide():
     }
     assert findings.short_answer(none | {"texts": texts}) == "Yes, better"
     assert findings.short_answer(none | {"texts": texts | {"n": 399}}).startswith("Cannot be said")
+    lazy = none | {"texts": texts | {"majority": 0.36}}  # one answer for all
+    assert findings.short_answer(lazy) == "Cannot be said: no model is surely above guessing"
+    assert findings.evidence(lazy).endswith("; one answer for all earns 36.0 %.")
+    assert findings.goals(lazy, 0.2, 0.85) == []
     said = findings.evidence(none | {"texts": texts})
     assert (
         "in 400 answers in sentences (ROUGE-L): base 10.0 % (8.0–12.0); SFT 40.0 % (35.0–45.0), that is +30.0" in said

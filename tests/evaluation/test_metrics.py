@@ -146,6 +146,23 @@ def test_bleu_and_rouge_of_known_sentences():
     assert found["rouge2"] == pytest.approx(2 * (2 / 3) * (2 / 5) / (2 / 3 + 2 / 5))
 
 
+@pytest.mark.parametrize(("wanted", "told", "share"), [
+    ("красная машина стоит", "красная машина едет", 2 / 3),
+    ("红车停在路口", "红车停下", 2 * 3 / 10),
+    ("rötliche Ampel", "rotliche Ampel", 1 / 2),
+    ("سيارة حمراء", "سيارة حمراء", 1),
+    ("two_cars stop", "two cars stops", 1),
+])  # fmt: skip
+def test_words_of_any_script_are_shared(wanted, told, share):
+    found = texts.rouge(told, wanted)
+    assert found["rougeL"] == pytest.approx(share) == found["rouge1"]
+
+
+@pytest.mark.parametrize(("told", "wanted"), [("5", "-5"), ("1 5", "1.5"), ("→", "←"), ("+", "-"), ("🙂", "🙁")])
+def test_what_makes_another_answer_is_no_punctuation(told, wanted):
+    assert not right("text", told, wanted) and right("text", f" {wanted} ", wanted)
+
+
 def test_the_shipped_embeddings_know_near_from_far_and_do_not_see_a_not():
     near, far, empty, denied = texts.similarity(
         ["A bike rider makes a left turn", "A bank pays interest", "", "The car does not stop at the red light"],

@@ -213,5 +213,7 @@ def test_answers_in_sentences_are_compared_by_shared_words():
     assert texts["models"]["sft"]["rougeL"] == pytest.approx(2 * 5 / (7 + 6))  # five words are shared
     assert texts["models"]["rl"]["rougeL"] == pytest.approx(10 / 13 * 23 / 24)
     assert texts["clustered"]["sft_vs_base"]["p"] < 0.01 < texts["clustered"]["rl_vs_sft"]["p"]
-    short = {name: [row | {"reference": "it stops"} for row in found] for name, found in rows.items()}
-    assert "texts" not in compare(short, train)
+    assert texts["majority"] == pytest.approx((1 + 23 * 6 / 7) / 24)  # the training answer, of seven words, for all
+    some = {name: [row | {"reference": "it stops"} for row in found[:13]] + found[13:] for name, found in rows.items()}
+    assert "texts" not in compare(some, train)
+    assert compare({name: found[2:] for name, found in some.items()}, train)["texts"]["n"] == 22

@@ -7,7 +7,8 @@ people would score.
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,19 +16,23 @@ from types import SimpleNamespace
 import numpy as np
 
 from cookbook.data.answers import LONGEST, plain
-from cookbook.data.quantities import common_words
+from cookbook.data.quantities import common_words, words_of
 from cookbook.evaluation.metrics.choices import Row, answer_pairs
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
+COMMON, ASKED = 50, 100  # training answers that are tried for all questions, and questions that choose among them
 
 
 def relaxed(words: str) -> str:
     """Returns words for a relaxed match: no case, punctuation, markdown, articles or extra space (as SQuAD does).
 
-    A text above LONGEST characters is cut, and ends in a mark that no other has.
+    The sign and the point of a number stay, and a text of nothing else is taken as it is. One above LONGEST characters
+    is cut, and ends in a mark that no other has.
     """
-    kept = re.sub(r"[^\w\s]", " ", plain(words[:LONGEST]).lower())
-    return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", kept).split()) + " …" * (len(words) > LONGEST)
+    bare = plain(words[:LONGEST]).lower()
+    kept = re.sub(r"((?<!\w)-(?=\d)|(?<=\d)\.(?=\d))|[^\w\s]", lambda match: match[1] or " ", bare)
+    kept = " ".join(re.sub(r"\b(?:a|an|the)\b", " ", kept).split()) or bare.strip()
+    return kept + " …" * (len(words) > LONGEST)
 
 
 def free_text(rows: Sequence[Row]) -> dict:
@@ -59,10 +64,26 @@ def shared_words(rows: Sequence[Row]) -> list[dict[str, float]]:
     return [rouge(told[:LONGEST], (wanted or "")[:LONGEST]) for wanted, told in zip(*answer_pairs(rows, unread=""))]
 
 
+def best_for_all(references: Sequence[str], training: Iterable[str]) -> float:
+    """Returns the mean ROUGE-L of one training answer for all questions: the best of the COMMON most frequent ones.
+
+    Which is the best, an even sample of ASKED references tells.
+    """
+    common = [answer for answer, _ in Counter(training).most_common(COMMON)]
+    asked = references[:: -(-len(references) // ASKED)]
+
+    def earns(answer: str, wanted: Sequence[str]) -> float:
+        return float(np.mean([rouge(answer[:LONGEST], words[:LONGEST])["rougeL"] for words in wanted]))
+
+    best = max(common, key=lambda answer: earns(answer, asked), default="")
+    return earns(best, references)
+
+
 def rouge(told: str, wanted: str) -> dict[str, float]:
     """Returns F of rouge1, rouge2 and rougeL, as the package rouge-score has them with Porter's stems.
 
-    Its own rougeL compares all pairs of words, and its stemmer takes a word of "y" letter by letter on the stack.
+    Its own rougeL compares all pairs of words, its stemmer takes a word of "y" letter by letter on the stack, and of
+    other letters than a to z it sees none: words are those of `words_of` here.
     """
     from rouge_score.scoring import fmeasure
 
@@ -75,14 +96,16 @@ def rouge(told: str, wanted: str) -> dict[str, float]:
 
 @cache
 def _rouge() -> tuple:
-    """Returns the scorer of rouge1 and rouge2, and its tokenizer: Porter's stems, but of words above 99 letters."""
+    """Returns the scorer of rouge1 and rouge2, and what makes words of a text: Porter's stems of English ones."""
     from nltk.stem.porter import PorterStemmer
-    from rouge_score import rouge_scorer, tokenize
+    from rouge_score import rouge_scorer
 
-    stem = PorterStemmer().stem
-    stems = SimpleNamespace(stem=lru_cache(100_000)(lambda word: stem(word) if len(word) < 100 else word))
-    tokens = SimpleNamespace(tokenize=lambda words: tokenize.tokenize(words, stems))
-    return rouge_scorer.RougeScorer(ROUGE[:2], tokenizer=tokens), tokens.tokenize
+    stem = lru_cache(100_000)(PorterStemmer().stem)
+
+    def tokens(text: str) -> list[str]:
+        return [stem(word) if word.isascii() and 3 < len(word) < 100 else word for word in words_of(text)]
+
+    return rouge_scorer.RougeScorer(ROUGE[:2], tokenizer=SimpleNamespace(tokenize=tokens)), tokens
 
 
 def similarity(told: Sequence[str], wanted: Sequence[str]) -> list[float]:
