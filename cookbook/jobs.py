@@ -8,6 +8,7 @@ data: `fitted` sets it and nothing else. `python -m cookbook.new` writes the sam
     work = jobs.job("mine", "sft", data="my_clips")
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -210,8 +211,7 @@ def fitted(
     found = found or pipeline.check_data(config.edit({LENGTH: max(config[LENGTH], LONGEST)}), name, loader)
     if not (usable := found.counts["train"]["usable"]):
         raise DataError(f"{data}: no sample of train is usable; {next(iter(found.errors), 'it holds none')}")
-    tokens = [counted for split in found.tokens.values() for counted in split]
-    if not tokens:
+    if not (tokens := counted(found, config)):
         tokens = rough_lengths(splits, found.facts, family_of(config[START]), loading.contract(config))
     prompt, answer = (max(column, default=0) for column in zip(*tokens)) if tokens else (0, 0)
     answer = answer + ROOM if answer else 0
@@ -226,6 +226,12 @@ def fitted(
     return config.edit(_sizes(config, usable, prompt, answer)), found
 
 
+def counted(found: Passport, config: Config) -> list[tuple[int, int]]:
+    """Returns (prompt, answer) tokens of the samples that were counted, but for those that are left out for them."""
+    longest = max(config[LENGTH], LONGEST)
+    return [tokens for split in found.tokens.values() for tokens in split if sum(tokens) <= longest]
+
+
 def _bound(config: Config, data: str, loader: str, contract: str, held_out: float | None) -> Config:
     """Returns the configuration with other data: all of them, but for the share that validation may hold out."""
     accepted = {key: share for key, share in config.table("custom").items() if key == "accept_left_out"}
@@ -234,9 +240,12 @@ def _bound(config: Config, data: str, loader: str, contract: str, held_out: floa
 
 
 def place_of(data: str) -> str:
-    """Returns the data as a configuration names them: from the project's root; a name of the hub as it is."""
+    """Returns the data as a configuration names them: from the project's root; a name of the hub as it is.
+
+    What lies where the command was typed comes before what the project has under that name.
+    """
     here = Path(data).expanduser()
-    return named(here.resolve()) if here.exists() and not (ROOT / data).exists() else str(data)
+    return named(here.resolve()) if data and here.exists() else str(data)
 
 
 @contextmanager
@@ -309,5 +318,12 @@ def evaluation_samples(
     splits = loading.loader(loader).load(_bound(bound, data, loader, str(file), None))
     if split and split not in splits:
         raise DataError(f"{data}: has no split {split}; it has {', '.join(splits)}")
-    found = splits[split] if split else splits.get("test") or splits["train"] + splits["validation"]
+    found = splits[split] if split else splits.get("test") or _all_of(splits)
     return found, Contract.load(file), "bfloat16"
+
+
+def _all_of(splits: loading.Splits) -> list[Sample]:
+    """Returns the samples of all splits, each under an id of its own."""
+    several = {key for key, count in Counter(s.id for rows in splits.values() for s in rows).items() if count > 1}
+    named = ((f"{split}-{s.id}" if s.id in several else s.id, s) for split, rows in splits.items() for s in rows)
+    return [replace(sample, id=name) for name, sample in named]

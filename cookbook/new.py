@@ -78,6 +78,10 @@ def write_job(name: str, data: str, configs: dict[str, str], base: str = "", **h
         here = Path(place).expanduser().exists() or (ROOT / place).exists()
         if place.startswith(("/", "~", ".")) and not here:
             raise DataError(f"{place}: there is no such folder or file; --{said} takes one, or a name of the hub")
+    if not data.strip():
+        raise DataError("--data is empty; it takes a folder, a file, or a name of the hub")
+    if (given := how.get("contract")) and not (ROOT / given).is_file():
+        raise DataError(f"{given}: there is no such contract; configs/prompts/ holds those of the project")
     if shlex.quote(name) != name:
         raise DataError(f"{name}: would have to be quoted in commands; take letters, digits, - and _")
     from cookbook import jobs
@@ -109,14 +113,19 @@ def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dic
     made = {}
     made["sft"], found = jobs.fitted(begun["sft"].edit(start), name, data, folder=folder, **how)
     bound = {key: made["sft"].table("custom")[key] for key in ("contract", "loader")}
-    splits, contract = loading.loader(bound["loader"]).load(made["sft"]), Contract.load(ROOT / bound["contract"])
+    splits = found.usable(loading.loader(bound["loader"]).load(made["sft"]))
+    contract = Contract.load(ROOT / bound["contract"])
     written = all(sample.target is not None for sample in splits["train"])
     works = rewards_that_work(splits["train"], contract)
     if works:
         fits, _ = jobs.fitted(begun["rl"].edit({START: made["sft"][START]}), name, data, found=found, **bound)
         made["rl"] = fits.edit({WEIGHTS: works} | ({START: named(runs.path(name) / "sft")} if written else {}))
+    reasons = [] if written else ["No sample has a written answer, so there is no SFT."]
+    reasons += [f"RL pays for {', '.join(works)}." if works else "No reward can check these answers: there is no RL."]
     if not written:
         del made["sft"]
+    if not made:
+        raise DataError(f"{data}: nothing can be trained. {' '.join(reasons)}")
     usable = found.counts["train"]["usable"]
     made = {step: _seen_often(config, usable) for step, config in made.items()}
     for step, config in made.items():
@@ -124,21 +133,24 @@ def _write(folder: Path, data: str, configs: dict[str, str], base: str, how: dic
         own = {"logging.experiment_name": f"{name}/{step}", "train.output_dir": f"runs/{name}/{step}"}
         text = _told(config.edit(own), begun[step])
         (folder / f"{step}.toml").write_text(head + text, encoding="utf-8")
-    reasons = [] if written else ["No sample has a written answer, so there is no SFT."]
-    reasons += [f"RL pays for {', '.join(works)}." if works else "No reward can check these answers: there is no RL."]
+    if out := found.quarantine:
+        total = sum(counts["samples"] for counts in found.counts.values())
+        place = named(runs.path(name) / "data" / loading.PASSPORT)
+        told = f"{len(out)} of {total} samples are left out, such as {out[0].id}: {out[0].reason}"
+        reasons.append(f"{told} ({place} has them all).")
     bare = [sample.id for sample in splits["train"] if not sample.options]
     if works and 0 < len(bare) < len(splits["train"]):
         told = f"{len(bare)} of {len(splits['train'])} training samples have no choices to read, such as {bare[0]}"
         reasons.append(f"{told}; single_choice is for data that have them all.")
     reasons += [] if any(found.tokens.values()) else [NOT_COUNTED.format(base=begun["sft"].edit(start)[START])]
-    counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.items())
+    counts = ", ".join(f"{counts['usable']} {split}" for split, counts in found.counts.items())
     text = README.format(
         name=name,
         counts=counts,
         loader=bound["loader"],
         steps=" ".join(reasons),
-        first=next(iter(made), "sft"),
-        plans=_plans(name, made, usable, [part for split in found.tokens.values() for part in split]) if made else "",
+        first=next(iter(made)),
+        plans=_plans(name, made, usable, jobs.counted(found, begun["sft"])),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
     return folder

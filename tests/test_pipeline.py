@@ -12,7 +12,7 @@ from cookbook import checkpoint, jobs, pipeline
 from cookbook.config import Config, lint
 from cookbook.config.rules import View, gpus_needed
 from cookbook.data.contract import Contract, ContractError
-from cookbook.data.samples import DataError
+from cookbook.data.samples import DataError, Sample, message, text
 from cookbook.runs import read_metrics
 from data_tools import formats, road_vqa
 from data_tools.worlds import road
@@ -302,3 +302,9 @@ def test_a_job_is_as_shipped_only_where_both_steps_ran_with_the_shipped_settings
     assert not jobs.shipped(Config.load(files["sft"]).edit({"train.max_num_steps": 4}))  # a key that it leaves out
     files["sft"].write_text(Config.load(files["sft"]).edit({"train.epoch": 1}).text(), encoding="utf-8")
     assert not jobs.as_shipped("job")
+
+
+def test_samples_of_several_splits_have_ids_of_their_own():
+    one, other, third = (Sample(name, name, (message("user", text(said)),)) for name, said in zip("aab", "xyz"))
+    found = jobs._all_of({"train": [one, third], "validation": [other]})
+    assert [(s.id, s.question) for s in found] == [("train-a", "x"), ("b", "z"), ("validation-a", "y")]

@@ -235,5 +235,5 @@ def majority(rows: Sequence[dict], train_rows: Sequence[dict]) -> float:
         counts[row["task"]][row["reference"]] += 1
     if missing := {row["task"] for row in rows} - counts.keys():
         raise ValueError(f"no training row has the task {', '.join(sorted(missing))}; found {sorted(counts)}")
-    habit = {task: min(found, key=lambda answer: (-found[answer], answer)) for task, found in counts.items()}
+    habit = {task: min(found, key=lambda answer: (-found[answer], str(answer))) for task, found in counts.items()}
     return sum(row["reference"] == habit[row["task"]] for row in rows) / len(rows)

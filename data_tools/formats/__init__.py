@@ -33,7 +33,7 @@ from data_tools.formats.source import LENIENT, Place, Problems, read_text, shown
 FORMATS = {m.__name__.rpartition(".")[2]: m for m in (av_folder, hf_sft, hf_rl, llava, saved, samples_jsonl)}
 BY_FILE = ("hf_sft", "hf_rl")  # formats that keep splits in files of one folder, and that the hub has
 ONE_FILE = ("llava", "samples_jsonl")  # a split is a folder, or a file of its name
-SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
+SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "dev", "eval"), "test": ("test",)}
 EXAMPLE = '{"video": "clips/a.mp4", "question": "What falls?", "answer": "Rain."}'
 HEAD = 1 << 20  # characters of a JSON file that are looked at; its first item is in them
 
@@ -71,13 +71,17 @@ def detect(path: Place) -> str:
 
 
 def _candidates(place: Path) -> list[Path]:
-    """Returns the files whose first item tells the format: of the folder, else of its folders (subsets of the hub)."""
+    """Returns the files whose first item tells the format, those of train first.
+
+    Of the folder, else of its folders (subsets of the hub).
+    """
     if place.is_file():
         return [place]
     if not place.is_dir():
         raise DataError(f"{place}: is neither a file nor a folder; name one of the two")
     below = [child for child in sorted(place.iterdir()) if child.is_dir()]
-    return hub.data_files(place) or [file for folder in below for file in hub.data_files(folder)]
+    files = hub.data_files(place) or [file for folder in below for file in hub.data_files(folder)]
+    return sorted(files, key=lambda file: not {file.stem.lower(), file.parent.name.lower()} & {*SPLITS["train"]})
 
 
 def _by_first_item(file: Path) -> str:
@@ -113,16 +117,27 @@ def _first_item(file: Path) -> dict[str, Any]:
     return item
 
 
-def home(place: Path, split: str, format: str) -> Path | None:
-    """Returns where a split of a folder lies, a file or folder of its usual names; None where there is none.
+def home(place: Place, split: str, format: str, subset: str = "") -> tuple[Path, dict[str, str]] | None:
+    """Returns where a split of a local dataset lies, by its usual names, and what `read` wants besides; None for none.
 
-    A folder beside a file of that name, or without rows, holds the clips.
+    It is a file, or a folder; a folder without rows, or beside a file of the name, holds the clips. Formats that have
+    splits in files of one folder want the split's own name. Raises DataError where two could be meant.
     """
-    single, names = format in ONE_FILE, SPLITS.get(split, (split,)) if format not in BY_FILE else ()
-    files = [place / f"{name}{suffix}" for name in names for suffix in (".json", ".jsonl") if single]
-    folders = [place / name for name in names]
-    found = [f for f in files if f.is_file()] + [f for f in folders if f.is_dir() and (not single or hub.data_files(f))]
-    return next(iter(found), None)
+    place, names = Path(place), SPLITS.get(split, (split.lower(),))
+    if not place.is_dir():
+        return None
+    by_file, single = format in BY_FILE, format in ONE_FILE + BY_FILE
+    root = place / subset if by_file else place
+    rows = [f for f in hub.data_files(root) if by_file or f.suffix.lower() != ".parquet"] if root.is_dir() else []
+    parts = {f: hub.split_name(f, root.name) if by_file else f.stem for f in rows if single}
+    files = {part if by_file else f.name for f, part in parts.items() if part.lower() in names}
+    folders = {d.name for d in place.iterdir() if d.name.lower() in names and d.is_dir()}
+    folders = {name for name in folders if not single or hub.data_files(place / name)}
+    if len(found := sorted(files or folders)) > 1:
+        raise DataError(f"{place}: {' and '.join(found)} could each be its split {split}; keep one of them")
+    if not found:
+        return None
+    return (place, {"split": found[0]}) if files and by_file else (place / found[0], {})
 
 
 def read(path: Place, format: str | None = None, problems: Problems | None = None, **options: Any) -> list[Sample]:

@@ -34,7 +34,9 @@ def annotations(path: Place) -> Path:
     if len(found) == 1:
         return found[0]
     names = ", ".join(f.name for f in found) or "none"
-    raise DataError(f"{path}: needs one .json file with the items, or train.json and others; found {names}")
+    raise DataError(
+        f"{path}: needs one .json file with the items, so name one (splits are train, val, test); found {names}"
+    )
 
 
 def read(path: Place, problems: Problems | None = None, *, media: Place | None = None) -> list[Sample]:
@@ -58,6 +60,8 @@ def plainly_asked(item: dict[str, Any]) -> dict[str, Any]:
         return item
     said = {"human": item["question"], "gpt": item.get("answer")}
     said = {who: str(words) if isinstance(words, (int, float)) else words for who, words in said.items()}
+    if odd := [type(words).__name__ for words in said.values() if not isinstance(words, str | None)]:
+        raise DataError(f"question and answer are texts; found {odd[0]}")
     turns = [{"from": who, "value": words} for who, words in said.items() if words is not None]
     rest = {key: value for key, value in item.items() if key != "question" and (key != "answer" or "options" in item)}
     return rest | {"conversations": turns}
@@ -67,7 +71,8 @@ def _messages(item: dict[str, Any], find: Find) -> tuple[dict[str, Any], ...]:
     waiting = {kind: _media(item, kind) for kind in MEDIA}
     turns = item.get("conversations")
     if not isinstance(turns, list) or not all(isinstance(t, dict) and isinstance(t.get("value"), str) for t in turns):
-        raise DataError("conversations is not a list of turns {from, value}")
+        seen = "" if "conversations" in item else f"; its fields are {shown(', '.join(map(str, item)))}"
+        raise DataError(f"conversations is not a list of turns {{from, value}}{seen}")
     messages = []
     for turn in turns:
         if (role := SPEAKERS.get(str(turn.get("from")))) is None:

@@ -31,7 +31,7 @@ def read(path: Place, problems: Problems | None = None) -> list[Sample]:
 
 
 def _file(path: Place) -> Path:
-    return Path(path) if Path(path).suffix.lower() == ".jsonl" else Path(path) / FILE
+    return Path(path) if Path(path).suffix.lower() in (".json", ".jsonl") else Path(path) / FILE
 
 
 def _sample(row: object, home: Path) -> Sample:

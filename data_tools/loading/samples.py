@@ -151,16 +151,15 @@ def load(config: Config, format: str, **options: Any) -> Splits:
     """
     problems: Problems = []
     train = _read(config, TRAIN, format, problems, options)
-    test = formats.read(folder, format, problems, **options) if (folder := _own(config, format, "test")) else []
+    test = _own(config, format, "test", problems, options) or []
     if (share := config.table("custom").get("test_share")) and not test:
         train, test = held_out(config, train, float(share), "custom.test_share", TEST_SEED)
     if config[f"{VALIDATION}.name"]:
         validation = _read(config, VALIDATION, format, problems, options)
-    elif folder := _own(config, format, "validation"):
-        validation = formats.read(folder, format, problems, **options)
-    else:
+    elif (validation := _own(config, format, "validation", problems, options)) is None:
         usual, size = HELD_OUT if config["validation.enable"] else 0, config[f"{TRAIN}.test_size"]
         train, validation = held_out(config, train, usual if size is None else size)
+    _tell_unread(config, format)
     train, validation, test = (list(map(with_options, part)) for part in (train, validation, test))
     return finish(config, _place(config, TRAIN, format), train, validation, problems, test)
 
@@ -252,20 +251,23 @@ def _without_quarantine(
 
 
 def _read(config: Config, table: str, format: str, problems: Problems, options: dict[str, Any]) -> list[Sample]:
-    place, wanted = _place(config, table, format), _splits(config, table)
-    found: list[Sample] = []
+    wanted, found = _splits(config, table), []
     for name, part in wanted:
-        if format in formats.BY_FILE:
-            which = config[f"{table}.subset"] or ""
-            if not options.get("clips"):
-                hub.unpack_clips(place, which)
-            samples = formats.read(place, format, problems, subset=which, split=name or None, **options)
-        else:
-            samples = formats.read(_home(Path(place), name, format), format, problems, **options)
-            if len(wanted) > 1:  # ids need only differ within one dataset
-                samples = [replace(sample, id=f"{name}-{sample.id}") for sample in samples]
+        samples = _read_home(*_home(config, table, format, name), format, problems, options)
+        if len(wanted) > 1 and format not in formats.BY_FILE:  # ids need only differ within one dataset
+            known = next((split for split, names in formats.SPLITS.items() if name.lower() in names), name)
+            samples = _without_quarantine(config, _place(config, table, format), known, samples, problems)
+            samples = [replace(sample, id=f"{name}-{sample.id}") for sample in samples]
         found += subset(samples, part)
     return found
+
+
+def _read_home(
+    home: Path | str, more: dict[str, Any], format: str, problems: Problems, options: dict[str, Any]
+) -> list[Sample]:
+    if format in formats.BY_FILE and not options.get("clips"):
+        hub.unpack_clips(home, more.get("subset"))
+    return formats.read(home, format, problems, **more, **options)
 
 
 def _place(config: Config, table: str, format: str) -> Path | str:
@@ -286,17 +288,50 @@ def _splits(config: Config, table: str) -> list[tuple[str, str]]:
     return [(match[1], match[2] or "[:]") for _, match in matches]
 
 
-def _home(place: Path, split: str, format: str) -> Path:
-    """Returns where a split lies; without a name, that of `train` where there is one, else the place itself."""
-    found = formats.home(place, split or "train", format)
-    if split and not found:
+Home = tuple[Path | str, dict[str, Any]]  # where rows lie, and what `read` wants besides
+
+
+def _split_home(config: Config, table: str, format: str, split: str) -> Home | None:
+    which = config[f"{table}.subset"] or ""
+    found = formats.home(_place(config, table, format), split, format, which)
+    return found and (found[0], found[1] | ({"subset": which} if format in formats.BY_FILE else {}))
+
+
+def _home(config: Config, table: str, format: str, split: str) -> Home:
+    """Returns where a split lies; without a name, that of `train` or of validation, else all of the dataset."""
+    for name in [split] if split else ["train"] if table == TRAIN else ["validation", "train"]:
+        if found := _split_home(config, table, format, name):
+            return found
+    place = _place(config, table, format)
+    if format in formats.BY_FILE:  # whose splits have any name
+        return place, {"subset": config[f"{table}.subset"] or ""} | ({"split": split} if split else {})
+    if split:
         raise DataError(f"{place / split}: no such split; a local dataset keeps each in a folder or file of its own")
-    return found or place
+    return place, {}
 
 
-def _own(config: Config, format: str, split: str) -> Path | None:
-    """Returns where a split lies beside `train`, if it is not trained on."""
-    place = Path(_place(config, TRAIN, format))
-    trained = {formats.home(place, name or "train", format) for name, _ in _splits(config, TRAIN)}
-    found = formats.home(place, split, format) if formats.home(place, "train", format) else None
-    return None if found in trained else found
+def _own(config: Config, format: str, split: str, problems: Problems, options: dict[str, Any]) -> list[Sample] | None:
+    """Returns the samples of a split beside `train`; None where there is none, or it is trained on.
+
+    Raises DataError where none of them can be used: others would take their place, and nobody would know.
+    """
+    train, found = (_split_home(config, TRAIN, format, name) for name in ("train", split))
+    if not (train and found) or found in [_home(config, TRAIN, format, name) for name, _ in _splits(config, TRAIN)]:
+        return None
+    if not (samples := _read_home(*found, format, bad := [], options)):
+        told = "".join(f": {name}: {why}" for name, why in bad[:1])
+        raise DataError(
+            f"{found[0]}: is the split {split}, and no sample of it can be used{told}; mend it or remove it"
+        )
+    problems += bad
+    return samples
+
+
+def _tell_unread(config: Config, format: str) -> None:
+    """Warn of files with rows beside those of the splits: `test_2024.jsonl` is none of them."""
+    train = _split_home(config, TRAIN, format, "train")
+    if format in formats.ONE_FILE and train and train[0].is_file():
+        homes = [_split_home(config, TRAIN, format, split) for split in formats.SPLITS]
+        read = {home[0] for home in homes if home}
+        if left := [file.name for file in hub.data_files(train[0].parent) if file not in read]:
+            log.warning("%s: not read, for no split has such a name: %s", train[0].parent, shown(", ".join(left)))

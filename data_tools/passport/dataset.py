@@ -47,13 +47,14 @@ def read_layout(
     place = Path(folder).resolve()
     if (name := format or ("av_folder" if splits else format_of(folder))) == "av_folder":
         return _pairs(Path(folder), splits, label, options)
-    if name in formats.BY_FILE and "clips" not in options:
-        hub.unpack_clips(folder, options.get("subset"))
-    there = {split: home for split in formats.SPLITS if (home := formats.home(place, split, name))}
-    homes = there if "train" in there else {"train": folder}  # as the loaders look for them
+    subset = options.get("subset") or ""
+    there = {split: home for split in formats.SPLITS if (home := formats.home(place, split, name, subset))}
+    homes = there if "train" in there else {"train": (folder, {})}  # as the loaders look for them
     samples, found = {}, []
-    for split, home in homes.items():
-        rows = formats.read(home, name, bad := [], **options)
+    for split, (home, more) in homes.items():
+        if name in formats.BY_FILE and "clips" not in options:
+            hub.unpack_clips(home, subset)
+        rows = formats.read(home, name, bad := [], **more, **options)
         samples[split] = [replace(row, label=str(row.extra[label])) if label in row.extra else row for row in rows]
         found += [(Finding("left-out", ERROR, reason, row, split), []) for row, reason in bad]
     place = place if place.is_dir() else place.parent

@@ -122,6 +122,67 @@ def test_splits_that_are_files_of_one_folder(tmp_path, av, suffix):
     assert len(load(config(root, dataset="test_size = 0"), "llava")["train"]) == 6, "a folder of clips is no split"
 
 
+def rows_of(folder, name, numbers, **more):
+    """Write a file of questions about the clips of `av`, which lie beside it; `more` in each."""
+    shutil.copytree(folder.parent / "av/videos", folder / "clips", dirs_exist_ok=True)
+    rows = [{"video": f"clips/c{n}{VIDEO_SUFFIX}", "question": "What?", "answer": f"Rain {n}."} | more for n in numbers]
+    (folder / name).write_text("\n".join(map(json.dumps, rows)))
+
+
+@pytest.mark.parametrize(("files", "told"), [
+    (("train.jsonl", "train.json"), "train.json and train.jsonl could each be its split train"),
+    (("train.jsonl", "val.jsonl", "dev.jsonl"), "dev.jsonl and val.jsonl could each be its split validation"),
+])  # fmt: skip
+def test_two_files_of_one_split_are_refused(tmp_path, av, files, told):
+    for name in files:
+        rows_of(tmp_path / "own", name, range(4))
+    with pytest.raises(DataError, match=told):
+        load(config(tmp_path / "own"), "llava")
+
+
+@pytest.mark.parametrize(("text", "told"), [("", "is empty"), ('{"data": [{}]}', "its fields are data")])
+def test_a_split_that_cannot_be_read_is_not_replaced_by_another(tmp_path, av, text, told):
+    rows_of(tmp_path / "own", "train.jsonl", range(8))
+    (tmp_path / "own/Test.json").write_text(text)
+    with pytest.raises(DataError, match=f"Test.json: is the split test, and no sample of it can be used.*{told}"):
+        load(config(tmp_path / "own"), "llava")
+
+
+def test_a_file_that_is_no_split_is_told_and_validation_has_its_own(tmp_path, av, caplog):
+    rows_of(tmp_path / "own", "train.jsonl", range(6))
+    rows_of(tmp_path / "own", "val.jsonl", range(6, 8))
+    rows_of(tmp_path / "own", "test_2024.jsonl", range(8, 10))
+    same = f'[validation.dataset]\nname = "{(tmp_path / "own").as_posix()}"'
+    found = load(config(tmp_path / "own", more=same, dataset=""), "llava")
+    assert (len(found["train"]), [s.target for s in found["validation"]]) == (6, ["Rain 6.", "Rain 7."])
+    assert "not read, for no split has such a name: test_2024.jsonl" in caplog.text
+
+
+def test_splits_of_nvidias_formats_may_be_files_too_and_the_format_is_that_of_train(tmp_path, av):
+    turns = [{"role": "user", "content": "What falls?"}, {"role": "assistant", "content": "Rain."}]
+    for name, numbers in (("train", range(5)), ("val", range(5, 7)), ("test", range(7, 10))):
+        rows_of(tmp_path / "own", f"{name}.jsonl", numbers, conversations=turns)
+    assert loader_for(str(tmp_path / "own")) == "data_tools/cosmos_sft.py"
+    found = load(config(tmp_path / "own", dataset=""), "hf_sft")
+    assert {split: len(rows) for split, rows in found.items()} == {"train": 5, "validation": 2, "test": 3}
+    assert {s: len(rows) for s, rows in read_layout(tmp_path / "own").samples.items()} == {
+        k: len(v) for k, v in found.items()
+    }
+    rows_of(tmp_path / "own", "a_test.jsonl", range(2))  # of another format, and first in the alphabet
+    assert loader_for(str(tmp_path / "own")) == "data_tools/cosmos_sft.py"
+
+
+def test_what_is_in_quarantine_stays_there_where_several_splits_are_trained_on(tmp_path, av):
+    rows_of(tmp_path / "own", "train.jsonl", range(6))
+    rows_of(tmp_path / "own", "val.jsonl", [*range(5, 9)])  # clip 5 leaks
+    checked = passport(folder=tmp_path / "own", workers=0)
+    checked.write(tmp_path / "own/passport.json")
+    assert [(q.split, q.id) for q in checked.quarantine]
+    both = config(tmp_path / "own", dataset='split = ["train", "val"]\ntest_size = 0', custom="accept_left_out = 0.5")
+    kept = {s.id for s in load(both, "llava")["train"]}
+    assert len(kept) == 10 - len(checked.quarantine) and not {f"{q.split}-{q.id}" for q in checked.quarantine} & kept
+
+
 def test_start_small(av):
     assert len(load(config(av, custom='subset = "train[:4]"'), "av_folder")["train"]) == 4
 
