@@ -194,8 +194,8 @@ def results(comparison: dict) -> list[str]:
 
     texts, lines = in_sentences(comparison), []
     shown = texts or comparison
-    judged = "; judged by words shared with the reference" if texts else ""
-    said = [f"of {comparison['n']} questions on unseen clips{judged}; guessing: {hundred(guessing(shown))} %"]
+    of = "words shared; one answer for all" if texts else f"of {shown['n']} questions on unseen clips; guessing"
+    said = [f"{of}: {hundred(guessing(shown))} %"]
     said += [f"{points(step['difference'])} points, {p_value(step['p'])}" for step in judged_steps(shown).values()]
     for (model, found), words in zip(shown["models"].items(), said):
         share = found["rougeL" if texts else "accuracy"]

@@ -90,6 +90,12 @@ def test_first_the_time_then_a_line_a_notebook_last_the_result_and_the_report(no
     assert {pair: step["p"] for pair, step in told.items()} == {"sft_vs_base": 8e-4, "rl_vs_sft": 0.04}
 
 
+def test_of_sentences_the_last_lines_tell_the_shared_words():
+    texts = {"n": 400, "majority": 0.3, "models": {"base": {"rougeL": 0.2, "ci95": [0.1, 0.3]}}, "clustered": {}}
+    told = tutorial.results(COMPARISON | {"texts": texts})
+    assert told[0] == "base   20.0 %  [10.0–30.0]  words shared; one answer for all: 30.0 %"
+
+
 def test_the_copy_of_a_notebook_shows_its_figures_and_its_links_lead_somewhere(tmp_path):
     tutorial.execute(ROOT / "notebooks/configuration.ipynb", tmp_path / "runs/a job/notebooks", {})
     copy = Page(tmp_path / "runs/a job/notebooks/configuration.ipynb")
