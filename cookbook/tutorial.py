@@ -177,7 +177,7 @@ def summarize(name: str, seed: int, seconds: dict[str, float], setup_seconds: fl
     summary = {
         "seed": seed,
         "code": runs.code_hash(),
-        **{key: comparison[key] for key in ("chance", "majority", "n")},
+        **{key: comparison[key] for key in ("chance", "majority", "n", "texts") if key in comparison},
         "models": {m: {k: s[k] for k in ("accuracy", "ci95", "format_rate")} for m, s in comparison["models"].items()},
         "paired": {pair: {"p": step["p"]} for pair, step in judged_steps(comparison).items()},
         "seconds": {"setup": setup_seconds, **took, "total": total},

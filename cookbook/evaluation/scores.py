@@ -144,7 +144,7 @@ def compare(predictions: dict[str, Sequence[dict]], train_rows: Sequence[dict], 
         raise ValueError("no models to compare")
     pairs, rows = compare_pairs(predictions, free), next(iter(predictions.values()))
     if texts := pairs.get("texts"):
-        wanted = [row["reference"] or "" for row in rows if row["kind"] == "text"]
+        wanted = [row["reference"] or "" for row in rows if row.get("kind") == "text"]
         texts["majority"] = best_for_all(wanted, [row["reference"] or "" for row in train_rows])
 
     def levels(part: Sequence[dict]) -> dict:
