@@ -146,6 +146,18 @@ def test_bleu_and_rouge_of_known_sentences():
     assert found["rouge2"] == pytest.approx(2 * (2 / 3) * (2 / 5) / (2 / 3 + 2 / 5))
 
 
+def test_rouge_of_english_is_that_of_the_rouge_package():
+    scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(list(texts.ROUGE), use_stemmer=True)
+    words, rng = (
+        "The cats' running_fast cars, don't stopped 12.5 e-mail, x2 lights turning; A b".split(),
+        random.Random(0),
+    )
+    for _ in range(300):
+        told, wanted = (" ".join(rng.choices(words, k=k)) for k in (9, 7))
+        theirs = {name: score.fmeasure for name, score in scorer.score(wanted, told).items()}
+        assert texts.rouge(told, wanted) == pytest.approx(theirs)
+
+
 @pytest.mark.parametrize(("wanted", "told", "share"), [
     ("красная машина стоит", "красная машина едет", 2 / 3),
     ("红车停在路口", "红车停下", 2 * 3 / 10),
